@@ -1,0 +1,15 @@
+"""Named data sets as arrays, ready to be put on the device whole, and their augmentation.
+
+>>> from noisegen import data
+>>> digits = data.load('digits')
+>>> digits.train['image'].shape, digits.train['image'].dtype, digits.num_classes
+((1437, 8, 8, 1), dtype('uint8'), 10)
+
+Importing this package reads nothing and needs neither tensorflow-datasets nor scikit-learn;
+`load` imports the one that it needs.
+"""
+
+from noisegen.data.augmentation import pad_crop_flip
+from noisegen.data.datasets import NAMES, Dataset, load
+
+__all__ = ["NAMES", "Dataset", "load", "pad_crop_flip"]

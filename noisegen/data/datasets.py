@@ -1,0 +1,155 @@
+"""The named data sets.
+
+>>> from noisegen import data
+>>> digits = data.load('digits')
+>>> len(digits.train['label']), len(digits.test['label'])
+(1437, 360)
+
+`digits` comes with scikit-learn and needs no download. The others are prepared once by
+tensorflow-datasets (`python -m noisegen.data.prepare mnist`), decoded once into a cache, and
+memory-mapped from there.
+"""
+
+import difflib
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from noisegen.data import cache, digits, prepared
+
+
+class Dataset(NamedTuple):
+    """A data set in host memory; the arrays are read-only and may be memory-mapped."""
+
+    name: str
+    train: dict[str, np.ndarray]  # 'image': uint8 (N, H, W, C); 'label': int32 (N,)
+    test: dict[str, np.ndarray]
+    num_classes: int
+    mean: tuple[float, ...]  # Per channel, of images scaled to [0, 1] by 1/255.
+    std: tuple[float, ...]
+    fingerprint: str  # 16 hexadecimal digits: equal for equal arrays, however they were encoded.
+    source: str  # One line: version and description, for example that images are lossy.
+
+
+class _Spec(NamedTuple):
+    """What the files do not say."""
+
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_SPECS = {
+    # Of the 1437 training images.
+    "digits": _Spec(10, (0.3059,), (0.3762,)),
+    # Of the training images, as in the PyTorch example.
+    "mnist": _Spec(10, (0.1307,), (0.3081,)),
+    "fashion_mnist": _Spec(10, (0.2860,), (0.3530,)),
+    # The values in common use with this data. The standard deviation is the mean over images
+    # of each image's own; over all pixels it is (0.2470, 0.2435, 0.2616).
+    "cifar10": _Spec(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": _Spec(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+NAMES = tuple(_SPECS)
+_ARRAYS = tuple(f"{split}_{field}" for split in prepared.SPLITS for field in ("image", "label"))
+
+
+def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None) -> Dataset:
+    """Loads a data set by name.
+
+    All but `digits` must have been prepared by tensorflow-datasets as array_record. They are
+    decoded at the first call, which takes seconds, and cached under a key that holds name, version
+    and a hash of the prepared files. A damaged cache is rebuilt, and a cache that cannot be written
+    is done without; both with a warning.
+
+    Args:
+      name: one of 'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100'.
+      data_dir: directory of prepared data sets; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then ~/.cache/noisegen.
+
+    Returns:
+      The `Dataset`: 'image' is uint8 of shape (N, H, W, C) with values 0 to 255, 'label' int32 of
+      shape (N,) with values 0 to `num_classes` - 1.
+
+    Raises:
+      ValueError: for an unknown name, or data prepared in another file format.
+      FileNotFoundError: if the data set is not prepared; the message holds the command to run.
+      OSError: if the prepared files cannot be read.
+      ImportError: if scikit-learn (digits) or tensorflow-datasets (the others) is missing.
+
+    Examples:
+      >>> from noisegen import data
+      >>> digits = data.load('digits')
+      >>> x = (digits.train['image'] / 255 - digits.mean) / digits.std
+      >>> abs(float(x.mean())) < 1e-3, abs(float(x.std()) - 1) < 1e-3
+      (True, True)
+    """
+    if name not in _SPECS:
+        raise ValueError(_unknown_message(name))
+    if name == "digits":
+        return _assemble(name, cache.in_memory(digits.load()), digits.SOURCE)
+    found = prepared.find(name, data_dir)
+    entry = _cached(found, cache.directory(cache_dir))
+    return _assemble(name, entry, f"{name} {found.version}: {found.description}")
+
+
+def _cached(found: prepared.Prepared, root: pathlib.Path) -> cache.Entry:
+    """Returns the arrays of a prepared data set, from the cache if they are there and sound."""
+    path = root / f"{found.name}-{found.version}-{found.fingerprint}"
+    try:
+        entry = cache.read(path, _ARRAYS)
+    except cache.CorruptCacheError as error:
+        warnings.warn(f"corrupt data cache, built anew: {error}", stacklevel=3)
+        entry = None
+    return entry or _build(found, path)
+
+
+def _build(found: prepared.Prepared, path: pathlib.Path) -> cache.Entry:
+    """Decodes a prepared data set into the cache, or into memory when that cannot be written."""
+    arrays = prepared.decode(found)
+    _check(found, arrays)
+    try:
+        cache.write(path, arrays)
+        return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
+    except (OSError, cache.CorruptCacheError) as error:
+        warnings.warn(
+            f"cannot keep {found.name} in the data cache {path} ({error}), so each start decodes "
+            "it again; name a writable directory with NOISEGEN_CACHE_DIR or cache_dir",
+            stacklevel=4,
+        )
+        return cache.in_memory(arrays)
+
+
+def _check(found: prepared.Prepared, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError unless the arrays are what the name promises."""
+    spec = _SPECS[found.name]
+    for split in prepared.SPLITS:
+        images, labels = arrays[f"{split}_image"], arrays[f"{split}_label"]
+        channels_fit = images.dtype == np.uint8 and images.shape[3:] == (len(spec.mean),)
+        if not channels_fit or labels.min() < 0 or labels.max() >= spec.num_classes:
+            raise ValueError(
+                f"{found.directory} is not {found.name}: expected uint8 images (N, H, W, "
+                f"{len(spec.mean)}) and labels below {spec.num_classes}, got {images.dtype} "
+                f"{images.shape} and labels {labels.min()} to {labels.max()} in {split}"
+            )
+
+
+def _assemble(name: str, entry: cache.Entry, source: str) -> Dataset:
+    """Returns the Dataset of the four cached arrays."""
+    train, test = (
+        {field: entry.arrays[f"{split}_{field}"] for field in ("image", "label")}
+        for split in prepared.SPLITS
+    )
+    return Dataset(name, train, test, *_SPECS[name], entry.fingerprint, source)
+
+
+def _unknown_message(name: str) -> str:
+    """Returns the right names, and the one that was probably meant."""
+    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown data set {name!r}{hint}; expected one of: {', '.join(NAMES)}"

@@ -1,0 +1,6 @@
+"""Reports: plots of a sweep and one HTML page. Needs Matplotlib once something is drawn."""
+
+from noisegen.reports.page import write_report
+from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
+
+__all__ = ["plot_curves", "plot_heatmap", "plot_metric", "plot_tuned", "write_report"]

@@ -1,0 +1,50 @@
+"""Sweeps: grids of runs, their identity, records on disk, protocols and tables.
+
+Needs NumPy only, and knows neither models nor devices.
+"""
+
+from noisegen.sweeps.grid import (
+    Grid,
+    chain,
+    doublings,
+    fixed,
+    powers_of_two,
+    product,
+    values,
+    zipped,
+)
+from noisegen.sweeps.identity import normalise, plan, run_id
+from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, extension, select
+from noisegen.sweeps.records import RecordWriter, open_workdir, read, read_sweep, write_file
+from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
+
+__all__ = [
+    "FLAGS",
+    "Grid",
+    "Optimum",
+    "Point",
+    "Protocol",
+    "RecordWriter",
+    "Table",
+    "chain",
+    "doublings",
+    "extension",
+    "fixed",
+    "make_table",
+    "normalise",
+    "open_workdir",
+    "plan",
+    "powers_of_two",
+    "product",
+    "read",
+    "read_sweep",
+    "run_id",
+    "select",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+    "values",
+    "write_file",
+    "zipped",
+]

@@ -1,0 +1,70 @@
+"""Image classification: softmax cross-entropy on a named data set."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from noisegen import data
+from noisegen.tasks.nnx_task import from_nnx
+from noisegen.training import Task
+
+
+def image_classification(
+    dataset: data.Dataset,
+    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    *,
+    name: str,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    batch_size: Callable | None = None,
+) -> Task:
+    """Makes the task of classifying a data set's images.
+
+    Images are scaled to [0, 1] and normalised by the data set's mean and standard deviation a
+    channel. The loss is the cross-entropy in nats; metrics are `test_accuracy` (a fraction) and
+    `test_loss` (nats).
+
+    Args:
+      dataset: see `noisegen.data.load`.
+      make_model: `rngs -> model`; the model is called as `model(images, keys)`, see
+        `noisegen.models`.
+      make_optimizer: `(hparams, key) -> optax.GradientTransformation`.
+      name: identity of the task, which enters the hash of every run.
+      augment: `(key, image) -> image` on one raw image `(H, W, C)`, in training only; for
+        instance `noisegen.data.pad_crop_flip`.
+      batch_size: see `noisegen.training.Task`.
+    """
+    mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (dataset.mean, dataset.std))
+
+    def logits(model, images, keys=None):
+        return model(images * (1 / (255 * std)) - mean / std, keys)
+
+    def loss(model, batch):
+        images = batch.data["image"]
+        if augment is not None:
+            images = jax.vmap(augment)(batch.keys, images)
+        labels = batch.data["label"]
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits(model, images, batch.keys), labels
+        )
+
+    def metrics(model, batch):
+        predictions, labels = logits(model, batch.data["image"]), batch.data["label"]
+        return {
+            "test_accuracy": predictions.argmax(1) == labels,
+            "test_loss": optax.softmax_cross_entropy_with_integer_labels(predictions, labels),
+        }
+
+    return from_nnx(
+        make_model,
+        loss=loss,
+        metrics=metrics,
+        name=name,
+        train=dataset.train,
+        test=dataset.test,
+        make_optimizer=make_optimizer,
+        batch_size=batch_size,
+    )

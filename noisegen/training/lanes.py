@@ -1,0 +1,321 @@
+"""The device program: many runs trained at once, each in a lane of its own.
+
+``advance`` is written for one device of a mesh with the axes ``lanes`` (runs spread over devices) and ``batch`` (a
+run's batch spread over devices), and runs under ``jax.shard_map``. Everything that tells one run from another is an
+array with one entry a lane, so batch sizes, horizons and optimizer settings mix freely and one compilation serves
+all. The micro-step:
+
+1. every lane takes its next examples; a mask ends the batch exactly at its size;
+2. the gradient of the masked SUM of the losses is added to the lane's accumulator;
+3. lanes whose batch is complete call the run's optax chain once, on the mean gradient.
+
+Rare work (start of a run, new permutation, evaluation) is done for the lanes that are due, a few at a time.
+"""
+
+import functools
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from noisegen.training.task import Batch, PyTree, Task
+
+IDLE, TRAINING, FINISHED, DIVERGED = range(4)
+
+
+class Numbers(NamedTuple):
+    """What tells one run from another, as scalars (one entry a lane)."""
+
+    hparams: dict[str, jax.Array]
+    key: jax.Array  # uint32 (2,), data of the run's key
+    num_updates: jax.Array  # int32
+    epoch_length: jax.Array  # int32, examples
+    cut: jax.Array  # bool, the end of an epoch ends the batch
+    eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
+
+
+class Lane(NamedTuple):
+    """State of one run in training."""
+
+    numbers: Numbers
+    status: jax.Array  # int32: IDLE, TRAINING, FINISHED or DIVERGED
+    params: PyTree
+    state: PyTree
+    opt_state: optax.OptState
+    permutation: jax.Array  # int32 (N,), of the current epoch
+    count: jax.Array  # int32, updates made
+    epoch: jax.Array  # int32
+    offset: jax.Array  # int32, examples taken from this epoch
+    seen: jax.Array  # int32, examples in the batch so far
+    evals: jax.Array  # int32, evaluations made
+    curve: dict[str, jax.Array]  # float32 (E,) each
+    # Sums over this device's share of the examples; the leading axis is the mesh's batch axis.
+    gradients: PyTree  # float32, over the batch so far
+    loss: jax.Array  # float32, over the examples since the last evaluation
+    examples: jax.Array  # int32, likewise
+
+
+LANE_SPEC = Lane(*[PartitionSpec("lanes")] * 12, *[PartitionSpec("lanes", "batch")] * 3)
+
+
+def empty(task: Task, numbers: Numbers) -> Lane:
+    """Idle lanes, one for each of `numbers`: all zeros."""
+    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task)), numbers)
+    return jax.tree.map(jnp.zeros_like, shapes)
+
+
+def restart(task: Task, shape: "Shape", lanes: Lane, fresh: jax.Array, numbers: Numbers) -> Lane:
+    """Starts the runs of `numbers` in the lanes that are fresh."""
+    return _for_due(fresh, functools.partial(_start, task), numbers, lanes, shape.group)
+
+
+def _start(task, numbers):
+    """A lane at the beginning of its run."""
+    params, state = task.init(_stream(numbers.key, "init"))
+    optimizer = _optimizer(task, numbers)
+    zero = jnp.int32(0)
+    curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
+    return Lane(
+        numbers=numbers,
+        status=jnp.where(numbers.num_updates > 0, TRAINING, IDLE).astype(jnp.int32),
+        params=params,
+        state=state,
+        opt_state=optimizer.init(params),
+        permutation=_permutation(task, numbers.key, zero),
+        count=zero,
+        epoch=zero,
+        offset=zero,
+        seen=zero,
+        evals=zero,
+        curve=dict.fromkeys(metric_names(task), curve),
+        gradients=jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params),
+        loss=jnp.zeros((1,)),
+        examples=jnp.zeros((1,), jnp.int32),
+    )
+
+
+def advance(
+    task: Task, shape: "Shape", lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
+) -> tuple[Lane, jax.Array]:
+    """Makes micro-steps until a run ends or `num_steps` are made.
+
+    Returns:
+      The lanes and, as an array `(1,)`, the number of micro-steps made.
+    """
+
+    def go_on(carry):
+        step, lanes = carry
+        ended = (lanes.status == FINISHED) | (lanes.status == DIVERGED)
+        return (step < num_steps) & ~ended.any() & (lanes.status == TRAINING).any()
+
+    def body(carry):
+        step, lanes = carry
+        return step + 1, micro_step(task, shape, lanes, data)
+
+    steps, lanes = jax.lax.while_loop(go_on, body, (jnp.int32(0), lanes))
+    return lanes, steps[None]
+
+
+class Shape(NamedTuple):
+    """Sizes that the program is compiled for."""
+
+    microbatch: int  # examples, over all devices of the batch axis
+    eval_batch: int  # likewise
+    group: int  # lanes that do rare work together
+
+
+def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
+    """One microbatch in every lane, and whatever it makes due."""
+    size = jax.vmap(functools.partial(_batch_size, task))(lanes)
+    lanes = jax.vmap(functools.partial(_accumulate, task, shape.microbatch), in_axes=(0, 0, None))(
+        lanes, size, data["train"]
+    )
+
+    training = lanes.status == TRAINING
+    epoch_over = training & (lanes.offset == lanes.numbers.epoch_length)
+    due = (lanes.seen == size) | (epoch_over & lanes.numbers.cut & (lanes.seen > 0))
+    due &= training
+    lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
+
+    lanes = lanes._replace(
+        epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
+        offset=jnp.where(epoch_over, 0, lanes.offset),
+        permutation=_for_due(
+            epoch_over,
+            lambda lane: _permutation(task, *lane),
+            (lanes.numbers.key, lanes.epoch + 1),
+            lanes.permutation,
+            shape.group,
+        ),
+    )
+    return _evaluate(task, shape, lanes, due, data["test"])
+
+
+def _accumulate(task, microbatch, lane, size, train):
+    """Takes the lane's next examples and adds the gradient of their summed loss."""
+    room = jnp.minimum(size - lane.seen, lane.numbers.epoch_length - lane.offset)
+    taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
+    within = _local_positions(microbatch)
+    places = lane.offset + within
+    mask = within < taken
+    examples = lane.permutation[jnp.minimum(places, task.num_examples - 1)]
+    batch = Batch(
+        data=jax.tree.map(lambda a: a[examples], train),
+        keys=jax.vmap(jax.random.fold_in, (None, 0))(
+            _stream(lane.numbers.key, "example"), lane.epoch * lane.numbers.epoch_length + places
+        ),
+        mask=mask,
+    )
+
+    def summed_loss(params):
+        losses, state = task.loss(params, lane.state, batch)
+        return jnp.sum(jnp.where(mask, losses.astype(jnp.float32), 0)), state
+
+    (loss, state), gradients = jax.value_and_grad(summed_loss, has_aux=True)(lane.params)
+    return lane._replace(
+        state=state,
+        offset=lane.offset + taken,
+        seen=lane.seen + taken,
+        gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
+        loss=lane.loss + loss,
+        examples=lane.examples + jnp.sum(mask),
+    )
+
+
+def _update(task, due, lanes):
+    """One optax update, on the mean gradient of the whole batch, in the lanes whose batch is complete."""
+
+    def updated(lane):
+        mean = jax.tree.map(
+            lambda s, p: (jax.lax.psum(s[0], "batch") / lane.seen).astype(p.dtype),
+            lane.gradients,
+            lane.params,
+        )
+        optimizer = _optimizer(task, lane.numbers)
+        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params)
+        params = optax.apply_updates(lane.params, updates)
+        finite = jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]))
+        return lane._replace(
+            status=jnp.where(finite, lane.status, DIVERGED),
+            params=params,
+            opt_state=opt_state,
+            count=lane.count + 1,
+            seen=jnp.zeros_like(lane.seen),
+            gradients=jax.tree.map(jnp.zeros_like, lane.gradients),
+        )
+
+    return _where(due, jax.vmap(updated)(lanes), lanes)
+
+
+def _evaluate(task, shape, lanes, updated, test):
+    """Evaluates the lanes that have just made an update at which their plan says so."""
+    next_eval = jnp.take_along_axis(lanes.numbers.eval_updates, lanes.evals[:, None], 1)[:, 0]
+    due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
+
+    def measure(lane):
+        params, state, loss, examples = lane
+        train_loss = jax.lax.psum(loss[0], "batch") / jax.lax.psum(examples[0], "batch")
+        return evaluate(task, shape.eval_batch, params, state, test) | {"train_loss": train_loss}
+
+    def record(lane, metrics):
+        return lane._replace(
+            curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
+            evals=lane.evals + 1,
+            status=jnp.where(lane.count == lane.numbers.num_updates, FINISHED, TRAINING),
+            loss=jnp.zeros_like(lane.loss),
+            examples=jnp.zeros_like(lane.examples),
+        )
+
+    blank = {name: jnp.zeros(due.shape) for name in lanes.curve}
+    inputs = (lanes.params, lanes.state, lanes.loss, lanes.examples)
+    metrics = _for_due(due, measure, inputs, blank, shape.group)
+    return _where(due, jax.vmap(record)(lanes, metrics), lanes)
+
+
+def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: PyTree):
+    """Mean of every metric over the whole of `test`, in pieces of `eval_batch` examples."""
+    total = len(jax.tree.leaves(test)[0])
+    keys = jnp.broadcast_to(
+        jax.random.key(0, impl="threefry2x32"), (len(_local_positions(eval_batch)),)
+    )
+
+    def piece(index, sums):
+        places = index * eval_batch + _local_positions(eval_batch)
+        mask = places < total
+        data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], test)
+        metrics = task.metrics(params, state, Batch(data, keys, mask))
+        return {name: sums[name] + jnp.sum(jnp.where(mask, m, 0)) for name, m in metrics.items()}
+
+    zeros = {name: jnp.float32(0) for name in metric_names(task) if name != "train_loss"}
+    sums = jax.lax.fori_loop(0, -(-total // eval_batch), piece, zeros)
+    return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def metric_names(task: Task) -> tuple[str, ...]:
+    """What is measured at an evaluation: the task's metrics, and the mean training loss since the last one."""
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), task.test)
+
+    def metrics(key, data):
+        params, state = task.init(key)
+        return task.metrics(params, state, Batch(data, key[None], jnp.ones((1,), bool)))
+
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    return (*sorted(jax.eval_shape(metrics, key, one)), "train_loss")
+
+
+def _for_due(due, fn, inputs, outputs, group):
+    """`outputs`, with `fn(inputs)` in the lanes that are due, `group` lanes at a time.
+
+    A vmapped conditional would do the work of every lane whenever one is due.
+    """
+
+    def body(carry):
+        due, outputs = carry
+        chosen = jnp.argsort(~due, stable=True)[:group]
+        fresh = jax.vmap(fn)(jax.tree.map(lambda a: a[chosen], inputs))
+        old = jax.tree.map(lambda a: a[chosen], outputs)
+        fresh = _where(due[chosen], fresh, old)
+        return due.at[chosen].set(False), jax.tree.map(
+            lambda a, b: a.at[chosen].set(b), outputs, fresh
+        )
+
+    return jax.lax.while_loop(lambda carry: carry[0].any(), body, (due, outputs))[1]
+
+
+def _where(condition, new, old):
+    """Per lane, `new` or `old`."""
+    return jax.tree.map(
+        lambda n, o: jnp.where(condition.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, old
+    )
+
+
+def _local_positions(size):
+    """This device's places in a piece of `size` examples that is spread over the batch axis."""
+    share = size // jax.lax.axis_size("batch")
+    return jax.lax.axis_index("batch") * share + jnp.arange(share)
+
+
+def _optimizer(task, numbers):
+    return task.make_optimizer(numbers.hparams, _stream(numbers.key, "optimizer"))
+
+
+def _batch_size(task, lane):
+    if task.batch_size is None:
+        return lane.numbers.hparams["batch_size"]
+    return jnp.asarray(task.batch_size(lane.numbers.hparams)(lane.count), jnp.int32)
+
+
+def _permutation(task, key, epoch):
+    """The order of the examples in an epoch (of which `epoch_length` are used)."""
+    key = jax.random.fold_in(_stream(key, "permutation"), epoch)
+    return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
+
+
+def _stream(key: Any, name: str) -> jax.Array:
+    """The named random stream of a run."""
+    key = jax.random.wrap_key_data(key, impl="threefry2x32")
+    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)

@@ -1,0 +1,188 @@
+"""What a run's numbers mean: how many updates, which examples end a batch, when the test set is evaluated.
+
+>>> plan({'batch_size': 45_000, 'num_epochs': 15, 'last_batch': 'keep', 'seed': 0}, 60_000).num_updates
+30
+>>> plan({'batch_size': 1024, 'num_epochs': 200, 'seed': 0}, 50_000).num_updates
+9765
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+RUN_FIELDS = {"batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every"}
+LAST_BATCH = ("straddle", "keep", "drop")
+_DEFAULTS = {"last_batch": "straddle", "eval_every": 0.0, "num_epochs": None, "num_updates": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The course of one run, known before it starts.
+
+    Attributes:
+      ends: ``(num_updates,)`` int64, examples consumed when each update is made.
+      epoch_length: examples in an epoch (fewer than N where the ragged batch is dropped).
+      cut: whether the end of an epoch ends the batch.
+      updates_per_epoch: mean number of updates in an epoch.
+      eval_updates: updates (counted from 1) after which the test set is evaluated; the last one always is.
+    """
+
+    ends: np.ndarray
+    epoch_length: int
+    cut: bool
+    updates_per_epoch: float
+    eval_updates: tuple[int, ...]
+
+    @property
+    def num_updates(self) -> int:
+        return len(self.ends)
+
+    @property
+    def num_examples(self) -> int:
+        """Examples consumed by the whole run."""
+        return int(self.ends[-1])
+
+    def micro_steps(self, microbatch: int) -> int:
+        """Micro-steps the run takes: a microbatch ends with its batch and with its epoch."""
+        epochs = np.arange(self.epoch_length, self.num_examples, self.epoch_length)
+        pieces = np.diff(np.union1d(self.ends, epochs), prepend=0)
+        return int(np.sum(-(-pieces // microbatch)))
+
+
+def plan(
+    run: Mapping[str, float | str],
+    num_examples: int,
+    batch_size_fn: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Plan:
+    """Reads a run's course from its numbers.
+
+    Args:
+      run: ``batch_size`` (examples an update, 1 to N); the horizon, either ``num_epochs`` (positive, may be a
+        fraction) or ``num_updates``; ``seed`` (an integer); ``last_batch``: ``'straddle'`` (the default: one
+        continuous stream, a batch may straddle epochs, ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or
+        ``'drop'`` (epoch by epoch, with or without the ragged last batch); ``eval_every`` (epochs between
+        evaluations; 0, the default, evaluates at the end only). Other numbers are the optimizer's.
+      num_examples: size of the training set, N.
+      batch_size_fn: the batch size as a function of an array of update counts, where it is not constant.
+
+    Raises:
+      ValueError: names the number that makes no sense, and what would.
+    """
+    values = {**_DEFAULTS, **run}
+    for name, value in run.items():
+        if name != "last_batch" and (isinstance(value, str) or not math.isfinite(value)):
+            raise ValueError(f"Run field {name}={value!r} must be a finite number.")
+    _integer(values, "seed")
+    batch_size = _integer(values, "batch_size")
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(
+            f"batch_size={batch_size} must be between 1 and the {num_examples} examples of the training "
+            f"set; batch_size={num_examples} is full-batch gradient descent."
+        )
+    if values["last_batch"] not in LAST_BATCH:
+        raise ValueError(
+            f"last_batch={values['last_batch']!r} must be one of {', '.join(LAST_BATCH)}."
+        )
+    if (values["num_epochs"] is None) == (values["num_updates"] is None):
+        raise ValueError(
+            "A run needs a horizon: exactly one of num_epochs and num_updates, got "
+            f"num_epochs={values['num_epochs']} and num_updates={values['num_updates']}."
+        )
+    if values["eval_every"] < 0:
+        raise ValueError(
+            f"eval_every={values['eval_every']} must be a number of epochs, or 0 for the end only."
+        )
+    if batch_size_fn is None:
+        return _plan(
+            batch_size,
+            values["num_epochs"],
+            values["num_updates"],
+            values["last_batch"],
+            values["eval_every"],
+            num_examples,
+        )
+    return _growing(batch_size_fn, values, num_examples)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(batch_size, num_epochs, num_updates, last_batch, eval_every, num_examples):
+    """The plan of a constant batch size; runs that differ in other numbers share it."""
+    epoch_length = num_examples // batch_size * batch_size if last_batch == "drop" else num_examples
+    per_epoch = (
+        -(-epoch_length // batch_size) if last_batch == "keep" else epoch_length / batch_size
+    )
+    if num_updates is None:
+        num_updates = math.floor(num_epochs * per_epoch * (1 + 1e-12))
+    _check_horizon(num_updates, batch_size)
+    counts = np.arange(1, int(num_updates) + 1, dtype=np.int64)
+    if last_batch == "keep":
+        epoch, within = np.divmod(counts - 1, int(per_epoch))
+        ends = epoch * num_examples + np.minimum((within + 1) * batch_size, num_examples)
+    else:
+        ends = counts * batch_size
+    return Plan(
+        ends,
+        epoch_length,
+        last_batch == "keep",
+        per_epoch,
+        _eval_updates(ends, epoch_length, eval_every),
+    )
+
+
+def _growing(batch_size_fn, values, num_examples):
+    """The plan of a batch size that depends on the update count."""
+    if values["last_batch"] != "straddle":
+        raise ValueError(
+            f"last_batch={values['last_batch']!r} needs a constant batch size; a batch size that follows a "
+            "schedule takes last_batch='straddle'."
+        )
+    horizon = values["num_updates"] or math.floor(values["num_epochs"] * num_examples * (1 + 1e-12))
+    sizes = np.asarray(batch_size_fn(np.arange(horizon)), np.int64)
+    if sizes.min() < 1 or sizes.max() > num_examples:
+        raise ValueError(
+            f"The batch size schedule goes from {sizes.min()} to {sizes.max()}; it must stay between 1 and "
+            f"the {num_examples} examples of the training set."
+        )
+    ends = np.cumsum(sizes)
+    if values["num_updates"] is None:
+        ends = ends[: np.searchsorted(ends, horizon, side="right")]
+    _check_horizon(len(ends), sizes[0])
+    return Plan(
+        ends,
+        num_examples,
+        False,
+        len(ends) * num_examples / int(ends[-1]),
+        _eval_updates(ends, num_examples, values["eval_every"]),
+    )
+
+
+def _eval_updates(ends, epoch_length, eval_every):
+    """The first update at or after each multiple of ``eval_every`` epochs, and the last update."""
+    last = len(ends)
+    if not eval_every:
+        return (last,)
+    points = (
+        np.arange(1, int(ends[-1] / (eval_every * epoch_length)) + 1) * eval_every * epoch_length
+    )
+    due = np.searchsorted(ends, np.ceil(points - 1e-6)) + 1
+    return tuple(np.unique(np.append(due[due < last], last)).tolist())
+
+
+def _integer(values, name):
+    value = values.get(name)
+    if value is None or value != int(value):
+        raise ValueError(f"Run field {name}={value!r} must be an integer.")
+    return int(value)
+
+
+def _check_horizon(num_updates, batch_size):
+    if num_updates < 1 or num_updates != int(num_updates):
+        raise ValueError(
+            f"num_updates={num_updates} must be a whole number of at least 1: at batch_size={batch_size} the "
+            "horizon is shorter than one update; give more epochs."
+        )
+    if num_updates >= 2**31:
+        raise ValueError(f"num_updates={num_updates} is more than the device counts (2**31 - 1).")

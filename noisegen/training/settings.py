@@ -1,0 +1,48 @@
+"""What may change the speed of a sweep, and its results by rounding only."""
+
+import dataclasses
+
+from noisegen import _validate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Speed settings of a pool.
+
+    Attributes:
+      lanes: runs trained at once, over all devices; a multiple of `lane_devices`.
+      microbatch: examples each lane works on per micro-step; a multiple of `batch_devices`.
+      eval_batch: examples evaluated at once, likewise.
+      lane_devices: devices that the lanes are spread over.
+      batch_devices: devices that the batch of each run is spread over.
+      group: lanes of a device that do rare work (start, permutation, evaluation) together.
+      precision: of matrix products, as `jax.default_matmul_precision`; None is the device's default.
+      chunk_seconds: about how long the device works between two looks of the host.
+    """
+
+    lanes: int = 1
+    microbatch: int = 64
+    eval_batch: int = 500
+    lane_devices: int = 1
+    batch_devices: int = 1
+    group: int = 1
+    precision: str | None = None
+    chunk_seconds: float = 0.5
+
+    def __post_init__(self):
+        for name in ("lanes", "microbatch", "eval_batch", "lane_devices", "batch_devices", "group"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise ValueError(
+                    f"Settings: {name}={value!r} must be a whole number of at least 1."
+                )
+        for name, devices in (
+            ("lanes", "lane_devices"),
+            ("microbatch", "batch_devices"),
+            ("eval_batch", "batch_devices"),
+        ):
+            if getattr(self, name) % getattr(self, devices):
+                raise ValueError(
+                    f"Settings: {name}={getattr(self, name)} must be a multiple of "
+                    f"{devices}={getattr(self, devices)}."
+                )

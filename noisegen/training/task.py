@@ -1,0 +1,77 @@
+"""What is trained: the functions and arrays that the pool compiles.
+
+A ``Task`` is plain functions over pytrees: nothing here knows of Flax, of a data set's name or of a file.
+``noisegen.tasks`` builds tasks from Flax NNX models.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+PyTree = Any
+Hparams = Mapping[str, jax.Array]  # the run's numbers, traced scalars
+
+
+class Batch(NamedTuple):
+    """One microbatch, as the functions of a task see it.
+
+    Attributes:
+      data: the task's arrays, each ``(M, ...)``.
+      keys: ``(M,)`` PRNG keys, one an example. A key depends on the run and on the example's place in its stream
+        alone, so whatever is drawn from it (augmentation, dropout) does not change with the microbatch.
+      mask: ``(M,)`` booleans. The loss of an example outside the mask is not counted; a function that mixes
+        examples (normalisation) must leave those out itself.
+    """
+
+    data: PyTree
+    keys: jax.Array
+    mask: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Model, loss, data and optimizer: everything about training that is compiled.
+
+    Attributes:
+      name: identity of the task. It enters the hash of every run, so two tasks that train differently must have
+        different names.
+      train: pytree of arrays ``(N, ...)``, held whole on the device.
+      test: pytree of arrays ``(T, ...)`` of the same structure.
+      init: ``key -> (params, state)``. ``state`` is what training changes without a gradient (running
+        statistics); ``()`` where there is none.
+      loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of an update is
+        that of the mean loss over exactly ``batch_size`` examples.
+      metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
+      make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing. ``hparams`` holds the
+        run's numbers as traced scalars, and ``num_updates`` (the horizon), ``updates_per_epoch`` and
+        ``num_examples`` (of the training set). ``key`` is the run's own.
+      batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default the run's constant
+        ``batch_size``. Must accept NumPy arrays of counts as well as tracers.
+    """
+
+    name: str
+    train: PyTree
+    test: PyTree
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]]
+    metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
+    make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
+    batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
+
+    def __post_init__(self):
+        for split in ("train", "test"):
+            lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(getattr(self, split))}
+            if len(lengths) != 1 or 0 in lengths:
+                raise ValueError(
+                    f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of at "
+                    f"least 1 example, got lengths {sorted(lengths)}."
+                )
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of the training set, N."""
+        return len(jax.tree.leaves(self.train)[0])

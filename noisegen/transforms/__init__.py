@@ -1,0 +1,17 @@
+"""Gradient transformations that chain with optax's own."""
+
+from noisegen.transforms.gradient_noise import AddGradientNoiseState, add_gradient_noise
+from noisegen.transforms.langevin import langevin_noise
+from noisegen.transforms.samplers import Sampler, normal_noise, sphere_noise, uniform_noise
+from noisegen.transforms.temperature import scale_by_temperature
+
+__all__ = [
+    "AddGradientNoiseState",
+    "Sampler",
+    "add_gradient_noise",
+    "langevin_noise",
+    "normal_noise",
+    "scale_by_temperature",
+    "sphere_noise",
+    "uniform_noise",
+]

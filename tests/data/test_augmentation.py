@@ -1,0 +1,110 @@
+"""pad_crop_flip: every outcome against NumPy, uniformity, purity, grouping."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from noisegen import data
+
+HEIGHT, WIDTH, PADDING = 6, 7, 2
+IMAGE = np.arange(HEIGHT * WIDTH * 2, dtype=np.uint8).reshape(HEIGHT, WIDTH, 2)
+NUM_OUTCOMES = 2 * (2 * PADDING + 1) ** 2
+
+
+def reference_outcomes(image, padding, mode):
+    """Returns {bytes of the result: index}, for every offset without and with a flip."""
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode)
+    outcomes = []
+    offsets = range(2 * padding + 1)
+    for row, column, flip in itertools.product(offsets, offsets, (False, True)):
+        cropped = padded[row : row + image.shape[0], column : column + image.shape[1]]
+        outcomes.append(np.ascontiguousarray(cropped[:, ::-1] if flip else cropped).tobytes())
+    return {outcome: index for index, outcome in enumerate(outcomes)}
+
+
+def outcome_counts(num_draws, mode, **kwargs):
+    keys = jax.random.split(jax.random.key(7), num_draws)
+    augment = jax.jit(
+        jax.vmap(lambda key: data.pad_crop_flip(key, IMAGE, padding=PADDING, mode=mode, **kwargs))
+    )
+    index_of = reference_outcomes(IMAGE, PADDING, mode)
+    indices = [index_of[out.tobytes()] for out in np.asarray(augment(keys))]
+    return np.bincount(indices, minlength=NUM_OUTCOMES)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_all_outcomes_of_the_reference_are_equally_likely(mode):
+    counts = outcome_counts(100 * NUM_OUTCOMES, mode)  # KeyError for any other outcome.
+    # 100 expected draws a cell: an outcome that is 1.5 times too likely gives p < 1e-4.
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_negative_control_of_the_uniformity_test():
+    counts = outcome_counts(100 * NUM_OUTCOMES, "reflect", flip=False)
+    assert stats.chisquare(counts).pvalue < 1e-6
+
+
+def test_without_flip_no_outcome_is_mirrored():
+    counts = outcome_counts(50 * NUM_OUTCOMES, "reflect", flip=False)
+    assert (counts[0::2] > 0).all() and (counts[1::2] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
+@jax.debug_key_reuse(False)  # Equal keys are the point here.
+def test_dtype_is_kept_and_does_not_change_the_outcome(dtype):
+    key = jax.random.key(1)
+    out = data.pad_crop_flip(key, IMAGE.astype(dtype))
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out.astype(jnp.uint8), data.pad_crop_flip(key, IMAGE))
+
+
+def test_no_padding_and_no_flip_is_the_identity():
+    out = data.pad_crop_flip(jax.random.key(0), IMAGE, padding=0, flip=False)
+    np.testing.assert_array_equal(out, IMAGE)
+
+
+@jax.debug_key_reuse(False)  # Equal keys are the point here.
+def test_an_example_depends_on_its_key_and_not_on_its_group():
+    keys = jax.random.split(jax.random.key(3), 12)
+    images = np.stack([IMAGE + i for i in range(12)])
+    augment = jax.jit(jax.vmap(data.pad_crop_flip))
+    whole = np.asarray(augment(keys, images))
+    for size in (1, 3, 4):
+        groups = [augment(keys[i : i + size], images[i : i + size]) for i in range(0, 12, size)]
+        np.testing.assert_array_equal(np.concatenate(groups), whole)
+    order = np.random.RandomState(0).permutation(12)
+    np.testing.assert_array_equal(augment(keys[order], images[order]), whole[order])
+    one_by_one = [data.pad_crop_flip(k, x) for k, x in zip(keys, images, strict=True)]
+    np.testing.assert_array_equal(one_by_one, whole)
+
+
+def test_examples_with_distinct_keys_are_augmented_differently():
+    keys = jax.random.split(jax.random.key(3), 32)
+    out = jax.vmap(lambda key: data.pad_crop_flip(key, IMAGE))(keys)
+    assert len({image.tobytes() for image in np.asarray(out)}) > 16
+
+
+def test_compiles_once():
+    augment = jax.jit(jax.vmap(data.pad_crop_flip))
+    for seed in (0, 1):
+        augment(jax.random.split(jax.random.key(seed), 2), np.stack([IMAGE, IMAGE]))
+    assert augment._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"padding": -1}, "padding must be at least 0 and at most 5"),
+        ({"padding": -1, "mode": "constant"}, "padding must be at least 0, got -1"),
+        ({"padding": 6}, r"at most 5 \('reflect', image of shape \(6, 7, 2\)\), got 6"),
+        ({"mode": "wrap"}, "'reflect' or 'constant', got 'wrap'"),
+        ({"image_HxWxC": IMAGE[None]}, r"got shape \(1, 6, 7, 2\).*vmap"),
+    ],
+)
+def test_bad_arguments(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        data.pad_crop_flip(**{"key": jax.random.key(0), "image_HxWxC": IMAGE, **kwargs})
