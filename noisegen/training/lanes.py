@@ -272,16 +272,18 @@ def _for_due(due, fn, inputs, outputs, group):
 
     A vmapped conditional would do the work of every lane whenever one is due.
     """
+    if len(due) <= group:  # no loop: its body would not depend on the step, and XLA would hoist it
+        return jax.lax.cond(
+            due.any(), lambda: _where(due, jax.vmap(fn)(inputs), outputs), lambda: outputs
+        )
 
     def body(carry):
         due, outputs = carry
         chosen = jnp.argsort(~due, stable=True)[:group]
-        fresh = jax.vmap(fn)(jax.tree.map(lambda a: a[chosen], inputs))
-        old = jax.tree.map(lambda a: a[chosen], outputs)
-        fresh = _where(due[chosen], fresh, old)
-        return due.at[chosen].set(False), jax.tree.map(
-            lambda a, b: a.at[chosen].set(b), outputs, fresh
-        )
+        old, arguments = jax.tree.map(lambda a: a[chosen], (outputs, inputs))
+        new = _where(due[chosen], jax.vmap(fn)(arguments), old)
+        outputs = jax.tree.map(lambda a, n: a.at[chosen].set(n), outputs, new)
+        return due.at[chosen].set(False), outputs
 
     return jax.lax.while_loop(lambda carry: carry[0].any(), body, (due, outputs))[1]
 
