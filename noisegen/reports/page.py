@@ -20,43 +20,43 @@ def write_report(
     runs: Iterable[Mapping] | None = None,
     published: tables.Published | None = None,
 ) -> pathlib.Path:
-  """Writes report.html and table.txt, .csv, .md and .tex into the directory of a sweep.
+    """Writes report.html and table.txt, .csv, .md and .tex into the directory of a sweep.
 
-  Title, description and command are those of `sweep.json`, where it has them (see `open_workdir`).
+    Title, description and command are those of `sweep.json`, where it has them (see `open_workdir`).
 
-  Args:
-    workdir: The directory of the sweep.
-    protocol: How to read its records.
-    runs: The planned runs. With them, missing runs are counted, and records of runs that are
-      neither planned nor an extension of the plan are left out.
-    published: As for `make_table`.
+    Args:
+      workdir: The directory of the sweep.
+      protocol: How to read its records.
+      runs: The planned runs. With them, missing runs are counted, and records of runs that are
+        neither planned nor an extension of the plan are left out.
+      published: As for `make_table`.
 
-  Returns:
-    The path of the page.
+    Returns:
+      The path of the page.
 
-  Raises:
-    FileNotFoundError: If workdir is not the directory of a sweep.
-    ValueError: As `select` and `make_table` do.
-    OSError: If the directory cannot be written to.
-  """
-  workdir = pathlib.Path(workdir)
-  sweep = records_lib.read_sweep(workdir)
-  records = records_lib.read(workdir, curves=False)
-  missing = 0
-  if runs is not None:
-    runs = list(identity.plan(sweep["task"], runs).values())
-    runs += protocols.extension(records, protocol, runs)
-    planned = identity.plan(sweep["task"], runs)
-    records = [record for record in records if record["run_id"] in planned]
-    missing = len(planned) - len(records)
-  optima = protocols.select(records, protocol)
-  table = tables.make_table(optima, protocol, published)
-  for ending, write in _ENDINGS.items():
-    records_lib.write_file(workdir / f"table.{ending}", write(table))
-  curves = _curves(workdir, optima)
-  page = render(sweep, records, missing, optima, table, protocol, published, curves)
-  records_lib.write_file(workdir / "report.html", page)
-  return workdir / "report.html"
+    Raises:
+      FileNotFoundError: If workdir is not the directory of a sweep.
+      ValueError: As `select` and `make_table` do.
+      OSError: If the directory cannot be written to.
+    """
+    workdir = pathlib.Path(workdir)
+    sweep = records_lib.read_sweep(workdir)
+    records = records_lib.read(workdir, curves=False)
+    missing = 0
+    if runs is not None:
+        runs = list(identity.plan(sweep["task"], runs).values())
+        runs += protocols.extension(records, protocol, runs)
+        planned = identity.plan(sweep["task"], runs)
+        records = [record for record in records if record["run_id"] in planned]
+        missing = len(planned) - len(records)
+    optima = protocols.select(records, protocol)
+    table = tables.make_table(optima, protocol, published)
+    for ending, write in _ENDINGS.items():
+        records_lib.write_file(workdir / f"table.{ending}", write(table))
+    curves = _curves(workdir, optima)
+    page = render(sweep, records, missing, optima, table, protocol, published, curves)
+    records_lib.write_file(workdir / "report.html", page)
+    return workdir / "report.html"
 
 
 def render(
@@ -69,19 +69,19 @@ def render(
     published: tables.Published | None = None,
     curves: Mapping[str, Mapping] | None = None,
 ) -> str:
-  """The page as text; it needs no network and no other file."""
-  heading = html.escape(str(sweep.get("title") or sweep["sweep"]))
-  parts = [
-      f"<header><h1>{heading}</h1>",
-      f'<p class="lead">{html.escape(str(sweep.get("description") or ""))}</p>',
-      _counts(records, missing),
-      "</header><main>",
-      f'<section class="plots">{"".join(_figures(optima, protocol, published, curves))}</section>',
-      f"<section><h2>Optima</h2>{_table(table)}</section>",
-      f"<section><h2>What was swept</h2>{_definitions(_swept(records))}</section>",
-      f"<section><h2>How to do it again</h2>{_again(sweep, records)}</section></main>",
-  ]
-  return style.PAGE.format(title=heading, css=style.CSS, body="\n".join(parts))
+    """The page as text; it needs no network and no other file."""
+    heading = html.escape(str(sweep.get("title") or sweep["sweep"]))
+    parts = [
+        f"<header><h1>{heading}</h1>",
+        f'<p class="lead">{html.escape(str(sweep.get("description") or ""))}</p>',
+        _counts(records, missing),
+        "</header><main>",
+        f'<section class="plots">{"".join(_figures(optima, protocol, published, curves))}</section>',
+        f"<section><h2>Optima</h2>{_table(table)}</section>",
+        f"<section><h2>What was swept</h2>{_definitions(_swept(records))}</section>",
+        f"<section><h2>How to do it again</h2>{_again(sweep, records)}</section></main>",
+    ]
+    return style.PAGE.format(title=heading, css=style.CSS, body="\n".join(parts))
 
 
 _ENDINGS = {
@@ -93,144 +93,148 @@ _ENDINGS = {
 
 
 def _curves(workdir, optima):
-  """From run_id to curve, for the runs at the optima."""
-  wanted = {record["run_id"] for optimum in optima for record in optimum.best}
-  with warnings.catch_warnings():  # Torn lines were warned of in the first reading.
-    warnings.simplefilter("ignore")
-    found = records_lib.read(workdir, curves=wanted) if wanted else []
-  return {record["run_id"]: record["curve"] for record in found if record.get("curve")}
+    """From run_id to curve, for the runs at the optima."""
+    wanted = {record["run_id"] for optimum in optima for record in optimum.best}
+    with warnings.catch_warnings():  # Torn lines were warned of in the first reading.
+        warnings.simplefilter("ignore")
+        found = records_lib.read(workdir, curves=wanted) if wanted else []
+    return {record["run_id"]: record["curve"] for record in found if record.get("curve")}
 
 
 def _figures(optima, protocol, published, curves):
-  """The figures of the page: two for all series, then two for each series."""
-  metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
-  tuned = protocol.tune[0].replace("_", " ")
-  yield _figure(
-      f"{metric} against {row}",
-      "Mean and standard deviation at the optimum" + "; hollow: published" * bool(published) + ".",
-      lambda ax: plots.plot_metric(optima, ax, protocol, published),
-  )
-  yield _figure(
-      f"best {tuned} against {row}",
-      f"Bars span every {tuned} within one standard deviation of the best mean.",
-      lambda ax: plots.plot_tuned(optima, ax, protocol),
-  )
-  for label in dict.fromkeys(optimum.series for optimum in optima):
-    group = [optimum for optimum in optima if optimum.series == label]
-    of = f", {label}" if label else ""
+    """The figures of the page: two for all series, then two for each series."""
+    metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
+    tuned = protocol.tune[0].replace("_", " ")
     yield _figure(
-        f"mean {tables.title(protocol.metric)}{of}",
-        "Framed: the optimum. ×: no run survived.",
-        lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
+        f"{metric} against {row}",
+        "Mean and standard deviation at the optimum"
+        + "; hollow: published" * bool(published)
+        + ".",
+        lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
     yield _figure(
-        f"{metric} during training{of}",
-        "At the optimum: mean and standard deviation over seeds.",
-        lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
+        f"best {tuned} against {row}",
+        f"Bars span every {tuned} within one standard deviation of the best mean.",
+        lambda ax: plots.plot_tuned(optima, ax, protocol),
     )
+    for label in dict.fromkeys(optimum.series for optimum in optima):
+        group = [optimum for optimum in optima if optimum.series == label]
+        of = f", {label}" if label else ""
+        yield _figure(
+            f"mean {tables.title(protocol.metric)}{of}",
+            "Framed: the optimum. ×: no run survived.",
+            lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
+        )
+        yield _figure(
+            f"{metric} during training{of}",
+            "At the optimum: mean and standard deviation over seeds.",
+            lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
+        )
 
 
 def _figure(title, caption, draw):
-  """One figure as inline SVG, its grey tones taken from the page's theme."""
-  title = title[0].upper() + title[1:]
-  return (
-      f"<figure><h3>{html.escape(title)}</h3>{svg(draw, title)}"
-      f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-  )
+    """One figure as inline SVG, its grey tones taken from the page's theme."""
+    title = title[0].upper() + title[1:]
+    return (
+        f"<figure><h3>{html.escape(title)}</h3>{svg(draw, title)}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
 
 
 def svg(draw, title: str) -> str:
-  """What `draw(ax)` draws, as an SVG element whose colours and font follow the page."""
-  import matplotlib
-  from matplotlib import figure
+    """What `draw(ax)` draws, as an SVG element whose colours and font follow the page."""
+    import matplotlib
+    from matplotlib import figure
 
-  with matplotlib.rc_context({**style.RC, "svg.hashsalt": title}):
-    canvas = figure.Figure(figsize=(6.4, 4.5), layout="constrained")
-    draw(canvas.add_subplot())
-    file = io.StringIO()
-    canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-  text = file.getvalue()
-  text = text[text.index("<svg") :]
-  text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-  text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-  for color, variable in style.THEMED.items():
-    text = text.replace(color, f"var({variable})")
-  return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+    with matplotlib.rc_context({**style.RC, "svg.hashsalt": title}):
+        canvas = figure.Figure(figsize=(6.4, 4.5), layout="constrained")
+        draw(canvas.add_subplot())
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    for color, variable in style.THEMED.items():
+        text = text.replace(color, f"var({variable})")
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
 def _counts(records, missing):
-  """Finished, diverged and missing runs, large."""
-  finished = sum(record["status"] == "finished" for record in records)
-  counts = {"finished": finished, "diverged": len(records) - finished, "missing": missing}
-  items = (f"<div><b>{count:,}</b> {word}</div>" for word, count in counts.items())
-  return f'<div class="counts">{"".join(items)}</div>'
+    """Finished, diverged and missing runs, large."""
+    finished = sum(record["status"] == "finished" for record in records)
+    counts = {"finished": finished, "diverged": len(records) - finished, "missing": missing}
+    items = (f"<div><b>{count:,}</b> {word}</div>" for word, count in counts.items())
+    return f'<div class="counts">{"".join(items)}</div>'
 
 
 def _table(table):
-  """The table as HTML, with its notes."""
-  head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
-  groups = "".join(
-      f'<th class="group" colspan="{span}">{html.escape(label)}</th>'
-      for label, span in table.groups
-  )
-  head = f"<tr>{groups}</tr>" * bool(groups) + f"<tr>{head}</tr>"
-  body = "".join(
-      f"<tr>{''.join(f'<td>{_cell(text)}{_mark(marks)}</td>' for text, marks in row)}</tr>"
-      for row in table.body
-  )
-  notes = "".join(f"<p>{_mark(mark)} {html.escape(note)}</p>" for mark, note in table.notes)
-  return (
-      f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-      f'<div class="notes">{notes}</div>'
-  )
+    """The table as HTML, with its notes."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    groups = "".join(
+        f'<th class="group" colspan="{span}">{html.escape(label)}</th>'
+        for label, span in table.groups
+    )
+    head = f"<tr>{groups}</tr>" * bool(groups) + f"<tr>{head}</tr>"
+    body = "".join(
+        f"<tr>{''.join(f'<td>{_cell(text)}{_mark(marks)}</td>' for text, marks in row)}</tr>"
+        for row in table.body
+    )
+    notes = "".join(f"<p>{_mark(mark)} {html.escape(note)}</p>" for mark, note in table.notes)
+    return (
+        f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        f'<div class="notes">{notes}</div>'
+    )
 
 
 def _cell(text):
-  """A cell, with powers of two set as such."""
-  return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", html.escape(text)).replace("<sup>-", "<sup>−")
+    """A cell, with powers of two set as such."""
+    return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", html.escape(text)).replace("<sup>-", "<sup>−")
 
 
 def _mark(marks):
-  return f" <small>[{html.escape(marks)}]</small>" if marks else ""
+    return f" <small>[{html.escape(marks)}]</small>" if marks else ""
 
 
 def _swept(records):
-  """From the words of each field to its values in the records."""
-  fields = {}
-  for record in records:
-    for name, value in record["run"].items():
-      fields.setdefault(name.replace("_", " "), set()).add(value)
-  return {name: _listed(values) for name, values in fields.items()}
+    """From the words of each field to its values in the records."""
+    fields = {}
+    for record in records:
+        for name, value in record["run"].items():
+            fields.setdefault(name.replace("_", " "), set()).add(value)
+    return {name: _listed(values) for name, values in fields.items()}
 
 
 def _listed(values):
-  """A few values in full, many by their ends."""
-  values = sorted(values, key=lambda value: (isinstance(value, str), value))
-  texts = [value if isinstance(value, str) else tables.number(value) for value in values]
-  if len(texts) <= 10:
-    return ", ".join(texts)
-  return f"{texts[0]}, {texts[1]}, …, {texts[-1]} ({len(texts)} values)"
+    """A few values in full, many by their ends."""
+    values = sorted(values, key=lambda value: (isinstance(value, str), value))
+    texts = [value if isinstance(value, str) else tables.number(value) for value in values]
+    if len(texts) <= 10:
+        return ", ".join(texts)
+    return f"{texts[0]}, {texts[1]}, …, {texts[-1]} ({len(texts)} values)"
 
 
 def _again(sweep, records):
-  """The command, and the machine and versions that the records name."""
-  command = sweep.get("command")
-  devices = sorted({str(record["device"]) for record in records if record.get("device")})
-  versions = sorted({
-      f"{name} {version}"
-      for record in records
-      for name, version in (record.get("versions") or {}).items()
-  })
-  code = f"<pre>{html.escape(str(command))}</pre>" if command else ""
-  facts = {"task": sweep["task"], "device": "; ".join(devices), "versions": ", ".join(versions)}
-  return code + _definitions(facts)
+    """The command, and the machine and versions that the records name."""
+    command = sweep.get("command")
+    devices = sorted({str(record["device"]) for record in records if record.get("device")})
+    versions = sorted(
+        {
+            f"{name} {version}"
+            for record in records
+            for name, version in (record.get("versions") or {}).items()
+        }
+    )
+    code = f"<pre>{html.escape(str(command))}</pre>" if command else ""
+    facts = {"task": sweep["task"], "device": "; ".join(devices), "versions": ", ".join(versions)}
+    return code + _definitions(facts)
 
 
 def _definitions(items):
-  """A list of words and what they stand for."""
-  pairs = (
-      f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
-      for name, text in items.items()
-      if text
-  )
-  return f"<dl>{''.join(pairs)}</dl>"
+    """A list of words and what they stand for."""
+    pairs = (
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
+        for name, text in items.items()
+        if text
+    )
+    return f"<dl>{''.join(pairs)}</dl>"

@@ -36,128 +36,142 @@ def plot_metric(
     protocol: protocols.Protocol,
     published: tables.Published | None = None,
 ) -> Axes:
-  """The metric at the optimum against the row: mean and standard deviation for each series.
+    """The metric at the optimum against the row: mean and standard deviation for each series.
 
-  Args:
-    optima: What `select` returned.
-    ax: Where to draw.
-    protocol: The protocol it was given.
-    published: As for `make_table`; drawn as hollow markers.
+    Args:
+      optima: What `select` returned.
+      ax: Where to draw.
+      protocol: The protocol it was given.
+      published: As for `make_table`; drawn as hollow markers.
 
-  Returns:
-    ax.
-  """
-  factor = tables.scale(protocol.metric)
-  for index, (label, group) in enumerate(_by_series(optima, published).items()):
-    found = [optimum for optimum in group if optimum.n]
-    means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
-    _line(ax, [optimum.row for optimum in found], means, stds, index, label or "measured")
-    points = sorted((key[1], *value) for key, value in (published or {}).items() if key[0] == label)
-    if points:
-      rows, means, stds = zip(*points, strict=True)
-      stds = [math.nan if std is None else std for std in stds]
-      name = f"{label} published".strip()
-      _line(ax, rows, means, stds, index, name, fillstyle="none", linestyle="none", markersize=10)
-  rows = [optimum.row for optimum in optima] + [key[1] for key in published or ()]
-  _row_axis(ax, rows, protocol)
-  ax.set_ylabel(tables.title(protocol.metric))
-  return _finish(ax, empty=not any(o.n for o in optima) and not published)
+    Returns:
+      ax.
+    """
+    factor = tables.scale(protocol.metric)
+    for index, (label, group) in enumerate(_by_series(optima, published).items()):
+        found = [optimum for optimum in group if optimum.n]
+        means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
+        _line(ax, [optimum.row for optimum in found], means, stds, index, label or "measured")
+        points = sorted(
+            (key[1], *value) for key, value in (published or {}).items() if key[0] == label
+        )
+        if points:
+            rows, means, stds = zip(*points, strict=True)
+            stds = [math.nan if std is None else std for std in stds]
+            name = f"{label} published".strip()
+            _line(
+                ax,
+                rows,
+                means,
+                stds,
+                index,
+                name,
+                fillstyle="none",
+                linestyle="none",
+                markersize=10,
+            )
+    rows = [optimum.row for optimum in optima] + [key[1] for key in published or ()]
+    _row_axis(ax, rows, protocol)
+    ax.set_ylabel(tables.title(protocol.metric))
+    return _finish(ax, empty=not any(o.n for o in optima) and not published)
 
 
-def plot_tuned(
-    optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol
-) -> Axes:
-  """The optimal learning rate with its error bar against the batch size, both axes logarithmic.
+def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol) -> Axes:
+    """The optimal learning rate with its error bar against the batch size, both axes logarithmic.
 
-  The dashed line is the linear rule through the optimum of the smallest batch size of each series.
+    The dashed line is the linear rule through the optimum of the smallest batch size of each series.
 
-  Args:
-    optima: What `select` returned.
-    ax: Where to draw.
-    protocol: The protocol it was given.
+    Args:
+      optima: What `select` returned.
+      ax: Where to draw.
+      protocol: The protocol it was given.
 
-  Returns:
-    ax.
-  """
-  name = protocol.tune[0]
-  rule = protocol.row == "batch_size" and name == "learning_rate"
-  anchors = set()
-  for index, (label, group) in enumerate(_by_series(optima).items()):
-    found = [optimum for optimum in group if optimum.n]
-    x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
-    bars = [[o.values[name] - o.low for o in found], [o.high - o.values[name] for o in found]]
-    # Series side by side: equal optima would hide each other.
-    apart = [value * 1.05**index for value in x]
-    _line(ax, apart, y, bars, index, label or "measured")
-    if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
-      ax.plot(x, [y[0] * value / x[0] for value in x], color=FAINT, linestyle="--", linewidth=1.5,
+    Returns:
+      ax.
+    """
+    name = protocol.tune[0]
+    rule = protocol.row == "batch_size" and name == "learning_rate"
+    anchors = set()
+    for index, (label, group) in enumerate(_by_series(optima).items()):
+        found = [optimum for optimum in group if optimum.n]
+        x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
+        bars = [[o.values[name] - o.low for o in found], [o.high - o.values[name] for o in found]]
+        # Series side by side: equal optima would hide each other.
+        apart = [value * 1.05**index for value in x]
+        _line(ax, apart, y, bars, index, label or "measured")
+        if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
+            ax.plot(x, [y[0] * value / x[0] for value in x], color=FAINT, linestyle="--", linewidth=1.5,
               label="" if anchors else "linear rule", zorder=1)  # fmt: skip
-      anchors.add((x[0], y[0]))
-  _row_axis(ax, [optimum.row for optimum in optima], protocol)
-  _value_axis(ax, optima, name)
-  ax.set_ylabel(f"best {tables.title(name)}")
-  return _finish(ax, empty=not any(optimum.n for optimum in optima))
+            anchors.add((x[0], y[0]))
+    _row_axis(ax, [optimum.row for optimum in optima], protocol)
+    _value_axis(ax, optima, name)
+    ax.set_ylabel(f"best {tables.title(name)}")
+    return _finish(ax, empty=not any(optimum.n for optimum in optima))
 
 
 def plot_heatmap(
     optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol
 ) -> Axes:
-  """The mean of the metric for each row and learning rate of one series.
+    """The mean of the metric for each row and learning rate of one series.
 
-  Where further fields are tuned, the best over these. The optimum is framed; a cross means that no
-  run survived, an empty cell that none was tried. The worst tenth of the cells share one colour.
+    Where further fields are tuned, the best over these. The optimum is framed; a cross means that no
+    run survived, an empty cell that none was tried. The worst tenth of the cells share one colour.
 
-  Args:
-    optima: Optima of one series.
-    ax: Where to draw.
-    protocol: The protocol that `select` was given.
+    Args:
+      optima: Optima of one series.
+      ax: Where to draw.
+      protocol: The protocol that `select` was given.
 
-  Returns:
-    ax.
-  """
-  from matplotlib import patches
+    Returns:
+      ax.
+    """
+    from matplotlib import patches
 
-  rows, values, means = load_heatmap(optima, protocol)
-  finite = means[np.isfinite(means)]
-  ends, cmap = ([0.1, 1], "cividis") if protocol.mode == "max" else ([0, 0.9], "cividis_r")
-  low, high = np.quantile(finite, ends) if finite.size else (0, 1)
-  mesh = ax.pcolormesh(means, cmap=cmap, vmin=low, vmax=max(high, low + 1e-9))
-  for (i, j), mean in np.ndenumerate(means):
-    if not math.isnan(mean) and means.size <= 200:
-      light = np.dot(mesh.cmap(mesh.norm(mean))[:3], (0.3, 0.59, 0.11)) > 0.45
-      text = f"{mean:.1f}" if tables.scale(protocol.metric) == 100 else f"{mean:.3g}"
-      ax.text(j + 0.5, i + 0.5, text, color="#000000" if light else "#ffffff", **_CENTRED)
-  for j, optimum in enumerate(sorted(optima, key=lambda optimum: optimum.row)):
-    dead = {point.values[protocol.tune[0]] for point in optimum.points}
-    dead -= {point.values[protocol.tune[0]] for point in optimum.points if point.best}
-    for value in dead:
-      ax.text(j + 0.5, values.index(value) + 0.5, "×", color=FAINT, **{**_CENTRED, "fontsize": 14})
-    if optimum.n:
-      corner = (j + 0.04, values.index(optimum.values[protocol.tune[0]]) + 0.04)
-      ax.add_patch(patches.Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLORS[1], lw=2.5))
-  _index_ticks(ax.xaxis, [tables.number(row) for row in rows])
-  _index_ticks(ax.yaxis, _labels(values))
-  ax.set_xlabel(tables.title(protocol.row))
-  ax.set_ylabel(tables.title(protocol.tune[0]))
-  ax.tick_params(length=0)
-  if means.size > 200:
-    ax.figure.colorbar(mesh, ax=ax, label=tables.title(protocol.metric))
-  return ax
+    rows, values, means = load_heatmap(optima, protocol)
+    finite = means[np.isfinite(means)]
+    ends, cmap = ([0.1, 1], "cividis") if protocol.mode == "max" else ([0, 0.9], "cividis_r")
+    low, high = np.quantile(finite, ends) if finite.size else (0, 1)
+    mesh = ax.pcolormesh(means, cmap=cmap, vmin=low, vmax=max(high, low + 1e-9))
+    for (i, j), mean in np.ndenumerate(means):
+        if not math.isnan(mean) and means.size <= 200:
+            light = np.dot(mesh.cmap(mesh.norm(mean))[:3], (0.3, 0.59, 0.11)) > 0.45
+            text = f"{mean:.1f}" if tables.scale(protocol.metric) == 100 else f"{mean:.3g}"
+            ax.text(j + 0.5, i + 0.5, text, color="#000000" if light else "#ffffff", **_CENTRED)
+    for j, optimum in enumerate(sorted(optima, key=lambda optimum: optimum.row)):
+        dead = {point.values[protocol.tune[0]] for point in optimum.points}
+        dead -= {point.values[protocol.tune[0]] for point in optimum.points if point.best}
+        for value in dead:
+            ax.text(
+                j + 0.5, values.index(value) + 0.5, "×", color=FAINT, **{**_CENTRED, "fontsize": 14}
+            )
+        if optimum.n:
+            corner = (j + 0.04, values.index(optimum.values[protocol.tune[0]]) + 0.04)
+            ax.add_patch(
+                patches.Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLORS[1], lw=2.5)
+            )
+    _index_ticks(ax.xaxis, [tables.number(row) for row in rows])
+    _index_ticks(ax.yaxis, _labels(values))
+    ax.set_xlabel(tables.title(protocol.row))
+    ax.set_ylabel(tables.title(protocol.tune[0]))
+    ax.tick_params(length=0)
+    if means.size > 200:
+        ax.figure.colorbar(mesh, ax=ax, label=tables.title(protocol.metric))
+    return ax
 
 
 def load_heatmap(
     optima: Sequence[protocols.Optimum], protocol: protocols.Protocol
 ) -> tuple[list[float], list[float], np.ndarray]:
-  """The rows, the learning rates, and the means, an array (learning rates, rows), nan for none."""
-  name, sign = protocol.tune[0], 1 if protocol.mode == "max" else -1
-  rows = sorted({optimum.row for optimum in optima})
-  values = sorted({point.values[name] for optimum in optima for point in optimum.points})
-  means = np.full((len(values), len(rows)), np.nan)
-  for optimum in optima:
-    for point in optimum.points:
-      at = values.index(point.values[name]), rows.index(optimum.row)
-      means[at] = sign * np.fmax(sign * means[at], sign * point.mean)
-  return rows, values, tables.scale(protocol.metric) * means
+    """The rows, the learning rates, and the means, an array (learning rates, rows), nan for none."""
+    name, sign = protocol.tune[0], 1 if protocol.mode == "max" else -1
+    rows = sorted({optimum.row for optimum in optima})
+    values = sorted({point.values[name] for optimum in optima for point in optimum.points})
+    means = np.full((len(values), len(rows)), np.nan)
+    for optimum in optima:
+        for point in optimum.points:
+            at = values.index(point.values[name]), rows.index(optimum.row)
+            means[at] = sign * np.fmax(sign * means[at], sign * point.mean)
+    return rows, values, tables.scale(protocol.metric) * means
 
 
 def plot_curves(
@@ -166,47 +180,49 @@ def plot_curves(
     protocol: protocols.Protocol,
     curves: Mapping[str, Mapping] | None = None,
 ) -> Axes:
-  """The metric during training at the optimum of each row: mean and standard deviation over seeds.
+    """The metric during training at the optimum of each row: mean and standard deviation over seeds.
 
-  Args:
-    optima: Optima of one series.
-    ax: Where to draw.
-    protocol: The protocol that `select` was given.
-    curves: From run_id to curve, where the records were read without curves.
+    Args:
+      optima: Optima of one series.
+      ax: Where to draw.
+      protocol: The protocol that `select` was given.
+      curves: From run_id to curve, where the records were read without curves.
 
-  Returns:
-    ax.
-  """
-  from matplotlib import colors
+    Returns:
+      ax.
+    """
+    from matplotlib import colors
 
-  ramp = colors.LinearSegmentedColormap.from_list("", ["#1f83c4", "#9a86b4", "#e0731d"])
-  found = [(optimum, load_curves(optimum, protocol.metric, curves)) for optimum in optima]
-  found = [(optimum, table) for optimum, table in found if table[0].size]
-  for index, (optimum, (epochs, values)) in enumerate(found):
-    color = colors.to_hex(ramp(index / max(1, len(found) - 1)))
-    mean = np.ma.masked_invalid(values).mean(axis=0)
-    spread = np.ma.masked_invalid(values).std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
-    ax.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-    ax.plot(epochs, mean, color=color, marker=MARKERS[index % len(MARKERS)], markersize=4.5,
+    ramp = colors.LinearSegmentedColormap.from_list("", ["#1f83c4", "#9a86b4", "#e0731d"])
+    found = [(optimum, load_curves(optimum, protocol.metric, curves)) for optimum in optima]
+    found = [(optimum, table) for optimum, table in found if table[0].size]
+    for index, (optimum, (epochs, values)) in enumerate(found):
+        color = colors.to_hex(ramp(index / max(1, len(found) - 1)))
+        mean = np.ma.masked_invalid(values).mean(axis=0)
+        spread = np.ma.masked_invalid(values).std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+        ax.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+        ax.plot(epochs, mean, color=color, marker=MARKERS[index % len(MARKERS)], markersize=4.5,
             markevery=max(1, len(epochs) // 12), label=tables.number(optimum.row))  # fmt: skip
-  ax.set_xlabel("epoch")
-  ax.set_ylabel(tables.title(protocol.metric))
-  _finish(ax, empty=not found)
-  if found:
-    ax.get_legend().set_title(tables.title(protocol.row))
-  return ax
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(tables.title(protocol.metric))
+    _finish(ax, empty=not found)
+    if found:
+        ax.get_legend().set_title(tables.title(protocol.row))
+    return ax
 
 
 def load_curves(
     optimum: protocols.Optimum, metric: str, curves: Mapping[str, Mapping] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Epochs (T,) and the metric (seeds, T) of the runs at an optimum, up to the shortest of them."""
-  found = [(curves or {}).get(record.get("run_id"), record.get("curve")) for record in optimum.best]
-  found = [curve for curve in found if curve and curve.get("epoch") and curve.get(metric)]
-  steps = min((min(len(curve["epoch"]), len(curve[metric])) for curve in found), default=0)
-  values = np.array([curve[metric][:steps] for curve in found], dtype=float)  # None becomes nan.
-  epochs = np.array(found[0]["epoch"][:steps] if found else [], dtype=float)
-  return epochs, tables.scale(metric) * values.reshape(len(found), steps)
+    """Epochs (T,) and the metric (seeds, T) of the runs at an optimum, up to the shortest of them."""
+    found = [
+        (curves or {}).get(record.get("run_id"), record.get("curve")) for record in optimum.best
+    ]
+    found = [curve for curve in found if curve and curve.get("epoch") and curve.get(metric)]
+    steps = min((min(len(curve["epoch"]), len(curve[metric])) for curve in found), default=0)
+    values = np.array([curve[metric][:steps] for curve in found], dtype=float)  # None becomes nan.
+    epochs = np.array(found[0]["epoch"][:steps] if found else [], dtype=float)
+    return epochs, tables.scale(metric) * values.reshape(len(found), steps)
 
 
 _CENTRED = {"ha": "center", "va": "center", "fontsize": 9.5}
@@ -214,78 +230,78 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _by_series(optima, published=None):
-  """Optima by label, in their order."""
-  groups = {}
-  for optimum in optima:
-    groups.setdefault(optimum.series, []).append(optimum)
-  for label, _ in published or ():
-    groups.setdefault(label, [])
-  return groups
+    """Optima by label, in their order."""
+    groups = {}
+    for optimum in optima:
+        groups.setdefault(optimum.series, []).append(optimum)
+    for label, _ in published or ():
+        groups.setdefault(label, [])
+    return groups
 
 
 def _line(ax, x, y, bars, index, label, **look):
-  """A line with markers, in colour and marker of the series, and bars where they are not nan."""
-  if not len(x):
-    return
-  color = COLORS[index % len(COLORS)]
-  look = {"linewidth": 2, "markersize": 7, "marker": MARKERS[index % len(MARKERS)], **look}
-  ax.plot(x, y, color=color, label=label, **look)
-  ax.errorbar(x, y, bars, fmt="none", ecolor=color, capsize=4, elinewidth=1.5)
+    """A line with markers, in colour and marker of the series, and bars where they are not nan."""
+    if not len(x):
+        return
+    color = COLORS[index % len(COLORS)]
+    look = {"linewidth": 2, "markersize": 7, "marker": MARKERS[index % len(MARKERS)], **look}
+    ax.plot(x, y, color=color, label=label, **look)
+    ax.errorbar(x, y, bars, fmt="none", ecolor=color, capsize=4, elinewidth=1.5)
 
 
 def _row_axis(ax, rows, protocol):
-  """A logarithmic axis where that is possible, with a tick at each row."""
-  rows = sorted(set(rows))
-  ax.set_xlabel(tables.title(protocol.row))
-  if rows and rows[0] > 0:
-    ax.set_xscale("log", base=2)
-    ax.set_xlim(rows[0] / 1.4, rows[-1] * 1.4)
-  _ticks(ax.xaxis, rows, [tables.number(row) for row in rows])
+    """A logarithmic axis where that is possible, with a tick at each row."""
+    rows = sorted(set(rows))
+    ax.set_xlabel(tables.title(protocol.row))
+    if rows and rows[0] > 0:
+        ax.set_xscale("log", base=2)
+        ax.set_xlim(rows[0] / 1.4, rows[-1] * 1.4)
+    _ticks(ax.xaxis, rows, [tables.number(row) for row in rows])
 
 
 def _value_axis(ax, optima, name):
-  """The axis of a tuned field, with a tick at each value tried."""
-  values = sorted({point.values[name] for optimum in optima for point in optimum.points})
-  if values and values[0] > 0:
-    ax.set_yscale("log", base=2)
-    ax.set_ylim(values[0] / 1.4, values[-1] * 1.4)
-  _ticks(ax.yaxis, values, _labels(values))
+    """The axis of a tuned field, with a tick at each value tried."""
+    values = sorted({point.values[name] for optimum in optima for point in optimum.points})
+    if values and values[0] > 0:
+        ax.set_yscale("log", base=2)
+        ax.set_ylim(values[0] / 1.4, values[-1] * 1.4)
+    _ticks(ax.yaxis, values, _labels(values))
 
 
 def _labels(values):
-  """Powers of two as such if all are, else decimals."""
-  if values and all(value > 0 and math.frexp(value)[0] == 0.5 for value in values):
-    return ["2" + str(math.frexp(value)[1] - 1).translate(_SUPERSCRIPTS) for value in values]
-  return [tables.number(value) for value in values]
+    """Powers of two as such if all are, else decimals."""
+    if values and all(value > 0 and math.frexp(value)[0] == 0.5 for value in values):
+        return ["2" + str(math.frexp(value)[1] - 1).translate(_SUPERSCRIPTS) for value in values]
+    return [tables.number(value) for value in values]
 
 
 def _ticks(axis, places, labels):
-  """At most MAX_TICKS ticks, no minor ones; crowded labels slant."""
-  every = max(1, math.ceil(len(places) / MAX_TICKS))
-  places, labels = places[::every], labels[::every]
-  logs = np.log(places) if axis.get_scale() == "log" else np.array(places, dtype=float)
-  crowded = len(logs) > 1 and np.diff(logs).min() < 0.12 * np.ptp(logs)
-  slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-  axis.set_ticks(places, labels, **(slant if crowded and axis.axis_name == "x" else {}))
-  axis.set_ticks([], minor=True)
+    """At most MAX_TICKS ticks, no minor ones; crowded labels slant."""
+    every = max(1, math.ceil(len(places) / MAX_TICKS))
+    places, labels = places[::every], labels[::every]
+    logs = np.log(places) if axis.get_scale() == "log" else np.array(places, dtype=float)
+    crowded = len(logs) > 1 and np.diff(logs).min() < 0.12 * np.ptp(logs)
+    slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_ticks(places, labels, **(slant if crowded and axis.axis_name == "x" else {}))
+    axis.set_ticks([], minor=True)
 
 
 def _index_ticks(axis, labels):
-  _ticks(axis, [index + 0.5 for index in range(len(labels))], labels)
+    _ticks(axis, [index + 0.5 for index in range(len(labels))], labels)
 
 
 def _finish(ax, empty):
-  """Grid, frame and legend; a word where there is nothing to show."""
-  ax.grid(color=FAINT, alpha=0.25, linewidth=0.8)
-  ax.set_axisbelow(True)
-  ax.spines[["top", "right"]].set_visible(False)
-  if empty:
-    ax.text(0.5, 0.5, "nothing to show: no run survived", transform=ax.transAxes, **_CENTRED)
-    ax.set_yticks([])
-  handles, labels = ax.get_legend_handles_labels()
-  if handles:
-    columns = 4 if len(handles) > 4 else 2 if len(handles) == 4 else 3
-    below = -0.17 if ax.get_xticklabels()[0].get_rotation() == 0 else -0.24
-    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns,
+    """Grid, frame and legend; a word where there is nothing to show."""
+    ax.grid(color=FAINT, alpha=0.25, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    if empty:
+        ax.text(0.5, 0.5, "nothing to show: no run survived", transform=ax.transAxes, **_CENTRED)
+        ax.set_yticks([])
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        columns = 4 if len(handles) > 4 else 2 if len(handles) == 4 else 3
+        below = -0.17 if ax.get_xticklabels()[0].get_rotation() == 0 else -0.24
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns,
               frameon=False)  # fmt: skip
-  return ax
+    return ax

@@ -1,12 +1,12 @@
 """Grids of runs: re-iterable generators of flat dicts that compose by product, zip and chain.
 
-  >>> from noisegen import sweeps
-  >>> rates = sweeps.values(learning_rate=sweeps.powers_of_two(1 / 8, 1 / 2))
-  >>> grid = sweeps.values(batch_size=[64, 128]) * rates * sweeps.fixed(momentum=0.9)
-  >>> len(list(grid))
-  6
-  >>> next(iter(grid))
-  {'batch_size': 64, 'learning_rate': 0.125, 'momentum': 0.9}
+>>> from noisegen import sweeps
+>>> rates = sweeps.values(learning_rate=sweeps.powers_of_two(1 / 8, 1 / 2))
+>>> grid = sweeps.values(batch_size=[64, 128]) * rates * sweeps.fixed(momentum=0.9)
+>>> len(list(grid))
+6
+>>> next(iter(grid))
+{'batch_size': 64, 'learning_rate': 0.125, 'momentum': 0.9}
 """
 
 import itertools
@@ -17,202 +17,206 @@ Run = Mapping[str, int | float | str]
 
 
 class Grid:
-  """A re-iterable sequence of runs; `a * b` is the product and `a + b` the chain.
+    """A re-iterable sequence of runs; `a * b` is the product and `a + b` the chain.
 
-  Every iteration starts afresh and yields new dicts, so a grid may be listed, counted and trained
-  in turn. A plain list of dicts or a generator may stand wherever a grid is expected.
+    Every iteration starts afresh and yields new dicts, so a grid may be listed, counted and trained
+    in turn. A plain list of dicts or a generator may stand wherever a grid is expected.
 
-  Args:
-    source: An iterable of runs, or a function of no arguments that returns one (a generator
-      function, say). An iterator, which can be read only once, is read and kept.
+    Args:
+      source: An iterable of runs, or a function of no arguments that returns one (a generator
+        function, say). An iterator, which can be read only once, is read and kept.
 
-  Examples:
-    >>> @Grid
-    ... def square():
-    ...   for batch_size in (4, 16):
-    ...     yield {"batch_size": batch_size, "learning_rate": batch_size**0.5}
-    >>> list(square)
-    [{'batch_size': 4, 'learning_rate': 2.0}, {'batch_size': 16, 'learning_rate': 4.0}]
-  """
+    Examples:
+      >>> @Grid
+      ... def square():
+      ...   for batch_size in (4, 16):
+      ...     yield {"batch_size": batch_size, "learning_rate": batch_size**0.5}
+      >>> list(square)
+      [{'batch_size': 4, 'learning_rate': 2.0}, {'batch_size': 16, 'learning_rate': 4.0}]
+    """
 
-  def __init__(self, source: Iterable[Run] | Callable[[], Iterable[Run]]):
-    self._source = tuple(source) if isinstance(source, Iterator) else source
+    def __init__(self, source: Iterable[Run] | Callable[[], Iterable[Run]]):
+        self._source = tuple(source) if isinstance(source, Iterator) else source
 
-  def __iter__(self) -> Iterator[dict]:
-    source = self._source
-    return (dict(run) for run in (source() if callable(source) else source))
+    def __iter__(self) -> Iterator[dict]:
+        source = self._source
+        return (dict(run) for run in (source() if callable(source) else source))
 
-  def __mul__(self, other: Iterable[Run]) -> "Grid":
-    return product(self, other)
+    def __mul__(self, other: Iterable[Run]) -> "Grid":
+        return product(self, other)
 
-  def __add__(self, other: Iterable[Run]) -> "Grid":
-    return chain(self, other)
+    def __add__(self, other: Iterable[Run]) -> "Grid":
+        return chain(self, other)
 
 
 def values(**fields: Iterable) -> Grid:
-  """One run for every combination of the given fields, the last field varying fastest.
+    """One run for every combination of the given fields, the last field varying fastest.
 
-  Args:
-    **fields: For each field its values, in any iterable with at least one.
+    Args:
+      **fields: For each field its values, in any iterable with at least one.
 
-  Returns:
-    The grid.
+    Returns:
+      The grid.
 
-  Raises:
-    ValueError: If a field has no values.
+    Raises:
+      ValueError: If a field has no values.
 
-  Examples:
-    >>> list(values(batch_size=[64, 128]))
-    [{'batch_size': 64}, {'batch_size': 128}]
-  """
-  columns = {name: _column(name, column) for name, column in fields.items()}
-  return Grid(
-      lambda: (dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values()))
-  )
+    Examples:
+      >>> list(values(batch_size=[64, 128]))
+      [{'batch_size': 64}, {'batch_size': 128}]
+    """
+    columns = {name: _column(name, column) for name, column in fields.items()}
+    return Grid(
+        lambda: (
+            dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values())
+        )
+    )
 
 
 def fixed(**numbers: float | str) -> Grid:
-  """One run with these fields: the constants of a sweep.
+    """One run with these fields: the constants of a sweep.
 
-  Examples:
-    >>> list(fixed(momentum=0.9, num_epochs=15))
-    [{'momentum': 0.9, 'num_epochs': 15}]
-  """
-  return Grid((numbers,))
+    Examples:
+      >>> list(fixed(momentum=0.9, num_epochs=15))
+      [{'momentum': 0.9, 'num_epochs': 15}]
+    """
+    return Grid((numbers,))
 
 
 def product(*grids: Iterable[Run]) -> Grid:
-  """Every combination of one run from each grid, the last grid varying fastest.
+    """Every combination of one run from each grid, the last grid varying fastest.
 
-  Args:
-    *grids: Grids without fields in common.
+    Args:
+      *grids: Grids without fields in common.
 
-  Returns:
-    The grid of the merged runs.
+    Returns:
+      The grid of the merged runs.
 
-  Raises:
-    ValueError: On iteration, if two grids set the same field.
+    Raises:
+      ValueError: On iteration, if two grids set the same field.
 
-  Examples:
-    >>> list(product(fixed(momentum=0.5), values(seed=range(2))))
-    [{'momentum': 0.5, 'seed': 0}, {'momentum': 0.5, 'seed': 1}]
-  """
-  grids = tuple(Grid(grid) for grid in grids)
-  return Grid(lambda: map(_merge, itertools.product(*grids)))
+    Examples:
+      >>> list(product(fixed(momentum=0.5), values(seed=range(2))))
+      [{'momentum': 0.5, 'seed': 0}, {'momentum': 0.5, 'seed': 1}]
+    """
+    grids = tuple(Grid(grid) for grid in grids)
+    return Grid(lambda: map(_merge, itertools.product(*grids)))
 
 
 def zipped(*grids: Iterable[Run]) -> Grid:
-  """The first runs of all grids merged, then the second ones, and so on.
+    """The first runs of all grids merged, then the second ones, and so on.
 
-  Args:
-    *grids: Grids of equal length without fields in common.
+    Args:
+      *grids: Grids of equal length without fields in common.
 
-  Returns:
-    The grid of the merged runs.
+    Returns:
+      The grid of the merged runs.
 
-  Raises:
-    ValueError: On iteration, if the lengths differ or two grids set the same field.
+    Raises:
+      ValueError: On iteration, if the lengths differ or two grids set the same field.
 
-  Examples:
-    >>> list(zipped(values(batch_size=[64, 128]), values(num_epochs=[5, 10])))
-    [{'batch_size': 64, 'num_epochs': 5}, {'batch_size': 128, 'num_epochs': 10}]
-  """
-  grids = tuple(Grid(grid) for grid in grids)
+    Examples:
+      >>> list(zipped(values(batch_size=[64, 128]), values(num_epochs=[5, 10])))
+      [{'batch_size': 64, 'num_epochs': 5}, {'batch_size': 128, 'num_epochs': 10}]
+    """
+    grids = tuple(Grid(grid) for grid in grids)
 
-  def merged():
-    for index, parts in enumerate(itertools.zip_longest(*grids)):
-      if None in parts:
-        raise ValueError(
-            f"zipped grids must have equal lengths, but grid {parts.index(None)} (counted from 0)"
-            f" has only {index} runs; use product(...) for all combinations."
-        )
-      yield _merge(parts)
+    def merged():
+        for index, parts in enumerate(itertools.zip_longest(*grids)):
+            if None in parts:
+                raise ValueError(
+                    f"zipped grids must have equal lengths, but grid {parts.index(None)} (counted from 0)"
+                    f" has only {index} runs; use product(...) for all combinations."
+                )
+            yield _merge(parts)
 
-  return Grid(merged)
+    return Grid(merged)
 
 
 def chain(*grids: Iterable[Run]) -> Grid:
-  """The runs of the first grid, then those of the second, and so on.
+    """The runs of the first grid, then those of the second, and so on.
 
-  Examples:
-    >>> list(chain(values(eta=[0]), values(eta=[0.1, 0.3])))
-    [{'eta': 0}, {'eta': 0.1}, {'eta': 0.3}]
-  """
-  grids = tuple(Grid(grid) for grid in grids)
-  return Grid(lambda: itertools.chain(*grids))
+    Examples:
+      >>> list(chain(values(eta=[0]), values(eta=[0.1, 0.3])))
+      [{'eta': 0}, {'eta': 0.1}, {'eta': 0.3}]
+    """
+    grids = tuple(Grid(grid) for grid in grids)
+    return Grid(lambda: itertools.chain(*grids))
 
 
 def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
-  """The powers of two from first to last, exactly representable: integers from 1 up, else floats.
+    """The powers of two from first to last, exactly representable: integers from 1 up, else floats.
 
-  Args:
-    first: A power of two, positive.
-    last: A power of two, at least first.
+    Args:
+      first: A power of two, positive.
+      last: A power of two, at least first.
 
-  Returns:
-    first, 2 first, 4 first, ..., last.
+    Returns:
+      first, 2 first, 4 first, ..., last.
 
-  Raises:
-    ValueError: If an end is not a power of two, or last < first.
+    Raises:
+      ValueError: If an end is not a power of two, or last < first.
 
-  Examples:
-    >>> powers_of_two(64, 512)
-    (64, 128, 256, 512)
-    >>> powers_of_two(2**-2, 2)
-    (0.25, 0.5, 1, 2)
-  """
-  for end in (first, last):
-    if not (0 < end < math.inf and math.frexp(end)[0] == 0.5):
-      raise ValueError(
-          f"powers_of_two needs ends that are powers of two (such as 0.125 or 64), got {end!r};"
-          " doublings(first, last) starts from any number."
-      )
-  return tuple(int(v) if v >= 1 else v for v in doublings(float(first), float(last)))
+    Examples:
+      >>> powers_of_two(64, 512)
+      (64, 128, 256, 512)
+      >>> powers_of_two(2**-2, 2)
+      (0.25, 0.5, 1, 2)
+    """
+    for end in (first, last):
+        if not (0 < end < math.inf and math.frexp(end)[0] == 0.5):
+            raise ValueError(
+                f"powers_of_two needs ends that are powers of two (such as 0.125 or 64), got {end!r};"
+                " doublings(first, last) starts from any number."
+            )
+    return tuple(int(v) if v >= 1 else v for v in doublings(float(first), float(last)))
 
 
 def doublings(first: float, last: float) -> tuple[int | float, ...]:
-  """A base-2 grid from any start: first * 2^k for k = 0, 1, ... while not above last.
+    """A base-2 grid from any start: first * 2^k for k = 0, 1, ... while not above last.
 
-  Args:
-    first: Smallest value, positive; an integer gives integers.
-    last: Upper end, at least first; met up to rounding.
+    Args:
+      first: Smallest value, positive; an integer gives integers.
+      last: Upper end, at least first; met up to rounding.
 
-  Returns:
-    The values, ascending. Doubling is exact in floating point.
+    Returns:
+      The values, ascending. Doubling is exact in floating point.
 
-  Raises:
-    ValueError: If not 0 < first <= last < infinity.
+    Raises:
+      ValueError: If not 0 < first <= last < infinity.
 
-  Examples:
-    >>> doublings(0.05, 0.4)
-    (0.05, 0.1, 0.2, 0.4)
-  """
-  if not 0 < first <= last < math.inf:
-    raise ValueError(f"a base-2 grid needs 0 < first <= last, got first={first!r}, last={last!r}.")
-  steps = int(math.log2(last / first) + 1e-9)
-  return tuple(first * 2**k for k in range(steps + 1))
+    Examples:
+      >>> doublings(0.05, 0.4)
+      (0.05, 0.1, 0.2, 0.4)
+    """
+    if not 0 < first <= last < math.inf:
+        raise ValueError(
+            f"a base-2 grid needs 0 < first <= last, got first={first!r}, last={last!r}."
+        )
+    steps = int(math.log2(last / first) + 1e-9)
+    return tuple(first * 2**k for k in range(steps + 1))
 
 
 def _column(name, column):
-  """The values of one field, kept."""
-  if isinstance(column, str) or not isinstance(column, Iterable):
-    raise ValueError(
-        f"values({name}=...) needs an iterable of values, got {column!r};"
-        f" write [{column!r}], or fixed({name}={column!r})."
-    )
-  column = tuple(column)
-  if not column:
-    raise ValueError(f"values({name}=...) needs at least one value, got none.")
-  return column
+    """The values of one field, kept."""
+    if isinstance(column, str) or not isinstance(column, Iterable):
+        raise ValueError(
+            f"values({name}=...) needs an iterable of values, got {column!r};"
+            f" write [{column!r}], or fixed({name}={column!r})."
+        )
+    column = tuple(column)
+    if not column:
+        raise ValueError(f"values({name}=...) needs at least one value, got none.")
+    return column
 
 
 def _merge(parts):
-  """One run out of several; no field twice."""
-  run = {}
-  for part in parts:
-    run.update(part)
-  if len(run) != sum(map(len, parts)):
-    names = [name for part in parts for name in part]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    raise ValueError(f"more than one grid sets {', '.join(twice)}; set each field once.")
-  return run
+    """One run out of several; no field twice."""
+    run = {}
+    for part in parts:
+        run.update(part)
+    if len(run) != sum(map(len, parts)):
+        names = [name for part in parts for name in part]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"more than one grid sets {', '.join(twice)}; set each field once.")
+    return run

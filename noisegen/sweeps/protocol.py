@@ -36,74 +36,79 @@ SEED = "seed"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-  """How a sweep is read.
+    """How a sweep is read.
 
-  Args:
-    metric: The metric whose mean is optimised, a key of a record's `metrics`.
-    mode: "max" or "min".
-    row: The field with one optimum for each value.
-    series: A function from a run to the label of its series; None for a single, unlabelled one.
-    labels: The order of the labels; others follow in alphabetical order.
-    tune: The fields that are tuned; error bar and extension concern the first.
-    best: k, the number of runs of a point that count.
-    of: n >= k, the number of runs out of which the k are the best.
-    max_extensions: How often the grid of a series and row may grow by a value at its ends.
-    report: Further metrics to report at the optimum, for the same k runs.
-  """
+    Args:
+      metric: The metric whose mean is optimised, a key of a record's `metrics`.
+      mode: "max" or "min".
+      row: The field with one optimum for each value.
+      series: A function from a run to the label of its series; None for a single, unlabelled one.
+      labels: The order of the labels; others follow in alphabetical order.
+      tune: The fields that are tuned; error bar and extension concern the first.
+      best: k, the number of runs of a point that count.
+      of: n >= k, the number of runs out of which the k are the best.
+      max_extensions: How often the grid of a series and row may grow by a value at its ends.
+      report: Further metrics to report at the optimum, for the same k runs.
+    """
 
-  metric: str = "test_accuracy"
-  mode: str = "max"
-  row: str = "batch_size"
-  series: Callable[[Mapping], str] | None = None
-  labels: tuple[str, ...] = ()
-  tune: tuple[str, ...] = ("learning_rate",)
-  best: int = 1
-  of: int = 1
-  max_extensions: int = 3
-  report: tuple[str, ...] = ()
+    metric: str = "test_accuracy"
+    mode: str = "max"
+    row: str = "batch_size"
+    series: Callable[[Mapping], str] | None = None
+    labels: tuple[str, ...] = ()
+    tune: tuple[str, ...] = ("learning_rate",)
+    best: int = 1
+    of: int = 1
+    max_extensions: int = 3
+    report: tuple[str, ...] = ()
 
-  def __post_init__(self):
-    if self.mode not in ("max", "min"):
-      raise ValueError(f"Protocol mode must be 'max' or 'min', got {self.mode!r}.")
-    if isinstance(self.tune, str) or not self.tune or self.row in self.tune or SEED in self.tune:
-      raise ValueError(
-          f"Protocol tune must be a tuple of fields other than {self.row} and {SEED}, such as"
-          f" ('learning_rate',); got {self.tune!r}."
-      )
-    if not 1 <= self.best <= self.of:
-      raise ValueError(f"Protocol needs 1 <= best <= of, got best={self.best}, of={self.of}.")
-    if self.max_extensions < 0:
-      raise ValueError(f"Protocol needs max_extensions >= 0, got {self.max_extensions}.")
+    def __post_init__(self):
+        if self.mode not in ("max", "min"):
+            raise ValueError(f"Protocol mode must be 'max' or 'min', got {self.mode!r}.")
+        if (
+            isinstance(self.tune, str)
+            or not self.tune
+            or self.row in self.tune
+            or SEED in self.tune
+        ):
+            raise ValueError(
+                f"Protocol tune must be a tuple of fields other than {self.row} and {SEED}, such as"
+                f" ('learning_rate',); got {self.tune!r}."
+            )
+        if not 1 <= self.best <= self.of:
+            raise ValueError(f"Protocol needs 1 <= best <= of, got best={self.best}, of={self.of}.")
+        if self.max_extensions < 0:
+            raise ValueError(f"Protocol needs max_extensions >= 0, got {self.max_extensions}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-  """What the runs of one choice of the tuned fields gave."""
+    """What the runs of one choice of the tuned fields gave."""
 
-  values: dict[str, float]  # The tuned fields.
-  mean: float  # Of the metric over `best`; nan if no run survived.
-  std: float  # With ddof = 1; nan for fewer than two runs.
-  best: tuple[Mapping, ...]  # The records that count, at most k, best first.
-  tried: int  # Records of this point, diverged ones included, at most n.
-  diverged: int  # How many of these diverged.
+    values: dict[str, float]  # The tuned fields.
+    mean: float  # Of the metric over `best`; nan if no run survived.
+    std: float  # With ddof = 1; nan for fewer than two runs.
+    best: tuple[Mapping, ...]  # The records that count, at most k, best first.
+    tried: int  # Records of this point, diverged ones included, at most n.
+    diverged: int  # How many of these diverged.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimum:
-  """The best point of one series and row, and all the points it was chosen from."""
+    """The best point of one series and row, and all the points it was chosen from."""
 
-  series: str  # Label; '' if the protocol has no series.
-  row: float
-  values: dict[str, float]  # The tuned fields at the optimum; empty if all runs diverged.
-  mean: float
-  std: float
-  n: int  # Number of runs in mean and std.
-  low: float  # Error bar of the first tuned field; nan if all runs diverged.
-  high: float
-  flags: tuple[str, ...]  # Keys of FLAGS.
-  report: dict[str, tuple[float, float]]  # Mean and std of the further metrics.
-  best: tuple[Mapping, ...]  # The records behind mean and std.
-  points: tuple[Point, ...]  # Ascending in the tuned fields.
+    series: str  # Label; '' if the protocol has no series.
+    row: float
+    values: dict[str, float]  # The tuned fields at the optimum; empty if all runs diverged.
+    mean: float
+    std: float
+    n: int  # Number of runs in mean and std.
+    low: float  # Error bar of the first tuned field; nan if all runs diverged.
+    high: float
+    flags: tuple[str, ...]  # Keys of FLAGS.
+    report: dict[str, tuple[float, float]]  # Mean and std of the further metrics.
+    best: tuple[Mapping, ...]  # The records behind mean and std.
+    points: tuple[Point, ...]  # Ascending in the tuned fields.
 
 
 FLAGS = {
@@ -116,98 +121,98 @@ FLAGS = {
 
 
 def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
-  """The optimum of every series and row, with error bar and flags.
+    """The optimum of every series and row, with error bar and flags.
 
-  Args:
-    records: Records of finished and diverged runs, each run at most once.
-    protocol: How to read them.
+    Args:
+      records: Records of finished and diverged runs, each run at most once.
+      protocol: How to read them.
 
-  Returns:
-    The optima, by series in the protocol's order, then by row.
+    Returns:
+      The optima, by series in the protocol's order, then by row.
 
-  Raises:
-    ValueError: If a record lacks a field or the metric that the protocol names, or runs of one
-      point differ in more than the seed.
-  """
-  groups = {}
-  for record in records:
-    groups.setdefault(_group(record["run"], protocol), []).append(record)
-  rank = {label: index for index, label in enumerate(protocol.labels)}
-  order = sorted(groups, key=lambda key: (rank.get(key[0], len(rank)), key))
-  return [_optimum(*key, groups[key], protocol) for key in order]
+    Raises:
+      ValueError: If a record lacks a field or the metric that the protocol names, or runs of one
+        point differ in more than the seed.
+    """
+    groups = {}
+    for record in records:
+        groups.setdefault(_group(record["run"], protocol), []).append(record)
+    rank = {label: index for index, label in enumerate(protocol.labels)}
+    order = sorted(groups, key=lambda key: (rank.get(key[0], len(rank)), key))
+    return [_optimum(*key, groups[key], protocol) for key in order]
 
 
 def extension(
     records: Iterable[Mapping], protocol: Protocol, runs: Iterable[Mapping]
 ) -> list[dict]:
-  """The runs beyond the planned ones that the records call for, whether done already or not.
+    """The runs beyond the planned ones that the records call for, whether done already or not.
 
-  Where all runs of a series and row are done and the optimum or its error bar touches an end of the
-  first tuned field, the runs at that end are repeated one value further, at the grid's own ratio;
-  where all diverged, below the lowest. A value whose runs diverged bounds the optimum from above.
-  The answer depends on planned runs and their records alone, so a resumed sweep extends alike.
+    Where all runs of a series and row are done and the optimum or its error bar touches an end of the
+    first tuned field, the runs at that end are repeated one value further, at the grid's own ratio;
+    where all diverged, below the lowest. A value whose runs diverged bounds the optimum from above.
+    The answer depends on planned runs and their records alone, so a resumed sweep extends alike.
 
-  Args:
-    records: As for `select`; those of runs that are neither planned nor called for are ignored.
-    protocol: How to read them.
-    runs: The planned runs.
+    Args:
+      records: As for `select`; those of runs that are neither planned nor called for are ignored.
+      protocol: How to read them.
+      runs: The planned runs.
 
-  Returns:
-    The runs, in the order in which they are called for. Train those without a record, and ask
-    again until all have one.
-  """
-  done = {frozenset(record["run"].items()): record for record in records}
-  groups = {}
-  for run in runs:
-    groups.setdefault(_group(run, protocol), []).append(dict(run))
-  added = []
-  for key, tried in groups.items():
-    planned = len(tried)
-    for _ in range(protocol.max_extensions):
-      found = [done.get(frozenset(run.items())) for run in tried]
-      if None in found:
-        break
-      tried += _further(_optimum(*key, found, protocol), tried, protocol.tune[0])
-    added += tried[planned:]
-  return added
+    Returns:
+      The runs, in the order in which they are called for. Train those without a record, and ask
+      again until all have one.
+    """
+    done = {frozenset(record["run"].items()): record for record in records}
+    groups = {}
+    for run in runs:
+        groups.setdefault(_group(run, protocol), []).append(dict(run))
+    added = []
+    for key, tried in groups.items():
+        planned = len(tried)
+        for _ in range(protocol.max_extensions):
+            found = [done.get(frozenset(run.items())) for run in tried]
+            if None in found:
+                break
+            tried += _further(_optimum(*key, found, protocol), tried, protocol.tune[0])
+        added += tried[planned:]
+    return added
 
 
 def _group(run, protocol):
-  """Series and row of a run."""
-  missing = [name for name in (protocol.row, *protocol.tune) if name not in run]
-  if missing:
-    raise ValueError(
-        f"the protocol needs the field {missing[0]!r}, but a run has only {', '.join(run)};"
-        " name another row or tuned field, or add it to the grid."
-    )
-  return protocol.series(run) if protocol.series else "", run[protocol.row]
+    """Series and row of a run."""
+    missing = [name for name in (protocol.row, *protocol.tune) if name not in run]
+    if missing:
+        raise ValueError(
+            f"the protocol needs the field {missing[0]!r}, but a run has only {', '.join(run)};"
+            " name another row or tuned field, or add it to the grid."
+        )
+    return protocol.series(run) if protocol.series else "", run[protocol.row]
 
 
 def _optimum(series, row, records, protocol):
-  """The optimum of one series and row."""
-  points = _points(records, protocol)
-  alive = [point for point in points if point.best]
-  enough = [point for point in alive if len(point.best) == protocol.best]
-  most = max((len(point.best) for point in alive), default=0)
-  candidates = enough or [point for point in alive if len(point.best) == most]
-  if not candidates:
-    return Optimum(
+    """The optimum of one series and row."""
+    points = _points(records, protocol)
+    alive = [point for point in points if point.best]
+    enough = [point for point in alive if len(point.best) == protocol.best]
+    most = max((len(point.best) for point in alive), default=0)
+    candidates = enough or [point for point in alive if len(point.best) == most]
+    if not candidates:
+        return Optimum(
         series=series, row=row, values={}, mean=math.nan, std=math.nan, n=0, low=math.nan,
         high=math.nan, flags=("all_diverged",), report={}, best=(), points=points,
     )  # fmt: skip
-  sign = 1 if protocol.mode == "max" else -1
-  best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
-  least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
-  first = protocol.tune[0]
-  bar = [point.values[first] for point in candidates if sign * point.mean >= least]
-  rivals = [p for p in alive if p.tried < protocol.of and p not in candidates]
-  flags = _flags(
-      points=[point.values[first] for point in points],
-      bar=bar,
-      few=best.tried < protocol.of or len(best.best) < protocol.best,
-      unsettled=any(sign * point.mean >= least for point in rivals),
-  )
-  return Optimum(
+    sign = 1 if protocol.mode == "max" else -1
+    best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
+    least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
+    first = protocol.tune[0]
+    bar = [point.values[first] for point in candidates if sign * point.mean >= least]
+    rivals = [p for p in alive if p.tried < protocol.of and p not in candidates]
+    flags = _flags(
+        points=[point.values[first] for point in points],
+        bar=bar,
+        few=best.tried < protocol.of or len(best.best) < protocol.best,
+        unsettled=any(sign * point.mean >= least for point in rivals),
+    )
+    return Optimum(
       series=series, row=row, values=best.values, mean=best.mean, std=best.std, n=len(best.best),
       low=min(bar), high=max(bar), flags=flags, best=best.best, points=points,
       report={name: _mean_std(_metrics(best.best, name)) for name in protocol.report},
@@ -215,104 +220,106 @@ def _optimum(series, row, records, protocol):
 
 
 def _flags(points, bar, few, unsettled):
-  """The flags of an optimum, in the order of FLAGS."""
-  single = len(set(points)) == 1
-  holds = {
-      "at_boundary": not single and (min(bar) == min(points) or max(bar) == max(points)),
-      "few_runs": few,
-      "unsettled": unsettled,
-      "one_value": single,
-  }
-  return tuple(name for name, held in holds.items() if held)
+    """The flags of an optimum, in the order of FLAGS."""
+    single = len(set(points)) == 1
+    holds = {
+        "at_boundary": not single and (min(bar) == min(points) or max(bar) == max(points)),
+        "few_runs": few,
+        "unsettled": unsettled,
+        "one_value": single,
+    }
+    return tuple(name for name, held in holds.items() if held)
 
 
 def _points(records, protocol):
-  """The points of one series and row, ascending in the tuned fields."""
-  by_values = {}
-  for record in records:
-    by_values.setdefault(tuple(record["run"][name] for name in protocol.tune), []).append(record)
-  return tuple(
-      _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
-      for values in sorted(by_values)
-  )
+    """The points of one series and row, ascending in the tuned fields."""
+    by_values = {}
+    for record in records:
+        by_values.setdefault(tuple(record["run"][name] for name in protocol.tune), []).append(
+            record
+        )
+    return tuple(
+        _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
+        for values in sorted(by_values)
+    )
 
 
 def _point(values, records, protocol):
-  """The best k of the first n seeds of one point."""
-  _check_alike([record["run"] for record in records])
-  records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
-  scored = [(_score(record, protocol.metric), record) for record in records]
-  alive = [pair for pair in scored if pair[0] is not None]
-  alive.sort(key=lambda pair: pair[0], reverse=protocol.mode == "max")
-  best = alive[: protocol.best]
-  mean, std = _mean_std([score for score, _ in best])
-  return Point(
+    """The best k of the first n seeds of one point."""
+    _check_alike([record["run"] for record in records])
+    records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
+    scored = [(_score(record, protocol.metric), record) for record in records]
+    alive = [pair for pair in scored if pair[0] is not None]
+    alive.sort(key=lambda pair: pair[0], reverse=protocol.mode == "max")
+    best = alive[: protocol.best]
+    mean, std = _mean_std([score for score, _ in best])
+    return Point(
       values=values, mean=mean, std=std, best=tuple(record for _, record in best),
       tried=len(scored), diverged=len(scored) - len(alive),
   )  # fmt: skip
 
 
 def _check_alike(runs):
-  """Runs of one point may differ in the seed alone."""
-  first = runs[0]
-  for run in runs:
-    differing = [
-        name for name in {**first, **run} if name != SEED and first.get(name) != run.get(name)
-    ]
-    if differing:
-      raise ValueError(
-          f"runs with the same row and tuned fields differ in {', '.join(differing)}"
-          f" ({[run.get(name) for name in differing]} and {[first.get(n) for n in differing]});"
-          " tune these fields too, tell them apart as series, or use a workdir for each."
-      )
+    """Runs of one point may differ in the seed alone."""
+    first = runs[0]
+    for run in runs:
+        differing = [
+            name for name in {**first, **run} if name != SEED and first.get(name) != run.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"runs with the same row and tuned fields differ in {', '.join(differing)}"
+                f" ({[run.get(name) for name in differing]} and {[first.get(n) for n in differing]});"
+                " tune these fields too, tell them apart as series, or use a workdir for each."
+            )
 
 
 def _score(record, metric):
-  """The metric of a record; None if the run diverged."""
-  if record["status"] == "diverged":
-    return None
-  return _metrics([record], metric)[0]
+    """The metric of a record; None if the run diverged."""
+    if record["status"] == "diverged":
+        return None
+    return _metrics([record], metric)[0]
 
 
 def _metrics(records, name):
-  """One metric of several records; None where it is not finite."""
-  for record in records:
-    if name not in record["metrics"]:
-      raise ValueError(
-          f"the protocol needs the metric {name!r}, but a record has only"
-          f" {', '.join(record['metrics'])}; name one of these."
-      )
-  found = [record["metrics"][name] for record in records]
-  return [value if value is not None and math.isfinite(value) else None for value in found]
+    """One metric of several records; None where it is not finite."""
+    for record in records:
+        if name not in record["metrics"]:
+            raise ValueError(
+                f"the protocol needs the metric {name!r}, but a record has only"
+                f" {', '.join(record['metrics'])}; name one of these."
+            )
+    found = [record["metrics"][name] for record in records]
+    return [value if value is not None and math.isfinite(value) else None for value in found]
 
 
 def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
-  """Mean and standard deviation (ddof = 1); nan where undefined."""
-  if not values or None in values:
-    return math.nan, math.nan
-  mean = math.fsum(values) / len(values)
-  if len(values) == 1:
-    return mean, math.nan
-  return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    """Mean and standard deviation (ddof = 1); nan where undefined."""
+    if not values or None in values:
+        return math.nan, math.nan
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
 def _further(optimum, runs, name):
-  """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
-  grid = sorted({run[name] for run in runs})
-  if len(grid) == 1 or grid[0] <= 0:
-    return []
-  ends = []
-  if "all_diverged" in optimum.flags or optimum.low == grid[0]:
-    ends.append((grid[0], grid[1]))
-  if optimum.high == grid[-1]:
-    ends.append((grid[-1], grid[-2]))
-  return [
-      {**run, name: _step(end, inner)} for end, inner in ends for run in runs if run[name] == end
-  ]
+    """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
+    grid = sorted({run[name] for run in runs})
+    if len(grid) == 1 or grid[0] <= 0:
+        return []
+    ends = []
+    if "all_diverged" in optimum.flags or optimum.low == grid[0]:
+        ends.append((grid[0], grid[1]))
+    if optimum.high == grid[-1]:
+        ends.append((grid[-1], grid[-2]))
+    return [
+        {**run, name: _step(end, inner)} for end, inner in ends for run in runs if run[name] == end
+    ]
 
 
 def _step(end, inner):
-  """The next value of a geometric grid beyond its end; powers of two stay exact."""
-  value = end * (end / inner)
-  exact = math.frexp(end / inner)[0] == 0.5
-  return value if exact else float(f"{value:.12g}")
+    """The next value of a geometric grid beyond its end; powers of two stay exact."""
+    value = end * (end / inner)
+    exact = math.frexp(end / inner)[0] == 0.5
+    return value if exact else float(f"{value:.12g}")

@@ -33,98 +33,98 @@ _CURVE = b', "curve": '
 
 
 class RecordWriter:
-  """Appends records to a file of its own, each durable when `append` returns.
+    """Appends records to a file of its own, each durable when `append` returns.
 
-  Args:
-    workdir: The directory of the sweep.
-    writer: Name of the file, unique among live writers; by default made of host, process and a
-      random word.
+    Args:
+      workdir: The directory of the sweep.
+      writer: Name of the file, unique among live writers; by default made of host, process and a
+        random word.
 
-  Raises:
-    OSError: On `append`, naming the file and the remedy, when the disk is full or read-only. Lines
-      written before stay whole, and `append` may be called again.
-  """
+    Raises:
+      OSError: On `append`, naming the file and the remedy, when the disk is full or read-only. Lines
+        written before stay whole, and `append` may be called again.
+    """
 
-  def __init__(self, workdir: str | os.PathLike, writer: str | None = None):
-    if writer is None:
-      writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    self.path = pathlib.Path(workdir) / "records" / f"{writer}.jsonl"
-    self._file = None
-    self._torn = False
+    def __init__(self, workdir: str | os.PathLike, writer: str | None = None):
+        if writer is None:
+            writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.path = pathlib.Path(workdir) / "records" / f"{writer}.jsonl"
+        self._file = None
+        self._torn = False
 
-  def append(self, record: Mapping) -> None:
-    """Writes one record and flushes it to the disk; non-finite numbers become null."""
-    # The curve goes last: readers that do not want it need not parse it.
-    record = {name: _plain(record[name]) for name in sorted(record, key="curve".__eq__)}
-    line = json.dumps(record, allow_nan=False).encode() + b"\n"
-    try:
-      self._write(line)
-    except OSError as error:
-      raise _explained(error, self.path, "could not write a record to") from error
+    def append(self, record: Mapping) -> None:
+        """Writes one record and flushes it to the disk; non-finite numbers become null."""
+        # The curve goes last: readers that do not want it need not parse it.
+        record = {name: _plain(record[name]) for name in sorted(record, key="curve".__eq__)}
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        try:
+            self._write(line)
+        except OSError as error:
+            raise _explained(error, self.path, "could not write a record to") from error
 
-  def close(self) -> None:
-    """Closes the file; a later `append` opens it again."""
-    if self._file is not None:
-      os.close(self._file)
-      self._file = None
+    def close(self) -> None:
+        """Closes the file; a later `append` opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
-  def __enter__(self) -> Self:
-    return self
+    def __enter__(self) -> Self:
+        return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+    def __exit__(self, *_) -> None:
+        self.close()
 
-  def _write(self, line):
-    """Appends one line, never to the end of a torn one, and waits for the disk."""
-    if self._file is None:
-      self._open()
-    rest = b"\n" + line if self._torn else line
-    self._torn = True
-    while rest:  # One pass, unless the system takes only a part.
-      rest = rest[os.write(self._file, rest) :]
-    self._torn = False
-    os.fsync(self._file)
+    def _write(self, line):
+        """Appends one line, never to the end of a torn one, and waits for the disk."""
+        if self._file is None:
+            self._open()
+        rest = b"\n" + line if self._torn else line
+        self._torn = True
+        while rest:  # One pass, unless the system takes only a part.
+            rest = rest[os.write(self._file, rest) :]
+        self._torn = False
+        os.fsync(self._file)
 
-  def _open(self):
-    """Opens the file and looks whether its last line is whole."""
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    size = os.fstat(self._file).st_size
-    self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
-    _sync_directory(self.path.parent)
+    def _open(self):
+        """Opens the file and looks whether its last line is whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._file).st_size
+        self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+        _sync_directory(self.path.parent)
 
 
 def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> list[dict]:
-  """The records of all writers, one for each run, sorted by run_id.
+    """The records of all writers, one for each run, sorted by run_id.
 
-  Of several records of one run the one finished first counts. Lines that are no record (torn by a
-  kill, say) are skipped, with one warning for all of them.
+    Of several records of one run the one finished first counts. Lines that are no record (torn by a
+    kill, say) are skipped, with one warning for all of them.
 
-  Args:
-    workdir: The directory of the sweep.
-    curves: Whether records keep their `curve`, or the run_ids of those that do; without curves
-      reading is several times faster and smaller.
+    Args:
+      workdir: The directory of the sweep.
+      curves: Whether records keep their `curve`, or the run_ids of those that do; without curves
+        reading is several times faster and smaller.
 
-  Returns:
-    The records; an empty list before the first one.
-  """
-  records, skipped = {}, {}
-  for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
-    for record in _records_in(path, curves):
-      if record is None:
-        skipped[path.name] = skipped.get(path.name, 0) + 1
-        continue
-      known = records.get(record["run_id"])
-      if known is None or _finished_at(record) < _finished_at(known):
-        records[record["run_id"]] = record
-  if skipped:
-    warnings.warn(
-        f"skipped {sum(skipped.values())} lines that are no whole records in"
-        f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command does"
-        " their runs again.",
-        stacklevel=2,
-    )
-  return [records[name] for name in sorted(records)]
+    Returns:
+      The records; an empty list before the first one.
+    """
+    records, skipped = {}, {}
+    for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
+        for record in _records_in(path, curves):
+            if record is None:
+                skipped[path.name] = skipped.get(path.name, 0) + 1
+                continue
+            known = records.get(record["run_id"])
+            if known is None or _finished_at(record) < _finished_at(known):
+                records[record["run_id"]] = record
+    if skipped:
+        warnings.warn(
+            f"skipped {sum(skipped.values())} lines that are no whole records in"
+            f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command does"
+            " their runs again.",
+            stacklevel=2,
+        )
+    return [records[name] for name in sorted(records)]
 
 
 def open_workdir(
@@ -133,151 +133,151 @@ def open_workdir(
     task_identity: str,
     meta: Mapping | None = None,
 ) -> dict:
-  """Makes the directory of a sweep, or checks that it is this sweep's; then resuming is safe.
+    """Makes the directory of a sweep, or checks that it is this sweep's; then resuming is safe.
 
-  Args:
-    workdir: The directory, made if it does not exist.
-    sweep_name: Name of the sweep.
-    task_identity: As for `run_id`.
-    meta: What else `sweep.json` should say (command, title, configuration ...); the latest stays.
+    Args:
+      workdir: The directory, made if it does not exist.
+      sweep_name: Name of the sweep.
+      task_identity: As for `run_id`.
+      meta: What else `sweep.json` should say (command, title, configuration ...); the latest stays.
 
-  Returns:
-    The content of `sweep.json`.
+    Returns:
+      The content of `sweep.json`.
 
-  Raises:
-    ValueError: If the directory belongs to another sweep or task.
-    OSError: If it cannot be written to.
-  """
-  workdir = pathlib.Path(workdir)
-  wanted = {"sweep": sweep_name, "task": task_identity}
-  try:
-    (workdir / "records").mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise _explained(error, workdir, "cannot use the workdir") from error
-  if (workdir / "sweep.json").exists():
-    found = read_sweep(workdir)
-    for word, value in wanted.items():
-      if found.get(word) != value:
-        raise ValueError(
-            f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
-            " give a new --workdir, or the command this one was started with."
-        )
-  content = {**wanted, **_plain(meta or {}), **wanted}
-  write_file(workdir / "sweep.json", json.dumps(content, indent=2) + "\n")
-  return content
+    Raises:
+      ValueError: If the directory belongs to another sweep or task.
+      OSError: If it cannot be written to.
+    """
+    workdir = pathlib.Path(workdir)
+    wanted = {"sweep": sweep_name, "task": task_identity}
+    try:
+        (workdir / "records").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explained(error, workdir, "cannot use the workdir") from error
+    if (workdir / "sweep.json").exists():
+        found = read_sweep(workdir)
+        for word, value in wanted.items():
+            if found.get(word) != value:
+                raise ValueError(
+                    f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
+                    " give a new --workdir, or the command this one was started with."
+                )
+    content = {**wanted, **_plain(meta or {}), **wanted}
+    write_file(workdir / "sweep.json", json.dumps(content, indent=2) + "\n")
+    return content
 
 
 def read_sweep(workdir: str | os.PathLike) -> dict:
-  """The content of `sweep.json`.
+    """The content of `sweep.json`.
 
-  Raises:
-    FileNotFoundError: If workdir is not the directory of a sweep.
-    ValueError: If the file is damaged.
-  """
-  path = pathlib.Path(workdir) / "sweep.json"
-  try:
-    content = json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    raise FileNotFoundError(
-        f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
-    ) from None
-  except ValueError:
-    content = None
-  if not isinstance(content, dict):
-    raise ValueError(
-        f"{path} is damaged; if this is the right workdir, delete that one file and give the sweep"
-        " command again (records are kept)."
-    )
-  return content
+    Raises:
+      FileNotFoundError: If workdir is not the directory of a sweep.
+      ValueError: If the file is damaged.
+    """
+    path = pathlib.Path(workdir) / "sweep.json"
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
+        ) from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is damaged; if this is the right workdir, delete that one file and give the sweep"
+            " command again (records are kept)."
+        )
+    return content
 
 
 def write_file(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file whole or not at all.
+    """Writes a text file whole or not at all.
 
-  Raises:
-    OSError: Naming the file and the remedy, when the disk is full or read-only.
-  """
-  path = pathlib.Path(path)
-  draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-  try:
-    with open(draft, "w", encoding="utf-8") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(draft, path)
-    _sync_directory(path.parent)
-  except OSError as error:
-    with contextlib.suppress(OSError):
-      draft.unlink()
-    raise _explained(error, path, "could not write") from error
+    Raises:
+      OSError: Naming the file and the remedy, when the disk is full or read-only.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise _explained(error, path, "could not write") from error
 
 
 def _records_in(path, curves) -> Iterator[dict | None]:
-  """The records of one file in order, None for a line that is none."""
-  with open(path, "rb") as file:
-    for line in file:
-      if line.strip():
-        yield _parse(line.rstrip(), curves)
+    """The records of one file in order, None for a line that is none."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.strip():
+                yield _parse(line.rstrip(), curves)
 
 
 def _parse(line, curves):
-  """A record with its curve, without, or (where `curves` are names) with it if named."""
-  if curves is not True and line.endswith(b"}}"):  # So the curve, if any, is whole.
-    record = _record(line.partition(_CURVE)[0] + b"}") if _CURVE in line else None
-    if record is not None and not (curves and record["run_id"] in curves):
-      return record
-  record = _record(line)
-  if record is not None and curves is False:
-    record.pop("curve", None)
-  return record
+    """A record with its curve, without, or (where `curves` are names) with it if named."""
+    if curves is not True and line.endswith(b"}}"):  # So the curve, if any, is whole.
+        record = _record(line.partition(_CURVE)[0] + b"}") if _CURVE in line else None
+        if record is not None and not (curves and record["run_id"] in curves):
+            return record
+    record = _record(line)
+    if record is not None and curves is False:
+        record.pop("curve", None)
+    return record
 
 
 def _record(line):
-  """The record that a line holds, or None."""
-  try:
-    record = json.loads(line)
-  except ValueError:
-    return None
-  whole = (
-      isinstance(record, dict)
-      and isinstance(record.get("run_id"), str)
-      and isinstance(record.get("run"), dict)
-      and isinstance(record.get("metrics"), dict)
-      and record.get("status") in STATUSES
-  )
-  return record if whole else None
+    """The record that a line holds, or None."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = (
+        isinstance(record, dict)
+        and isinstance(record.get("run_id"), str)
+        and isinstance(record.get("run"), dict)
+        and isinstance(record.get("metrics"), dict)
+        and record.get("status") in STATUSES
+    )
+    return record if whole else None
 
 
 def _finished_at(record):
-  """When a run finished, as text that sorts by time; runs without a time come last."""
-  return str(record.get("finished_at") or "~")
+    """When a run finished, as text that sorts by time; runs without a time come last."""
+    return str(record.get("finished_at") or "~")
 
 
 def _plain(value):
-  """Plain Python for JSON: NumPy arrays as lists, non-finite numbers as None."""
-  if isinstance(value, (np.generic, np.ndarray)):
-    value = value.tolist()
-  if isinstance(value, float):
-    return value if math.isfinite(value) else None
-  if isinstance(value, Mapping):
-    return {str(name): _plain(item) for name, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
-  return value
+    """Plain Python for JSON: NumPy arrays as lists, non-finite numbers as None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _sync_directory(path):
-  """Makes a new file's name durable, where the system can."""
-  directory = os.open(path, os.O_RDONLY)
-  with contextlib.suppress(OSError):  # Some network file systems refuse; the file is synced.
-    os.fsync(directory)
-  os.close(directory)
+    """Makes a new file's name durable, where the system can."""
+    directory = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # Some network file systems refuse; the file is synced.
+        os.fsync(directory)
+    os.close(directory)
 
 
 def _explained(error, path, what):
-  """The same kind of error, saying what to do."""
-  return type(error)(
-      error.errno,
-      f"{what} {path}: {error.strerror or error}; free space on the disk or choose a writable"
-      " --workdir, then give the same command again (finished runs are kept)",
-  )
+    """The same kind of error, saying what to do."""
+    return type(error)(
+        error.errno,
+        f"{what} {path}: {error.strerror or error}; free space on the disk or choose a writable"
+        " --workdir, then give the same command again (finished runs are kept)",
+    )

@@ -62,7 +62,7 @@ def image_classification(
         make_model,
         loss=loss,
         metrics=metrics,
-        name=name,
+        name=f"{name} on {dataset.name} {dataset.fingerprint}",
         train=dataset.train,
         test=dataset.test,
         make_optimizer=make_optimizer,

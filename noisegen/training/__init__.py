@@ -1,8 +1,20 @@
 """Training of many runs at once: tasks, the pool, its speed settings."""
 
-from noisegen.training.plan import Plan, plan
+from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
+from noisegen.training.probe import choose
 from noisegen.training.settings import Settings
 from noisegen.training.task import Batch, Task
 
-__all__ = ["Batch", "Plan", "Pool", "Progress", "Result", "Settings", "Task", "plan"]
+__all__ = [
+    "Batch",
+    "Plan",
+    "Pool",
+    "Progress",
+    "Result",
+    "Settings",
+    "Task",
+    "choose",
+    "plan",
+    "plan_runs",
+]

@@ -26,6 +26,14 @@ from noisegen.training.task import Batch, PyTree, Task
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
 
+class Shape(NamedTuple):
+    """Sizes that the program is compiled for."""
+
+    microbatch: int  # examples, over all devices of the batch axis
+    eval_batch: int  # likewise
+    group: int  # lanes that do rare work together
+
+
 class Numbers(NamedTuple):
     """What tells one run from another, as scalars (one entry a lane)."""
 
@@ -67,7 +75,7 @@ def empty(task: Task, numbers: Numbers) -> Lane:
     return jax.tree.map(jnp.zeros_like, shapes)
 
 
-def restart(task: Task, shape: "Shape", lanes: Lane, fresh: jax.Array, numbers: Numbers) -> Lane:
+def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, numbers: Numbers) -> Lane:
     """Starts the runs of `numbers` in the lanes that are fresh."""
     return _for_due(fresh, functools.partial(_start, task), numbers, lanes, shape.group)
 
@@ -98,7 +106,7 @@ def _start(task, numbers):
 
 
 def advance(
-    task: Task, shape: "Shape", lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
+    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
 ) -> tuple[Lane, jax.Array]:
     """Makes micro-steps until a run ends or `num_steps` are made.
 
@@ -119,12 +127,15 @@ def advance(
     return lanes, steps[None]
 
 
-class Shape(NamedTuple):
-    """Sizes that the program is compiled for."""
+def accumulate(
+    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
+) -> Lane:
+    """Only takes microbatches and their gradients: what `advance` spends nearly all its time on."""
 
-    microbatch: int  # examples, over all devices of the batch axis
-    eval_batch: int  # likewise
-    group: int  # lanes that do rare work together
+    def body(_, lanes):
+        return _take_and_accumulate(task, shape, lanes, data["train"])[0]
+
+    return jax.lax.fori_loop(0, num_steps, body, lanes)
 
 
 def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
@@ -152,6 +163,13 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
         ),
     )
     return _evaluate(task, shape, lanes, due, data["test"])
+
+
+def _take_and_accumulate(task, shape, lanes, train):
+    """The first half of a micro-step; returns the lanes, and their batch sizes."""
+    size = jax.vmap(functools.partial(_batch_size, task))(lanes)
+    one = functools.partial(_accumulate, task, shape.microbatch)
+    return jax.vmap(one, in_axes=(0, 0, None))(lanes, size, train), size
 
 
 def _accumulate(task, microbatch, lane, size, train):

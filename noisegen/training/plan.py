@@ -9,9 +9,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+from noisegen.training.task import Task
 
 RUN_FIELDS = {"batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every"}
 LAST_BATCH = ("straddle", "keep", "drop")
@@ -105,6 +107,15 @@ def plan(
             num_examples,
         )
     return _growing(batch_size_fn, values, num_examples)
+
+
+def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:
+    """The plans of a task's runs."""
+    size = task.num_examples
+    if task.batch_size is None:
+        return [plan(run, size) for run in runs]
+    schedules = (task.batch_size({**run, "num_examples": size}) for run in runs)
+    return [plan(run, size, schedule) for run, schedule in zip(runs, schedules, strict=True)]
 
 
 @functools.lru_cache(maxsize=4096)

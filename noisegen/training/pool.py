@@ -24,7 +24,6 @@
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 import time
@@ -33,16 +32,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training.plan import RUN_FIELDS, Plan, plan
+from noisegen.training.hparams import number_types, numbers
+from noisegen.training.plan import Plan, plan_runs
+from noisegen.training.program import Program
 from noisegen.training.settings import Settings
 from noisegen.training.task import Task
 
 Run = Mapping[str, Any]
-
-_PLAN_NUMBERS = {"num_updates": np.int32, "updates_per_epoch": np.float32, "num_examples": np.int32}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,45 +84,9 @@ class Pool:
 
     def __init__(self, task: Task, settings: Settings | None = None, devices=None):
         self.task = task
-        self.settings = settings = settings or Settings()
+        self.settings = settings or Settings()
         self.host_seconds = 0.0
-        mesh = _mesh(settings, jax.devices() if devices is None else devices)
-        everywhere, lanes = PartitionSpec(), PartitionSpec("lanes")
-        shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
-        mapped = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-        self._data = jax.device_put(
-            {"train": task.train, "test": task.test}, NamedSharding(mesh, everywhere)
-        )
-        self._empty = jax.jit(
-            mapped(
-                functools.partial(lanes_lib.empty, task),
-                in_specs=lanes,
-                out_specs=lanes_lib.LANE_SPEC,
-            )
-        )
-        self._restart = jax.jit(
-            mapped(
-                functools.partial(lanes_lib.restart, task, shape),
-                in_specs=(lanes_lib.LANE_SPEC, lanes, lanes),
-                out_specs=lanes_lib.LANE_SPEC,
-            ),
-            donate_argnums=0,
-        )
-        self._advance = jax.jit(
-            mapped(
-                functools.partial(lanes_lib.advance, task, shape),
-                in_specs=(lanes_lib.LANE_SPEC, everywhere, everywhere),
-                out_specs=(lanes_lib.LANE_SPEC, lanes),
-            ),
-            donate_argnums=0,
-        )
-
-    def plan(self, run: Run) -> Plan:
-        """The course of a run, its numbers checked."""
-        sizes = None
-        if self.task.batch_size is not None:
-            sizes = self.task.batch_size({**run, "num_examples": self.task.num_examples})
-        return plan(run, self.task.num_examples, sizes)
+        self._program = Program(task, self.settings, devices)
 
     def train(
         self, runs: Sequence[Run], on_progress: Callable[[list["Progress"]], None] | None = None
@@ -143,16 +105,37 @@ class Pool:
           ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
             nothing reads one that they have. Raised before anything is trained.
         """
-        runs = list(runs)
-        plans = [self.plan(run) for run in runs]
-        types = _number_types(self.task, runs)
-        width = max((len(p.eval_updates) for p in plans), default=0)
-        slots = (self._slot(*pair, types, width) for pair in zip(runs, plans, strict=True))
+        slots = self._slots(list(runs))
         return self._train(slots, on_progress or (lambda progress: None))
 
-    def _slot(self, run, plan, types, width):
-        numbers = _numbers(run, plan, types, width, self.task.num_examples)
-        return _Slot(run, plan, numbers, plan.micro_steps(self.settings.microbatch))
+    def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
+        """Measures, for about `seconds`, a micro-step of all lanes without its rare parts."""
+        slot = next(self._slots([run]))
+        program, steps, elapsed = self._program, 1, 0.0
+        with jax.default_matmul_precision(self.settings.precision):
+            lanes = program.empty(_stack([slot.numbers] * self.settings.lanes))
+            lanes = jax.block_until_ready(program.accumulate(lanes, program.data, steps))
+            while elapsed < seconds / 2:
+                steps *= 2
+                started = time.perf_counter()
+                lanes = jax.block_until_ready(program.accumulate(lanes, program.data, steps))
+                elapsed = time.perf_counter() - started
+        return elapsed / steps
+
+    def _slots(self, runs) -> Iterator["_Slot"]:
+        """The runs as the pool handles them, checked at once, made one by one."""
+        plans, size = plan_runs(self.task, runs), self.task.num_examples
+        types = number_types(self.task, runs)
+        num_evals = max((len(p.eval_updates) for p in plans), default=0)
+        return (
+            _Slot(
+                run=run,
+                plan=plan,
+                numbers=numbers(run, plan, types, num_evals, size),
+                steps_left=plan.micro_steps(self.settings.microbatch),
+            )
+            for run, plan in zip(runs, plans, strict=True)
+        )
 
     def _train(self, queue, on_progress):
         first = next(queue, None)
@@ -162,7 +145,7 @@ class Pool:
         queue = itertools.chain([first], queue)
         slots = [idle] * self.settings.lanes
         stale = np.ones(len(slots), bool)
-        lanes, ended, rate = None, [], 0.0
+        program, lanes, ended, rate = self._program, None, [], 0.0
         while True:
             looked = time.perf_counter()
             for i in np.flatnonzero(stale):
@@ -173,12 +156,12 @@ class Pool:
                 break
             with jax.default_matmul_precision(self.settings.precision):
                 if stale.any():
-                    numbers = jax.tree.map(lambda *all: np.stack(all), *(s.numbers for s in slots))
-                    lanes = self._empty(numbers) if lanes is None else lanes
-                    lanes = self._restart(lanes, stale, numbers)
+                    numbers = _stack([slot.numbers for slot in slots])
+                    lanes = program.empty(numbers) if lanes is None else lanes
+                    lanes = program.restart(lanes, stale, numbers)
                 most = max(1, int(rate * self.settings.chunk_seconds))
                 num_steps = np.int32(min(most, *(slot.steps_left for slot in busy)))
-                lanes, steps = self._advance(lanes, self._data, num_steps)
+                lanes, steps = program.advance(lanes, program.data, num_steps)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             yield from ended  # the host writes records while the device works
@@ -252,82 +235,5 @@ class _Slot:
         )
 
 
-def _mesh(settings, devices):
-    wanted = settings.lane_devices * settings.batch_devices
-    if len(devices) < wanted:
-        raise ValueError(
-            f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
-            f"is {wanted} devices; there are {len(devices)}."
-        )
-    grid = np.asarray(devices[:wanted]).reshape(settings.lane_devices, settings.batch_devices)
-    return jax.sharding.Mesh(grid, ("lanes", "batch"))
-
-
-def _number_types(task, runs):
-    """The dtype of every number: int32 where all runs give integers, else float32."""
-    types: dict[str, Any] = {}
-    for run in runs:
-        if run.keys() != runs[0].keys():
-            odd = sorted(run.keys() ^ runs[0].keys())
-            raise ValueError(f"All runs of a sweep must name the same numbers; not all have {odd}.")
-        for name, value in run.items():
-            if name != "last_batch":
-                whole = value == int(value) and not isinstance(value, float)
-                types[name] = np.float32 if not whole else types.get(name, np.int32)
-    _check_names(task, types)
-    return types
-
-
-def _check_names(task, types):
-    """Raises if the optimizer reads a number that the runs lack, or they have one that nothing reads."""
-    if not types:
-        return
-    read = set()
-
-    class Recorder(dict):
-        def __getitem__(self, name):
-            read.add(name)
-            if name not in self:
-                raise ValueError(
-                    f"Task {task.name!r} reads the number {name!r}, which the runs lack; they have "
-                    f"{', '.join(sorted(types))}."
-                )
-            return super().__getitem__(name)
-
-        def get(self, name, default=None):
-            read.add(name)
-            return super().get(name, default)
-
-    def build(values):
-        task.make_optimizer(Recorder(values), jax.random.key(0, impl="threefry2x32"))
-        if task.batch_size is not None:
-            task.batch_size(Recorder(values))(0)
-
-    scalars = {name: jax.ShapeDtypeStruct((), t) for name, t in (types | _PLAN_NUMBERS).items()}
-    jax.eval_shape(build, scalars)
-    unread = sorted(types.keys() - read - RUN_FIELDS)
-    if unread:
-        raise ValueError(
-            f"Nothing reads the run field(s) {', '.join(unread)}: neither the plan of a run nor the "
-            f"optimizer of task {task.name!r}, which reads {', '.join(sorted(read)) or 'nothing'}."
-        )
-
-
-def _numbers(run, plan, types, width, num_examples):
-    """The run's numbers as the device takes them."""
-    given = run | {
-        "num_updates": plan.num_updates,
-        "updates_per_epoch": plan.updates_per_epoch,
-        "num_examples": num_examples,
-    }
-    evals = np.zeros(width, np.int32)
-    evals[: len(plan.eval_updates)] = plan.eval_updates
-    key = jax.random.key(run["seed"], impl="threefry2x32")
-    return lanes_lib.Numbers(
-        hparams={name: np.asarray(given[name], t) for name, t in (types | _PLAN_NUMBERS).items()},
-        key=np.asarray(jax.random.key_data(key)),
-        num_updates=np.int32(plan.num_updates),
-        epoch_length=np.int32(plan.epoch_length),
-        cut=np.bool_(plan.cut),
-        eval_updates=evals,
-    )
+def _stack(numbers):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)

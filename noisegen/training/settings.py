@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from noisegen import _validate
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -17,148 +17,160 @@ PROTOCOL = sweeps.Protocol(best=2, of=2, max_extensions=0)
 
 
 def record_of(run, task="task", **changes):
-  accuracy = 0.9 - abs(run["learning_rate"] - 0.5) / 10 + run["seed"] / 100
-  return {
-      "run_id": sweeps.run_id(task, run),
-      "run": run,
-      "status": "finished",
-      "metrics": {"test_accuracy": accuracy},
-      "curve": {"epoch": [1, 2], "test_accuracy": [accuracy / 2, accuracy]},
-      "device": "cpu <2>",
-      "versions": {"jax": "0.10"},
-  } | changes
+    accuracy = 0.9 - abs(run["learning_rate"] - 0.5) / 10 + run["seed"] / 100
+    return {
+        "run_id": sweeps.run_id(task, run),
+        "run": run,
+        "status": "finished",
+        "metrics": {"test_accuracy": accuracy},
+        "curve": {"epoch": [1, 2], "test_accuracy": [accuracy / 2, accuracy]},
+        "device": "cpu <2>",
+        "versions": {"jax": "0.10"},
+    } | changes
 
 
 def write(workdir, records, **meta):
-  sweeps.open_workdir(workdir, "example", "task", meta)
-  with sweeps.RecordWriter(workdir) as writer:
-    for record in records:
-      writer.append(record)
+    sweeps.open_workdir(workdir, "example", "task", meta)
+    with sweeps.RecordWriter(workdir) as writer:
+        for record in records:
+            writer.append(record)
 
 
 class Checker(html.parser.HTMLParser):
-  """Tags in balance; keeps text and tags."""
+    """Tags in balance; keeps text and tags."""
 
-  def __init__(self, text):
-    super().__init__()
-    self.open, self.tags, self.text = [], [], []
-    self.feed(text)
-    assert not self.open
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        assert not self.open
 
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in ("meta", "br"):
-      self.open.append(tag)
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
 
-  def handle_startendtag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
 
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
-  def handle_data(self, data):
-    self.text.append(data)
+    def handle_data(self, data):
+        self.text.append(data)
 
 
 def test_page_and_tables_are_written(tmp_path):
-  write(tmp_path, map(record_of, RUNS), title="A title", command="python -m launch.sweep")
-  path = reports.write_report(tmp_path, PROTOCOL, RUNS, {("", 64): (91.0, None)})
-  assert path == tmp_path / "report.html"
-  checker = Checker(path.read_text())
-  text = " ".join(checker.text)
-  facts = ("A title", "python -m launch.sweep", "jax 0.10", "cpu <2>", "0.25, 0.5, 1", "published")
-  assert [words for words in facts if words not in text] == []
-  assert sum(tag == "svg" for tag, _ in checker.tags) == 4
-  optima = sweeps.select(map(record_of, RUNS), PROTOCOL)
-  table = sweeps.make_table(optima, PROTOCOL, {("", 64): (91.0, None)})
-  for ending in ("txt", "csv", "md", "tex"):
-    written = (tmp_path / f"table.{ending}").read_text()
-    assert written == {"txt": sweeps.to_text, "csv": sweeps.to_csv, "md": sweeps.to_markdown,
+    write(tmp_path, map(record_of, RUNS), title="A title", command="python -m launch.sweep")
+    path = reports.write_report(tmp_path, PROTOCOL, RUNS, {("", 64): (91.0, None)})
+    assert path == tmp_path / "report.html"
+    checker = Checker(path.read_text())
+    text = " ".join(checker.text)
+    facts = (
+        "A title",
+        "python -m launch.sweep",
+        "jax 0.10",
+        "cpu <2>",
+        "0.25, 0.5, 1",
+        "published",
+    )
+    assert [words for words in facts if words not in text] == []
+    assert sum(tag == "svg" for tag, _ in checker.tags) == 4
+    optima = sweeps.select(map(record_of, RUNS), PROTOCOL)
+    table = sweeps.make_table(optima, PROTOCOL, {("", 64): (91.0, None)})
+    for ending in ("txt", "csv", "md", "tex"):
+        written = (tmp_path / f"table.{ending}").read_text()
+        assert written == {"txt": sweeps.to_text, "csv": sweeps.to_csv, "md": sweeps.to_markdown,
                        "tex": sweeps.to_latex}[ending](table)  # fmt: skip
 
 
 def test_page_needs_no_network(tmp_path):
-  write(tmp_path, map(record_of, RUNS))
-  text = reports.write_report(tmp_path, PROTOCOL).read_text()
-  for tag, attributes in Checker(text).tags:
-    assert tag not in ("script", "link", "iframe", "image")
-    assert not attributes.get("src") and attributes.get("xlink:href", "#")[0] == "#"
-  assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    write(tmp_path, map(record_of, RUNS))
+    text = reports.write_report(tmp_path, PROTOCOL).read_text()
+    for tag, attributes in Checker(text).tags:
+        assert tag not in ("script", "link", "iframe", "image")
+        assert not attributes.get("src") and attributes.get("xlink:href", "#")[0] == "#"
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
 def test_all_text_is_escaped(tmp_path):
-  protocol = sweeps.Protocol(best=2, of=2, series=lambda run: NASTY)
-  changes = {"device": NASTY, "versions": {NASTY: NASTY}}
-  write(tmp_path, [record_of(run, **changes) for run in RUNS], title=NASTY, description=NASTY,
+    protocol = sweeps.Protocol(best=2, of=2, series=lambda run: NASTY)
+    changes = {"device": NASTY, "versions": {NASTY: NASTY}}
+    write(tmp_path, [record_of(run, **changes) for run in RUNS], title=NASTY, description=NASTY,
         command=NASTY)  # fmt: skip
-  text = reports.write_report(tmp_path, protocol).read_text()
-  assert "<script" not in text
-  assert "".join(Checker(text).text).count(NASTY) >= 6
+    text = reports.write_report(tmp_path, protocol).read_text()
+    assert "<script" not in text
+    assert "".join(Checker(text).text).count(NASTY) >= 6
 
 
 def counts(workdir, **arguments):
-  text = reports.write_report(workdir, PROTOCOL, **arguments).read_text()
-  return {word: int(n) for n, word in re.findall(r"<div><b>(\d+)</b> (\w+)</div>", text)}
+    text = reports.write_report(workdir, PROTOCOL, **arguments).read_text()
+    return {word: int(n) for n, word in re.findall(r"<div><b>(\d+)</b> (\w+)</div>", text)}
 
 
 def test_counts_and_foreign_records(tmp_path):
-  runs = list(RUNS)
-  records = [record_of(run) for run in runs[1:]]
-  records[0]["status"] = "diverged"
-  foreign = record_of(runs[0] | {"batch_size": 999})
-  write(tmp_path, [*records, foreign])
-  assert counts(tmp_path, runs=RUNS) == {"finished": 10, "diverged": 1, "missing": 1}
-  assert "999" not in (tmp_path / "table.csv").read_text()
-  assert counts(tmp_path) == {"finished": 11, "diverged": 1, "missing": 0}
+    runs = list(RUNS)
+    records = [record_of(run) for run in runs[1:]]
+    records[0]["status"] = "diverged"
+    foreign = record_of(runs[0] | {"batch_size": 999})
+    write(tmp_path, [*records, foreign])
+    assert counts(tmp_path, runs=RUNS) == {"finished": 10, "diverged": 1, "missing": 1}
+    assert "999" not in (tmp_path / "table.csv").read_text()
+    assert counts(tmp_path) == {"finished": 11, "diverged": 1, "missing": 0}
 
 
 def test_extensions_count_as_planned(tmp_path):
-  runs = list(sweeps.values(batch_size=[64], learning_rate=[0.125, 0.25], seed=[0, 1]))
-  extended = [run | {"learning_rate": 0.5} for run in runs[:1]]
-  write(tmp_path, map(record_of, runs + extended))
-  protocol = sweeps.Protocol(best=2, of=2, max_extensions=1)
-  text = reports.write_report(tmp_path, protocol, runs).read_text()
-  assert "<b>5</b> finished" in text and "<b>1</b> missing" in text
+    runs = list(sweeps.values(batch_size=[64], learning_rate=[0.125, 0.25], seed=[0, 1]))
+    extended = [run | {"learning_rate": 0.5} for run in runs[:1]]
+    write(tmp_path, map(record_of, runs + extended))
+    protocol = sweeps.Protocol(best=2, of=2, max_extensions=1)
+    text = reports.write_report(tmp_path, protocol, runs).read_text()
+    assert "<b>5</b> finished" in text and "<b>1</b> missing" in text
 
 
 @pytest.mark.parametrize("status", ["none", "diverged"])
 def test_pages_without_a_result(tmp_path, status):
-  records = [record_of(run, status=status, metrics={}) for run in RUNS] if status != "none" else []
-  write(tmp_path, records)
-  text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
-  assert "nothing to show" in text and "<b>0</b> finished" in text
-  Checker(text)
+    records = (
+        [record_of(run, status=status, metrics={}) for run in RUNS] if status != "none" else []
+    )
+    write(tmp_path, records)
+    text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "nothing to show" in text and "<b>0</b> finished" in text
+    Checker(text)
 
 
 def test_torn_lines_warn_once(tmp_path):
-  write(tmp_path, map(record_of, RUNS))
-  (tmp_path / "records" / "torn.jsonl").write_text('{"run_id')
-  with pytest.warns(UserWarning, match="skipped 1 lines") as caught:
-    reports.write_report(tmp_path, PROTOCOL)
-  assert len(caught) == 1
+    write(tmp_path, map(record_of, RUNS))
+    (tmp_path / "records" / "torn.jsonl").write_text('{"run_id')
+    with pytest.warns(UserWarning, match="skipped 1 lines") as caught:
+        reports.write_report(tmp_path, PROTOCOL)
+    assert len(caught) == 1
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
-  pages = set()
-  for name, records in (("a", list(map(record_of, RUNS))), ("b", list(map(record_of, RUNS))[::-1])):
-    write(tmp_path / name, records)
-    pages.add(reports.write_report(tmp_path / name, PROTOCOL, RUNS).read_text())
-  assert len(pages) == 1
+    pages = set()
+    for name, records in (
+        ("a", list(map(record_of, RUNS))),
+        ("b", list(map(record_of, RUNS))[::-1]),
+    ):
+        write(tmp_path / name, records)
+        pages.add(reports.write_report(tmp_path / name, PROTOCOL, RUNS).read_text())
+    assert len(pages) == 1
 
 
 def test_grey_tones_follow_the_theme():
-  text = page.svg(lambda ax: ax.set_xlabel("x"), "title")
-  assert "var(--ink)" in text and "#22262b" not in text and "<metadata" not in text
-  assert text.startswith('<svg role="img" aria-label="title"')
-  assert not re.search(r'<svg[^>]* width="', text)
+    text = page.svg(lambda ax: ax.set_xlabel("x"), "title")
+    assert "var(--ink)" in text and "#22262b" not in text and "<metadata" not in text
+    assert text.startswith('<svg role="img" aria-label="title"')
+    assert not re.search(r'<svg[^>]* width="', text)
 
 
 def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
-  with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
-    reports.write_report(tmp_path, PROTOCOL)
+    with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
+        reports.write_report(tmp_path, PROTOCOL)
 
 
 def test_importing_reports_does_not_import_matplotlib():
-  code = "import sys, noisegen.reports, noisegen.sweeps; sys.exit('matplotlib' in sys.modules)"
-  root = pathlib.Path(page.__file__).parents[2]
-  assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+    code = "import sys, noisegen.reports, noisegen.sweeps; sys.exit('matplotlib' in sys.modules)"
+    root = pathlib.Path(page.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -17,24 +17,24 @@ METRIC = "test_accuracy"
 
 
 def make(batch_sizes=(64, 128), rates=(0.1, 0.2, 0.4), seeds=2):
-  """Accuracies that fall off by 0.1 from the optimum, which follows the linear rule."""
-  runs = sweeps.values(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
-  records = []
-  for run in runs:
-    off = abs(math.log2(run["learning_rate"] / (0.2 * run["batch_size"] / batch_sizes[0])))
-    value = 0.9 - 0.1 * off + 0.01 * run["seed"]
-    record = {"run_id": str(len(records)), "run": run, "status": "finished"}
-    record["metrics"] = {METRIC: value}
-    record["curve"] = {"epoch": [1, 2, 3], METRIC: [value / 2, None, value]}
-    records.append(record)
-  return records
+    """Accuracies that fall off by 0.1 from the optimum, which follows the linear rule."""
+    runs = sweeps.values(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
+    records = []
+    for run in runs:
+        off = abs(math.log2(run["learning_rate"] / (0.2 * run["batch_size"] / batch_sizes[0])))
+        value = 0.9 - 0.1 * off + 0.01 * run["seed"]
+        record = {"run_id": str(len(records)), "run": run, "status": "finished"}
+        record["metrics"] = {METRIC: value}
+        record["curve"] = {"epoch": [1, 2, 3], METRIC: [value / 2, None, value]}
+        records.append(record)
+    return records
 
 
 def draw(plot, optima, protocol, *args):
-  ax = figure.Figure().add_subplot()
-  assert plot(optima, ax, protocol, *args) is ax
-  ax.figure.savefig(io.BytesIO(), format="svg")
-  return ax
+    ax = figure.Figure().add_subplot()
+    assert plot(optima, ax, protocol, *args) is ax
+    ax.figure.savefig(io.BytesIO(), format="svg")
+    return ax
 
 
 PROTOCOL = sweeps.Protocol(best=2, of=2)
@@ -42,83 +42,83 @@ OPTIMA = sweeps.select(make(), PROTOCOL)
 
 
 def lines(ax):
-  return {line.get_label(): line.get_xydata() for line in ax.lines if line.get_label()[0] != "_"}
+    return {line.get_label(): line.get_xydata() for line in ax.lines if line.get_label()[0] != "_"}
 
 
 def test_metric_shows_means_and_published_points():
-  published = {("", 64): (91.0, None), ("", 256): (95.0, 0.5)}
-  ax = draw(reports.plot_metric, OPTIMA, PROTOCOL, published)
-  np.testing.assert_allclose(lines(ax)["measured"], [[64, 90.5], [128, 90.5]])
-  np.testing.assert_allclose(lines(ax)["published"], [[64, 91], [256, 95]])
-  assert (ax.get_xlabel(), ax.get_ylabel()) == ("batch size", "test accuracy (%)")
-  assert ax.get_xscale() == "log"
-  assert [label.get_text() for label in ax.get_xticklabels()] == ["64", "128", "256"]
-  bars = ax.containers[0].get_children()[-1].get_segments()
-  spread = 100 * np.std([0.9, 0.91], ddof=1)
-  np.testing.assert_allclose(bars[0][:, 1], [90.5 - spread, 90.5 + spread])
+    published = {("", 64): (91.0, None), ("", 256): (95.0, 0.5)}
+    ax = draw(reports.plot_metric, OPTIMA, PROTOCOL, published)
+    np.testing.assert_allclose(lines(ax)["measured"], [[64, 90.5], [128, 90.5]])
+    np.testing.assert_allclose(lines(ax)["published"], [[64, 91], [256, 95]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("batch size", "test accuracy (%)")
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["64", "128", "256"]
+    bars = ax.containers[0].get_children()[-1].get_segments()
+    spread = 100 * np.std([0.9, 0.91], ddof=1)
+    np.testing.assert_allclose(bars[0][:, 1], [90.5 - spread, 90.5 + spread])
 
 
 def test_tuned_shows_optimum_and_linear_rule_through_the_smallest_batch():
-  ax = draw(reports.plot_tuned, OPTIMA, PROTOCOL)
-  np.testing.assert_allclose(lines(ax)["measured"], [[64, 0.2], [128, 0.4]])
-  np.testing.assert_allclose(lines(ax)["linear rule"], [[64, 0.2], [128, 0.4]])
-  assert ax.get_xscale() == ax.get_yscale() == "log"
-  other = sweeps.Protocol(best=2, of=2, row="learning_rate", tune=("batch_size",))
-  ax = draw(reports.plot_tuned, sweeps.select(make(), other), other)
-  assert "linear rule" not in lines(ax)
+    ax = draw(reports.plot_tuned, OPTIMA, PROTOCOL)
+    np.testing.assert_allclose(lines(ax)["measured"], [[64, 0.2], [128, 0.4]])
+    np.testing.assert_allclose(lines(ax)["linear rule"], [[64, 0.2], [128, 0.4]])
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    other = sweeps.Protocol(best=2, of=2, row="learning_rate", tune=("batch_size",))
+    ax = draw(reports.plot_tuned, sweeps.select(make(), other), other)
+    assert "linear rule" not in lines(ax)
 
 
 def test_heatmap_holds_the_means_frames_the_optimum_and_crosses_the_dead():
-  records = make()
-  for record in records:
-    if record["run"]["learning_rate"] == 0.1 and record["run"]["batch_size"] == 128:
-      record["status"] = "diverged"
-  optima = sweeps.select(records, PROTOCOL)
-  rows, values, means = plots.load_heatmap(optima, PROTOCOL)
-  assert (rows, values) == ([64, 128], [0.1, 0.2, 0.4])
-  np.testing.assert_allclose(means, [[80.5, np.nan], [90.5, 80.5], [80.5, 90.5]])
-  ax = draw(reports.plot_heatmap, optima, PROTOCOL)
-  frames = [patch.get_xy() for patch in ax.patches if isinstance(patch, patches.Rectangle)]
-  assert np.floor(frames).tolist() == [[0, 1], [1, 2]]
-  crosses = [text.get_position() for text in ax.texts if text.get_text() == "×"]
-  assert crosses == [(1.5, 0.5)]
-  assert sum(text.get_text() == "90.5" for text in ax.texts) == 2
+    records = make()
+    for record in records:
+        if record["run"]["learning_rate"] == 0.1 and record["run"]["batch_size"] == 128:
+            record["status"] = "diverged"
+    optima = sweeps.select(records, PROTOCOL)
+    rows, values, means = plots.load_heatmap(optima, PROTOCOL)
+    assert (rows, values) == ([64, 128], [0.1, 0.2, 0.4])
+    np.testing.assert_allclose(means, [[80.5, np.nan], [90.5, 80.5], [80.5, 90.5]])
+    ax = draw(reports.plot_heatmap, optima, PROTOCOL)
+    frames = [patch.get_xy() for patch in ax.patches if isinstance(patch, patches.Rectangle)]
+    assert np.floor(frames).tolist() == [[0, 1], [1, 2]]
+    crosses = [text.get_position() for text in ax.texts if text.get_text() == "×"]
+    assert crosses == [(1.5, 0.5)]
+    assert sum(text.get_text() == "90.5" for text in ax.texts) == 2
 
 
 def test_heatmap_takes_the_best_over_further_tuned_fields():
-  records = [
+    records = [
       {"run": {"batch_size": 64, "learning_rate": 0.1, "eta": eta}, "status": "finished",
        "metrics": {"test_loss": loss}} for eta, loss in ((0, 2.0), (0.1, 1.0), (0.3, 3.0))
   ]  # fmt: skip
-  protocol = sweeps.Protocol(tune=("learning_rate", "eta"), metric="test_loss", mode="min")
-  optima = sweeps.select(records, protocol)
-  assert plots.load_heatmap(optima, protocol)[2].tolist() == [[1.0]]
-  draw(reports.plot_heatmap, optima, protocol)
+    protocol = sweeps.Protocol(tune=("learning_rate", "eta"), metric="test_loss", mode="min")
+    optima = sweeps.select(records, protocol)
+    assert plots.load_heatmap(optima, protocol)[2].tolist() == [[1.0]]
+    draw(reports.plot_heatmap, optima, protocol)
 
 
 def test_curves_are_means_over_the_best_seeds_up_to_the_shortest():
-  epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy")
-  assert epochs.tolist() == [1, 2, 3]
-  np.testing.assert_allclose(values, [[45.5, np.nan, 91], [45, np.nan, 90]])
-  short = {OPTIMA[0].best[0]["run_id"]: {"epoch": [1], "test_accuracy": [0.5]}}
-  epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy", short)
-  assert epochs.tolist() == [1] and values.tolist() == [[50], [45]]
-  ax = draw(reports.plot_curves, OPTIMA, PROTOCOL)
-  np.testing.assert_allclose(lines(ax)["128"][:, 1], [45.25, np.nan, 90.5])
+    epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy")
+    assert epochs.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(values, [[45.5, np.nan, 91], [45, np.nan, 90]])
+    short = {OPTIMA[0].best[0]["run_id"]: {"epoch": [1], "test_accuracy": [0.5]}}
+    epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy", short)
+    assert epochs.tolist() == [1] and values.tolist() == [[50], [45]]
+    ax = draw(reports.plot_curves, OPTIMA, PROTOCOL)
+    np.testing.assert_allclose(lines(ax)["128"][:, 1], [45.25, np.nan, 90.5])
 
 
 def test_series_have_their_own_colours_markers_and_anchors():
-  protocol = sweeps.Protocol(best=1, of=1, series=lambda run: f"seed {run['seed']}")
-  optima = sweeps.select(make(), protocol)
-  ax = draw(reports.plot_metric, optima, protocol)
-  assert list(lines(ax)) == ["seed 0", "seed 1"]
-  drawn = [line for line in ax.lines if line.get_label() in ("seed 0", "seed 1")]
-  assert drawn[0].get_color() != drawn[1].get_color()
-  assert drawn[0].get_marker() != drawn[1].get_marker()
+    protocol = sweeps.Protocol(best=1, of=1, series=lambda run: f"seed {run['seed']}")
+    optima = sweeps.select(make(), protocol)
+    ax = draw(reports.plot_metric, optima, protocol)
+    assert list(lines(ax)) == ["seed 0", "seed 1"]
+    drawn = [line for line in ax.lines if line.get_label() in ("seed 0", "seed 1")]
+    assert drawn[0].get_color() != drawn[1].get_color()
+    assert drawn[0].get_marker() != drawn[1].get_marker()
 
 
 def dead():
-  return [record | {"status": "diverged"} for record in make()]
+    return [record | {"status": "diverged"} for record in make()]
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -137,11 +137,11 @@ def dead():
     ids=["none", "dead", "one row", "one rate", "one run", "many", "no curves"],
 )
 def test_odd_sweeps_draw_without_a_warning(plot, mode, records):
-  protocol = sweeps.Protocol(best=1, of=1, mode=mode)
-  draw(plot, sweeps.select(records, protocol), protocol)
+    protocol = sweeps.Protocol(best=1, of=1, mode=mode)
+    draw(plot, sweeps.select(records, protocol), protocol)
 
 
 def test_many_ticks_are_thinned():
-  records = make(batch_sizes=tuple(2**k for k in range(20)), rates=(0.1,), seeds=1)
-  ax = draw(reports.plot_metric, sweeps.select(records, sweeps.Protocol()), sweeps.Protocol())
-  assert len(ax.get_xticks()) <= plots.MAX_TICKS
+    records = make(batch_sizes=tuple(2**k for k in range(20)), rates=(0.1,), seeds=1)
+    ax = draw(reports.plot_metric, sweeps.select(records, sweeps.Protocol()), sweeps.Protocol())
+    assert len(ax.get_xticks()) <= plots.MAX_TICKS

@@ -9,8 +9,8 @@ from noisegen import sweeps
 
 
 def test_values_is_a_product_with_the_last_field_fastest():
-  grid = sweeps.values(a=[1, 2], b=iter([3, 4]))
-  assert list(grid) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    grid = sweeps.values(a=[1, 2], b=iter([3, 4]))
+    assert list(grid) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
 
 
 @pytest.mark.parametrize(
@@ -25,70 +25,70 @@ def test_values_is_a_product_with_the_last_field_fastest():
     ],
 )
 def test_grids_are_read_again_and_yield_fresh_dicts(make):
-  grid = make()
-  first = list(grid)
-  expected = [dict(run) for run in first]
-  for run in first:
-    run["a"] = "changed"
-  assert first and list(grid) == expected == list(grid)
+    grid = make()
+    first = list(grid)
+    expected = [dict(run) for run in first]
+    for run in first:
+        run["a"] = "changed"
+    assert first and list(grid) == expected == list(grid)
 
 
 def test_operators_are_product_and_chain():
-  a, b = sweeps.values(a=[1, 2]), sweeps.fixed(b=3)
-  assert list(a * b) == list(sweeps.product(a, b)) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
-  assert list(a + b) == list(sweeps.chain(a, b)) == [{"a": 1}, {"a": 2}, {"b": 3}]
+    a, b = sweeps.values(a=[1, 2]), sweeps.fixed(b=3)
+    assert list(a * b) == list(sweeps.product(a, b)) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert list(a + b) == list(sweeps.chain(a, b)) == [{"a": 1}, {"a": 2}, {"b": 3}]
 
 
 def test_zipped_pairs_and_refuses_unequal_lengths():
-  grid = sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3, 4]))
-  assert list(grid) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
-  with pytest.raises(ValueError, match=r"grid 1 .* only 1 runs"):
-    list(sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3])))
+    grid = sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3, 4]))
+    assert list(grid) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+    with pytest.raises(ValueError, match=r"grid 1 .* only 1 runs"):
+        list(sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3])))
 
 
 @pytest.mark.parametrize("combine", [sweeps.product, sweeps.zipped])
 def test_a_field_set_twice_is_named(combine):
-  with pytest.raises(ValueError, match="sets momentum;"):
-    list(combine(sweeps.fixed(momentum=0.9, a=1), sweeps.fixed(momentum=0.5)))
+    with pytest.raises(ValueError, match="sets momentum;"):
+        list(combine(sweeps.fixed(momentum=0.9, a=1), sweeps.fixed(momentum=0.5)))
 
 
 @pytest.mark.parametrize(
     ("column", "message"), [([], "at least one"), (0.1, r"\[0.1\]"), ("keep", r"\['keep'\]")]
 )
 def test_columns_must_be_iterables_with_values(column, message):
-  with pytest.raises(ValueError, match=message):
-    sweeps.values(learning_rate=column)
+    with pytest.raises(ValueError, match=message):
+        sweeps.values(learning_rate=column)
 
 
 def test_powers_of_two_are_exact_and_integers_from_one_up():
-  grid = sweeps.powers_of_two(2**-20, 64)
-  assert grid == tuple(2.0**k for k in range(-20, 7))
-  assert [type(value) for value in grid] == [float] * 20 + [int] * 7
-  assert sweeps.powers_of_two(64, 64) == (64,)
+    grid = sweeps.powers_of_two(2**-20, 64)
+    assert grid == tuple(2.0**k for k in range(-20, 7))
+    assert [type(value) for value in grid] == [float] * 20 + [int] * 7
+    assert sweeps.powers_of_two(64, 64) == (64,)
 
 
 @pytest.mark.parametrize("ends", [(60, 128), (64, 100), (0, 4), (-2, 2), (math.nan, 2), (4, 2)])
 def test_powers_of_two_refuses_other_ends(ends):
-  with pytest.raises(ValueError, match="got"):
-    sweeps.powers_of_two(*ends)
+    with pytest.raises(ValueError, match="got"):
+        sweeps.powers_of_two(*ends)
 
 
 def test_doublings_meet_the_end_and_never_pass_it():
-  assert sweeps.doublings(0.1, 0.8) == (0.1, 0.2, 0.4, 0.8)
-  assert sweeps.doublings(3, 23) == (3, 6, 12)
-  assert len(sweeps.doublings(0.1 + 0.2, 1.2)) == 3  # 0.1 + 0.2 is a little above 0.3.
-  assert sweeps.doublings(0.3, 0.3 * 2**10)[-1] == 0.3 * 2**10
-  with pytest.raises(ValueError, match="first=0"):
-    sweeps.doublings(0, 1)
+    assert sweeps.doublings(0.1, 0.8) == (0.1, 0.2, 0.4, 0.8)
+    assert sweeps.doublings(3, 23) == (3, 6, 12)
+    assert len(sweeps.doublings(0.1 + 0.2, 1.2)) == 3  # 0.1 + 0.2 is a little above 0.3.
+    assert sweeps.doublings(0.3, 0.3 * 2**10)[-1] == 0.3 * 2**10
+    with pytest.raises(ValueError, match="first=0"):
+        sweeps.doublings(0, 1)
 
 
 def test_a_hundred_thousand_runs_are_planned_in_seconds():
-  grid = sweeps.values(
-      batch_size=sweeps.powers_of_two(64, 32768),
-      learning_rate=sweeps.powers_of_two(2**-9, 1),
-      eta=[0.01 * k for k in range(10)],
-      seed=range(100),
-  ) * sweeps.fixed(momentum=0.9, num_epochs=15, last_batch="keep")
-  start = time.process_time()
-  assert len(sweeps.plan("task", grid)) == 100_000
-  assert time.process_time() - start < 5
+    grid = sweeps.values(
+        batch_size=sweeps.powers_of_two(64, 32768),
+        learning_rate=sweeps.powers_of_two(2**-9, 1),
+        eta=[0.01 * k for k in range(10)],
+        seed=range(100),
+    ) * sweeps.fixed(momentum=0.9, num_epochs=15, last_batch="keep")
+    start = time.process_time()
+    assert len(sweeps.plan("task", grid)) == 100_000
+    assert time.process_time() - start < 5

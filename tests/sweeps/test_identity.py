@@ -16,8 +16,8 @@ RUN = {"batch_size": 64, "learning_rate": 0.1, "seed": 0, "last_batch": "keep"}
 
 
 def test_run_id_is_the_hash_of_canonical_json():
-  text = '{"run":{"batch_size":64,"last_batch":"keep","learning_rate":0.1,"seed":0},"task":"t"}'
-  assert sweeps.run_id("t", RUN) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = '{"run":{"batch_size":64,"last_batch":"keep","learning_rate":0.1,"seed":0},"task":"t"}'
+    assert sweeps.run_id("t", RUN) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,15 @@ def test_run_id_is_the_hash_of_canonical_json():
     ],
 )
 def test_equal_numbers_have_equal_names(same):
-  assert sweeps.run_id("t", same) == sweeps.run_id("t", RUN)
+    assert sweeps.run_id("t", same) == sweeps.run_id("t", RUN)
 
 
 @pytest.mark.parametrize(
     "other", [RUN | {"seed": 1}, RUN | {"last_batch": "drop"}, RUN | {"learning_rate": 0.1 + 1e-16}]
 )
 def test_different_runs_have_different_names(other):
-  assert sweeps.run_id("t", other) != sweeps.run_id("t", RUN)
-  assert sweeps.run_id("u", RUN) != sweeps.run_id("t", RUN)
+    assert sweeps.run_id("t", other) != sweeps.run_id("t", RUN)
+    assert sweeps.run_id("u", RUN) != sweeps.run_id("t", RUN)
 
 
 @pytest.mark.parametrize(
@@ -56,23 +56,23 @@ def test_different_runs_have_different_names(other):
     ],
 )
 def test_bad_values_are_named(field, value, message):
-  with pytest.raises(ValueError, match=message):
-    sweeps.run_id("t", RUN | {field: value})
+    with pytest.raises(ValueError, match=message):
+        sweeps.run_id("t", RUN | {field: value})
 
 
 def test_plan_keeps_order_and_drops_duplicates():
-  runs = [{"seed": 2}, {"seed": 1}, {"seed": 2.0}]
-  planned = sweeps.plan("t", runs)
-  assert list(planned.values()) == [{"seed": 2}, {"seed": 1}]
-  assert list(planned) == [sweeps.run_id("t", run) for run in runs[:2]]
+    runs = [{"seed": 2}, {"seed": 1}, {"seed": 2.0}]
+    planned = sweeps.plan("t", runs)
+    assert list(planned.values()) == [{"seed": 2}, {"seed": 1}]
+    assert list(planned) == [sweeps.run_id("t", run) for run in runs[:2]]
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False, width=64)))
 def test_normalised_runs_survive_json(run):
-  run = {name: value for name, value in run.items() if math.isfinite(value)}
-  normal = sweeps.normalise(run)
-  back = json.loads(json.dumps(normal))
-  assert back == normal == run
-  assert list(back) == list(run)
-  assert sweeps.run_id("t", back) == sweeps.run_id("t", run)
+    run = {name: value for name, value in run.items() if math.isfinite(value)}
+    normal = sweeps.normalise(run)
+    back = json.loads(json.dumps(normal))
+    assert back == normal == run
+    assert list(back) == list(run)
+    assert sweeps.run_id("t", back) == sweeps.run_id("t", run)

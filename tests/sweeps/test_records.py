@@ -18,140 +18,140 @@ from noisegen.sweeps import records as records_lib
 
 
 def make_record(index, **changes):
-  record = {
-      "run_id": f"{index:016x}",
-      "run": {"batch_size": 64, "learning_rate": 0.1, "seed": index},
-      "status": "finished",
-      "diverged_at": None,
-      "metrics": {"test_accuracy": 0.5, "test_loss": 1.25},
-      "curve": {"epoch": [1, 2], "test_accuracy": [0.25, 0.5]},
-      "versions": {"noisegen": "0"},
-      "finished_at": f"2026-01-01T00:00:{index % 60:02d}Z",
-  }
-  return record | changes
+    record = {
+        "run_id": f"{index:016x}",
+        "run": {"batch_size": 64, "learning_rate": 0.1, "seed": index},
+        "status": "finished",
+        "diverged_at": None,
+        "metrics": {"test_accuracy": 0.5, "test_loss": 1.25},
+        "curve": {"epoch": [1, 2], "test_accuracy": [0.25, 0.5]},
+        "versions": {"noisegen": "0"},
+        "finished_at": f"2026-01-01T00:00:{index % 60:02d}Z",
+    }
+    return record | changes
 
 
 def write(workdir, records, writer=None):
-  with sweeps.RecordWriter(workdir, writer) as file:
-    for record in records:
-      file.append(record)
-  return file.path
+    with sweeps.RecordWriter(workdir, writer) as file:
+        for record in records:
+            file.append(record)
+    return file.path
 
 
 def without_curve(record):
-  return {name: value for name, value in record.items() if name != "curve"}
+    return {name: value for name, value in record.items() if name != "curve"}
 
 
 def test_round_trip_over_several_writers_sorted_by_run_id(tmp_path):
-  assert sweeps.read(tmp_path) == []
-  write(tmp_path, [make_record(3), make_record(1)])
-  write(tmp_path, [make_record(2)])
-  assert len(list(tmp_path.glob("records/*.jsonl"))) == 2
-  assert sweeps.read(tmp_path) == [make_record(index) for index in (1, 2, 3)]
+    assert sweeps.read(tmp_path) == []
+    write(tmp_path, [make_record(3), make_record(1)])
+    write(tmp_path, [make_record(2)])
+    assert len(list(tmp_path.glob("records/*.jsonl"))) == 2
+    assert sweeps.read(tmp_path) == [make_record(index) for index in (1, 2, 3)]
 
 
 def test_curves_are_read_for_all_for_none_or_for_some(tmp_path):
-  write(tmp_path, [make_record(1), make_record(2, curve=None), make_record(3, curve={})])
-  write(tmp_path, [without_curve(make_record(4))])
-  everything = [make_record(1), make_record(2, curve=None), make_record(3, curve={})]
-  everything.append(without_curve(make_record(4)))
-  assert sweeps.read(tmp_path) == everything
-  assert sweeps.read(tmp_path, curves=False) == [without_curve(record) for record in everything]
-  some = sweeps.read(tmp_path, curves={make_record(1)["run_id"]})
-  assert some[0] == make_record(1) and "curve" not in some[2]
+    write(tmp_path, [make_record(1), make_record(2, curve=None), make_record(3, curve={})])
+    write(tmp_path, [without_curve(make_record(4))])
+    everything = [make_record(1), make_record(2, curve=None), make_record(3, curve={})]
+    everything.append(without_curve(make_record(4)))
+    assert sweeps.read(tmp_path) == everything
+    assert sweeps.read(tmp_path, curves=False) == [without_curve(record) for record in everything]
+    some = sweeps.read(tmp_path, curves={make_record(1)["run_id"]})
+    assert some[0] == make_record(1) and "curve" not in some[2]
 
 
 def test_a_nested_field_named_curve_is_kept(tmp_path):
-  record = without_curve(make_record(1)) | {"settings": {"a": 1, "curve": {"b": 2}}}
-  write(tmp_path, [record])
-  assert sweeps.read(tmp_path, curves=False) == [record]
+    record = without_curve(make_record(1)) | {"settings": {"a": 1, "curve": {"b": 2}}}
+    write(tmp_path, [record])
+    assert sweeps.read(tmp_path, curves=False) == [record]
 
 
 def test_numbers_are_plain_and_strict_json(tmp_path):
-  metrics = {"a": math.nan, "b": np.float32(0.5), "c": np.arange(2), "d": -np.inf, "e": np.nan}
-  path = write(tmp_path, [make_record(1, metrics=metrics)])
+    metrics = {"a": math.nan, "b": np.float32(0.5), "c": np.arange(2), "d": -np.inf, "e": np.nan}
+    path = write(tmp_path, [make_record(1, metrics=metrics)])
 
-  def refuse(word):
-    raise AssertionError(word)
+    def refuse(word):
+        raise AssertionError(word)
 
-  record = json.loads(path.read_text(), parse_constant=refuse)
-  assert record["metrics"] == {"a": None, "b": 0.5, "c": [0, 1], "d": None, "e": None}
+    record = json.loads(path.read_text(), parse_constant=refuse)
+    assert record["metrics"] == {"a": None, "b": 0.5, "c": [0, 1], "d": None, "e": None}
 
 
 def test_of_duplicates_the_first_finished_counts(tmp_path):
-  write(tmp_path, [make_record(1, finished_at="2026-01-02", device="late")], "a")
-  write(tmp_path, [make_record(1, finished_at="2026-01-01", device="early")], "b")
-  write(tmp_path, [make_record(1, finished_at="2026-01-03", device="later")], "c")
-  assert [record["device"] for record in sweeps.read(tmp_path)] == ["early"]
+    write(tmp_path, [make_record(1, finished_at="2026-01-02", device="late")], "a")
+    write(tmp_path, [make_record(1, finished_at="2026-01-01", device="early")], "b")
+    write(tmp_path, [make_record(1, finished_at="2026-01-03", device="later")], "c")
+    assert [record["device"] for record in sweeps.read(tmp_path)] == ["early"]
 
 
 @pytest.mark.parametrize("curves", [True, False])
 def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
-  line = (json.dumps(make_record(2)) + "\n").encode()
-  # The end of the line, and of the curve in it, are where a torn line looks most like a whole one.
-  for cut in {*range(1, len(line) - 1, 23), *range(len(line) - 100, len(line) - 1)}:
-    workdir = tmp_path / str(cut)
-    path = write(workdir, [make_record(1)], "w")
-    with open(path, "ab") as file:
-      file.write(line[:cut])
-    write(workdir, [make_record(3)], "w")
-    with pytest.warns(UserWarning, match="skipped 1 lines .* w.jsonl"):
-      found = sweeps.read(workdir, curves=curves)
-    assert [record["run"]["seed"] for record in found] == [1, 3]
+    line = (json.dumps(make_record(2)) + "\n").encode()
+    # The end of the line, and of the curve in it, are where a torn line looks most like a whole one.
+    for cut in {*range(1, len(line) - 1, 23), *range(len(line) - 100, len(line) - 1)}:
+        workdir = tmp_path / str(cut)
+        path = write(workdir, [make_record(1)], "w")
+        with open(path, "ab") as file:
+            file.write(line[:cut])
+        write(workdir, [make_record(3)], "w")
+        with pytest.warns(UserWarning, match="skipped 1 lines .* w.jsonl"):
+            found = sweeps.read(workdir, curves=curves)
+        assert [record["run"]["seed"] for record in found] == [1, 3]
 
 
 def test_garbage_gives_one_warning_that_counts_and_names(tmp_path):
-  write(tmp_path, [make_record(1)], "good")
-  garbage = [b"\x00\xff{", b"[]", b'{"run_id": "1"}', b"null", b"", b'{"a": {}}']
-  (tmp_path / "records" / "bad.jsonl").write_bytes(b"\n".join(garbage))
-  with pytest.warns(UserWarning) as caught:
-    assert len(sweeps.read(tmp_path)) == 1
-  assert len(caught) == 1
-  assert "skipped 5 lines" in str(caught[0].message)
-  assert "bad.jsonl" in str(caught[0].message) and "good" not in str(caught[0].message)
+    write(tmp_path, [make_record(1)], "good")
+    garbage = [b"\x00\xff{", b"[]", b'{"run_id": "1"}', b"null", b"", b'{"a": {}}']
+    (tmp_path / "records" / "bad.jsonl").write_bytes(b"\n".join(garbage))
+    with pytest.warns(UserWarning) as caught:
+        assert len(sweeps.read(tmp_path)) == 1
+    assert len(caught) == 1
+    assert "skipped 5 lines" in str(caught[0].message)
+    assert "bad.jsonl" in str(caught[0].message) and "good" not in str(caught[0].message)
 
 
 def test_a_full_disk_is_named_and_loses_no_line(tmp_path, monkeypatch):
-  writer = sweeps.RecordWriter(tmp_path)
-  writer.append(make_record(1))
-  real = os.write
-  room = [100]
+    writer = sweeps.RecordWriter(tmp_path)
+    writer.append(make_record(1))
+    real = os.write
+    room = [100]
 
-  def full(file, data):
-    if not room[0]:
-      raise OSError(errno.ENOSPC, "No space left on device")
-    written = real(file, data[: room[0]])
-    room[0] -= written
-    return written
+    def full(file, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(file, data[: room[0]])
+        room[0] -= written
+        return written
 
-  monkeypatch.setattr(os, "write", full)
-  with pytest.raises(OSError, match=r"\.jsonl: No space left.*free space") as error:
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"\.jsonl: No space left.*free space") as error:
+        writer.append(make_record(2))
+    assert error.value.errno == errno.ENOSPC
+    with pytest.warns(UserWarning, match="skipped 1 lines"):
+        assert sweeps.read(tmp_path) == [make_record(1)]
+    room[0] = 10**6
     writer.append(make_record(2))
-  assert error.value.errno == errno.ENOSPC
-  with pytest.warns(UserWarning, match="skipped 1 lines"):
-    assert sweeps.read(tmp_path) == [make_record(1)]
-  room[0] = 10**6
-  writer.append(make_record(2))
-  with pytest.warns(UserWarning, match="skipped 1 lines"):
-    assert sweeps.read(tmp_path) == [make_record(1), make_record(2)]
+    with pytest.warns(UserWarning, match="skipped 1 lines"):
+        assert sweeps.read(tmp_path) == [make_record(1), make_record(2)]
 
 
 def test_a_short_write_is_completed(tmp_path, monkeypatch):
-  real = os.write
-  monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:7]))
-  write(tmp_path, [make_record(1), make_record(2)])
-  assert sweeps.read(tmp_path) == [make_record(1), make_record(2)]
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:7]))
+    write(tmp_path, [make_record(1), make_record(2)])
+    assert sweeps.read(tmp_path) == [make_record(1), make_record(2)]
 
 
 def test_append_is_one_write_and_one_sync(tmp_path, monkeypatch):
-  writer = sweeps.RecordWriter(tmp_path)
-  writer.append(make_record(0))
-  calls = []
-  real_write, real_sync = os.write, os.fsync
-  monkeypatch.setattr(os, "write", lambda *args: calls.append("write") or real_write(*args))
-  monkeypatch.setattr(os, "fsync", lambda *args: calls.append("sync") or real_sync(*args))
-  writer.append(make_record(1))
-  assert calls == ["write", "sync"]
+    writer = sweeps.RecordWriter(tmp_path)
+    writer.append(make_record(0))
+    calls = []
+    real_write, real_sync = os.write, os.fsync
+    monkeypatch.setattr(os, "write", lambda *args: calls.append("write") or real_write(*args))
+    monkeypatch.setattr(os, "fsync", lambda *args: calls.append("sync") or real_sync(*args))
+    writer.append(make_record(1))
+    assert calls == ["write", "sync"]
 
 
 APPEND_FOR_EVER = """
@@ -166,88 +166,88 @@ for seed in itertools.count():
 
 
 def test_kill_minus_nine_loses_no_record(tmp_path):
-  root = str(pathlib.Path(sweeps.__file__).parents[2])
-  command = [sys.executable, "-c", APPEND_FOR_EVER, str(tmp_path)]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as worker:
-    while int(worker.stdout.readline()) < 20:
-      pass
-    worker.kill()
-    said = [int(line) for line in worker.stdout.read().split("\n")[:-1]]
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # The kill may have torn the last line.
-    seeds = {record["run"]["seed"] for record in sweeps.read(tmp_path)}
-  assert seeds >= set(range(max(said, default=20) + 1))
+    root = str(pathlib.Path(sweeps.__file__).parents[2])
+    command = [sys.executable, "-c", APPEND_FOR_EVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as worker:
+        while int(worker.stdout.readline()) < 20:
+            pass
+        worker.kill()
+        said = [int(line) for line in worker.stdout.read().split("\n")[:-1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The kill may have torn the last line.
+        seeds = {record["run"]["seed"] for record in sweeps.read(tmp_path)}
+    assert seeds >= set(range(max(said, default=20) + 1))
 
 
 def test_writers_do_not_share_a_file(tmp_path):
-  paths = {sweeps.RecordWriter(tmp_path).path for _ in range(50)}
-  assert len(paths) == 50
-  assert all(str(os.getpid()) in path.name for path in paths)
+    paths = {sweeps.RecordWriter(tmp_path).path for _ in range(50)}
+    assert len(paths) == 50
+    assert all(str(os.getpid()) in path.name for path in paths)
 
 
 def test_workdir_is_made_resumed_and_refused(tmp_path):
-  workdir = tmp_path / "a" / "b"
-  first = sweeps.open_workdir(workdir, "table1", "mnist/conv", {"command": "x", "nan": math.nan})
-  assert first == {"sweep": "table1", "task": "mnist/conv", "command": "x", "nan": None}
-  assert sweeps.read_sweep(workdir) == first
-  second = sweeps.open_workdir(workdir, "table1", "mnist/conv", {"command": "y", "task": "z"})
-  assert sweeps.read_sweep(workdir) == second
-  assert second == {"sweep": "table1", "task": "mnist/conv", "command": "y"}
-  with pytest.raises(ValueError, match="another sweep: 'table1', not 'table2'; .*--workdir"):
-    sweeps.open_workdir(workdir, "table2", "mnist/conv")
-  with pytest.raises(ValueError, match="another task: 'mnist/conv', not 'digits/mlp'"):
-    sweeps.open_workdir(workdir, "table1", "digits/mlp")
-  assert sweeps.read_sweep(workdir) == second
-  assert [path.name for path in workdir.iterdir() if path.is_file()] == ["sweep.json"]
+    workdir = tmp_path / "a" / "b"
+    first = sweeps.open_workdir(workdir, "table1", "mnist/conv", {"command": "x", "nan": math.nan})
+    assert first == {"sweep": "table1", "task": "mnist/conv", "command": "x", "nan": None}
+    assert sweeps.read_sweep(workdir) == first
+    second = sweeps.open_workdir(workdir, "table1", "mnist/conv", {"command": "y", "task": "z"})
+    assert sweeps.read_sweep(workdir) == second
+    assert second == {"sweep": "table1", "task": "mnist/conv", "command": "y"}
+    with pytest.raises(ValueError, match="another sweep: 'table1', not 'table2'; .*--workdir"):
+        sweeps.open_workdir(workdir, "table2", "mnist/conv")
+    with pytest.raises(ValueError, match="another task: 'mnist/conv', not 'digits/mlp'"):
+        sweeps.open_workdir(workdir, "table1", "digits/mlp")
+    assert sweeps.read_sweep(workdir) == second
+    assert [path.name for path in workdir.iterdir() if path.is_file()] == ["sweep.json"]
 
 
 def test_an_unwritable_workdir_is_named(tmp_path, monkeypatch):
-  (tmp_path / "file").write_text("")
-  with pytest.raises(OSError, match="cannot use the workdir .*file.*writable"):
-    sweeps.open_workdir(tmp_path / "file" / "x", "s", "t")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot use the workdir .*file.*writable"):
+        sweeps.open_workdir(tmp_path / "file" / "x", "s", "t")
 
-  def refuse(*_):
-    raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-  monkeypatch.setattr(os, "replace", refuse)
-  with pytest.raises(PermissionError, match=r"sweep.json: Permission denied; .*writable"):
-    sweeps.open_workdir(tmp_path, "s", "t")
-  assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match=r"sweep.json: Permission denied; .*writable"):
+        sweeps.open_workdir(tmp_path, "s", "t")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_no_workdir_and_a_damaged_one(tmp_path):
-  with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
-    sweeps.read_sweep(tmp_path / "typo")
-  (tmp_path / "sweep.json").write_text('{"sweep": ')
-  with pytest.raises(ValueError, match="sweep.json is damaged; .*delete that one file"):
-    sweeps.open_workdir(tmp_path, "s", "t")
+    with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
+        sweeps.read_sweep(tmp_path / "typo")
+    (tmp_path / "sweep.json").write_text('{"sweep": ')
+    with pytest.raises(ValueError, match="sweep.json is damaged; .*delete that one file"):
+        sweeps.open_workdir(tmp_path, "s", "t")
 
 
 def test_write_file_is_whole_or_absent(tmp_path, monkeypatch):
-  sweeps.write_file(tmp_path / "a", "old")
+    sweeps.write_file(tmp_path / "a", "old")
 
-  def fail(_):
-    raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(os, "fsync", fail)
-  with pytest.raises(OSError, match="could not write .*a: No space"):
-    sweeps.write_file(tmp_path / "a", "new")
-  assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="could not write .*a: No space"):
+        sweeps.write_file(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_hundred_thousand_records_load_in_seconds(tmp_path):
-  (tmp_path / "records").mkdir()
-  curve = {name: [0.123456789 + k for k in range(15)] for name in ("epoch", "test_accuracy")}
-  with open(tmp_path / "records" / "w.jsonl", "w") as file:
-    for index in range(100_000):
-      record = make_record(index)
-      record["curve"] = record.pop("curve") and curve
-      file.write(json.dumps(record) + "\n")
-  start = time.process_time()
-  assert len(sweeps.read(tmp_path, curves=False)) == 100_000
-  assert time.process_time() - start < 5
+    (tmp_path / "records").mkdir()
+    curve = {name: [0.123456789 + k for k in range(15)] for name in ("epoch", "test_accuracy")}
+    with open(tmp_path / "records" / "w.jsonl", "w") as file:
+        for index in range(100_000):
+            record = make_record(index)
+            record["curve"] = record.pop("curve") and curve
+            file.write(json.dumps(record) + "\n")
+    start = time.process_time()
+    assert len(sweeps.read(tmp_path, curves=False)) == 100_000
+    assert time.process_time() - start < 5
 
 
 def test_explained_errors_keep_their_kind():
-  error = records_lib._explained(OSError(errno.EROFS, "Read-only"), "p", "could not write")
-  assert (type(error), error.errno) == (OSError, errno.EROFS)
+    error = records_lib._explained(OSError(errno.EROFS, "Read-only"), "p", "could not write")
+    assert (type(error), error.errno) == (OSError, errno.EROFS)

@@ -10,15 +10,15 @@ from noisegen import sweeps
 
 
 def make(accuracies, batch_size=64, eta=0.0):
-  return [
-      {
-          "run": {"batch_size": batch_size, "learning_rate": rate, "eta": eta, "seed": seed},
-          "status": "diverged" if accuracy is None else "finished",
-          "metrics": {"test_accuracy": accuracy, "train_loss": 0.25 + seed / 100},
-      }
-      for rate, seeds in accuracies.items()
-      for seed, accuracy in enumerate(seeds)
-  ]
+    return [
+        {
+            "run": {"batch_size": batch_size, "learning_rate": rate, "eta": eta, "seed": seed},
+            "status": "diverged" if accuracy is None else "finished",
+            "metrics": {"test_accuracy": accuracy, "train_loss": 0.25 + seed / 100},
+        }
+        for rate, seeds in accuracies.items()
+        for seed, accuracy in enumerate(seeds)
+    ]
 
 
 PROTOCOL = sweeps.Protocol(
@@ -39,102 +39,102 @@ PUBLISHED = {("none", 64): (90.0, 1.0), ("none", 128): (91.0, None), ("noise_1",
 
 @pytest.fixture(name="table")
 def _table():
-  return sweeps.make_table(sweeps.select(RECORDS, PROTOCOL), PROTOCOL, PUBLISHED)
+    return sweeps.make_table(sweeps.select(RECORDS, PROTOCOL), PROTOCOL, PUBLISHED)
 
 
 def test_cells(table):
-  width = (len(table.header) - 1) // 2
-  first, second, third = table.body
-  assert [text for text, _ in first[: width + 1]] == [
+    width = (len(table.header) - 1) // 2
+    first, second, third = table.body
+    assert [text for text, _ in first[: width + 1]] == [
       "64", "91.00 ± 1.41 (2)", "2^-1 (2^-1–2^0)", "0", "0.2550 ± 0.0071", "90 ± 1", "+0.6",
   ]  # fmt: skip
-  assert [text for text, _ in first[width + 1 :]] == ["-", "diverged", "-", "-", "-", "-"]
-  assert [text for text, _ in second[: width + 1]][-2:] == ["91", "−0.7"]
-  assert [text for text, _ in third[width + 1 :]] == ["-", "-", "-", "-", "50 ± 0.5", "-"]
-  assert table.groups == (("", 1), ("none", width), ("noise_1", width))
+    assert [text for text, _ in first[width + 1 :]] == ["-", "diverged", "-", "-", "-", "-"]
+    assert [text for text, _ in second[: width + 1]][-2:] == ["91", "−0.7"]
+    assert [text for text, _ in third[width + 1 :]] == ["-", "-", "-", "-", "50 ± 0.5", "-"]
+    assert table.groups == (("", 1), ("none", width), ("noise_1", width))
 
 
 def test_flags_become_marks_with_notes(table):
-  notes = {mark: note for mark, note in table.notes if mark}
-  assert list(notes) == ["a", "b"]
-  assert "edge" in notes["a"] and "diverged" in notes["b"]
-  assert [row[2][1] for row in table.body] == ["", "a", ""]
-  assert table.body[0][8][1] == "b"
+    notes = {mark: note for mark, note in table.notes if mark}
+    assert list(notes) == ["a", "b"]
+    assert "edge" in notes["a"] and "diverged" in notes["b"]
+    assert [row[2][1] for row in table.body] == ["", "a", ""]
+    assert table.body[0][8][1] == "b"
 
 
 def test_general_notes(table):
-  text = " ".join(note for mark, note in table.notes if not mark)
-  assert "of the 2 runs with the best learning rate and eta" in text
-  assert "Tuned on the test set" in text and "Difference" in text
-  protocol = sweeps.Protocol(metric="train_loss", mode="min")
-  loss = sweeps.make_table(sweeps.select(make({0.1: [0.5]}), protocol), protocol)
-  text = " ".join(note for _, note in loss.notes)
-  assert "test set" not in text and "Difference" not in text and "of one run" in text
+    text = " ".join(note for mark, note in table.notes if not mark)
+    assert "of the 2 runs with the best learning rate and eta" in text
+    assert "Tuned on the test set" in text and "Difference" in text
+    protocol = sweeps.Protocol(metric="train_loss", mode="min")
+    loss = sweeps.make_table(sweeps.select(make({0.1: [0.5]}), protocol), protocol)
+    text = " ".join(note for _, note in loss.notes)
+    assert "test set" not in text and "Difference" not in text and "of one run" in text
 
 
 def test_learning_rates_are_decimals_unless_all_are_powers_of_two():
-  protocol = sweeps.Protocol()
-  optima = sweeps.select(make({0.25: [0.9], 0.3: [0.1]}), protocol)
-  assert sweeps.make_table(optima, protocol).body[0][2][0] == "0.25"
+    protocol = sweeps.Protocol()
+    optima = sweeps.select(make({0.25: [0.9], 0.3: [0.1]}), protocol)
+    assert sweeps.make_table(optima, protocol).body[0][2][0] == "0.25"
 
 
 def test_csv_holds_the_unrounded_numbers(table):
-  lines = list(csv.DictReader(io.StringIO(sweeps.to_csv(table))))
-  assert [(line["series"], line["batch_size"]) for line in lines] == [
+    lines = list(csv.DictReader(io.StringIO(sweeps.to_csv(table))))
+    assert [(line["series"], line["batch_size"]) for line in lines] == [
       ("none", "64"), ("none", "128"), ("noise_1", "64"), ("noise_1", "256"),
   ]  # fmt: skip
-  assert float(lines[0]["test_accuracy_mean"]) == pytest.approx(0.91)
-  assert float(lines[0]["published"]) == 0.9 and float(lines[0]["published_std"]) == 0.01
-  assert float(lines[0]["difference_in_std"]) == pytest.approx(1 / (2 + 1) ** 0.5)
-  assert (lines[0]["learning_rate_low"], lines[0]["learning_rate_high"]) == ("0.5", "1")
-  assert lines[1]["flags"] == "at_boundary" and lines[2]["flags"] == "all_diverged"
-  assert lines[2]["test_accuracy_mean"] == "" and lines[3]["runs"] == "0"
+    assert float(lines[0]["test_accuracy_mean"]) == pytest.approx(0.91)
+    assert float(lines[0]["published"]) == 0.9 and float(lines[0]["published_std"]) == 0.01
+    assert float(lines[0]["difference_in_std"]) == pytest.approx(1 / (2 + 1) ** 0.5)
+    assert (lines[0]["learning_rate_low"], lines[0]["learning_rate_high"]) == ("0.5", "1")
+    assert lines[1]["flags"] == "at_boundary" and lines[2]["flags"] == "all_diverged"
+    assert lines[2]["test_accuracy_mean"] == "" and lines[3]["runs"] == "0"
 
 
 def test_text_is_aligned_one_series_below_the_other(table):
-  blocks = sweeps.to_text(table).split("\n\n")
-  for label, block in zip(("none", "noise_1"), blocks[:2], strict=True):
-    name, *lines = block.splitlines()
-    assert name.strip() == label and len({len(line) for line in lines}) == 1
-    assert [line.split()[0] for line in lines[2:]] == ["64", "128", "256"]
-  assert "[a]" in blocks[0] and "[b] Every run diverged." in blocks[2]
+    blocks = sweeps.to_text(table).split("\n\n")
+    for label, block in zip(("none", "noise_1"), blocks[:2], strict=True):
+        name, *lines = block.splitlines()
+        assert name.strip() == label and len({len(line) for line in lines}) == 1
+        assert [line.split()[0] for line in lines[2:]] == ["64", "128", "256"]
+    assert "[a]" in blocks[0] and "[b] Every run diverged." in blocks[2]
 
 
 def test_markdown_has_equal_cells_in_each_line(table):
-  lines = [line for line in sweeps.to_markdown(table).splitlines() if line.startswith("|")]
-  assert len(lines) == 5
-  assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.header) + 1}
-  assert r"noise\_1: best eta" in lines[0] and "2<sup>-1</sup> (2<sup>-1</sup>–2" in lines[2]
-  assert r"2<sup>-1</sup> \[a\]" in lines[3]
+    lines = [line for line in sweeps.to_markdown(table).splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.header) + 1}
+    assert r"noise\_1: best eta" in lines[0] and "2<sup>-1</sup> (2<sup>-1</sup>–2" in lines[2]
+    assert r"2<sup>-1</sup> \[a\]" in lines[3]
 
 
 def test_latex_is_escaped_and_rectangular(table):
-  lines = sweeps.to_latex(table).splitlines()
-  rows = [line for line in lines if line.endswith(r"\\")]
-  assert {line.count(" & ") for line in rows[1:]} == {len(table.header) - 1}
-  assert rows[0] == r"\multicolumn{1}{c}{} & \multicolumn{6}{c}{none} & " + (
-      r"\multicolumn{6}{c}{noise\_1} \\"
-  )
-  assert r"test accuracy (\%)" in rows[1]
-  assert r"91.00 $\pm$ 1.41 (2) & $2^{-1}$ ($2^{-1}$--$2^{0}$)" in rows[2]
-  assert not re.search(r"(?<!\\)[%_#]", "\n".join(lines))
+    lines = sweeps.to_latex(table).splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows[1:]} == {len(table.header) - 1}
+    assert rows[0] == r"\multicolumn{1}{c}{} & \multicolumn{6}{c}{none} & " + (
+        r"\multicolumn{6}{c}{noise\_1} \\"
+    )
+    assert r"test accuracy (\%)" in rows[1]
+    assert r"91.00 $\pm$ 1.41 (2) & $2^{-1}$ ($2^{-1}$--$2^{0}$)" in rows[2]
+    assert not re.search(r"(?<!\\)[%_#]", "\n".join(lines))
 
 
 def test_latex_escapes_every_special_character():
-  nasty = r"a\b{c}$d&e%f#g_h~i^j"
-  protocol = sweeps.Protocol(series=lambda run: nasty)
-  text = sweeps.to_latex(sweeps.make_table(sweeps.select(make({0.1: [0.5]}), protocol), protocol))
-  expected = r"a\textbackslash{}b\{c\}\$d\&e\%f\#g\_h\textasciitilde{}i\textasciicircum{}j"
-  assert expected in text
+    nasty = r"a\b{c}$d&e%f#g_h~i^j"
+    protocol = sweeps.Protocol(series=lambda run: nasty)
+    text = sweeps.to_latex(sweeps.make_table(sweeps.select(make({0.1: [0.5]}), protocol), protocol))
+    expected = r"a\textbackslash{}b\{c\}\$d\&e\%f\#g\_h\textasciitilde{}i\textasciicircum{}j"
+    assert expected in text
 
 
 def test_published_fractions_are_refused():
-  protocol = sweeps.Protocol()
-  with pytest.raises(ValueError, match=r"percent, got at most 0.98; multiply"):
-    sweeps.make_table([], protocol, {("", 64): (0.98, None)})
+    protocol = sweeps.Protocol()
+    with pytest.raises(ValueError, match=r"percent, got at most 0.98; multiply"):
+        sweeps.make_table([], protocol, {("", 64): (0.98, None)})
 
 
 def test_an_empty_sweep_still_gives_a_table():
-  table = sweeps.make_table([], sweeps.Protocol())
-  for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
-    assert isinstance(write(table), str)
+    table = sweeps.make_table([], sweeps.Protocol())
+    for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
+        assert isinstance(write(table), str)

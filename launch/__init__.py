@@ -1,0 +1,1 @@
+"""The command line: `python -m launch.sweep`, `launch.status` and `launch.report`."""

@@ -1,0 +1,63 @@
+"""What the commands share: devices, errors, records."""
+
+import datetime
+import importlib.metadata
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import app
+
+import noisegen
+from noisegen import sweeps, training
+from noisegen.training import Settings, Task
+
+_VERSIONED = ("jax", "flax", "optax")
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a command; what the user can mend is one line on stderr and exit code 1."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+
+    def guarded(argv):
+        try:
+            main(argv)
+        except (ValueError, OSError, ImportError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(guarded)
+
+
+def prepare_devices() -> None:
+    """One device for each processor core, where the processor is what trains; a compilation cache.
+
+    Must come before JAX is first used. What the user set in JAX's own variables stays.
+    """
+    if jax.config.jax_num_cpu_devices < 0:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("NOISEGEN_CACHE_DIR", os.path.expanduser("~/.cache/noisegen"))
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "xla"))
+
+
+def record(task: Task, settings: Settings, result: training.Result) -> dict[str, Any]:
+    """The record of a run."""
+    return {
+        "run_id": sweeps.run_id(task.name, result.run),
+        "run": dict(result.run),
+        "status": result.status,
+        "diverged_at": result.diverged_at,
+        "metrics": result.metrics,
+        "num_updates": result.num_updates,
+        "num_examples": result.num_examples,
+        "seconds": round(result.seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "versions": {"noisegen": noisegen.__version__}
+        | {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "settings": {k: v for k, v in vars(settings).items() if v is not None},
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "curve": result.curve,
+    }

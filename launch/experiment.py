@@ -1,0 +1,128 @@
+"""An experiment: a Python file that defines a sweep.
+
+The file defines `get_config()`, which declares every field that the command line may override, and
+three functions of that config: `get_task`, `get_runs` and `get_protocol`; optionally
+`get_published`, the numbers to stand beside the measured ones. The first line of its docstring is
+the title of the report, the rest the description. `experiments/digits.py` is one to start from.
+"""
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from noisegen import sweeps, training
+
+_FUNCTIONS = ("get_config", "get_task", "get_runs", "get_protocol")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What an experiment's file says, overrides applied.
+
+    Attributes:
+      name: of the sweep: the file's own name.
+      path: of the file.
+      title: first line of the file's docstring.
+      description: the rest of it.
+      config: every field.
+      runs: numbers of the planned runs, in the order in which they are trained.
+      protocol: how the records are read.
+      published: published numbers, see `noisegen.sweeps.make_table`.
+      make_task: loads the data and makes the task.
+    """
+
+    name: str
+    path: pathlib.Path
+    title: str
+    description: str
+    config: ml_collections.ConfigDict
+    runs: list[dict]
+    protocol: sweeps.Protocol
+    published: Mapping[tuple, Any]
+    make_task: Callable[[], training.Task]
+
+
+def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experiment:
+    """Reads the experiment in the file `path` with the given config.
+
+    Raises:
+      ValueError: the file lacks a function.
+    """
+    path = pathlib.Path(path)
+    module = _module(path)
+    title, _, description = inspect.cleandoc(module.__doc__ or path.stem).partition("\n")
+    return Experiment(
+        name=path.stem,
+        path=path,
+        title=title.strip(),
+        description=description.strip(),
+        config=config,
+        runs=list(module.get_runs(config)),
+        protocol=module.get_protocol(config),
+        published=module.get_published(config) if hasattr(module, "get_published") else {},
+        make_task=lambda: module.get_task(config),
+    )
+
+
+def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
+    """Reads the experiment that a sweep's directory belongs to.
+
+    The experiment's file is looked for below the current directory only: nothing in a sweep's
+    directory is executed.
+
+    Raises:
+      FileNotFoundError: no sweep there, or its experiment's file is not here.
+    """
+    sweep = sweeps.read_sweep(workdir)
+    path = pathlib.Path(sweep["experiment"])
+    here = pathlib.Path.cwd().resolve()
+    allowed = path.resolve().is_relative_to(here)
+    if not allowed or path.resolve().is_relative_to(pathlib.Path(workdir).resolve()):
+        raise FileNotFoundError(
+            f"{workdir} is a sweep of {path}, which is not below {here}; run the command where "
+            "the sweep was launched."
+        )
+    config = _module(path).get_config()
+    config.update(_like(config.to_dict(), json.loads(sweep["config"])))
+    return load(path, config)
+
+
+def meta(experiment: Experiment, command: str) -> dict[str, Any]:
+    """What a sweep's directory is told about its experiment."""
+    return {
+        "title": experiment.title,
+        "description": experiment.description,
+        "command": command,
+        "experiment": str(experiment.path),
+        "config": experiment.config.to_json(),
+        "planned": len(experiment.runs),
+    }
+
+
+def _module(path):
+    """Imports an experiment's file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no experiment {path}; name a file under experiments/.")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}: an experiment defines get_config() and, of that "
+            f"config, {', '.join(_FUNCTIONS[1:])}."
+        )
+    return module
+
+
+def _like(model, values):
+    """`values` as read from JSON, with tuples where `model` has them."""
+    if isinstance(model, dict):
+        return {name: _like(model[name], value) for name, value in values.items()}
+    return tuple(values) if isinstance(model, tuple) else values

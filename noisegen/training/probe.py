@@ -1,0 +1,79 @@
+"""Chooses speed settings by a short measurement.
+
+What is timed is taking a microbatch and its gradient, which is nearly all the work of a sweep and
+compiles in a second or two; the settings with the least predicted time for the given runs win.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from noisegen.training.plan import plan_runs
+from noisegen.training.pool import Pool
+from noisegen.training.settings import Settings
+from noisegen.training.task import Task
+
+
+def choose(
+    task: Task, runs: Sequence[Mapping[str, Any]], devices=None, **fixed
+) -> tuple[Settings, float]:
+    """The fastest settings for some runs, and the seconds that they are predicted to take.
+
+    Args:
+      task: what is trained.
+      runs: as for `Pool.train`; at least one.
+      devices: that may be used, by default `jax.devices()`.
+      **fixed: fields of `Settings` that are not to be chosen.
+
+    Returns:
+      The settings, and the predicted seconds of all the runs together, evaluations left out.
+
+    Raises:
+      ValueError: a run makes no sense, or no settings fit the memory of the device.
+    """
+    devices = jax.devices() if devices is None else devices
+    best, failure = None, None
+    plans = plan_runs(task, runs)
+    for settings in _candidates(devices, plans, **fixed):
+        pool = Pool(task, settings, devices)
+        try:
+            seconds = pool.seconds_per_step(runs[0])
+        except jax.errors.JaxRuntimeError as error:  # does not fit the memory
+            failure = error
+            continue
+        steps = [plan.micro_steps(settings.microbatch) for plan in plans]
+        total = seconds * max(sum(steps) / settings.lanes, max(steps))
+        if best is None or total < best[1]:
+            best = settings, total
+    if best is None:
+        raise ValueError(f"No speed settings fit this device; the last failure was: {failure}")
+    return best
+
+
+def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
+    """Settings worth measuring.
+
+    A processor core is busy with one small run: there, one lane for each device of the host. An
+    accelerator needs many.
+    """
+    host = devices[0].platform == "cpu"
+    batch_devices = fixed.get("batch_devices", 1)
+    lane_devices = fixed.get("lane_devices", min(len(devices) // batch_devices, len(plans)))
+    largest = max(int(np.diff(plan.ends, prepend=0).max()) for plan in plans)
+    microbatches = (16, 64) if host else (64, 256, 1024)
+    for microbatch in microbatches:
+        if microbatch >= 2 * max(largest, microbatches[0]):
+            break
+        for lanes in (1,) if host else (1, 4, 16, 64, 256):
+            if lanes > 1 and lanes * lane_devices >= 2 * len(plans):
+                break
+            chosen = {
+                "microbatch": microbatch * batch_devices,
+                "lanes": lanes * lane_devices,
+                "lane_devices": lane_devices,
+                "group": max(1, lanes // 8),
+                "eval_batch": (500 if host else 2000) * batch_devices,
+            }
+            yield Settings(**chosen | fixed)

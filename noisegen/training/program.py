@@ -1,0 +1,62 @@
+"""The device program of a task, compiled for a mesh of devices."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from noisegen.training import lanes as lanes_lib
+from noisegen.training.settings import Settings
+from noisegen.training.task import Task
+
+_EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
+_STATE = lanes_lib.LANE_SPEC
+
+
+class Program:
+    """The functions of `noisegen.training.lanes`, mapped over the devices and compiled once.
+
+    Attributes:
+      data: the task's arrays, on every device.
+      empty: `numbers -> lanes`, idle.
+      restart: `(lanes, fresh, numbers) -> lanes`, with runs begun in the fresh lanes.
+      advance: `(lanes, data, num_steps) -> (lanes, micro-steps made by each of the lane devices)`.
+      accumulate: `(lanes, data, num_steps) -> lanes`, the bare part of `advance`, for measurement.
+    """
+
+    def __init__(self, task: Task, settings: Settings, devices=None):
+        mesh = _mesh(settings, jax.devices() if devices is None else devices)
+        shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
+        data = {"train": task.train, "test": task.test}
+        self.data = jax.device_put(data, NamedSharding(mesh, _EVERYWHERE))
+
+        def mapped(function, *arguments, inputs, outputs) -> Any:
+            function = functools.partial(function, *arguments)
+            with_mesh = jax.shard_map(
+                function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False
+            )
+            donated = () if function.func is lanes_lib.empty else 0
+            return jax.jit(with_mesh, donate_argnums=donated)
+
+        steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
+        self.empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE)
+        self.restart = mapped(
+            lanes_lib.restart, task, shape, inputs=(_STATE, _LANES, _LANES), outputs=_STATE
+        )
+        self.advance = mapped(
+            lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)
+        )
+        self.accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+
+
+def _mesh(settings, devices):
+    wanted = settings.lane_devices * settings.batch_devices
+    if len(devices) < wanted:
+        raise ValueError(
+            f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
+            f"is {wanted} devices; there are {len(devices)}."
+        )
+    grid = np.asarray(devices[:wanted]).reshape(settings.lane_devices, settings.batch_devices)
+    return Mesh(grid, ("lanes", "batch"))

@@ -1,0 +1,42 @@
+"""Packaging of noisegen; the locked versions of `make sweep` and `make test` are in requirements.txt."""
+
+import pathlib
+import re
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+?)"', (here / "noisegen/__init__.py").read_text())[1]
+
+SWEEPS = [
+    "flax>=0.12,<0.13",
+    "tensorflow-datasets>=4.9.9",
+    "importlib_resources",  # tensorflow-datasets needs it and does not say so
+    "array_record>=0.8",
+    "pillow",
+    "scikit-learn>=1.5",
+    "ml_collections>=1.0",
+    "absl-py>=2.1",
+    "orbax-checkpoint>=0.11,<1",
+    "matplotlib>=3.9",
+    "rich>=13",
+]
+
+setuptools.setup(
+    name="noisegen",
+    version=version,
+    description="Batch size, learning rate and gradient noise: optax transforms and sweeps",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["noisegen", "noisegen.*"]),
+    python_requires=">=3.11",
+    install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],
+    extras_require={
+        "sweeps": SWEEPS,
+        "build-data": ["tensorflow-cpu>=2.20"],
+        "slurm": ["submitit>=1.5"],
+        "ray": ["ray>=2.40,<3"],
+        "test": [*SWEEPS, "pytest>=8", "hypothesis>=6.100", "scipy>=1.13"],
+    },
+)
