@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training.hparams import number_types, numbers
+from noisegen.training.hparams import check_names, device_numbers
 from noisegen.training.plan import Plan, plan_runs
 from noisegen.training.program import Program
 from noisegen.training.settings import Settings
@@ -125,13 +125,14 @@ class Pool:
     def _slots(self, runs) -> Iterator["_Slot"]:
         """The runs as the pool handles them, checked at once, made one by one."""
         plans, size = plan_runs(self.task, runs), self.task.num_examples
-        types = number_types(self.task, runs)
-        num_evals = max((len(p.eval_updates) for p in plans), default=0)
+        if runs:
+            check_names(self.task, runs)
+        num_evals = max((len(plan.eval_updates) for plan in plans), default=0)
         return (
             _Slot(
                 run=run,
                 plan=plan,
-                numbers=numbers(run, plan, types, num_evals, size),
+                numbers=device_numbers(run, plan, size, num_evals),
                 steps_left=plan.micro_steps(self.settings.microbatch),
             )
             for run, plan in zip(runs, plans, strict=True)
