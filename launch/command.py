@@ -31,6 +31,12 @@ def run(main: Callable[[list[str]], None]) -> None:
     app.run(guarded)
 
 
+def no_arguments(argv: list[str]) -> None:
+    """Refuses words that are no flags: most often a forgotten `--`."""
+    if argv[1:]:
+        raise ValueError(f"Unexpected argument {argv[1]!r}; flags begin with --.")
+
+
 def prepare_devices() -> None:
     """One device for each processor core, where the processor is what trains; a compilation cache.
 

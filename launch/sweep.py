@@ -27,7 +27,8 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    """Trains the sweep of --config in --workdir."""
+    command.no_arguments(argv)
     path = flags.FLAGS["config"].config_filename
     plan = experiment.load(path, _CONFIG.value)
     command.prepare_devices()

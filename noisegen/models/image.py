@@ -11,8 +11,9 @@ Weights and biases start as PyTorch's do by default.
 (2, 10)
 """
 
+import itertools
+
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from noisegen.models.layers import Conv, Linear, dropout, max_pool
@@ -37,7 +38,7 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         widths = (in_features, *hidden, num_classes)
-        self.layers = nnx.List([Linear(i, o, rngs=rngs) for i, o in zip(widths, widths[1:])])
+        self.layers = nnx.List([Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         x = images.reshape(len(images), -1).T
