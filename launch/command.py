@@ -28,7 +28,17 @@ def run(main: Callable[[list[str]], None]) -> None:
         except (ValueError, OSError, ImportError) as error:
             sys.exit(f"error: {error}")
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    """Parses flags; a field that the config does not declare is one line, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
+            error = error.args[0]
+        sys.exit(f"error: a flag cannot be taken: {' '.join(str(error.args[0]).split())}")
 
 
 def no_arguments(argv: list[str]) -> None:
