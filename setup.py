@@ -1,4 +1,4 @@
-"""Packaging of noisegen; the locked versions of `make sweep` and `make test` are in requirements.txt."""
+"""Packaging of noisegen; requirements.txt has the exact versions of `make sweep`."""
 
 import pathlib
 import re

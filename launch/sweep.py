@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def sweep(plan: experiment.Experiment, workdir: str) -> None:
-    """Trains the runs without a record, then those that the protocol calls for; writes the report."""
+    """Trains the runs without a record and those the protocol calls for; writes the report."""
     task = plan.make_task()
     said = shlex.join(["python", *sys.orig_argv[1:]])
     sweeps.open_workdir(workdir, plan.name, task.name, experiment.meta(plan, said))

@@ -22,7 +22,8 @@ def write_report(
 ) -> pathlib.Path:
     """Writes report.html and table.txt, .csv, .md and .tex into the directory of a sweep.
 
-    Title, description and command are those of `sweep.json`, where it has them (see `open_workdir`).
+    Title, description and command are those of `sweep.json`, where it has them (see
+    `open_workdir`).
 
     Args:
       workdir: The directory of the sweep.
@@ -76,7 +77,9 @@ def render(
         f'<p class="lead">{html.escape(str(sweep.get("description") or ""))}</p>',
         _counts(records, missing),
         "</header><main>",
-        f'<section class="plots">{"".join(_figures(optima, protocol, published, curves))}</section>',
+        '<section class="plots">',
+        *_figures(optima, protocol, published, curves),
+        "</section>",
         f"<section><h2>Optima</h2>{_table(table)}</section>",
         f"<section><h2>What was swept</h2>{_definitions(_swept(records))}</section>",
         f"<section><h2>How to do it again</h2>{_again(sweep, records)}</section></main>",

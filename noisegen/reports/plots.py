@@ -79,7 +79,8 @@ def plot_metric(
 def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol) -> Axes:
     """The optimal learning rate with its error bar against the batch size, both axes logarithmic.
 
-    The dashed line is the linear rule through the optimum of the smallest batch size of each series.
+    The dashed line is the linear rule through the optimum of the smallest batch size of each
+    series.
 
     Args:
       optima: What `select` returned.
@@ -100,8 +101,15 @@ def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocol
         apart = [value * 1.05**index for value in x]
         _line(ax, apart, y, bars, index, label or "measured")
         if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
-            ax.plot(x, [y[0] * value / x[0] for value in x], color=FAINT, linestyle="--", linewidth=1.5,
-              label="" if anchors else "linear rule", zorder=1)  # fmt: skip
+            ax.plot(
+                x,
+                [y[0] * value / x[0] for value in x],
+                color=FAINT,
+                linestyle="--",
+                linewidth=1.5,
+                label="" if anchors else "linear rule",
+                zorder=1,
+            )
             anchors.add((x[0], y[0]))
     _row_axis(ax, [optimum.row for optimum in optima], protocol)
     _value_axis(ax, optima, name)
@@ -114,8 +122,9 @@ def plot_heatmap(
 ) -> Axes:
     """The mean of the metric for each row and learning rate of one series.
 
-    Where further fields are tuned, the best over these. The optimum is framed; a cross means that no
-    run survived, an empty cell that none was tried. The worst tenth of the cells share one colour.
+    Where further fields are tuned, the best over these. The optimum is framed; a cross means that
+    no run survived, an empty cell that none was tried. The worst tenth of the cells share one
+    colour.
 
     Args:
       optima: Optima of one series.
@@ -162,7 +171,7 @@ def plot_heatmap(
 def load_heatmap(
     optima: Sequence[protocols.Optimum], protocol: protocols.Protocol
 ) -> tuple[list[float], list[float], np.ndarray]:
-    """The rows, the learning rates, and the means, an array (learning rates, rows), nan for none."""
+    """The rows, the learning rates, and the means (learning rates, rows), nan for none."""
     name, sign = protocol.tune[0], 1 if protocol.mode == "max" else -1
     rows = sorted({optimum.row for optimum in optima})
     values = sorted({point.values[name] for optimum in optima for point in optimum.points})
@@ -180,7 +189,8 @@ def plot_curves(
     protocol: protocols.Protocol,
     curves: Mapping[str, Mapping] | None = None,
 ) -> Axes:
-    """The metric during training at the optimum of each row: mean and standard deviation over seeds.
+    """The metric during training at the optimum of each row: mean and standard deviation over
+    seeds.
 
     Args:
       optima: Optima of one series.
@@ -201,8 +211,15 @@ def plot_curves(
         mean = np.ma.masked_invalid(values).mean(axis=0)
         spread = np.ma.masked_invalid(values).std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
         ax.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-        ax.plot(epochs, mean, color=color, marker=MARKERS[index % len(MARKERS)], markersize=4.5,
-            markevery=max(1, len(epochs) // 12), label=tables.number(optimum.row))  # fmt: skip
+        ax.plot(
+            epochs,
+            mean,
+            color=color,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4.5,
+            markevery=max(1, len(epochs) // 12),
+            label=tables.number(optimum.row),
+        )
     ax.set_xlabel("epoch")
     ax.set_ylabel(tables.title(protocol.metric))
     _finish(ax, empty=not found)
@@ -214,7 +231,7 @@ def plot_curves(
 def load_curves(
     optimum: protocols.Optimum, metric: str, curves: Mapping[str, Mapping] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs (T,) and the metric (seeds, T) of the runs at an optimum, up to the shortest of them."""
+    """Epochs (T,) and metric (seeds, T) of the runs at an optimum, up to the shortest."""
     found = [
         (curves or {}).get(record.get("run_id"), record.get("curve")) for record in optimum.best
     ]
@@ -302,6 +319,12 @@ def _finish(ax, empty):
     if handles:
         columns = 4 if len(handles) > 4 else 2 if len(handles) == 4 else 3
         below = -0.17 if ax.get_xticklabels()[0].get_rotation() == 0 else -0.24
-        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns,
-              frameon=False)  # fmt: skip
+        ax.legend(
+            handles,
+            labels,
+            loc="upper center",
+            bbox_to_anchor=(0.5, below),
+            ncols=columns,
+            frameon=False,
+        )
     return ax

@@ -125,7 +125,8 @@ def zipped(*grids: Iterable[Run]) -> Grid:
         for index, parts in enumerate(itertools.zip_longest(*grids)):
             if None in parts:
                 raise ValueError(
-                    f"zipped grids must have equal lengths, but grid {parts.index(None)} (counted from 0)"
+                    "zipped grids must have equal lengths, but grid"
+                    f" {parts.index(None)} (counted from 0)"
                     f" has only {index} runs; use product(...) for all combinations."
                 )
             yield _merge(parts)
@@ -166,7 +167,8 @@ def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
     for end in (first, last):
         if not (0 < end < math.inf and math.frexp(end)[0] == 0.5):
             raise ValueError(
-                f"powers_of_two needs ends that are powers of two (such as 0.125 or 64), got {end!r};"
+                "powers_of_two needs ends that are powers of two (such as 0.125 or 64),"
+                f" got {end!r};"
                 " doublings(first, last) starts from any number."
             )
     return tuple(int(v) if v >= 1 else v for v in doublings(float(first), float(last)))

@@ -147,10 +147,11 @@ def extension(
 ) -> list[dict]:
     """The runs beyond the planned ones that the records call for, whether done already or not.
 
-    Where all runs of a series and row are done and the optimum or its error bar touches an end of the
-    first tuned field, the runs at that end are repeated one value further, at the grid's own ratio;
-    where all diverged, below the lowest. A value whose runs diverged bounds the optimum from above.
-    The answer depends on planned runs and their records alone, so a resumed sweep extends alike.
+    Where all runs of a series and row are done and the optimum or its error bar touches an end of
+    the first tuned field, the runs at that end are repeated one value further, at the grid's own
+    ratio; where all diverged, below the lowest. A value whose runs diverged bounds the optimum from
+    above. The answer depends on planned runs and their records alone, so a resumed sweep extends
+    alike.
 
     Args:
       records: As for `select`; those of runs that are neither planned nor called for are ignored.
@@ -197,9 +198,19 @@ def _optimum(series, row, records, protocol):
     candidates = enough or [point for point in alive if len(point.best) == most]
     if not candidates:
         return Optimum(
-        series=series, row=row, values={}, mean=math.nan, std=math.nan, n=0, low=math.nan,
-        high=math.nan, flags=("all_diverged",), report={}, best=(), points=points,
-    )  # fmt: skip
+            series=series,
+            row=row,
+            values={},
+            mean=math.nan,
+            std=math.nan,
+            n=0,
+            low=math.nan,
+            high=math.nan,
+            flags=("all_diverged",),
+            report={},
+            best=(),
+            points=points,
+        )
     sign = 1 if protocol.mode == "max" else -1
     best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
     least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
@@ -213,10 +224,19 @@ def _optimum(series, row, records, protocol):
         unsettled=any(sign * point.mean >= least for point in rivals),
     )
     return Optimum(
-      series=series, row=row, values=best.values, mean=best.mean, std=best.std, n=len(best.best),
-      low=min(bar), high=max(bar), flags=flags, best=best.best, points=points,
-      report={name: _mean_std(_metrics(best.best, name)) for name in protocol.report},
-  )  # fmt: skip
+        series=series,
+        row=row,
+        values=best.values,
+        mean=best.mean,
+        std=best.std,
+        n=len(best.best),
+        low=min(bar),
+        high=max(bar),
+        flags=flags,
+        best=best.best,
+        points=points,
+        report={name: _mean_std(_metrics(best.best, name)) for name in protocol.report},
+    )
 
 
 def _flags(points, bar, few, unsettled):
@@ -254,9 +274,13 @@ def _point(values, records, protocol):
     best = alive[: protocol.best]
     mean, std = _mean_std([score for score, _ in best])
     return Point(
-      values=values, mean=mean, std=std, best=tuple(record for _, record in best),
-      tried=len(scored), diverged=len(scored) - len(alive),
-  )  # fmt: skip
+        values=values,
+        mean=mean,
+        std=std,
+        best=tuple(record for _, record in best),
+        tried=len(scored),
+        diverged=len(scored) - len(alive),
+    )
 
 
 def _check_alike(runs):
@@ -269,7 +293,8 @@ def _check_alike(runs):
         if differing:
             raise ValueError(
                 f"runs with the same row and tuned fields differ in {', '.join(differing)}"
-                f" ({[run.get(name) for name in differing]} and {[first.get(n) for n in differing]});"
+                f" ({[run.get(name) for name in differing]} and"
+                f" {[first.get(name) for name in differing]});"
                 " tune these fields too, tell them apart as series, or use a workdir for each."
             )
 

@@ -41,8 +41,8 @@ class RecordWriter:
         random word.
 
     Raises:
-      OSError: On `append`, naming the file and the remedy, when the disk is full or read-only. Lines
-        written before stay whole, and `append` may be called again.
+      OSError: On `append`, naming the file and the remedy, when the disk is full or read-only.
+        Lines written before stay whole, and `append` may be called again.
     """
 
     def __init__(self, workdir: str | os.PathLike, writer: str | None = None):
@@ -120,8 +120,8 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
     if skipped:
         warnings.warn(
             f"skipped {sum(skipped.values())} lines that are no whole records in"
-            f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command does"
-            " their runs again.",
+            f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command"
+            " does their runs again.",
             stacklevel=2,
         )
     return [records[name] for name in sorted(records)]
@@ -159,7 +159,8 @@ def open_workdir(
         for word, value in wanted.items():
             if found.get(word) != value:
                 raise ValueError(
-                    f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
+                    f"workdir {workdir} belongs to another {word}: {found.get(word)!r},"
+                    f" not {value!r};"
                     " give a new --workdir, or the command this one was started with."
                 )
     content = {**wanted, **_plain(meta or {}), **wanted}
@@ -185,7 +186,8 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
         content = None
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} is damaged; if this is the right workdir, delete that one file and give the sweep"
+            f"{path} is damaged; if this is the right workdir, delete that one file and give the"
+            " sweep"
             " command again (records are kept)."
         )
     return content

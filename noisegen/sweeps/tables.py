@@ -70,8 +70,11 @@ def make_table(
     flags = [flag for flag in protocols.FLAGS if any(flag in optimum.flags for optimum in optima)]
     marks = {flag: "abcdefgh"[index] for index, flag in enumerate(flags)}
     columns = _columns(optima, protocol, published)
-    pairs = {(label, row): (found.get((label, row)), published.get((label, row)))
-           for label in labels for row in rows}  # fmt: skip
+    pairs = {
+        (label, row): (found.get((label, row)), published.get((label, row)))
+        for label in labels
+        for row in rows
+    }
     body = [
         sum((_cells(columns, *pairs[label, row], marks) for label in labels), ((number(row), ""),))
         for row in rows
@@ -225,7 +228,8 @@ def _notes(protocol, published, marks):
         yield (
             "",
             (
-                f"The range in brackets holds every {protocol.tune[0].replace('_', ' ')} whose mean is"
+                "The range in brackets holds every"
+                f" {protocol.tune[0].replace('_', ' ')} whose mean is"
                 " within one standard deviation of the best."
             ),
         )
@@ -241,7 +245,8 @@ def _notes(protocol, published, marks):
         yield (
             "",
             (
-                "Difference: measured minus published, in standard deviations (of both together where both"
+                "Difference: measured minus published, in standard deviations (of both together where"
+                " both"
                 " are known)."
             ),
         )

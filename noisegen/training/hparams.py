@@ -34,7 +34,9 @@ def check_names(task: Task, runs: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def device_numbers(run: Mapping[str, Any], plan: Plan, num_examples: int, num_evals: int) -> Numbers:
+def device_numbers(
+    run: Mapping[str, Any], plan: Plan, num_examples: int, num_evals: int
+) -> Numbers:
     """The numbers of one run, with room for `num_evals` evaluations."""
     given = {name: value for name, value in run.items() if name != "last_batch"} | {
         "num_updates": plan.num_updates,
@@ -69,7 +71,8 @@ def _names_read(task, names):
             return super().__getitem__(name)
 
         def get(self, name, default=None):
-            return self[name] if name in self else default
+            read.add(name)
+            return super().get(name, default)
 
     def build(values):
         task.make_optimizer(Recorder(values), jax.random.key(0, impl="threefry2x32"))

@@ -1,15 +1,17 @@
 """The device program: many runs trained at once, each in a lane of its own.
 
-``advance`` is written for one device of a mesh with the axes ``lanes`` (runs spread over devices) and ``batch`` (a
-run's batch spread over devices), and runs under ``jax.shard_map``. Everything that tells one run from another is an
-array with one entry a lane, so batch sizes, horizons and optimizer settings mix freely and one compilation serves
+``advance`` is written for one device of a mesh with the axes ``lanes`` (runs spread over devices)
+and ``batch`` (a run's batch spread over devices), and runs under ``jax.shard_map``. Everything that
+tells one run from another is an array with one entry a lane, so batch sizes, horizons and optimizer
+settings mix freely and one compilation serves
 all. The micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
 2. the gradient of the masked SUM of the losses is added to the lane's accumulator;
 3. lanes whose batch is complete call the run's optax chain once, on the mean gradient.
 
-Rare work (start of a run, new permutation, evaluation) is done for the lanes that are due, a few at a time.
+Rare work (start of a run, new permutation, evaluation) is done for the lanes that are due, a few at
+a time.
 """
 
 import functools
@@ -204,7 +206,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
 
 def _update(task, due, lanes):
-    """One optax update, on the mean gradient of the whole batch, in the lanes whose batch is complete."""
+    """One optax update, on the whole batch's mean gradient, in the lanes that are due."""
 
     def updated(lane):
         mean = jax.tree.map(
@@ -274,7 +276,7 @@ def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: P
 
 @functools.lru_cache(maxsize=8)
 def metric_names(task: Task) -> tuple[str, ...]:
-    """What is measured at an evaluation: the task's metrics, and the mean training loss since the last one."""
+    """The task's metrics, and `train_loss`, the mean over the examples since the last one."""
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), task.test)
 
     def metrics(key, data):

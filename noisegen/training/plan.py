@@ -1,7 +1,8 @@
-"""What a run's numbers mean: how many updates, which examples end a batch, when the test set is evaluated.
+"""What a run's numbers mean: how many updates, which examples end a batch, when the test set is
+evaluated.
 
->>> plan({'batch_size': 45_000, 'num_epochs': 15, 'last_batch': 'keep', 'seed': 0}, 60_000).num_updates
-30
+>>> plan({'batch_size': 45_000, 'num_epochs': 15, 'last_batch': 'keep', 'seed': 0},
+60_000).num_updates 30
 >>> plan({'batch_size': 1024, 'num_epochs': 200, 'seed': 0}, 50_000).num_updates
 9765
 """
@@ -29,7 +30,8 @@ class Plan:
       epoch_length: examples in an epoch (fewer than N where the ragged batch is dropped).
       cut: whether the end of an epoch ends the batch.
       updates_per_epoch: mean number of updates in an epoch.
-      eval_updates: updates (counted from 1) after which the test set is evaluated; the last one always is.
+      eval_updates: updates (counted from 1) after which the test set is evaluated; the last one
+        always is.
     """
 
     ends: np.ndarray
@@ -62,13 +64,15 @@ def plan(
     """Reads a run's course from its numbers.
 
     Args:
-      run: ``batch_size`` (examples an update, 1 to N); the horizon, either ``num_epochs`` (positive, may be a
-        fraction) or ``num_updates``; ``seed`` (an integer); ``last_batch``: ``'straddle'`` (the default: one
-        continuous stream, a batch may straddle epochs, ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or
-        ``'drop'`` (epoch by epoch, with or without the ragged last batch); ``eval_every`` (epochs between
-        evaluations; 0, the default, evaluates at the end only). Other numbers are the optimizer's.
+      run: ``batch_size`` (examples an update, 1 to N); the horizon, either ``num_epochs``
+        (positive, may be a fraction) or ``num_updates``; ``seed`` (an integer); ``last_batch``:
+        ``'straddle'`` (the default: one continuous stream, a batch may straddle epochs,
+        ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or ``'drop'`` (epoch by epoch, with
+        or without the ragged last batch); ``eval_every`` (epochs between evaluations; 0, the
+        default, evaluates at the end only). Other numbers are the optimizer's.
       num_examples: size of the training set, N.
-      batch_size_fn: the batch size as a function of an array of update counts, where it is not constant.
+      batch_size_fn: the batch size as a function of an array of update counts, where it is not
+        constant.
 
     Raises:
       ValueError: names the number that makes no sense, and what would.

@@ -14,7 +14,8 @@ class Settings:
       lane_devices: devices that the lanes are spread over.
       batch_devices: devices that the batch of each run is spread over.
       group: lanes of a device that do rare work (start, permutation, evaluation) together.
-      precision: of matrix products, as `jax.default_matmul_precision`; None is the device's default.
+      precision: of matrix products, as `jax.default_matmul_precision`; None is the device's
+        default.
       chunk_seconds: about how long the device works between two looks of the host.
     """
 

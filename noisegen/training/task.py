@@ -1,7 +1,7 @@
 """What is trained: the functions and arrays that the pool compiles.
 
-A ``Task`` is plain functions over pytrees: nothing here knows of Flax, of a data set's name or of a file.
-``noisegen.tasks`` builds tasks from Flax NNX models.
+A ``Task`` is plain functions over pytrees: nothing here knows of Flax, of a data set's name or of a
+file. ``noisegen.tasks`` builds tasks from Flax NNX models.
 """
 
 import dataclasses
@@ -21,10 +21,11 @@ class Batch(NamedTuple):
 
     Attributes:
       data: the task's arrays, each ``(M, ...)``.
-      keys: ``(M,)`` PRNG keys, one an example. A key depends on the run and on the example's place in its stream
-        alone, so whatever is drawn from it (augmentation, dropout) does not change with the microbatch.
-      mask: ``(M,)`` booleans. The loss of an example outside the mask is not counted; a function that mixes
-        examples (normalisation) must leave those out itself.
+      keys: ``(M,)`` PRNG keys, one an example. A key depends on the run and on the example's place
+        in its stream alone, so whatever is drawn from it (augmentation, dropout) does not change
+        with the microbatch.
+      mask: ``(M,)`` booleans. The loss of an example outside the mask is not counted; a function
+        that mixes examples (normalisation) must leave those out itself.
     """
 
     data: PyTree
@@ -37,20 +38,20 @@ class Task:
     """Model, loss, data and optimizer: everything about training that is compiled.
 
     Attributes:
-      name: identity of the task. It enters the hash of every run, so two tasks that train differently must have
-        different names.
+      name: identity of the task. It enters the hash of every run, so two tasks that train
+        differently must have different names.
       train: pytree of arrays ``(N, ...)``, held whole on the device.
       test: pytree of arrays ``(T, ...)`` of the same structure.
-      init: ``key -> (params, state)``. ``state`` is what training changes without a gradient (running
-        statistics); ``()`` where there is none.
-      loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of an update is
-        that of the mean loss over exactly ``batch_size`` examples.
+      init: ``key -> (params, state)``. ``state`` is what training changes without a gradient
+        (running statistics); ``()`` where there is none.
+      loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of
+        an update is that of the mean loss over exactly ``batch_size`` examples.
       metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
-      make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing. ``hparams`` holds the
-        run's numbers as traced scalars, and ``num_updates`` (the horizon), ``updates_per_epoch`` and
-        ``num_examples`` (of the training set). ``key`` is the run's own.
-      batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default the run's constant
-        ``batch_size``. Must accept NumPy arrays of counts as well as tracers.
+      make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
+        ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
+        ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.
+      batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default
+        the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers.
     """
 
     name: str
@@ -67,8 +68,8 @@ class Task:
             lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(getattr(self, split))}
             if len(lengths) != 1 or 0 in lengths:
                 raise ValueError(
-                    f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of at "
-                    f"least 1 example, got lengths {sorted(lengths)}."
+                    f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "
+                    f"at least 1 example, got lengths {sorted(lengths)}."
                 )
 
     @property
