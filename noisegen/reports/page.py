@@ -20,7 +20,7 @@ def write_report(
     runs: Iterable[Mapping] | None = None,
     published: tables.Published | None = None,
 ) -> pathlib.Path:
-    """Writes report.html and table.txt, .csv, .md and .tex into the directory of a sweep.
+    """Writes report.html, figure.png and table.txt, .csv, .md, .tex into a sweep's directory.
 
     Title, description and command are those of `sweep.json`, where it has them (see
     `open_workdir`).
@@ -57,7 +57,33 @@ def write_report(
     curves = _curves(workdir, optima)
     page = render(sweep, records, missing, optima, table, protocol, published, curves)
     records_lib.write_file(workdir / "report.html", page)
+    save_figure(workdir / "figure.png", optima, protocol, published)
     return workdir / "report.html"
+
+
+def save_figure(
+    path: str | os.PathLike,
+    optima: Sequence[protocols.Optimum],
+    protocol: protocols.Protocol,
+    published: tables.Published | None = None,
+) -> None:
+    """Saves the metric and the first tuned field against the row, side by side, for a page of text.
+
+    Args:
+      path: of the picture; its ending chooses the format.
+      optima: What `select` returned.
+      protocol: The protocol it was given.
+      published: As for `make_table`.
+    """
+    import matplotlib
+    from matplotlib import figure
+
+    with matplotlib.rc_context(style.RC):
+        canvas = figure.Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
+        left, right = canvas.subplots(1, 2)
+        plots.plot_metric(optima, left, protocol, published)
+        plots.plot_tuned(optima, right, protocol)
+        canvas.savefig(path, dpi=120)
 
 
 def render(
