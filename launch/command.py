@@ -1,44 +1,46 @@
 """What the commands share: devices, errors, records."""
 
 import datetime
+import functools
 import importlib.metadata
+import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import app
+from absl import app, flags
 
 import noisegen
 from noisegen import sweeps, training
 from noisegen.training import Settings, Task
 
-_VERSIONED = ("jax", "flax", "optax")
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+_OURS = ("__main__", "launch", "noisegen", "ml_collections")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a command; what the user can mend is one line on stderr and exit code 1."""
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    """Runs a command; what the user can mend is one line on stderr and exit code 1.
+
+    An error in the user's own code keeps its traceback.
+    """
+    warnings.showwarning = lambda message, *_: _warn(str(message))
+    logging.getLogger("jax").setLevel(logging.WARNING)  # else JAX remarks that there is no TPU
+    prepare_devices()
 
     def guarded(argv):
         try:
             main(argv)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except (ValueError, OSError, ImportError) as error:
-            sys.exit(f"error: {error}")
+            _exit(error)
 
     app.run(guarded, flags_parser=_parse_flags)
-
-
-def _parse_flags(argv):
-    """Parses flags; a field that the config does not declare is one line, not a traceback."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps them
-            error = error.args[0]
-        sys.exit(f"error: a flag cannot be taken: {' '.join(str(error.args[0]).split())}")
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -47,15 +49,22 @@ def no_arguments(argv: list[str]) -> None:
         raise ValueError(f"Unexpected argument {argv[1]!r}; flags begin with --.")
 
 
+def required(flag: flags.FlagHolder, what: str) -> str:
+    """The value of a flag that must be given."""
+    if flag.value is None:
+        raise ValueError(f"Missing --{flag.name}=..., {what}.")
+    return flag.value
+
+
 def prepare_devices() -> None:
     """One device for each processor core, where the processor is what trains; a compilation cache.
 
     Must come before JAX is first used. What the user set in JAX's own variables stays.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", _num_cores())
     if jax.config.jax_compilation_cache_dir is None:
-        cache = os.environ.get("NOISEGEN_CACHE_DIR", os.path.expanduser("~/.cache/noisegen"))
+        cache = os.environ.get("NOISEGEN_CACHE_DIR") or os.path.expanduser("~/.cache/noisegen")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "xla"))
 
 
@@ -71,9 +80,56 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "num_examples": result.num_examples,
         "seconds": round(result.seconds, 3),
         "device": jax.devices()[0].device_kind,
-        "versions": {"noisegen": noisegen.__version__}
-        | {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "versions": _versions(),
         "settings": {k: v for k, v in vars(settings).items() if v is not None},
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "curve": result.curve,
     }
+
+
+def _parse_flags(argv):
+    """Parses flags; one that cannot be taken is one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _exit(error)
+
+
+def _exit(error):
+    """Ends the program: with one line if the user's words are wrong, else with the traceback."""
+    if not isinstance(error, OSError | ImportError | flags.Error):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"].partition(".")[0] not in _OURS:
+            raise error
+    message = _message(error)
+    one_line = message if "Traceback" in message else " ".join(message.split())
+    sys.exit(f"error: {one_line}")
+
+
+def _message(error):
+    """The message of an error, without what Python and ml_collections put around it."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    if isinstance(error, AttributeError | KeyError):
+        return f"the config has no such field: {error.args[0]}"
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    return str(error)
+
+
+def _num_cores():
+    """Processor cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+@functools.cache  # so that each is said once
+def _warn(text):
+    print(f"warning: {text}", file=sys.stderr)
+
+
+@functools.cache
+def _versions():
+    names = ("jax", "flax", "optax")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {"noisegen": noisegen.__version__} | versions

@@ -2,45 +2,93 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import rich.console
-import rich.live
-import rich.text
+from rich import box, console, live, panel, progress_bar, table
 
 from noisegen import sweeps, training
+from noisegen.sweeps import tables
 
 _LINE_SECONDS = 10.0  # between two plain lines
 
 
-class Display:
-    """Shows how far a sweep is: runs, speed, time left, the best run of every row so far.
+class Tally:
+    """How far a sweep is: runs done, runs diverged, the best run of every series and row.
 
     Args:
       protocol: says what is best.
-      examples: training examples of each planned run, by run_id.
+      wanted: number of runs of the whole sweep.
       records: of the runs that are done.
     """
 
     def __init__(
-        self,
-        protocol: sweeps.Protocol,
-        examples: Mapping[str, int],
-        records: Sequence[Mapping[str, Any]],
+        self, protocol: sweeps.Protocol, wanted: int, records: Iterable[Mapping[str, Any]]
     ):
-        self._protocol = protocol
-        self._examples = dict(examples)
-        self._done: set[str] = set()
-        self._diverged = 0
-        self._best: dict[tuple, Mapping] = {}
-        self._running: Sequence[training.Progress] = ()
+        self.protocol = protocol
+        self.wanted = wanted
+        self.done = self.diverged = 0
+        self.best: dict[tuple, Mapping] = {}
         for record in records:
             self.add(record)
-        self._started, self._before = time.monotonic(), self._consumed()
-        self._printed = self._started
-        console = rich.console.Console(file=sys.stderr)
-        self._live = rich.live.Live(console=console) if console.is_terminal else None
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Takes note of a finished run."""
+        self.done += 1
+        self.diverged += record["status"] == "diverged"
+        run, protocol = record["run"], self.protocol
+        key = (protocol.series(run) if protocol.series else "", run[protocol.row])
+        if self._score(record) > self._score(self.best.get(key)):
+            self.best[key] = record
+
+    def line(self) -> str:
+        """Runs done and diverged, in words."""
+        diverged = f" ({self.diverged:,} diverged)" if self.diverged else ""
+        return f"{self.done:,}/{self.wanted:,} runs{diverged}"
+
+    def table(self) -> table.Table:
+        """The best run of every series and row so far."""
+        protocol, several = self.protocol, self.protocol.series is not None
+        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        if several:
+            shown.add_column("")
+        for name in (protocol.row, f"best {tables.title(protocol.metric)}", *protocol.tune):
+            shown.add_column(name.replace("_", " "), justify="right")
+        rank = {label: index for index, label in enumerate(protocol.labels)}
+        for label, row in sorted(self.best, key=lambda key: (rank.get(key[0], len(rank)), key)):
+            record = self.best[label, row]
+            value = tables.scale(protocol.metric) * record["metrics"][protocol.metric]
+            tuned = (tables.number(record["run"][name]) for name in protocol.tune)
+            shown.add_row(*[label] * several, tables.number(row), f"{value:.2f}", *tuned)
+        return shown
+
+    def _score(self, record):
+        """What is maximised; of no record, or one that diverged, the least."""
+        if record is None or record["status"] == "diverged":
+            return -float("inf")
+        value = record["metrics"][self.protocol.metric]
+        return value if self.protocol.mode == "max" else -value
+
+
+class Display:
+    """Shows a tally, and how fast it grows.
+
+    Args:
+      title: of the sweep.
+      tally: of the runs that are done.
+    """
+
+    def __init__(self, title: str, tally: Tally):
+        self._title, self._tally = title, tally
+        self._examples: dict[str, int] = {}
+        self._running: Sequence[training.Progress] = ()
+        self._consumed = 0  # by the runs that ended in this session
+        self._doing = ""
+        self._started = self._at_start = None
+        terminal = console.Console(file=sys.stderr)
+        self._live = None
+        if terminal.is_terminal:
+            self._live = live.Live(console=terminal, get_renderable=self._panel)
 
     def __enter__(self):
         if self._live:
@@ -48,62 +96,74 @@ class Display:
         return self
 
     def __exit__(self, *error):
-        self._refresh(last=True)
+        self._doing, self._running = "", ()
+        if error[0] is None or self._started is not None:
+            self._print(self.line())
         if self._live:
             self._live.__exit__(*error)
 
+    def say(self, doing: str) -> None:
+        """Shows what is being done before the first run ends."""
+        self._doing = doing
+        self._print(self.line())
+
     def expect(self, examples: Mapping[str, int]) -> None:
-        """Adds runs that are to be trained as well."""
-        self._examples |= examples
+        """Announces the runs that are trained next: training examples by run_id."""
+        self._examples = dict(examples)
+        self._tally.wanted = self._tally.done + len(examples)
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         """Takes note of the runs in training."""
         self._running = running
-        self._refresh()
+        if self._started is None:  # what went before was compilation
+            self._started, self._at_start = time.monotonic(), self._trained()
+            self._printed, self._doing = self._started, ""
+        elif time.monotonic() - self._printed > _LINE_SECONDS:
+            self._print(self.line())
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Takes note of a finished run."""
-        self._done.add(record["run_id"])
-        self._diverged += record["status"] == "diverged"
-        value = record["metrics"].get(self._protocol.metric)
-        if record["status"] == "diverged" or value is None:
-            return
-        series = self._protocol.series
-        key = (series(record["run"]) if series else "", record["run"][self._protocol.row])
-        known = self._best.get(key)
-        sign = 1 if self._protocol.mode == "max" else -1
-        if known is None or sign * value > sign * known["metrics"][self._protocol.metric]:
-            self._best[key] = record
+        self._running = [other for other in self._running if other.run != record["run"]]
+        self._consumed += record["num_examples"]
+        self._examples.pop(record["run_id"])
+        self._tally.add(record)
 
-    def lines(self) -> list[str]:
-        """What there is to see: one line of progress, one for the best of every row."""
+    def line(self) -> str:
+        """How far, how fast, how long to go."""
+        words = [self._tally.line()]
+        rate = self._rate()
+        if rate:
+            left = sum(self._examples.values()) - sum(run.examples for run in self._running)
+            words += [f"{rate:,.0f} examples/s"]
+            words += [f"{duration(left / rate)} left"] * (left > 0)
+        return ", ".join([*words, self._doing] if self._doing else words)
+
+    def _rate(self):
+        """Training examples per second; 0 before there is anything to measure."""
+        if self._started is None:
+            return 0
         elapsed = time.monotonic() - self._started
-        rate = (self._consumed() - self._before) / max(elapsed, 1e-9)
-        left = sum(self._examples.values()) - self._consumed()
-        head = f"{len(self._done)}/{len(self._examples)} runs"
-        if self._diverged:
-            head += f" ({self._diverged} diverged)"
-        if rate > 0:
-            head += f", {rate:,.0f} examples/s, {duration(left / rate)} left"
-        return [head, *(self._best_line(key) for key in sorted(self._best))]
+        return (self._trained() - self._at_start) / elapsed if elapsed > 0 else 0
 
-    def _best_line(self, key):
-        record, protocol = self._best[key], self._protocol
-        tuned = ", ".join(f"{name} {record['run'][name]:.4g}" for name in protocol.tune)
-        value = record["metrics"][protocol.metric]
-        series = f"{key[0]}, " if key[0] else ""
-        return f"  {series}{protocol.row} {key[1]}: best {protocol.metric} {value:.4f} at {tuned}"
+    def _trained(self):
+        return self._consumed + sum(run.examples for run in self._running)
 
-    def _consumed(self):
-        done = sum(self._examples.get(name, 0) for name in self._done)
-        return done + sum(run.examples for run in self._running)
+    def _panel(self):
+        """What a terminal shows."""
+        under_way = sum(run.examples / run.num_examples for run in self._running)
+        done, wanted = self._tally.done + under_way, max(self._tally.wanted, 1)
+        rows = table.Table.grid()
+        rows.add_row(progress_bar.ProgressBar(wanted, done, width=64))
+        rows.add_row(self.line())
+        if self._tally.best:
+            rows.add_row(self._tally.table())
+        return panel.Panel.fit(rows, title=self._title, padding=(1, 2))
 
-    def _refresh(self, last=False):
-        if self._live:
-            self._live.update(rich.text.Text("\n".join(self.lines())))
-        elif last or time.monotonic() - self._printed > _LINE_SECONDS:
+    def _print(self, line):
+        """A plain line, where there is no panel."""
+        if not self._live:
             self._printed = time.monotonic()
-            print(self.lines()[0], file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -81,15 +81,20 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
     """
     sweep = sweeps.read_sweep(workdir)
     path = pathlib.Path(sweep["experiment"])
-    here = pathlib.Path.cwd().resolve()
-    allowed = path.resolve().is_relative_to(here)
-    if not allowed or path.resolve().is_relative_to(pathlib.Path(workdir).resolve()):
+    here, own = pathlib.Path.cwd().resolve(), pathlib.Path(workdir).resolve()
+    if not path.resolve().is_relative_to(here) or path.resolve().is_relative_to(own):
         raise FileNotFoundError(
-            f"{workdir} is a sweep of {path}, which is not below {here}; run the command where "
-            "the sweep was launched."
+            f"{workdir} is a sweep of {path}, which is not below {here} or is in the sweep's own "
+            "directory, and so is not executed; run the command where the sweep was launched."
         )
     config = _module(path).get_config()
-    config.update(_like(config.to_dict(), json.loads(sweep["config"])))
+    try:
+        config.update(_like(config.to_dict(), json.loads(sweep["config"])))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{workdir} is a sweep of an older {path}, with other fields ({error}); give the "
+            "command of `launch.sweep` again, or use the older file."
+        ) from error
     return load(path, config)
 
 

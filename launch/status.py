@@ -4,30 +4,28 @@ python -m launch.status --workdir=sweeps/digits
 """
 
 from absl import flags
+from rich import console
 
-from launch import command, display, experiment
+from launch import agenda, command, display, experiment
 from noisegen import sweeps
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
 
 
 def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
     command.no_arguments(argv)
-    plan = experiment.load_from_workdir(_WORKDIR.value)
-    task_name = sweeps.read_sweep(_WORKDIR.value)["task"]
-    records = sweeps.read(_WORKDIR.value, curves=False)
-    runs = plan.runs + sweeps.extension(records, plan.protocol, plan.runs)
-    wanted = sweeps.plan(task_name, runs)
-    shown = display.Display(
-        plan.protocol,
-        dict.fromkeys(wanted, 0),
-        [record for record in records if record["run_id"] in wanted],
-    )
-    print("\n".join(shown.lines()))
-    if records:
-        last = max(record["finished_at"] for record in records)
-        print(f"Last record: {last}")
+    workdir = command.required(_WORKDIR, "the directory of a sweep")
+    plan, sweep = experiment.load_from_workdir(workdir), sweeps.read_sweep(workdir)
+    records = sweeps.read(workdir, curves=False)
+    runs = agenda.Agenda(sweep["task"], plan.runs, plan.protocol, records)
+    tally = display.Tally(plan.protocol, len(runs.wanted), runs.done())
+    print(f"{plan.title}\n{tally.line()}")
+    if tally.best:
+        console.Console().print(tally.table())
+        print("Last record:", max(record["finished_at"] for record in records))
+    if tally.done < tally.wanted:
+        print(f"The runs that are missing are trained by\n  {sweep['command']}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, display, experiment
+from launch import agenda, command, display, experiment
 from noisegen import reports, sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -23,59 +23,47 @@ _SPEED = {
     name: flags.DEFINE_integer(name, None, f"Speed setting {name}; measured by default.")
     for name in ("lanes", "microbatch", "lane_devices", "batch_devices", "eval_batch", "group")
 }
-flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
     command.no_arguments(argv)
-    path = flags.FLAGS["config"].config_filename
-    plan = experiment.load(path, _CONFIG.value)
-    command.prepare_devices()
+    command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
+    if not _DRY_RUN.value:
+        command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
+    plan = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
     if _DRY_RUN.value:
         dry_run(plan, _WORKDIR.value)
-    elif _WORKDIR.value is None:
-        raise ValueError("Say where the records go: --workdir=DIRECTORY.")
-    else:
+        return
+    try:
         sweep(plan, _WORKDIR.value)
+    except KeyboardInterrupt:
+        print(
+            f"Stopped; finished runs are kept in {_WORKDIR.value}. To go on, give the same command "
+            f"again:\n  {shlex.join(sys.orig_argv)}",
+            file=sys.stderr,
+        )
+        sys.exit(command.INTERRUPTED)
 
 
 def sweep(plan: experiment.Experiment, workdir: str) -> None:
-    """Trains the runs without a record and those the protocol calls for; writes the report."""
+    """Trains the runs without a record, and those that the records call for; writes the report."""
     task = plan.make_task()
+    runs = _agenda(plan, task, workdir)
+    training.plan_runs(task, plan.runs)  # a run that makes no sense is refused here
     said = shlex.join(["python", *sys.orig_argv[1:]])
     sweeps.open_workdir(workdir, plan.name, task.name, experiment.meta(plan, said))
-    records = sweeps.read(workdir, curves=False)
-    show = display.Display(plan.protocol, _examples(task, _wanted(plan, task, records)), records)
-    pool = None
-    try:
-        with sweeps.RecordWriter(workdir) as writer, show:
-            while todo := _todo(plan, task, records):
-                if pool is None:
-                    settings, _ = _settings(task, todo)
-                    pool = training.Pool(task, settings)
-                show.expect(_examples(task, todo))
-                for result in pool.train(todo, show.progress):
-                    record = command.record(task, settings, result)
-                    writer.append(record)
-                    records.append({name: record[name] for name in record if name != "curve"})
-                    show.add(record)
-    except KeyboardInterrupt:
-        done = f"{len(records)} records are in {workdir}"
-        raise SystemExit(
-            f"Stopped; {done}. To go on, give the same command again:\n  {said}"
-        ) from None
-    report = reports.write_report(workdir, plan.protocol, plan.runs, plan.published)
+    _train(plan, task, runs, workdir)
+    page = reports.write_report(workdir, plan.protocol, plan.runs, plan.published)
     print(pathlib.Path(workdir, "table.txt").read_text())
-    print(f"Report: {report}")
+    print(f"Report: {page}")
 
 
 def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
     task = plan.make_task()
-    records = sweeps.read(workdir, curves=False) if workdir else []
-    todo = _todo(plan, task, records)
-    for run in todo:
+    todo = _agenda(plan, task, workdir).todo()
+    for run in todo.values():
         print(" ".join(f"{name}={value}" for name, value in run.items()))
     if not todo:
         print("Every run has its record.")
@@ -83,36 +71,51 @@ def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
     examples = sum(_examples(task, todo).values())
     settings, seconds = _settings(task, todo)
     print(
-        f"{len(todo)} runs, {examples:,} training examples; about {display.duration(seconds)} here "
-        f"at the {examples / seconds:,.0f} examples/s just measured, evaluations left out "
+        f"{len(todo):,} runs, {examples:,} training examples; about {display.duration(seconds)} "
+        f"here at the {examples / seconds:,.0f} examples/s just measured, evaluations left out "
         f"({settings.lanes} lanes, microbatch {settings.microbatch})."
     )
+
+
+def _agenda(plan, task, workdir):
+    """The runs of the sweep, and which are done."""
+    records = []
+    if workdir is not None:
+        sweeps.check_workdir(workdir, plan.name, task.name)
+        records = sweeps.read(workdir, curves=False)
+    return agenda.Agenda(task.name, plan.runs, plan.protocol, records)
+
+
+def _train(plan, task, runs, workdir):
+    """Trains until every wanted run has its record."""
+    tally = display.Tally(plan.protocol, len(runs.wanted), runs.done())
+    pool = None
+    with sweeps.RecordWriter(workdir) as writer, display.Display(plan.title, tally) as show:
+        while todo := runs.todo():
+            show.expect(_examples(task, todo))
+            if pool is None:
+                show.say("measuring what is fastest here")
+                settings, _ = _settings(task, todo)
+                pool = training.Pool(task, settings)
+                show.say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
+            for result in pool.train(list(todo.values()), show.progress):
+                record = command.record(task, settings, result)
+                writer.append(record)
+                runs.add(record)
+                show.add(record)
+            runs.extend()
 
 
 def _settings(task, runs):
     """Measured speed settings, those given as flags kept, and the predicted seconds of the runs."""
     given = {name: flag.value for name, flag in _SPEED.items() if flag.value is not None}
-    return training.choose(task, runs, **given)
-
-
-def _wanted(plan, task, records):
-    """The planned runs and those that the records call for."""
-    runs = plan.runs + sweeps.extension(records, plan.protocol, plan.runs)
-    return list(sweeps.plan(task.name, runs).values())
-
-
-def _todo(plan, task, records):
-    """The wanted runs that have no record."""
-    done = {record["run_id"] for record in records}
-    wanted = sweeps.plan(task.name, _wanted(plan, task, records))
-    return [run for name, run in wanted.items() if name not in done]
+    return training.choose(task, list(runs.values()), **given)
 
 
 def _examples(task, runs):
     """Training examples of each run, by run_id."""
-    plans = training.plan_runs(task, runs)
-    names = sweeps.plan(task.name, runs)
-    return {name: plan.num_examples for name, plan in zip(names, plans, strict=True)}
+    plans = training.plan_runs(task, list(runs.values()))
+    return {name: plan.num_examples for name, plan in zip(runs, plans, strict=True)}
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class LeNet5(nnx.Module):
         self.head = MLP(16 * 5 * 5, (120, 84), num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        x = images.transpose(3, 1, 2, 0)
+        x = _batch_last(images, "LeNet5", (28, 28, 1))
         x = max_pool(jax.nn.relu(self.conv1(x)))
         x = max_pool(jax.nn.relu(self.conv2(x)))
         return self.head(x.transpose(3, 0, 1, 2))
@@ -103,7 +103,7 @@ class MnistCNN(nnx.Module):
         self.logits = Linear(hidden, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        x = images.transpose(3, 1, 2, 0)
+        x = _batch_last(images, "MnistCNN", (28, 28, 1))
         x = max_pool(jax.nn.relu(self.conv1(x)))
         x = dropout(self.conv2(x), keys, self.dropout, stream=0, whole_channels=True)
         x = max_pool(jax.nn.relu(x))
@@ -136,5 +136,15 @@ class SmallCNN(nnx.Module):
         self.head = MLP(filters * 4 * 4, (hidden,), num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        x = max_pool(jax.nn.relu(self.conv(images.transpose(3, 1, 2, 0))))
+        x = _batch_last(images, "SmallCNN", (8, 8, 1))
+        x = max_pool(jax.nn.relu(self.conv(x)))
         return self.head(x.transpose(3, 0, 1, 2))
+
+
+def _batch_last(images, network, shape):
+    """Images `(N, H, W, C)` as `(C, H, W, N)`, if they are of the network's size."""
+    if images.shape[1:] != shape:
+        raise ValueError(
+            f"{network} takes images (N, {', '.join(map(str, shape))}), got {images.shape}."
+        )
+    return images.transpose(3, 1, 2, 0)

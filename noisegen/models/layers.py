@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from noisegen import _validate
+
 CONVOLUTIONS = ("auto", "patches", "lax")
 _WIDE = 64  # channels from which XLA's own convolution is the faster one
 
@@ -21,7 +23,20 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.A
 
 
 class Linear(nnx.Module):
-    """Affine map of features `(in, N)` to `(out, N)`."""
+    """Affine map of features `(in, N)` to `(out, N)`.
+
+    Args:
+      in_features: features of an example.
+      out_features: features after the map.
+      rngs: stream `params` initialises.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from noisegen import models
+      >>> models.Linear(3, 5, rngs=nnx.Rngs(0))(jnp.ones((3, 7))).shape
+      (5, 7)
+    """
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(
@@ -30,6 +45,12 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(uniform_fan_in(rngs.params(), (out_features,), in_features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        in_features = self.kernel.shape[1]
+        if len(x) != in_features:
+            raise ValueError(
+                f"This layer takes {in_features} features an example, got {len(x)}: make the "
+                "network for inputs of this size."
+            )
         return self.kernel[...] @ x + self.bias[...][:, None]
 
 
@@ -45,6 +66,16 @@ class Conv(nnx.Module):
         patches (fast for few channels, and stays one batched product when `vmap` runs over the
         weights), `"lax"` as `jax.lax.conv_general_dilated`, `"auto"` by the number of channels.
       rngs: stream `params` initialises.
+
+    Raises:
+      ValueError: for an unknown `convolution`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from noisegen import models
+      >>> models.Conv(1, 6, 5, padding=2, rngs=nnx.Rngs(0))(jnp.ones((1, 28, 28, 3))).shape
+      (6, 28, 28, 3)
     """
 
     def __init__(
@@ -77,7 +108,13 @@ class Conv(nnx.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum over 2 x 2 windows of `(C, H, W, N)`, H and W even."""
+    """Maximum over 2 x 2 windows: `(C, H, W, N)` to `(C, H/2, W/2, N)`.
+
+    Raises:
+      ValueError: H or W is odd.
+    """
+    if x.shape[1] % 2 or x.shape[2] % 2:
+        raise ValueError(f"max_pool halves height and width, which must be even, got {x.shape}.")
     x = jnp.maximum(x[:, 0::2], x[:, 1::2])
     return jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
 
@@ -94,7 +131,14 @@ def dropout(
       rate: probability of a zero, in [0, 1).
       stream: number of the layer; layers with the same keys draw differently.
       whole_channels: one draw a channel (the first axis) instead of one a feature.
+
+    Returns:
+      Features of the same shape and dtype.
+
+    Raises:
+      ValueError: `rate` is out of its range.
     """
+    _validate.in_range(0, 1, rate=rate)
     if keys is None or rate == 0:
         return x
     shape = (x.shape[0],) + (1,) * (x.ndim - 2) if whole_channels else x.shape[:-1]

@@ -15,7 +15,14 @@ from noisegen.sweeps.grid import (
 )
 from noisegen.sweeps.identity import normalise, plan, run_id
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, extension, select
-from noisegen.sweeps.records import RecordWriter, open_workdir, read, read_sweep, write_file
+from noisegen.sweeps.records import (
+    RecordWriter,
+    check_workdir,
+    open_workdir,
+    read,
+    read_sweep,
+    write_file,
+)
 from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "RecordWriter",
     "Table",
     "chain",
+    "check_workdir",
     "doublings",
     "extension",
     "fixed",

@@ -121,7 +121,7 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
         warnings.warn(
             f"skipped {sum(skipped.values())} lines that are no whole records in"
             f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command"
-            " does their runs again.",
+            " does their runs again, unless it has.",
             stacklevel=2,
         )
     return [records[name] for name in sorted(records)]
@@ -149,23 +149,32 @@ def open_workdir(
       OSError: If it cannot be written to.
     """
     workdir = pathlib.Path(workdir)
-    wanted = {"sweep": sweep_name, "task": task_identity}
     try:
         (workdir / "records").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explained(error, workdir, "cannot use the workdir") from error
-    if (workdir / "sweep.json").exists():
-        found = read_sweep(workdir)
-        for word, value in wanted.items():
-            if found.get(word) != value:
-                raise ValueError(
-                    f"workdir {workdir} belongs to another {word}: {found.get(word)!r},"
-                    f" not {value!r};"
-                    " give a new --workdir, or the command this one was started with."
-                )
+    check_workdir(workdir, sweep_name, task_identity)
+    wanted = {"sweep": sweep_name, "task": task_identity}
     content = {**wanted, **_plain(meta or {}), **wanted}
     write_file(workdir / "sweep.json", json.dumps(content, indent=2) + "\n")
     return content
+
+
+def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_identity: str) -> None:
+    """Checks that a directory, if it is that of a sweep at all, is this sweep's; writes nothing.
+
+    Raises:
+      ValueError: If it belongs to another sweep or task.
+    """
+    if not (pathlib.Path(workdir) / "sweep.json").exists():
+        return
+    found = read_sweep(workdir)
+    for word, value in {"sweep": sweep_name, "task": task_identity}.items():
+        if found.get(word) != value:
+            raise ValueError(
+                f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
+                " give a new --workdir, or the command this one was started with."
+            )
 
 
 def read_sweep(workdir: str | os.PathLike) -> dict:

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from noisegen.training import Batch, Task
+
+_PARTS = (nnx.Param, nnx.RngState, ...)
 
 
 def from_nnx(
@@ -19,30 +22,85 @@ def from_nnx(
 
     Args:
       make_model: `rngs -> model`, called while tracing. Its `nnx.Param`s are trained; every other
-        variable (running statistics) is carried along as the run's state.
+        variable (running statistics) is carried along as the run's state. The random streams that
+        layers keep for themselves (`nnx.Dropout`) begin anew in every microbatch, from the key of
+        its first example.
       loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
       **fields: the other fields of `noisegen.training.Task`.
 
     Returns:
-      A `noisegen.training.Task`.
+      A `noisegen.training.Task`, which raises ValueError when it is traced if loss or metrics are
+      not one number an example.
+
+    Examples:
+      >>> import jax, numpy as np, optax
+      >>> from flax import nnx
+      >>> from noisegen import tasks, training
+      >>> def squared_error(model, batch):
+      ...     return (model(batch.data["x"])[:, 0] - batch.data["y"]) ** 2
+      >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(16, 2)
+      >>> task = tasks.from_nnx(
+      ...     lambda rngs: nnx.Linear(2, 1, rngs=rngs),
+      ...     loss=squared_error,
+      ...     metrics=lambda model, batch: {"test_loss": squared_error(model, batch)},
+      ...     name="line",
+      ...     train={"x": x, "y": x[:, 0]},
+      ...     test={"x": x, "y": x[:, 0]},
+      ...     make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+      ... )
+      >>> run = {"batch_size": 4, "learning_rate": 0.5, "num_epochs": 40, "seed": 0}
+      >>> [result] = training.Pool(task, training.Settings(microbatch=4)).train([run])
+      >>> result.metrics["test_loss"] < 1e-3
+      True
     """
     abstract = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
-    graph = nnx.split(abstract, nnx.Param, ...)[0]
+    graph, _, streams, _ = nnx.split(abstract, *_PARTS)
 
     def init(key):
-        return nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)[1:]
+        _, params, _, state = nnx.split(make_model(nnx.Rngs(key)), *_PARTS)
+        return params, state
+
+    def merge(params, state, batch):
+        random = _begin(streams, jax.random.clone(batch.keys)[0])
+        # A copy, since the variables of `state` belong to the trace around the gradient's.
+        return nnx.merge(graph, params, random, state, copy=True)
 
     def training_loss(params, state, batch):
-        model = nnx.merge(graph, params, state)
+        model = merge(params, state, batch)
         model.train()
         losses = loss(model, batch)
-        return losses, nnx.split(model, nnx.Param, ...)[2]
+        _check_shape("The loss", losses, batch)
+        return losses, nnx.split(model, *_PARTS)[3]
 
     def evaluation(params, state, batch):
-        model = nnx.merge(graph, params, state)
+        model = merge(params, state, batch)
         model.eval()
-        return metrics(model, batch)
+        measured = metrics(model, batch)
+        for name, values in measured.items():
+            _check_shape(f"The metric {name!r}", values, batch)
+        return measured
 
     return Task(init=init, loss=training_loss, metrics=evaluation, **fields)
+
+
+def _begin(streams, key):
+    """The random streams of a model's layers, each from a key of its own, at their beginning."""
+    leaves, treedef = jax.tree.flatten(streams)
+    values = [
+        jax.random.fold_in(key, index)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for index, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(treedef, values)
+
+
+def _check_shape(what, values, batch):
+    """A mean over the batch would count examples outside the mask."""
+    if values.shape != batch.mask.shape:
+        raise ValueError(
+            f"{what} must be one number an example, of shape (M,) = {batch.mask.shape}, got shape "
+            f"{values.shape}; do not average over the batch."
+        )

@@ -45,7 +45,7 @@ def device_numbers(
     }
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
-    key = jax.random.key(run["seed"], impl="threefry2x32")
+    key = jax.random.key(int(run["seed"]), impl="threefry2x32")
     return Numbers(
         hparams={name: np.asarray(value, _dtype(name)) for name, value in given.items()},
         key=np.asarray(jax.random.key_data(key)),

@@ -142,11 +142,7 @@ def accumulate(
 
 def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
     """One microbatch in every lane, and whatever it makes due."""
-    size = jax.vmap(functools.partial(_batch_size, task))(lanes)
-    lanes = jax.vmap(functools.partial(_accumulate, task, shape.microbatch), in_axes=(0, 0, None))(
-        lanes, size, data["train"]
-    )
-
+    lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
     training = lanes.status == TRAINING
     epoch_over = training & (lanes.offset == lanes.numbers.epoch_length)
     due = (lanes.seen == size) | (epoch_over & lanes.numbers.cut & (lanes.seen > 0))
@@ -179,9 +175,11 @@ def _accumulate(task, microbatch, lane, size, train):
     room = jnp.minimum(size - lane.seen, lane.numbers.epoch_length - lane.offset)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
     within = _local_positions(microbatch)
-    places = lane.offset + within
     mask = within < taken
-    examples = lane.permutation[jnp.minimum(places, task.num_examples - 1)]
+    # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
+    # and zero times infinity is not zero.
+    places = lane.offset + jnp.where(mask, within, 0)
+    examples = lane.permutation[places]
     batch = Batch(
         data=jax.tree.map(lambda a: a[examples], train),
         keys=jax.vmap(jax.random.fold_in, (None, 0))(

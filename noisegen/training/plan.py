@@ -10,6 +10,7 @@ evaluated.
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -21,9 +22,9 @@ LAST_BATCH = ("straddle", "keep", "drop")
 _DEFAULTS = {"last_batch": "straddle", "eval_every": 0.0, "num_epochs": None, "num_updates": None}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """The course of one run, known before it starts.
+    """The course of one run, known before it starts. Alike runs share one object.
 
     Attributes:
       ends: ``(num_updates,)`` int64, examples consumed when each update is made.
@@ -65,11 +66,11 @@ def plan(
 
     Args:
       run: ``batch_size`` (examples an update, 1 to N); the horizon, either ``num_epochs``
-        (positive, may be a fraction) or ``num_updates``; ``seed`` (an integer); ``last_batch``:
-        ``'straddle'`` (the default: one continuous stream, a batch may straddle epochs,
-        ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or ``'drop'`` (epoch by epoch, with
-        or without the ragged last batch); ``eval_every`` (epochs between evaluations; 0, the
-        default, evaluates at the end only). Other numbers are the optimizer's.
+        (positive, may be a fraction) or ``num_updates``; ``seed`` (an integer, 0 to 2**31 - 1);
+        ``last_batch``: ``'straddle'`` (the default: one continuous stream, a batch may straddle
+        epochs, ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or ``'drop'`` (epoch by
+        epoch, with or without the ragged last batch); ``eval_every`` (epochs between evaluations;
+        0, the default, evaluates at the end only). Other numbers are the optimizer's.
       num_examples: size of the training set, N.
       batch_size_fn: the batch size as a function of an array of update counts, where it is not
         constant.
@@ -79,14 +80,16 @@ def plan(
     """
     values = {**_DEFAULTS, **run}
     for name, value in run.items():
-        if name != "last_batch" and (isinstance(value, str) or not math.isfinite(value)):
+        number = isinstance(value, numbers.Real) and math.isfinite(value)
+        if not number and name != "last_batch":
             raise ValueError(f"Run field {name}={value!r} must be a finite number.")
-    _integer(values, "seed")
+    if not 0 <= _integer(values, "seed") < 2**31:
+        raise ValueError(f"seed={values['seed']} must be between 0 and 2**31 - 1.")
     batch_size = _integer(values, "batch_size")
     if not 1 <= batch_size <= num_examples:
         raise ValueError(
-            f"batch_size={batch_size} must be between 1 and the {num_examples} examples of the training "
-            f"set; batch_size={num_examples} is full-batch gradient descent."
+            f"batch_size={batch_size} must be between 1 and the {num_examples} examples of the "
+            f"training set; batch_size={num_examples} is full-batch gradient descent."
         )
     if values["last_batch"] not in LAST_BATCH:
         raise ValueError(
@@ -151,20 +154,17 @@ def _growing(batch_size_fn, values, num_examples):
     """The plan of a batch size that depends on the update count."""
     if values["last_batch"] != "straddle":
         raise ValueError(
-            f"last_batch={values['last_batch']!r} needs a constant batch size; a batch size that follows a "
-            "schedule takes last_batch='straddle'."
+            f"last_batch={values['last_batch']!r} needs a constant batch size; a batch size that "
+            "follows a schedule takes last_batch='straddle'."
         )
-    horizon = values["num_updates"] or math.floor(values["num_epochs"] * num_examples * (1 + 1e-12))
-    sizes = np.asarray(batch_size_fn(np.arange(horizon)), np.int64)
-    if sizes.min() < 1 or sizes.max() > num_examples:
-        raise ValueError(
-            f"The batch size schedule goes from {sizes.min()} to {sizes.max()}; it must stay between 1 and "
-            f"the {num_examples} examples of the training set."
-        )
-    ends = np.cumsum(sizes)
     if values["num_updates"] is None:
-        ends = ends[: np.searchsorted(ends, horizon, side="right")]
-    _check_horizon(len(ends), sizes[0])
+        most_updates = math.inf
+        most_examples = math.floor(values["num_epochs"] * num_examples * (1 + 1e-12))
+    else:
+        _check_horizon(values["num_updates"], values["batch_size"])
+        most_updates, most_examples = int(values["num_updates"]), math.inf
+    ends = _ends(batch_size_fn, num_examples, most_updates, most_examples)
+    _check_horizon(len(ends), values["batch_size"])
     return Plan(
         ends,
         num_examples,
@@ -172,6 +172,27 @@ def _growing(batch_size_fn, values, num_examples):
         len(ends) * num_examples / int(ends[-1]),
         _eval_updates(ends, num_examples, values["eval_every"]),
     )
+
+
+def _ends(batch_size_fn, num_examples, most_updates, most_examples):
+    """Examples consumed at each update, the schedule asked in blocks that grow with the run."""
+    ends = np.zeros(0, np.int64)
+    while len(ends) < most_updates:
+        counts = np.arange(len(ends), min(2 * len(ends) + 64, most_updates))
+        asked = np.broadcast_to(batch_size_fn(counts), counts.shape)
+        sizes = np.clip(asked, 0, num_examples + 1).astype(np.int64)  # sums that cannot overflow
+        block = ends[-1:].sum() + np.cumsum(sizes)
+        within = block <= most_examples
+        wrong = np.flatnonzero(within & ((sizes < 1) | (sizes > num_examples)))
+        if wrong.size:
+            raise ValueError(
+                f"The batch size schedule gives {asked[wrong[0]]} at update {counts[wrong[0]]}; it "
+                f"must stay between 1 and the {num_examples} examples of the training set."
+            )
+        ends = np.append(ends, block[within])
+        if not within.all():
+            break
+    return ends
 
 
 def _eval_updates(ends, epoch_length, eval_every):
@@ -196,8 +217,8 @@ def _integer(values, name):
 def _check_horizon(num_updates, batch_size):
     if num_updates < 1 or num_updates != int(num_updates):
         raise ValueError(
-            f"num_updates={num_updates} must be a whole number of at least 1: at batch_size={batch_size} the "
-            "horizon is shorter than one update; give more epochs."
+            f"num_updates={num_updates} must be a whole number of at least 1: at "
+            f"batch_size={batch_size} the horizon is shorter than one update; give more epochs."
         )
     if num_updates >= 2**31:
         raise ValueError(f"num_updates={num_updates} is more than the device counts (2**31 - 1).")

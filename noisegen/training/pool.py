@@ -79,13 +79,14 @@ class Pool:
         `jax.devices()`.
 
     Attributes:
-      host_seconds: time during which the device waited for the host.
+      host_seconds: time during which the device waited for the host, compilation included.
     """
 
     def __init__(self, task: Task, settings: Settings | None = None, devices=None):
         self.task = task
         self.settings = settings or Settings()
         self.host_seconds = 0.0
+        self._num_evals = 0
         self._program = Program(task, self.settings, devices)
 
     def train(
@@ -127,12 +128,13 @@ class Pool:
         plans, size = plan_runs(self.task, runs), self.task.num_examples
         if runs:
             check_names(self.task, runs)
-        num_evals = max((len(plan.eval_updates) for plan in plans), default=0)
+        # Room that was made once stays: less of it would be another program to compile.
+        self._num_evals = max([self._num_evals, *(len(plan.eval_updates) for plan in plans)])
         return (
             _Slot(
                 run=run,
                 plan=plan,
-                numbers=device_numbers(run, plan, size, num_evals),
+                numbers=device_numbers(run, plan, size, self._num_evals),
                 steps_left=plan.micro_steps(self.settings.microbatch),
             )
             for run, plan in zip(runs, plans, strict=True)
@@ -147,8 +149,8 @@ class Pool:
         slots = [idle] * self.settings.lanes
         stale = np.ones(len(slots), bool)
         program, lanes, ended, rate = self._program, None, [], 0.0
+        looked = time.perf_counter()
         while True:
-            looked = time.perf_counter()
             for i in np.flatnonzero(stale):
                 slots[i] = next(queue, idle)
                 slots[i].started = looked
@@ -167,7 +169,8 @@ class Pool:
             self.host_seconds += dispatched - looked
             yield from ended  # the host writes records while the device works
             steps = np.asarray(steps)  # waits for the device
-            rate = steps.max() / (time.perf_counter() - dispatched)
+            looked = time.perf_counter()
+            rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
         yield from ended

@@ -4,6 +4,7 @@ What is timed is taking a microbatch and its gradient, which is nearly all the w
 compiles in a second or two; the settings with the least predicted time for the given runs win.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,18 +34,21 @@ def choose(
     Raises:
       ValueError: a run makes no sense, or no settings fit the memory of the device.
     """
+    if not runs:
+        raise ValueError("Settings are chosen for given runs: there must be at least one run.")
     devices = jax.devices() if devices is None else devices
     best, failure = None, None
-    plans = plan_runs(task, runs)
-    for settings in _candidates(devices, plans, **fixed):
+    plans = collections.Counter(plan_runs(task, runs))
+    for settings in dict.fromkeys(_candidates(devices, plans, **fixed)):
         pool = Pool(task, settings, devices)
         try:
             seconds = pool.seconds_per_step(runs[0])
         except jax.errors.JaxRuntimeError as error:  # does not fit the memory
             failure = error
             continue
-        steps = [plan.micro_steps(settings.microbatch) for plan in plans]
-        total = seconds * max(sum(steps) / settings.lanes, max(steps))
+        steps = {plan: plan.micro_steps(settings.microbatch) for plan in plans}
+        work = sum(count * steps[plan] for plan, count in plans.items())
+        total = seconds * max(work / settings.lanes, *steps.values())
         if best is None or total < best[1]:
             best = settings, total
     if best is None:
@@ -60,14 +64,17 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
     """
     host = devices[0].platform == "cpu"
     batch_devices = fixed.get("batch_devices", 1)
-    lane_devices = fixed.get("lane_devices", min(len(devices) // batch_devices, len(plans)))
+    num_runs = sum(plans.values())
+    most = max(1, min(len(devices) // batch_devices, num_runs))
+    fitting = [d for d in range(1, most + 1) if fixed.get("lanes", d) % d == 0]
+    lane_devices = fixed.get("lane_devices", fitting[-1])
     largest = max(int(np.diff(plan.ends, prepend=0).max()) for plan in plans)
     microbatches = (16, 64) if host else (64, 256, 1024)
     for microbatch in microbatches:
         if microbatch >= 2 * max(largest, microbatches[0]):
             break
         for lanes in (1,) if host else (1, 4, 16, 64, 256):
-            if lanes > 1 and lanes * lane_devices >= 2 * len(plans):
+            if lanes > 1 and lanes * lane_devices >= 2 * num_runs:
                 break
             chosen = {
                 "microbatch": microbatch * batch_devices,

@@ -65,11 +65,11 @@ class Task:
 
     def __post_init__(self):
         for split in ("train", "test"):
-            lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(getattr(self, split))}
-            if len(lengths) != 1 or 0 in lengths:
+            lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
+            if len(lengths) != 1 or lengths & {(), (0,)}:
                 raise ValueError(
                     f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "
-                    f"at least 1 example, got lengths {sorted(lengths)}."
+                    f"at least 1 example, got lengths {sorted(sum(lengths, ()))}."
                 )
 
     @property

@@ -1,0 +1,12 @@
+"""Benchmarks: what is measured, on this machine, by one command.
+
+    python -m experiments.benchmarks --out=experiments/results/benchmarks
+
+Each part is a module with `TITLE`, `measure(options) -> record` and `rows(record) -> rows of its
+table`:
+
+- `mnist`: runs per hour of a grid, against loops written in PyTorch and in Flax NNX;
+- `first_record`: seconds from the command to the first record;
+- `host_overhead`: share of the time in which the device waits for the host;
+- `bulk`: seconds that 100,000 records take to load, and 100,000 runs to plan.
+"""

@@ -1,0 +1,1 @@
+"""The programs that train the grid of `experiments.benchmarks.mnist`, each in its own process."""

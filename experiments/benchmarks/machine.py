@@ -1,0 +1,68 @@
+"""What the parts share: options, this machine, processes."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import sys
+from typing import Any, NamedTuple
+
+import noisegen
+
+ROOT = pathlib.Path(__file__).parents[2]
+_VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class Options(NamedTuple):
+    """What the command line says.
+
+    Attributes:
+      quick: measure a miniature.
+      rounds: repetitions of every timing.
+      torch_python: interpreter that has torch and numpy, or None.
+    """
+
+    quick: bool = False
+    rounds: int = 2
+    torch_python: str | None = None
+
+
+def describe(command: str, options: Options) -> dict[str, Any]:
+    """The command, the date, the hardware and the versions."""
+    return {
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "quick": options.quick,
+        "hardware": {
+            "cpu": _cpu(),
+            "cores": cores(),
+            "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+            "load_average_before": os.getloadavg()[0],
+        },
+        "versions": {"python": platform.python_version(), "noisegen": noisegen.__version__}
+        | {name: importlib.metadata.version(name) for name in _VERSIONED},
+    }
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """This process's environment for a child: modules of the repository found, `changes` made."""
+    kept = {name: value for name, value in os.environ.items() if name not in changes}
+    return kept | {"PYTHONPATH": str(ROOT)} | {n: v for n, v in changes.items() if v is not None}
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _cpu():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

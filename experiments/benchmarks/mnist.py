@@ -1,0 +1,154 @@
+"""A grid of LeNet-5 runs on MNIST, in runs per hour: the pool against two ordinary loops.
+
+8 batch sizes times 4 learning rates, one epoch each, one evaluation on the whole test set at the
+end of each run. A contender is a program of its own (`contenders/*.py`) that reads the same images
+(uint8, one .npz file) and trains the runs in the order given. What counts is the time from the
+start of its process to the end of its last run: imports and compilation are in it, and nothing
+compiled is kept from an earlier process. The contenders take turns, a new seed each round.
+
+PyTorch runs twice, in one process with all cores and in one process a core that share out the
+grid; the better of the two counts.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from experiments.benchmarks import contender, machine, report
+from noisegen import data
+
+TITLE = "LeNet-5 on MNIST: 8 batch sizes x 4 learning rates, one epoch each"
+BATCH_SIZES = tuple(2**k for k in range(6, 14))
+LEARNING_RATES = (0.02, 0.05, 0.1, 0.2)
+GOALS = {"PyTorch": 2, "Flax NNX": 6}
+
+_POOL, _FLAX, _ONE, _MANY = (
+    "noisegen",
+    "Flax NNX",
+    "PyTorch, 1 process",
+    "PyTorch, 1 process a core",
+)
+_WORK = ("batch_size", "learning_rate", "num_updates", "num_examples", "num_evaluations")
+
+
+def measure(options: machine.Options) -> dict:
+    """Lets every contender train the grid, `options.rounds` times in turn."""
+    sizes, rates = ((64, 256), (0.1,)) if options.quick else (BATCH_SIZES, LEARNING_RATES)
+    runs = [(size, rate) for size in sizes for rate in rates]
+    contenders, skipped = _contenders(options.torch_python)
+    rounds = []
+    with tempfile.TemporaryDirectory() as folder:
+        images = f"{folder}/images.npz"
+        np.savez(images, **(_noise() if options.quick else _mnist()))
+        for seed in range(options.rounds):
+            answers = {}
+            for name, arguments in contenders.items():
+                spec = {"images": images, "momentum": 0.5, "seed": seed}
+                answers[name] = contender.train(*arguments[:2], runs, spec, *arguments[2:])
+                machine.say(f"  round {seed}, {name}: {answers[name]['seconds']:.1f} s")
+            _check_equal_work(answers)
+            rounds.append(answers)
+    return {"skipped": skipped, "rounds": rounds}
+
+
+def rows(record: dict) -> list[tuple[str, str, str]]:
+    """Runs per hour, their ratios, and whether the pool's speed depends on the batch size."""
+    hourly = [
+        {name: 3600 * len(a["runs"]) / a["seconds"] for name, a in answers.items()}
+        for answers in record["rounds"]
+    ]
+    table = [
+        (f"{name}, runs per hour", report.spread([h[name] for h in hourly]), "")
+        for name in hourly[0]
+    ]
+    for rival, goal in GOALS.items():
+        names = [name for name in hourly[0] if name.startswith(rival)]
+        ratios = [h[_POOL] / max(h[name] for name in names) for h in hourly if names]
+        value = report.spread(ratios) if names else record["skipped"][rival]
+        table.append((f"runs per hour, {_POOL} / {rival}", value, f">= {goal}"))
+    speeds = [answers[_POOL]["images_per_second"].values() for answers in record["rounds"]]
+    evenness = report.spread([max(each) / min(each) for each in speeds])
+    return [*table, (f"{_POOL}, images/s, fastest / slowest batch size", evenness, "near 1")]
+
+
+def details(record: dict) -> str:
+    """Speed and mean accuracy by batch size; where the seconds of the pool go."""
+    rounds = record["rounds"]
+    header = ("batch size", "images/s, noisegen", *(f"accuracy %, {name}" for name in rounds[0]))
+    lines = []
+    for size in rounds[0][_POOL]["images_per_second"]:
+        speed = statistics.median(answers[_POOL]["images_per_second"][size] for answers in rounds)
+        accuracies = [_accuracy(rounds, name, int(size)) for name in rounds[0]]
+        lines.append((size, f"{speed:,.0f}", *accuracies))
+    laps = [answers[_POOL]["laps"] for answers in rounds]
+    split = [(name, report.spread([lap.get(name, 0.0) for lap in laps])) for name in laps[0]]
+    return f"{report.table(header, lines)}\n{report.table(('noisegen', 'seconds'), split)}"
+
+
+def _contenders(torch_python):
+    """Module, interpreter and processes of each contender; and why one is left out."""
+    torch = {
+        _ONE: ("pytorch_loop", torch_python, 1),
+        _MANY: ("pytorch_loop", torch_python, machine.cores()),
+    }
+    missing = _why_no_torch(torch_python)
+    contenders = {_POOL: ("noisegen_pool", sys.executable)} | ({} if missing else torch)
+    contenders |= {_FLAX: ("flax_loop", sys.executable)}
+    return contenders, {"PyTorch": missing} if missing else {}
+
+
+def _why_no_torch(python):
+    """None if the interpreter has what the loop needs."""
+    if python is None:
+        return "skipped: no --torch_python"
+    try:
+        subprocess.run([python, "-c", "import numpy, torch"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "skipped: --torch_python cannot import torch and numpy"
+    return None
+
+
+def _mnist():
+    """The images and labels that all contenders read."""
+    mnist = data.load("mnist")
+    splits = {"train": mnist.train, "test": mnist.test}
+    return {
+        f"{split}_{field}": a for split, arrays in splits.items() for field, a in arrays.items()
+    }
+
+
+def _noise():
+    """Like `_mnist`, for the miniature."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, size in {"train": 512, "test": 256}.items():
+        arrays[f"{split}_image"] = rng.integers(0, 256, (size, 28, 28, 1), np.uint8)
+        arrays[f"{split}_label"] = rng.integers(0, 10, size, np.int32)
+    return arrays
+
+
+def _check_equal_work(answers):
+    """Every contender has made the same updates, on as many examples, for the same grid."""
+    work = {
+        name: sorted([run[f] for f in _WORK] for run in a["runs"]) for name, a in answers.items()
+    }
+    for name, done in work.items():
+        if done != work[_POOL]:
+            raise RuntimeError(f"{name} and {_POOL} did not do equal work: {done}, {work[_POOL]}")
+
+
+def _accuracy(rounds, name, size):
+    """Mean over learning rates and rounds in percent, and its standard error over the rounds."""
+    means = [
+        100
+        * statistics.mean(
+            r["test_accuracy"] for r in answers[name]["runs"] if r["batch_size"] == size
+        )
+        for answers in rounds
+    ]
+    mean = f"{statistics.mean(means):.2f}"
+    if len(means) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(means) / len(means) ** 0.5:.2f}"

@@ -1,0 +1,45 @@
+"""The benchmarks' records as text: nothing is measured here."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+
+def markdown(parts: Mapping[str, ModuleType], records: Mapping[str, dict | None]) -> str:
+    """The tables of all parts that have a record."""
+    blocks = ["# Benchmarks\n"]
+    for name, part in parts.items():
+        if (record := records[name]) is not None:
+            blocks += [f"## {part.TITLE}\n", _where(record)]
+            blocks.append(table(("measured", "value", "goal"), part.rows(record)))
+            blocks += [part.details(record)] if hasattr(part, "details") else []
+    blocks.append("Values are medians, with the smallest and largest in brackets.\n")
+    return "\n".join(blocks)
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, smallest and largest."""
+    low, middle, high = (_number(f(values)) for f in (min, statistics.median, max))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
+def _number(value):
+    """Three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _where(record):
+    """Command, date and machine, in lines."""
+    hardware, versions = record["hardware"], record["versions"]
+    quick = " **A miniature: the numbers mean nothing.**" if record["quick"] else ""
+    return (
+        f"`{record['command']}`, {record['date']}; {hardware['cpu']}, {hardware['cores']} cores, "
+        f"{hardware['memory_gib']} GiB, load {hardware['load_average_before']:.1f} before; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.{quick}\n"
+    )

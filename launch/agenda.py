@@ -1,0 +1,55 @@
+"""Which runs a sweep wants, and which of them are done."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from noisegen import sweeps
+
+_KEPT = ("run_id", "run", "status", "metrics")  # of a record; the rest would only fill the memory
+
+
+class Agenda:
+    """The runs of a sweep: those planned, and those that the records of these call for.
+
+    Args:
+      task_name: identity of the task.
+      runs: the planned runs.
+      protocol: says which further runs the records call for.
+      records: of finished runs, of this plan or not.
+
+    Attributes:
+      wanted: every run, by run_id, in the order in which they are trained.
+      records: by run_id, without what only the report needs.
+    """
+
+    def __init__(
+        self,
+        task_name: str,
+        runs: Iterable[Mapping[str, Any]],
+        protocol: sweeps.Protocol,
+        records: Iterable[Mapping[str, Any]],
+    ):
+        self._task_name, self._protocol = task_name, protocol
+        self._planned = sweeps.plan(task_name, runs)
+        self.records: dict[str, dict] = {}
+        for record in records:
+            self.add(record)
+        self.extend()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Takes note of a finished run."""
+        self.records[record["run_id"]] = {name: record[name] for name in _KEPT}
+
+    def extend(self) -> None:
+        """Adds the runs that the records call for; with 100,000 records this takes seconds."""
+        records, planned = self.records.values(), self._planned.values()
+        further = sweeps.extension(records, self._protocol, planned)
+        self.wanted = self._planned | sweeps.plan(self._task_name, further)
+
+    def done(self) -> list[dict]:
+        """The records of the wanted runs."""
+        return [self.records[name] for name in self.wanted if name in self.records]
+
+    def todo(self) -> dict[str, dict]:
+        """The wanted runs that have no record, by run_id."""
+        return {name: run for name, run in self.wanted.items() if name not in self.records}

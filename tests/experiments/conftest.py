@@ -1,0 +1,31 @@
+"""Every experiment, and made-up data in place of what must be downloaded."""
+
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def made_mnist(tmp_path, monkeypatch):
+    """Ten made-up images, prepared as tensorflow-datasets prepares MNIST, are `mnist`."""
+    path = ROOT / "tests" / "data" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("made_data", path)
+    made_data = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made_data)
+    made_data._write_prepared(tmp_path / "data", "mnist")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("NOISEGEN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Experiments that share a program compile it once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()

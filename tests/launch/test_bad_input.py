@@ -1,0 +1,160 @@
+"""What the user can mend is one line that names the value and the remedy, and exit code 1."""
+
+import concurrent.futures
+import json
+
+import pytest
+
+DIGITS = "--config=experiments/digits.py"
+GOES = (DIGITS, "--workdir={tmp}/never")
+
+# By name: the module, its flags, and words of the one line.
+CASES = {
+    "data set": ("sweep", (*GOES, "--config.task.dataset=digit"), ["'digit'", "'digits'", "mnist"]),
+    "data not prepared": (
+        "sweep",
+        (*GOES, "--config.task.dataset=mnist"),
+        ["mnist is not prepared in", "python -m noisegen.data.prepare mnist --data_dir="],
+    ),
+    "convolution": (
+        "sweep",
+        (*GOES, "--config.convolution=fft"),
+        ["convolution='fft'", "auto, patches, lax"],
+    ),
+    "field": ("sweep", (*GOES, "--config.run.momentm=0.5"), ["'momentm'", '"momentum"']),
+    "value of a field": (
+        "sweep",
+        (*GOES, "--config.run.momentum=high"),
+        ["momentum=high", "float"],
+    ),
+    "batch size 0": (
+        "sweep",
+        (*GOES, "--config.grid.batch_size=(64, 0)"),
+        ["batch_size=0", "between 1 and the 1437 examples"],
+    ),
+    "batch size too large": (
+        "sweep",
+        (*GOES, "--config.grid.batch_size=(1438,)"),
+        ["batch_size=1438", "batch_size=1437 is full-batch"],
+    ),
+    "learning rate NaN": (
+        "sweep",
+        (*GOES, "--config.grid.learning_rate=(nan, 0.1)"),
+        ["learning_rate", "finite number", "nan"],
+    ),
+    "number NaN": ("sweep", (*GOES, "--config.run.momentum=nan"), ["momentum", "finite", "nan"]),
+    "horizon": (
+        "sweep",
+        (*GOES, "--config.run.num_epochs=0.001"),
+        ["num_updates=0", "give more epochs"],
+    ),
+    "protocol": ("sweep", (*GOES, "--config.best=6"), ["best=6", "of=5"]),
+    "microbatch": (
+        "sweep",
+        (*GOES, "--batch_devices=2", "--lanes=1", "--microbatch=17"),
+        ["microbatch=17", "multiple of batch_devices=2"],
+    ),
+    "devices": ("sweep", (*GOES, "--batch_devices=3"), ["batch_devices=3", "there are 2"]),
+    "workdir below a file": (
+        "sweep",
+        (DIGITS, "--workdir={tmp}/file/sweep"),
+        ["{tmp}/file/sweep", "Not a directory", "choose a writable --workdir"],
+    ),
+    "workdir of another sweep": (
+        "sweep",
+        (DIGITS, "--workdir={tmp}/other"),
+        ["{tmp}/other", "'other'", "not 'digits'", "give a new --workdir"],
+    ),
+    "dry run of another sweep": (
+        "sweep",
+        (DIGITS, "--workdir={tmp}/other", "--dry_run"),
+        ["{tmp}/other", "'other'", "not 'digits'"],
+    ),
+    "no workdir": ("sweep", (DIGITS,), ["--workdir=", "sweeps/digits"]),
+    "no config": ("sweep", (), ["--config=", "experiments/digits.py"]),
+    "no such experiment": (
+        "sweep",
+        ("--config=experiments/digit.py", "--workdir={tmp}/never"),
+        ["experiments/digit.py", "experiments/"],
+    ),
+    "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
+    "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
+    "no flag": ("sweep", (DIGITS, "sweeps/digits"), ["'sweeps/digits'", "begin with --"]),
+    "status without a sweep": (
+        "status",
+        ("--workdir={tmp}/none",),
+        ["{tmp}/none", "sweep.json", "check the path"],
+    ),
+    "report of a damaged sweep": (
+        "report",
+        ("--workdir={tmp}/damaged",),
+        ["{tmp}/damaged/sweep.json", "damaged", "delete that one file"],
+    ),
+    "status of a foreign file": (
+        "status",
+        ("--workdir={tmp}/foreign",),
+        ["{tmp}/evil.py", "not below", "where the sweep was launched"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(call, tmp_path_factory):
+    """Every case, run."""
+    tmp = tmp_path_factory.mktemp("bad_input")
+    (tmp / "file").write_text("")
+    (tmp / "evil.py").write_text(f"open({str(tmp / 'executed')!r}, 'w')")
+    for name, text in {
+        "other": json.dumps({"sweep": "other", "task": "other"}),
+        "damaged": "{",
+        "foreign": json.dumps({"sweep": "a", "task": "b", "experiment": str(tmp / "evil.py")}),
+    }.items():
+        (tmp / name).mkdir()
+        (tmp / name / "sweep.json").write_text(text)
+
+    def outcome(case):
+        module, flags, words = case
+        done = call(module, *(flag.format(tmp=tmp) for flag in flags))
+        return done, [word.format(tmp=tmp) for word in words]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        return tmp, dict(zip(CASES, executor.map(outcome, CASES.values()), strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_names_the_value_and_the_remedy(outcomes, name):
+    done, words = outcomes[1][name]
+    assert done.returncode == 1
+    assert done.stdout == ""
+    *before, line = done.stderr.splitlines()
+    assert line.startswith("error: ") and not [s for s in before if not s.startswith("0/")]
+    assert not [word for word in words if word not in line], line
+
+
+def test_nothing_was_written_for_a_sweep_that_makes_no_sense(outcomes):
+    tmp, done = outcomes
+    assert "0/315" not in done["batch size 0"][0].stderr
+    assert not (tmp / "never" / "records").exists() or not list((tmp / "never/records").iterdir())
+    assert json.loads((tmp / "other" / "sweep.json").read_text())["sweep"] == "other"
+
+
+def test_a_file_named_by_a_workdir_is_not_executed(outcomes):
+    tmp, _ = outcomes
+    assert not (tmp / "executed").exists()
+
+
+def test_an_error_in_the_users_own_code_keeps_its_traceback(call, tmp_path):
+    experiment = tmp_path / "mine.py"
+    experiment.write_text(
+        "import ml_collections\n"
+        "def get_config():\n    return ml_collections.ConfigDict({'seed': 0})\n"
+        "def get_runs(config):\n    return [{'seed': int('zero')}]\n"
+        "get_task = get_protocol = None\n"
+    )
+    done = call("sweep", f"--config={experiment}", f"--workdir={tmp_path}/never")
+    assert done.returncode == 1
+    assert "mine.py" in done.stderr and "line 5" in done.stderr and "'zero'" in done.stderr
+    experiment.write_text("def get_config():\n    raise ValueError('wrong here')\n")
+    done = call("sweep", f"--config={experiment}", f"--workdir={tmp_path}/never")
+    assert done.returncode == 1
+    assert "mine.py" in done.stderr and "wrong here" in done.stderr

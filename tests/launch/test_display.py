@@ -1,0 +1,99 @@
+"""What is shown of a sweep under way."""
+
+import pytest
+from rich import console
+
+from launch import display
+from noisegen import sweeps, training
+
+
+def record(batch_size, learning_rate, accuracy, eta=0.0, status="finished"):
+    run = {"batch_size": batch_size, "learning_rate": learning_rate, "eta": eta}
+    return {
+        "run_id": f"{batch_size} {learning_rate} {eta}",
+        "run": run,
+        "status": status,
+        "metrics": {"test_accuracy": accuracy, "test_loss": accuracy},
+        "num_examples": 1000,
+    }
+
+
+def text(shown):
+    printer = console.Console(width=100)
+    with printer.capture() as capture:
+        printer.print(shown)
+    return [line.split() for line in capture.get().splitlines() if line.strip()]
+
+
+def test_a_tally_counts_and_keeps_the_best_of_every_row():
+    records = [record(64, 0.5, 0.75), record(64, 0.25, 0.5), record(8, 0.5, None, 0, "diverged")]
+    tally = display.Tally(sweeps.Protocol(), 1000, records)
+    assert tally.line() == "3/1,000 runs (1 diverged)"
+    assert text(tally.table())[2:] == [["64", "75.00", "0.5"]]
+    tally.add(record(64, 0.125, 0.875))
+    tally.add(record(8, 0.125, 0.25))
+    assert text(tally.table())[2:] == [["8", "25.00", "0.125"], ["64", "87.50", "0.125"]]
+
+
+def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
+    protocol = sweeps.Protocol(
+        metric="test_loss",
+        mode="min",
+        series=lambda run: "noise" if run["eta"] else "none",
+        labels=("none", "noise"),
+        tune=("learning_rate", "eta"),
+    )
+    records = [record(64, 0.5, 3.0, 0.1), record(64, 0.25, 2.0, 0.2), record(64, 0.5, 1.5)]
+    shown = text(display.Tally(protocol, 3, records).table())
+    assert shown[0] == ["batch", "size", "best", "test", "loss", "learning", "rate", "eta"]
+    assert shown[2:] == [["none", "64", "1.50", "0.5", "0"], ["noise", "64", "2.00", "0.25", "0.2"]]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that only the test moves on."""
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_speed_and_time_left_count_from_the_first_step(clock, capsys):
+    first, second = record(64, 0.5, 0.75), record(64, 0.25, 0.5)
+    tally = display.Tally(sweeps.Protocol(), 3, [record(64, 0.125, 0.5)])
+    with display.Display("A title", tally) as show:
+        show.expect({first["run_id"]: 1000, second["run_id"]: 1000})
+        show.say("compiling")
+        clock[0] += 60  # compilation is no training
+        show.progress([training.Progress(first["run"], 100, 1000)])
+        clock[0] += 2
+        show.progress([training.Progress(first["run"], 500, 1000)])
+        assert show.line() == "1/3 runs, 200 examples/s, 0:08 left"
+        show.add(first)  # its examples must not count twice
+        assert show.line() == "2/3 runs, 450 examples/s, 0:02 left"
+        clock[0] += 9
+        show.progress([training.Progress(second["run"], 200, 1000)])
+        show.add(second)
+        assert show.line() == "3/3 runs, 173 examples/s"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "1/3 runs, compiling",
+        "2/3 runs, 100 examples/s, 0:08 left",
+        "3/3 runs, 173 examples/s",
+    ]
+
+
+def test_a_diverged_run_leaves_nothing_to_wait_for(clock):
+    diverged = record(64, 0.5, None, 0, "diverged") | {"num_examples": 10}
+    show = display.Display("", display.Tally(sweeps.Protocol(), 0, []))
+    show.expect({diverged["run_id"]: 1000, "other": 500})
+    show.progress([])
+    clock[0] += 1
+    show.add(diverged)
+    assert show.line() == "1/2 runs (1 diverged), 10 examples/s, 0:50 left"
+
+
+@pytest.mark.parametrize(
+    "seconds, shown", [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (90061, "25:01:01")]
+)
+def test_durations(seconds, shown):
+    assert display.duration(seconds) == shown

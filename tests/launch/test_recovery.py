@@ -1,0 +1,199 @@
+"""Whatever stops a sweep, the same command goes on, and the table is the same in the end."""
+
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+import types
+import warnings
+
+import pytest
+
+from noisegen import sweeps
+
+SECONDS = 120  # the longest that anything here is waited for
+
+
+def tables(workdir):
+    return {path.suffix: path.read_bytes() for path in workdir.glob("table.*")}
+
+
+def metrics(workdir):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torn lines
+        records = sweeps.read(workdir)
+    return {r["run_id"]: (r["metrics"], r["curve"], r["status"]) for r in records}
+
+
+def num_lines(workdir):
+    return sum(p.read_bytes().count(b"\n") for p in workdir.glob("records/*.jsonl"))
+
+
+def wait_for_records(process, workdir, count):
+    """Waits until so many runs are done."""
+    deadline = time.monotonic() + SECONDS
+    while num_lines(workdir) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def interrupt_in_a_terminal(arguments, environment, cwd, workdir, count):
+    """Runs a command in a terminal and types Ctrl-C after `count` records."""
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        arguments,
+        cwd=cwd,
+        env=environment | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    )
+    os.close(terminal)
+    shown, typed, deadline = b"", False, time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            shown += os.read(main, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not typed and num_lines(workdir) >= count:
+            os.write(main, b"\x03")
+            typed = True
+    os.close(main)
+    return types.SimpleNamespace(returncode=process.wait(SECONDS), shown=shown.decode())
+
+
+def _take_terminal():
+    """Makes standard input the terminal whose Ctrl-C reaches this process."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture(scope="module")
+def ordeal(tiny, call, environment, tmp_path_factory):
+    """The tiny sweep: Ctrl-C in a terminal, then kill -9, then a torn line, then the end."""
+    cwd = pathlib.Path(__file__).parents[2]
+    workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
+    command = [sys.executable, "-m", "launch.sweep", *tiny, f"--workdir={workdir}"]
+    stopped = interrupt_in_a_terminal(command, environment, cwd, workdir, 3)
+    after_stop = metrics(workdir)
+
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=cwd, env=environment, **quiet)
+    wait_for_records(process, workdir, 14)  # of 24: the grid has begun to grow
+    process.send_signal(signal.SIGKILL)
+    process.wait(SECONDS)
+    after_kill = num_lines(workdir)
+
+    file = max(workdir.glob("records/*.jsonl"), key=os.path.getsize)
+    file.write_bytes(file.read_bytes()[:-100])
+    last = call("sweep", *tiny, f"--workdir={workdir}")
+    return types.SimpleNamespace(**locals())
+
+
+def test_ctrl_c_stops_with_the_exit_code_of_shells_and_says_how_to_go_on(ordeal):
+    assert ordeal.stopped.returncode == 130
+    *_, how, command = ordeal.stopped.shown.replace("\r", "").strip().splitlines()
+    assert "To go on, give the same command again" in how
+    assert str(ordeal.workdir) in how
+    assert shlex.split(command) == ordeal.command
+    assert "Traceback" not in ordeal.stopped.shown
+    assert 3 <= len(ordeal.after_stop) < 24
+
+
+def test_a_terminal_shows_a_panel(ordeal):
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ordeal.stopped.shown)
+    panels = shown.split("╭")
+    assert "How large can the batch be?" in panels[1]
+    assert "0/12 runs, measuring what is fastest here" in shown
+    assert "0/12 runs, compiling for 2 lanes, microbatch 16" in shown
+    assert re.search(r"\d+/12 runs, [\d,]+ examples/s, \d:\d\d left", panels[-1])
+    assert re.search(r"batch size +best test accuracy \(%\) +learning rate", panels[-1])
+    assert re.search(r"\b64 +\d\d\.\d\d +0\.0\d+", panels[-1])
+    assert "\x1b[?25h" in ordeal.stopped.shown  # the cursor is back
+
+
+def test_kill_loses_no_finished_run(ordeal):
+    assert 14 <= ordeal.after_kill < 24
+    kept = metrics(ordeal.workdir)
+    assert all(kept[name] == found for name, found in ordeal.after_stop.items())
+
+
+def test_a_torn_line_is_one_warning_and_its_run_is_done_again(ordeal):
+    warning, *progress = ordeal.last.stderr.splitlines()
+    assert re.fullmatch("warning: skipped .* no whole records .* runs again.*", warning)
+    assert str(ordeal.workdir / "records") in warning
+    assert not [line for line in progress if "warning" in line]
+    assert re.match(rf"{ordeal.after_kill - 1}/\d\d runs, measuring", progress[0])
+
+
+def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
+    workdir, done = finished
+    assert ordeal.last.returncode == 0
+    assert metrics(ordeal.workdir) == metrics(workdir)
+    assert len(tables(workdir)) == 4
+    assert tables(ordeal.workdir) == tables(workdir)
+    assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for about ten records, and a function that enlarges it."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("no mount command, so no small file system")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(path)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system: {done.stderr.strip()}")
+    enlarge = ["mount", "-o", "remount,size=8m", str(path)]
+    yield path, lambda: subprocess.run(enlarge, check=True)
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, tiny, finished):
+    disk, enlarge = small_disk
+    workdir = disk / "sweep"
+    stopped = call("sweep", *tiny, f"--workdir={workdir}")
+    kept = num_lines(workdir)
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    line = stopped.stderr.splitlines()[-1]
+    assert line.startswith("error: could not write a record to ")
+    assert "No space left on device; free space" in line and str(workdir) in line
+    assert 3 <= kept < 24
+
+    enlarge()
+    done = call("sweep", *tiny, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^{kept}/\d\d runs, measuring", done.stderr, re.MULTILINE)
+    assert tables(workdir) == tables(finished[0])
+    assert metrics(workdir) == metrics(finished[0])
+
+
+def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
+    flags = (
+        "--config=experiments/additive_noise/table1.py",
+        "--config.grid.batch_size=(99,)",  # too large: the command ends once it has the data
+        f"--workdir={tmp_path / 'sweep'}",
+    )
+    places = {"TFDS_DATA_DIR": made_mnist, "NOISEGEN_CACHE_DIR": str(tmp_path / "cache")}
+    first = call("sweep", *flags, **places)
+    assert first.stderr.startswith("error: batch_size=99 must be"), first.stderr
+    [array] = tmp_path.glob("cache/mnist-*/train_image.npy")
+    sound = array.read_bytes()
+    array.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    again = call("sweep", *flags, **places)
+    warning, error = again.stderr.splitlines()
+    assert warning.startswith("warning: corrupt data cache, built anew: ") and str(array) in warning
+    assert error == first.stderr.strip()
+    assert array.read_bytes() == sound

@@ -1,0 +1,103 @@
+"""The commands on a sweep that nothing disturbs."""
+
+import json
+
+import pytest
+
+from noisegen import sweeps
+
+# Names are stable: the records of years ago stay readable.
+MODEL = '{"dataset": "digits", "filters": 16, "hidden": 64}'
+TASK = f"digits {MODEL} on digits 93b8b10e32de65a3"
+TABLES = ("table.txt", "table.csv", "table.md", "table.tex")
+
+
+def content(workdir):
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_trains_prints_its_table_and_writes_the_report(finished):
+    workdir, done = finished
+    assert (workdir / "table.txt").read_text() in done.stdout
+    assert done.stdout.strip().endswith(f"Report: {workdir / 'report.html'}")
+    assert all((workdir / name).stat().st_size for name in (*TABLES, "report.html"))
+    records = sweeps.read(workdir)
+    assert {record["status"] for record in records} == {"finished"}
+    assert {record["run"]["num_epochs"] for record in records} == {3}
+    assert all(len(record["curve"]["test_accuracy"]) == 3 for record in records)
+
+
+def test_a_record_says_what_a_reader_must_know(finished):
+    for record in sweeps.read(finished[0]):
+        assert record["run_id"] == sweeps.run_id(TASK, record["run"])
+        assert record["run"]["momentum"] == 0.9 and record["diverged_at"] is None
+        assert record["num_examples"] == record["num_updates"] * record["run"]["batch_size"]
+        assert record["num_updates"] == 3 * 1437 // record["run"]["batch_size"]
+        assert record["versions"].keys() == {"noisegen", "jax", "flax", "optax"}
+        assert record["settings"]["microbatch"] == 16 and record["device"] and record["seconds"] > 0
+        assert record["curve"]["test_accuracy"][-1] == record["metrics"]["test_accuracy"] > 0.1
+        assert "T" in record["finished_at"] and record["finished_at"].endswith("+00:00")
+
+
+def test_away_from_a_terminal_progress_is_plain_lines(finished):
+    _, done = finished
+    first, *_, last = done.stderr.splitlines()
+    assert first == "0/12 runs, measuring what is fastest here"
+    assert last.startswith("24/24 runs, ") and last.endswith(" examples/s")
+    assert "\x1b" not in done.stderr and "backend" not in done.stderr
+
+
+def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
+    workdir, _ = finished
+    rates = {
+        size: sorted({r["run"]["learning_rate"] for r in sweeps.read(workdir)})
+        for size in (64, 256)
+    }
+    assert rates[64] == [2.0**k for k in range(-8, -2)]  # three more, the most the protocol allows
+    assert rates[256] == rates[64]
+
+
+def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call, tiny):
+    workdir, done = finished
+    before = content(workdir)
+    again = call("sweep", *tiny, f"--workdir={workdir}")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert again.stderr == "24/24 runs\n"
+    assert content(workdir) == before
+
+
+def test_status_and_report_need_the_workdir_only(finished, call):
+    workdir, done = finished
+    (workdir / "report.html").unlink()
+    status, report = call("status", f"--workdir={workdir}"), call("report", f"--workdir={workdir}")
+    assert (status.returncode, report.returncode) == (0, 0), status.stderr + report.stderr
+    assert "24/24 runs" in status.stdout and "batch size" in status.stdout
+    assert "missing" not in status.stdout
+    assert report.stdout == done.stdout
+    assert (workdir / "report.html").exists()
+
+
+def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tiny, tmp_path):
+    workdir = tmp_path / "none"
+    flags = ("--dry_run", f"--workdir={workdir}", "--config.run.momentum=0.5")
+    done = call("sweep", *tiny, *flags)
+    *runs, cost = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert len(runs) == 12 and all(" momentum=0.5 " in run for run in runs)
+    assert runs[0].startswith("batch_size=64 learning_rate=0.00390625 seed=0 ")
+    # 67 and 16 updates: 6 runs of 64 * 67 examples, 6 of 256 * 16.
+    assert cost.startswith(f"12 runs, {6 * 64 * 67 + 6 * 256 * 16:,} training examples; about 0:0")
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize("field", ["config", "command", "experiment", "title"])
+def test_the_workdir_says_what_it_is(finished, field):
+    workdir, _ = finished
+    said = json.loads((workdir / "sweep.json").read_text())[field]
+    wanted = {
+        "config": '"num_epochs": 3.0',
+        "command": "python -m launch.sweep --config=experiments/digits.py",
+        "experiment": "experiments/digits.py",
+        "title": "How large can the batch be?",
+    }
+    assert wanted[field] in said

@@ -1,0 +1,225 @@
+"""The pool trains what a plain loop trains, whatever its settings and its queue."""
+
+import dataclasses
+import math
+import random
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from noisegen import training
+
+BASE = {"learning_rate": 0.1, "momentum": 0.5, "noise": 0.0, "last_batch": "straddle", "seed": 0}
+BATCHES = (1, 3, 7, 20, 45, 60)  # one, less than a microbatch, a prime, not a multiple, 3/4 N, N
+USUAL = {"lanes": 4, "microbatch": 8, "eval_batch": 8, "group": 2}
+
+IN_EPOCHS = [
+    BASE | run | {"num_epochs": 2.5, "eval_every": 0.6}
+    for run in [
+        *({"batch_size": size} for size in BATCHES),
+        *({"batch_size": 7, "last_batch": mode} for mode in ("keep", "drop")),
+        *({"batch_size": 20, "last_batch": mode} for mode in ("keep", "drop")),  # B divides N
+        {"batch_size": 45, "last_batch": "keep", "noise": 0.03},
+        {"batch_size": 3, "learning_rate": 0.03, "momentum": 0.9, "seed": 1},
+        {"batch_size": 20, "noise": 0.1, "momentum": 0.9, "seed": 2},
+    ]
+]
+IN_UPDATES = [
+    BASE | {"batch_size": size, "num_updates": updates, "noise": 0.02, "seed": 3}
+    for size, updates in [(1, 9), (7, 20), (20, 3), (60, 7)]
+]
+HUGE = IN_EPOCHS[4] | {"learning_rate": 1e3, "num_epochs": 15, "eval_every": 3}
+
+
+def lines(results):
+    """All that the results say, to the last bit, but for the wall time."""
+    return [repr(dataclasses.replace(result, seconds=0.0)) for result in results]
+
+
+@pytest.mark.parametrize("runs", [IN_EPOCHS, IN_UPDATES], ids=["epochs", "updates"])
+def test_every_run_equals_a_plain_optax_loop(tanh_task, train, assert_agrees, runs):
+    for result in train(tanh_task, runs, **USUAL):
+        assert result.status == "finished"
+        assert result.metrics == {name: result.curve[name][-1] for name in result.metrics}
+        assert_agrees(tanh_task, result)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lanes": 1, "microbatch": 1, "eval_batch": 23},
+        {"lanes": 5, "microbatch": 64, "eval_batch": 5, "group": 5},
+        {"lanes": 16, "lane_devices": 8, "microbatch": 8, "group": 2},
+        {"lanes": 3, "batch_devices": 4, "microbatch": 16, "eval_batch": 24, "group": 2},
+        {"lanes": 8, "lane_devices": 4, "batch_devices": 2, "microbatch": 8, "eval_batch": 8},
+    ],
+    ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
+)
+def test_settings_change_no_result(tanh_task, train, assert_agrees, settings):
+    for result in train(tanh_task, IN_EPOCHS, **settings):
+        assert_agrees(tanh_task, result)
+
+
+def test_queue_and_neighbours_change_no_bit(tanh_task, train):
+    alone = lines(train(tanh_task, IN_EPOCHS, **USUAL))
+    for seed in range(3):
+        order = random.Random(seed).sample(range(len(IN_EPOCHS)), len(IN_EPOCHS))
+        results = train(tanh_task, [IN_EPOCHS[i] for i in order], **USUAL)
+        assert lines(results) == [alone[i] for i in order]
+    assert lines(train(tanh_task, IN_EPOCHS[7:9], **USUAL)) == alone[7:9]
+
+
+def test_optimized_program_changes_no_bit_with_the_queue(tanh_task, train, assert_agrees):
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        settings = USUAL | {"lanes": 3}
+        results = train(tanh_task, IN_EPOCHS, **settings)
+        backwards = train(tanh_task, IN_EPOCHS[::-1], **settings)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+    assert lines(results) == lines(backwards)[::-1]
+    for result in results:
+        assert_agrees(tanh_task, result)
+
+
+@pytest.fixture(scope="module")
+def impatient_pool(tanh_task):
+    """A pool of its own, whose host looks at the device after every micro-step."""
+    return training.Pool(tanh_task, training.Settings(**USUAL, chunk_seconds=1e-9))
+
+
+def test_resumed_sweep_equals_an_uninterrupted_one(tanh_task, train, impatient_pool):
+    done, left = [], {id(run): run for run in IN_EPOCHS}
+    for result in impatient_pool.train(IN_EPOCHS):
+        done.append(result)
+        del left[id(result.run)]
+        if len(done) == 6:
+            break  # the runs in training are lost
+    results = done + train(tanh_task, list(left.values()), **USUAL)
+    assert sorted(lines(results)) == sorted(lines(train(tanh_task, IN_EPOCHS, **USUAL)))
+
+
+def test_batch_size_that_grows_with_the_updates(tanh_task, train, assert_agrees):
+    task = make_growing(tanh_task)
+    runs = [
+        BASE | {"batch_size": 4, "growth": growth, "num_epochs": epochs, "eval_every": 0.5}
+        for growth, epochs in [(8, 2.5), (8, 1), (0, 1)]
+    ]
+    plans = training.plan_runs(task, runs)
+    for result, plan in zip(train(task, runs, **USUAL), plans, strict=True):
+        assert_agrees(task, result)
+        assert result.num_updates == plan.num_updates
+        assert result.num_examples == plan.num_examples
+    assert [plan.num_updates for plan in plans] == [10, 6, 15]  # 4 4 4 12 12 12 20 20 20 28
+
+
+def make_growing(task):
+    """The task with a batch that grows by `growth` examples every three updates."""
+    return dataclasses.replace(
+        task, batch_size=lambda run: lambda count: run["batch_size"] + run["growth"] * (count // 3)
+    )
+
+
+def test_diverged_run_is_a_result_and_disturbs_no_other(tanh_task, train, assert_agrees):
+    calm = IN_EPOCHS[:4] + IN_EPOCHS[-2:]
+    mixed = [*calm[:3], HUGE, *calm[3:]]
+    results = train(tanh_task, mixed, **USUAL)
+    diverged = results.pop(3)
+    assert diverged.status == "diverged"
+    assert 4 < diverged.diverged_at == diverged.num_updates < 20
+    assert all(map(math.isnan, diverged.metrics.values()))
+    assert diverged.curve["update"] == [4] and math.isfinite(diverged.curve["test_loss"][0])
+    assert_agrees(tanh_task, diverged)
+    assert lines(results) == lines(train(tanh_task, calm, **USUAL))
+
+
+def test_all_runs_diverge(tanh_task, train, assert_agrees):
+    runs = [HUGE | {"seed": seed} for seed in range(6)]
+    for result in train(tanh_task, runs, **USUAL):
+        assert_agrees(tanh_task, result)
+        assert result.diverged_at is not None
+
+
+def test_infinite_metrics_are_divergence_too():
+    x = np.ones((4, 1), np.float32)
+    task = training.Task(
+        name="far",
+        train=x,
+        test=x,
+        init=lambda key: (jnp.zeros(()), ()),
+        loss=lambda w, state, batch: (-w * batch.data[:, 0], state),
+        metrics=lambda w, state, batch: {"test_loss": (w * batch.data[:, 0]) ** 2},
+        make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+    )
+    run = {"batch_size": 4, "learning_rate": 1e30, "num_updates": 1, "seed": 0}
+    [result] = training.Pool(task).train([run])
+    assert (result.status, result.diverged_at) == ("diverged", 1)
+
+
+def test_one_compilation_for_all_batch_sizes_and_horizons(impatient_pool):
+    program = impatient_pool._program
+    for runs in ([*IN_EPOCHS, HUGE], [run | {"num_epochs": 1} for run in IN_EPOCHS[-2:]]):
+        list(impatient_pool.train(runs))
+        for function in (program.empty, program.restart, program.advance):
+            assert function._cache_size() == 1
+
+
+def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, impatient_pool):
+    seen = {id(run): [0] for run in IN_EPOCHS}
+    totals = {}
+
+    def on_progress(runs):
+        assert 1 <= len(runs) <= USUAL["lanes"]
+        for progress in runs:
+            seen[id(progress.run)].append(progress.examples)
+            totals[id(progress.run)] = progress.num_examples
+
+    results = {id(r.run): r for r in impatient_pool.train(IN_EPOCHS, on_progress)}
+    for run in IN_EPOCHS:
+        assert seen[id(run)] == sorted(seen[id(run)])
+        assert seen[id(run)][-1] == totals[id(run)] == results[id(run)].num_examples
+    assert len(seen[id(IN_EPOCHS[0])]) > 100  # batch size 1: a look at each of 150 micro-steps
+    in_order = [results[id(run)] for run in IN_EPOCHS]
+    assert lines(in_order) == lines(train(tanh_task, IN_EPOCHS, **USUAL))
+
+
+def test_time_of_the_host_is_counted(impatient_pool):
+    list(impatient_pool.train(IN_EPOCHS[-2:]))  # compiled
+    before, started = impatient_pool.host_seconds, time.perf_counter()
+    looks = []
+    list(impatient_pool.train(IN_EPOCHS[-2:], lambda runs: looks.append(time.sleep(0.01))))
+    waited = impatient_pool.host_seconds - before
+    assert 0.01 * (len(looks) - 1) < waited < time.perf_counter() - started
+
+
+def test_no_runs_train_nothing(tanh_task):
+    assert list(training.Pool(tanh_task).train([])) == []
+
+
+@pytest.mark.parametrize(
+    "runs, message",
+    [
+        ([BASE | {"batch_size": 0, "num_epochs": 1}], "batch_size=0 must be between 1 and the 60"),
+        (
+            [{**BASE, "batch_size": 4, "num_epochs": 1, "noise": math.nan}],
+            "noise=nan must be a fin",
+        ),
+        ([{"batch_size": 4, "num_epochs": 1, "seed": 0}], "reads the number 'noise', which the"),
+        (
+            [IN_EPOCHS[0], IN_EPOCHS[1] | {"decay": 1}],
+            "must name the same numbers; not all name decay",
+        ),
+        (
+            [IN_EPOCHS[0] | {"decay": 1}],
+            "Nothing reads the run's decay: the optimizer of task 'tanh'",
+        ),
+        ([IN_EPOCHS[0] | {"seed": 0.5}], "seed=0.5 must be an integer"),
+    ],
+)
+def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
+    with pytest.raises(ValueError, match=message):
+        training.Pool(tanh_task).train(runs)  # not iterated

@@ -1,0 +1,21 @@
+"""Speed settings that cannot work are refused with the number to change."""
+
+import pytest
+
+from noisegen import training
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"lanes": 0}, "lanes=0 must be a whole number of at least 1"),
+        ({"microbatch": 2.5}, "microbatch=2.5 must be a whole number"),
+        ({"group": -1}, "group=-1 must be a whole number"),
+        ({"lanes": 3, "lane_devices": 2}, "lanes=3 must be a multiple of lane_devices=2"),
+        ({"microbatch": 6, "batch_devices": 4}, "microbatch=6 must be a multiple of batch_devices"),
+        ({"eval_batch": 9, "batch_devices": 2}, "eval_batch=9 must be a multiple of batch_devices"),
+    ],
+)
+def test_settings_that_cannot_work(fields, message):
+    with pytest.raises(ValueError, match=message):
+        training.Settings(**fields)
