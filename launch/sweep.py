@@ -63,12 +63,12 @@ def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
     task = plan.make_task()
     todo = _agenda(plan, task, workdir).todo()
-    for run in todo.values():
-        print(" ".join(f"{name}={value}" for name, value in run.items()))
     if not todo:
         print("Every run has its record.")
         return
     examples = sum(_examples(task, todo).values())
+    for run in todo.values():
+        print(" ".join(f"{name}={value}" for name, value in run.items()))
     settings, seconds = _settings(task, todo)
     print(
         f"{len(todo):,} runs, {examples:,} training examples; about {display.duration(seconds)} "

@@ -29,7 +29,7 @@ PARTS = {
 _OUT = flags.DEFINE_string("out", None, "Directory of the records and the table.", required=True)
 _ONLY = flags.DEFINE_list("parts", list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
 _QUICK = flags.DEFINE_bool("quick", False, "A miniature that only shows that everything runs.")
-_ROUNDS = flags.DEFINE_integer("rounds", None, "Repetitions, the contenders in turn; default 2.")
+_ROUNDS = flags.DEFINE_integer("rounds", None, "Repetitions; by default 2.", lower_bound=1)
 _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torch and numpy.")
 
 

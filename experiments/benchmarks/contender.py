@@ -7,8 +7,8 @@ import time
 from experiments.benchmarks import machine
 
 
-def train(module: str, python: str, runs: list, spec: dict, processes: int = 1) -> dict:
-    """Has the runs trained, shared out among some processes.
+def train(python: str, program: str, processes: int, spec: dict) -> dict:
+    """Has the runs of the spec trained, shared out among some processes.
 
     Returns:
       The first process's answer with the `runs` of all, and `seconds` from the start to the end of
@@ -19,11 +19,10 @@ def train(module: str, python: str, runs: list, spec: dict, processes: int = 1) 
     """
     started = time.time()
     spec = spec | {"threads": machine.cores() // processes, "started": started}
-    children = [
-        _start(module, python, spec | {"runs": runs[k::processes]}) for k in range(processes)
-    ]
+    shares = [spec | {"runs": spec["runs"][k::processes]} for k in range(processes)]
+    children = [_start(python, program, share) for share in shares]
     try:
-        answers = [_answer(child, module) for child in children]
+        answers = [_answer(child, program) for child in children]
     finally:
         for child in children:
             child.kill()
@@ -32,15 +31,15 @@ def train(module: str, python: str, runs: list, spec: dict, processes: int = 1) 
     return answers[0] | {"runs": runs, "seconds": round(seconds, 3)}
 
 
-def _start(module, python, spec):
-    name = f"experiments.benchmarks.contenders.{module}"
-    environment = machine.environment(JAX_ENABLE_COMPILATION_CACHE="false")
+def _start(python, program, spec):
+    name = f"experiments.benchmarks.contenders.{program}"
+    environment = machine.environment(JAX_ENABLE_COMPILATION_CACHE="false", JAX_PLATFORMS="cpu")
     command = [python, "-m", name, json.dumps(spec)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def _answer(child, module):
+def _answer(child, program):
     output, _ = child.communicate()
     if child.returncode:
-        raise ChildProcessError(f"{module} failed with exit code {child.returncode}, see above.")
+        raise ChildProcessError(f"{program} failed with exit code {child.returncode}, see above.")
     return json.loads(output.splitlines()[-1])

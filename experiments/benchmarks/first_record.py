@@ -5,7 +5,6 @@ cache and again with the one that the first leaves.
 """
 
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,7 @@ def _seconds(folder, workdir, quick):
             time.sleep(0.005)
         return round(time.perf_counter() - started, 3)
     finally:
-        child.send_signal(signal.SIGINT)
+        child.kill()
         child.wait()
 
 

@@ -10,8 +10,8 @@ PyTorch runs twice, in one process with all cores and in one process a core that
 grid; the better of the two counts.
 """
 
+import math
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -25,12 +25,13 @@ BATCH_SIZES = tuple(2**k for k in range(6, 14))
 LEARNING_RATES = (0.02, 0.05, 0.1, 0.2)
 GOALS = {"PyTorch": 2, "Flax NNX": 6}
 
-_POOL, _FLAX, _ONE, _MANY = (
-    "noisegen",
-    "Flax NNX",
-    "PyTorch, 1 process",
-    "PyTorch, 1 process a core",
-)
+_POOL = "noisegen"
+_CONTENDERS = {  # program and number of processes
+    "PyTorch, 1 process": ("pytorch_loop", 1),
+    "PyTorch, 1 process a core": ("pytorch_loop", machine.cores()),
+    _POOL: ("noisegen_pool", 1),
+    "Flax NNX": ("flax_loop", 1),
+}
 _WORK = ("batch_size", "learning_rate", "num_updates", "num_examples", "num_evaluations")
 
 
@@ -38,20 +39,11 @@ def measure(options: machine.Options) -> dict:
     """Lets every contender train the grid, `options.rounds` times in turn."""
     sizes, rates = ((64, 256), (0.1,)) if options.quick else (BATCH_SIZES, LEARNING_RATES)
     runs = [(size, rate) for size in sizes for rate in rates]
-    contenders, skipped = _contenders(options.torch_python)
-    rounds = []
     with tempfile.TemporaryDirectory() as folder:
-        images = f"{folder}/images.npz"
-        np.savez(images, **(_noise() if options.quick else _mnist()))
-        for seed in range(options.rounds):
-            answers = {}
-            for name, arguments in contenders.items():
-                spec = {"images": images, "momentum": 0.5, "seed": seed}
-                answers[name] = contender.train(*arguments[:2], runs, spec, *arguments[2:])
-                machine.say(f"  round {seed}, {name}: {answers[name]['seconds']:.1f} s")
-            _check_equal_work(answers)
-            rounds.append(answers)
-    return {"skipped": skipped, "rounds": rounds}
+        spec = {"images": f"{folder}/images.npz", "momentum": 0.5, "runs": runs}
+        np.savez(spec["images"], **(_noise() if options.quick else _mnist()))
+        rounds = [_round(spec | {"seed": k}, options.torch_python) for k in range(options.rounds)]
+    return {"rounds": rounds}
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
@@ -67,7 +59,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
     for rival, goal in GOALS.items():
         names = [name for name in hourly[0] if name.startswith(rival)]
         ratios = [h[_POOL] / max(h[name] for name in names) for h in hourly if names]
-        value = report.spread(ratios) if names else record["skipped"][rival]
+        value = report.spread(ratios) if names else "skipped: no --torch_python"
         table.append((f"runs per hour, {_POOL} / {rival}", value, f">= {goal}"))
     speeds = [answers[_POOL]["images_per_second"].values() for answers in record["rounds"]]
     evenness = report.spread([max(each) / min(each) for each in speeds])
@@ -88,36 +80,25 @@ def details(record: dict) -> str:
     return f"{report.table(header, lines)}\n{report.table(('noisegen', 'seconds'), split)}"
 
 
-def _contenders(torch_python):
-    """Module, interpreter and processes of each contender; and why one is left out."""
-    torch = {
-        _ONE: ("pytorch_loop", torch_python, 1),
-        _MANY: ("pytorch_loop", torch_python, machine.cores()),
-    }
-    missing = _why_no_torch(torch_python)
-    contenders = {_POOL: ("noisegen_pool", sys.executable)} | ({} if missing else torch)
-    contenders |= {_FLAX: ("flax_loop", sys.executable)}
-    return contenders, {"PyTorch": missing} if missing else {}
-
-
-def _why_no_torch(python):
-    """None if the interpreter has what the loop needs."""
-    if python is None:
-        return "skipped: no --torch_python"
-    try:
-        subprocess.run([python, "-c", "import numpy, torch"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "skipped: --torch_python cannot import torch and numpy"
-    return None
+def _round(spec, torch_python):
+    """Each contender's answer."""
+    answers = {}
+    for name, (program, processes) in _CONTENDERS.items():
+        python = torch_python if program == "pytorch_loop" else sys.executable
+        if python is not None:
+            answers[name] = contender.train(python, program, processes, spec)
+            machine.say(f"  {name}: {answers[name]['seconds']:.1f} s")
+    work = [sorted([run[f] for f in _WORK] for run in a["runs"]) for a in answers.values()]
+    if any(done != work[0] for done in work):
+        raise RuntimeError(f"{', '.join(answers)} did not do equal work: {work}")
+    return answers
 
 
 def _mnist():
     """The images and labels that all contenders read."""
     mnist = data.load("mnist")
     splits = {"train": mnist.train, "test": mnist.test}
-    return {
-        f"{split}_{field}": a for split, arrays in splits.items() for field, a in arrays.items()
-    }
+    return {f"{split}_{name}": a for split, arrays in splits.items() for name, a in arrays.items()}
 
 
 def _noise():
@@ -129,26 +110,9 @@ def _noise():
     return arrays
 
 
-def _check_equal_work(answers):
-    """Every contender has made the same updates, on as many examples, for the same grid."""
-    work = {
-        name: sorted([run[f] for f in _WORK] for run in a["runs"]) for name, a in answers.items()
-    }
-    for name, done in work.items():
-        if done != work[_POOL]:
-            raise RuntimeError(f"{name} and {_POOL} did not do equal work: {done}, {work[_POOL]}")
-
-
 def _accuracy(rounds, name, size):
     """Mean over learning rates and rounds in percent, and its standard error over the rounds."""
-    means = [
-        100
-        * statistics.mean(
-            r["test_accuracy"] for r in answers[name]["runs"] if r["batch_size"] == size
-        )
-        for answers in rounds
-    ]
-    mean = f"{statistics.mean(means):.2f}"
-    if len(means) == 1:
-        return mean
-    return f"{mean} ± {statistics.stdev(means) / len(means) ** 0.5:.2f}"
+    runs = [[r for r in answers[name]["runs"] if r["batch_size"] == size] for answers in rounds]
+    means = [100 * statistics.mean(run["test_accuracy"] for run in each) for each in runs]
+    error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else math.nan
+    return f"{statistics.mean(means):.2f} ± {error:.2f}"

@@ -17,7 +17,7 @@ _WIDE = 64  # channels from which XLA's own convolution is the faster one
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    r"""Draws from :math:`U(\pm 1/\sqrt{\text{fan in}})`, PyTorch's default for weights and biases."""
+    r"""Draws from :math:`U(\pm 1/\sqrt{\text{fan in}})`, PyTorch's default for all parameters."""
     bound = 1 / math.sqrt(fan_in)
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
@@ -146,7 +146,7 @@ def dropout(
     def keep(key):
         return jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, shape)
 
-    return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x / (1 - rate), 0)
+    return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x, 0)
 
 
 def _convolve_patches(x, kernel):

@@ -1,5 +1,6 @@
 """Image classification: softmax cross-entropy on a named data set."""
 
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,9 @@ from flax import nnx
 from noisegen import data
 from noisegen.tasks.nnx_task import from_nnx
 from noisegen.training import Task
+
+# Splitting a key gives the keys that fold_in gives for 0, 1, ...: dropout would repeat these draws.
+_AUGMENT = zlib.crc32(b"augment")
 
 
 def image_classification(
@@ -36,26 +40,47 @@ def image_classification(
       augment: `(key, image) -> image` on one raw image `(H, W, C)`, in training only; for
         instance `noisegen.data.pad_crop_flip`.
       batch_size: see `noisegen.training.Task`.
+
+    Returns:
+      A `noisegen.training.Task`, which raises ValueError when it is traced if the model does not
+      fit the images or the classes.
+
+    Examples:
+      >>> import optax
+      >>> from noisegen import data, models, tasks
+      >>> task = tasks.image_classification(
+      ...     data.load("digits"),
+      ...     lambda rngs: models.MLP(rngs=rngs),
+      ...     lambda hparams, key: optax.sgd(hparams["learning_rate"], hparams["momentum"]),
+      ...     name="MLP",
+      ... )
+      >>> task.num_examples
+      1437
     """
     mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (dataset.mean, dataset.std))
 
-    def logits(model, images, keys=None):
-        return model(images * (1 / (255 * std)) - mean / std, keys)
+    def predict(model, images, keys=None):
+        logits = model(images * (1 / (255 * std)) - mean / std, keys)
+        if logits.shape != (len(images), dataset.num_classes):
+            raise ValueError(
+                f"The model gives logits of shape {logits.shape} for {len(images)} images of "
+                f"{dataset.name}, which has {dataset.num_classes} classes."
+            )
+        return logits
 
     def loss(model, batch):
         images = batch.data["image"]
         if augment is not None:
-            images = jax.vmap(augment)(batch.keys, images)
-        labels = batch.data["label"]
-        return optax.softmax_cross_entropy_with_integer_labels(
-            logits(model, images, batch.keys), labels
-        )
+            keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, _AUGMENT)
+            images = jax.vmap(augment)(keys, images)
+        logits, labels = predict(model, images, batch.keys), batch.data["label"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     def metrics(model, batch):
-        predictions, labels = logits(model, batch.data["image"]), batch.data["label"]
+        logits, labels = predict(model, batch.data["image"]), batch.data["label"]
         return {
-            "test_accuracy": predictions.argmax(1) == labels,
-            "test_loss": optax.softmax_cross_entropy_with_integer_labels(predictions, labels),
+            "test_accuracy": logits.argmax(1) == labels,
+            "test_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
         }
 
     return from_nnx(

@@ -1,5 +1,6 @@
 """A task from a Flax NNX model."""
 
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 from noisegen.training import Batch, Task
 
 _PARTS = (nnx.Param, nnx.RngState, ...)
+_STREAMS = zlib.crc32(b"streams")  # apart from what the loss draws from the same key
 
 
 def from_nnx(
@@ -24,7 +26,8 @@ def from_nnx(
       make_model: `rngs -> model`, called while tracing. Its `nnx.Param`s are trained; every other
         variable (running statistics) is carried along as the run's state. The random streams that
         layers keep for themselves (`nnx.Dropout`) begin anew in every microbatch, from the key of
-        its first example.
+        its first example. A layer that mixes examples (`nnx.BatchNorm`) mixes those of a
+        microbatch, examples outside the mask among them.
       loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
@@ -63,7 +66,8 @@ def from_nnx(
         return params, state
 
     def merge(params, state, batch):
-        random = _begin(streams, jax.random.clone(batch.keys)[0])
+        key = jax.random.fold_in(jax.random.clone(batch.keys)[0], _STREAMS)
+        random = _begin(streams, key)
         # A copy, since the variables of `state` belong to the trace around the gradient's.
         return nnx.merge(graph, params, random, state, copy=True)
 

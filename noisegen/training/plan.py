@@ -1,9 +1,12 @@
 """What a run's numbers mean: how many updates, which examples end a batch, when the test set is
 evaluated.
 
->>> plan({'batch_size': 45_000, 'num_epochs': 15, 'last_batch': 'keep', 'seed': 0},
-60_000).num_updates 30
->>> plan({'batch_size': 1024, 'num_epochs': 200, 'seed': 0}, 50_000).num_updates
+>>> run = {"batch_size": 45_000, "num_epochs": 15, "seed": 0}
+>>> plan(run | {"last_batch": "keep"}, 60_000).num_updates
+30
+>>> plan(run, 60_000).num_updates  # a batch may straddle epochs
+20
+>>> plan({"batch_size": 1024, "num_epochs": 200, "seed": 0}, 50_000).num_updates
 9765
 """
 

@@ -1,16 +1,15 @@
 """Whatever stops a sweep, the same command goes on, and the table is the same in the end."""
 
-import fcntl
 import os
 import pathlib
 import pty
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import termios
 import time
 import types
 import warnings
@@ -19,6 +18,7 @@ import pytest
 
 from noisegen import sweeps
 
+ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 120  # the longest that anything here is waited for
 
 
@@ -45,49 +45,51 @@ def wait_for_records(process, workdir, count):
         time.sleep(0.001)
 
 
-def interrupt_in_a_terminal(arguments, environment, cwd, workdir, count):
+# Makes standard input the terminal whose Ctrl-C reaches this process, then becomes the command.
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def interrupt_in_a_terminal(command, environment, workdir, count):
     """Runs a command in a terminal and types Ctrl-C after `count` records."""
-    main, terminal = pty.openpty()
+    keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
-        arguments,
-        cwd=cwd,
+        [sys.executable, "-c", TAKE_TERMINAL, *command],
+        cwd=ROOT,
         env=environment | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=_take_terminal,
     )
     os.close(terminal)
     shown, typed, deadline = b"", False, time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        try:
-            shown += os.read(main, 1 << 16)
-        except OSError:  # the other end is closed
-            break
         if not typed and num_lines(workdir) >= count:
-            os.write(main, b"\x03")
+            os.write(keyboard, b"\x03")
             typed = True
-    os.close(main)
+        if select.select([keyboard], [], [], 0.001)[0]:
+            try:
+                shown += os.read(keyboard, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+    os.close(keyboard)
     return types.SimpleNamespace(returncode=process.wait(SECONDS), shown=shown.decode())
-
-
-def _take_terminal():
-    """Makes standard input the terminal whose Ctrl-C reaches this process."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture(scope="module")
 def ordeal(tiny, call, environment, tmp_path_factory):
     """The tiny sweep: Ctrl-C in a terminal, then kill -9, then a torn line, then the end."""
-    cwd = pathlib.Path(__file__).parents[2]
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
     command = [sys.executable, "-m", "launch.sweep", *tiny, f"--workdir={workdir}"]
-    stopped = interrupt_in_a_terminal(command, environment, cwd, workdir, 3)
+    stopped = interrupt_in_a_terminal(command, environment, workdir, 3)
     after_stop = metrics(workdir)
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=cwd, env=environment, **quiet)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
     wait_for_records(process, workdir, 14)  # of 24: the grid has begun to grow
     process.send_signal(signal.SIGKILL)
     process.wait(SECONDS)

@@ -20,7 +20,7 @@ def read_spec() -> dict:
 
 
 def load(spec: dict) -> list[np.ndarray]:
-    """Train images, train labels, test images, test labels: float32 (N, 28, 28, 1) and int32 (N,)."""
+    """Images and labels for training, then for the test: float32 (N, 28, 28, 1), int32 (N,)."""
     names = ("train_image", "train_label", "test_image", "test_label")
     with np.load(spec["images"]) as arrays:
         loaded = [arrays[name] for name in names]

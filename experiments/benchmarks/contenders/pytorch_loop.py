@@ -1,4 +1,4 @@
-"""An ordinary PyTorch loop: data as tensors in memory, a permutation an epoch, one run after the other."""
+"""An ordinary PyTorch loop: data as tensors in memory, one permutation an epoch."""
 
 import torch
 from torch import nn

@@ -1,0 +1,113 @@
+"""The benchmarks' command in miniature, and what is made of its records."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.benchmarks import bulk, machine, mnist, report
+
+ROOT = pathlib.Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "experiments.benchmarks"]
+PARTS = ("bulk", "first_record", "host_overhead", "mnist")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Directory that the command in miniature has filled."""
+    out = tmp_path_factory.mktemp("benchmarks")
+    env = os.environ | {"NOISEGEN_CACHE_DIR": str(out / "cache")}
+    command = [*COMMAND, "--quick", f"--out={out}"]
+    subprocess.run(command, cwd=ROOT, env=env, check=True, timeout=500)
+    return out
+
+
+def answer(seconds, speeds=(100.0, 110.0), accuracies=(0.5, 0.7)):
+    """A contender's answer for two runs."""
+    runs = [
+        {"batch_size": size, "learning_rate": 0.1, "test_accuracy": accuracy}
+        for size, accuracy in zip((64, 128), accuracies, strict=True)
+    ]
+    images_per_second = dict(zip(("64", "128"), speeds, strict=True))
+    return {"seconds": seconds, "runs": runs, "images_per_second": images_per_second}
+
+
+def test_command_measures_every_part(out):
+    records = {name: json.loads((out / f"{name}.json").read_text()) for name in PARTS}
+    assert all(record["hardware"]["cores"] >= 1 for record in records.values())
+    assert records["mnist"]["rounds"][0].keys() == {"noisegen", "Flax NNX"}
+    assert all(seconds[0] > 0 for seconds in records["first_record"]["seconds"].values())
+    assert records["host_overhead"]["digits"][0]["host_seconds"] > 0
+    table = (out / "README.md").read_text()
+    assert all(part in table for part in ("## LeNet-5", "cold", "device waits", "1,000 runs"))
+
+
+def test_contenders_train_the_same_runs(out):
+    (answers,) = json.loads((out / "mnist.json").read_text())["rounds"]
+    for done in answers.values():
+        updates = {run["batch_size"]: run["num_updates"] for run in done["runs"]}
+        assert updates == {64: 8, 256: 2}
+        assert all(0 <= run["test_accuracy"] <= 1 for run in done["runs"])
+
+
+def test_measured_part_is_not_measured_again(out):
+    before = (out / "bulk.json").read_text()
+    command = [*COMMAND, "--quick", f"--out={out}", "--parts=bulk"]
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "measured before" in again.stderr and (out / "bulk.json").read_text() == before
+    assert again.stdout == (out / "README.md").read_text()
+
+
+def test_ratios_take_the_better_pytorch():
+    one_round = {
+        "PyTorch, 1 process": answer(40.0),
+        "PyTorch, 1 process a core": answer(30.0),
+        "noisegen": answer(10.0),
+        "Flax NNX": answer(80.0),
+    }
+    rows = {what: value for what, value, _ in mnist.rows({"rounds": [one_round]})}
+    assert rows["noisegen, runs per hour"] == "720"
+    assert rows["runs per hour, noisegen / PyTorch"] == "3"
+    assert rows["runs per hour, noisegen / Flax NNX"] == "8"
+    assert rows["noisegen, images/s, fastest / slowest batch size"] == "1.1"
+
+
+def test_without_pytorch_says_so():
+    rows = mnist.rows({"rounds": [{"noisegen": answer(10.0), "Flax NNX": answer(80.0)}]})
+    assert ("runs per hour, noisegen / PyTorch", "skipped: no --torch_python", ">= 2") in rows
+
+
+def test_accuracies_stand_side_by_side():
+    rounds = [
+        {"noisegen": answer(1.0, accuracies=accuracies) | {"laps": {"pool": 1.0}}}
+        for accuracies in ((0.5, 0.7), (0.6, 0.8))
+    ]
+    lines = mnist.details({"rounds": rounds}).splitlines()
+    assert "| 64 | 100 | 55.00 ± 5.00 |" in lines and "| 128 | 110 | 75.00 ± 5.00 |" in lines
+
+
+def test_unequal_work_is_refused(monkeypatch):
+    work = {"num_updates": 1, "num_examples": 1, "num_evaluations": 1}
+
+    def train(python, program, processes, spec):
+        done = answer(1.0)
+        done["runs"] = [run | work for run in done["runs"]]
+        done["runs"][0]["num_updates"] += program == "flax_loop"
+        return done
+
+    monkeypatch.setattr(mnist.contender, "train", train)
+    with pytest.raises(RuntimeError, match="equal work"):
+        mnist.measure(machine.Options(quick=True, rounds=1))
+
+
+def test_bulk_counts_what_it_times():
+    with pytest.raises(RuntimeError, match="Expected 2 results, got 1"):
+        bulk._time(lambda: [0], 2)
+
+
+def test_spread():
+    assert report.spread([3.0, 1.0, 2000.0]) == "3 (1 to 2,000)"
+    assert report.spread([0.01234]) == "0.0123"
