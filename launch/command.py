@@ -5,6 +5,9 @@ import functools
 import importlib.metadata
 import logging
 import os
+import pathlib
+import platform
+import re
 import sys
 import traceback
 import warnings
@@ -79,7 +82,7 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "num_updates": result.num_updates,
         "num_examples": result.num_examples,
         "seconds": round(result.seconds, 3),
-        "device": jax.devices()[0].device_kind,
+        "device": _device(),
         "versions": _versions(),
         "settings": {k: v for k, v in vars(settings).items() if v is not None},
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -126,6 +129,17 @@ def _num_cores():
 @functools.cache  # so that each is said once
 def _warn(text):
     print(f"warning: {text}", file=sys.stderr)
+
+
+@functools.cache
+def _device():
+    """What trains: the accelerators, or the processor."""
+    kind = jax.devices()[0].device_kind
+    if kind != "cpu":
+        return f"{len(jax.devices())} x {kind}"
+    listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
+    model = re.search(r"model name\s*: (.+)", listing.read_text() if listing.exists() else "")
+    return f"{_num_cores()} cores of {model[1] if model else platform.processor()}"
 
 
 @functools.cache

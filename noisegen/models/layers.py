@@ -93,7 +93,7 @@ class Conv(nnx.Module):
                 f"convolution={convolution!r} must be one of {', '.join(CONVOLUTIONS)}."
             )
         if convolution == "auto":
-            convolution = "patches" if in_channels < _WIDE else "lax"
+            convolution = "patches"
         self.padding = padding
         self.convolve = _convolve_patches if convolution == "patches" else _convolve_lax
         shape = (out_channels, in_channels, kernel_size, kernel_size)
@@ -146,7 +146,7 @@ def dropout(
     def keep(key):
         return jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, shape)
 
-    return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x, 0)
+    return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x / (1 - rate), 0)
 
 
 def _convolve_patches(x, kernel):
