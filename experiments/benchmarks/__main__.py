@@ -26,7 +26,7 @@ PARTS = {
     "bulk": bulk,
 }
 
-_OUT = flags.DEFINE_string("out", None, "Directory of the records and the table.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Directory of the records and the table.")
 _ONLY = flags.DEFINE_list("parts", list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
 _QUICK = flags.DEFINE_bool("quick", False, "A miniature that only shows that everything runs.")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Repetitions; by default 2.", lower_bound=1)
@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
     if unknown := set(_ONLY.value) - set(PARTS):
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
+    out = pathlib.Path(command.required(_OUT, "the directory of the records and the table"))
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
-    out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if name in _ONLY.value:

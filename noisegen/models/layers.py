@@ -93,7 +93,7 @@ class Conv(nnx.Module):
                 f"convolution={convolution!r} must be one of {', '.join(CONVOLUTIONS)}."
             )
         if convolution == "auto":
-            convolution = "patches"
+            convolution = "patches" if in_channels < _WIDE else "lax"
         self.padding = padding
         self.convolve = _convolve_patches if convolution == "patches" else _convolve_lax
         shape = (out_channels, in_channels, kernel_size, kernel_size)

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from noisegen import models
+from noisegen.models import image
 
 NETWORKS = {
     "MLP": (models.MLP, (8, 8, 1), 65 * 64 + 65 * 64 + 65 * 10),
@@ -92,6 +93,19 @@ def test_dropout_is_keyed_by_example(dropping):
     assert len(np.unique(logits, axis=0)) == 4
     order = np.array([2, 0, 3, 1])
     np.testing.assert_allclose(dropping(x, keys[order]), logits[order], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_on_channels_and_hidden_units_and_draws_apart(monkeypatch):
+    calls = []
+
+    def spy(x, keys, rate, stream, *, whole_channels=False):
+        calls.append((x.shape, rate, stream, whole_channels))
+        return x
+
+    monkeypatch.setattr(image, "dropout", spy)
+    model = make(models.MnistCNN, sizes=(3, 4, 50), dropout=0.5)
+    jax.eval_shape(model.__call__, jnp.zeros((2, 28, 28, 1)))
+    assert calls == [((4, 8, 8, 2), 0.5, 0, True), ((50, 2), 0.5, 1, False)]
 
 
 def test_evaluation_is_deterministic(dropping):

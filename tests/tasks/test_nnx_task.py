@@ -86,7 +86,12 @@ def test_modes_reach_the_layers():
         seen.append((model.drop.deterministic, model.norm.use_running_average))
         return squared_error(model, batch)
 
-    task = make_task(loss=spy, metric=spy)
+    def in_evaluation_mode(rngs):
+        model = Net(rngs)
+        model.eval()
+        return model
+
+    task = make_task(in_evaluation_mode, loss=spy, metric=spy)
     params, state = task.init(jax.random.key(0))
     task.loss(params, state, make_batch())
     first, second = (task.metrics(params, state, make_batch(s))["test_loss"] for s in (0, 1))
