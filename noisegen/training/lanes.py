@@ -166,8 +166,15 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
 def _take_and_accumulate(task, shape, lanes, train):
     """The first half of a micro-step; returns the lanes, and their batch sizes."""
     size = jax.vmap(functools.partial(_batch_size, task))(lanes)
-    one = functools.partial(_accumulate, task, shape.microbatch)
-    return jax.vmap(one, in_axes=(0, 0, None))(lanes, size, train), size
+
+    def one(lane, size):
+        return _accumulate(task, shape.microbatch, lane, size, train)
+
+    if len(size) > 1:
+        return jax.vmap(one)(lanes, size), size
+    # XLA lays out the products of a single lane better without the lanes' axis: 10 % of the time.
+    lane = one(*jax.tree.map(lambda a: a[0], (lanes, size)))
+    return jax.tree.map(lambda a: a[None], lane), size
 
 
 def _accumulate(task, microbatch, lane, size, train):
