@@ -3,8 +3,7 @@
 ``advance`` is written for one device of a mesh with the axes ``lanes`` (runs spread over devices)
 and ``batch`` (a run's batch spread over devices), and runs under ``jax.shard_map``. Everything that
 tells one run from another is an array with one entry a lane, so batch sizes, horizons and optimizer
-settings mix freely and one compilation serves
-all. The micro-step:
+settings mix freely and one compilation serves all. The micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
 2. the gradient of the masked SUM of the losses is added to the lane's accumulator;
@@ -282,13 +281,17 @@ def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: P
 @functools.lru_cache(maxsize=8)
 def metric_names(task: Task) -> tuple[str, ...]:
     """The task's metrics, and `train_loss`, the mean over the examples since the last one."""
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), task.test)
+
+    def one_of(array):
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # as on the device: int64 is int32 there
+        return jax.ShapeDtypeStruct((1, *array.shape[1:]), dtype)
 
     def metrics(key, data):
         params, state = task.init(key)
         return task.metrics(params, state, Batch(data, key[None], jnp.ones((1,), bool)))
 
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    one = jax.tree.map(one_of, task.test)
     return (*sorted(jax.eval_shape(metrics, key, one)), "train_loss")
 
 
