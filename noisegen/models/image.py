@@ -16,7 +16,7 @@ import itertools
 import jax
 from flax import nnx
 
-from noisegen.models.layers import Conv, Linear, dropout, max_pool
+from noisegen.models.layers import Conv, Linear, dropout
 
 
 class MLP(nnx.Module):
@@ -66,8 +66,8 @@ class LeNet5(nnx.Module):
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         x = _batch_last(images, "LeNet5", (28, 28, 1))
-        x = max_pool(jax.nn.relu(self.conv1(x)))
-        x = max_pool(jax.nn.relu(self.conv2(x)))
+        x = jax.nn.relu(self.conv1.pooled(x))
+        x = jax.nn.relu(self.conv2.pooled(x))
         return self.head(x.transpose(3, 0, 1, 2))
 
 
@@ -104,9 +104,9 @@ class MnistCNN(nnx.Module):
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         x = _batch_last(images, "MnistCNN", (28, 28, 1))
-        x = max_pool(jax.nn.relu(self.conv1(x)))
-        x = dropout(self.conv2(x), keys, self.dropout, stream=0, whole_channels=True)
-        x = max_pool(jax.nn.relu(x))
+        x = jax.nn.relu(self.conv1.pooled(x))
+        x = dropout(self.conv2.pooled(x), keys, self.dropout, stream=0, whole_channels=True)
+        x = jax.nn.relu(x)
         x = jax.nn.relu(self.hidden(x.reshape(-1, x.shape[-1])))
         x = dropout(x, keys, self.dropout, stream=1)
         return self.logits(x).T
@@ -137,7 +137,7 @@ class SmallCNN(nnx.Module):
 
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         x = _batch_last(images, "SmallCNN", (8, 8, 1))
-        x = max_pool(jax.nn.relu(self.conv(x)))
+        x = jax.nn.relu(self.conv.pooled(x))
         return self.head(x.transpose(3, 0, 1, 2))
 
 

@@ -102,9 +102,26 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(uniform_fan_in(rngs.params(), (out_channels,), fan_in))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self.convolve(self._padded(x), self.kernel[...]) + self._offset()
+
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """`max_pool(self(x))`, to rounding; where patches are used, in about half the time.
+
+        The four outputs of a pooling window are computed from one patch, so that there are fewer
+        patches and the maximum needs no strided reads.
+        """
+        padded = self._padded(x)
+        even = padded.shape[1] % 2 == padded.shape[2] % 2 == 0 and self.kernel.shape[-1] % 2
+        if self.convolve is not _convolve_patches or not even:
+            return max_pool(self(x))
+        return _max_first(_convolve_windows(padded, self.kernel[...])) + self._offset()
+
+    def _padded(self, x):
         pad = (self.padding, self.padding)
-        x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-        return self.convolve(x, self.kernel[...]) + self.bias[...][:, None, None, None]
+        return jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+
+    def _offset(self):
+        return self.bias[...][:, None, None, None]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -157,6 +174,44 @@ def _convolve_patches(x, kernel):
     x = jnp.stack([x[:, :, i : i + h] for i in range(size)], 1)
     y = kernel.reshape(out, -1) @ x.reshape(channels * size**2, h * w * n)
     return y.reshape(out, h, w, n)
+
+
+def _convolve_windows(x, kernel):
+    """The four outputs of every 2 x 2 window: `(4, out, H' / 2, W' / 2, N)`."""
+    (out, channels, size, _), (_, height, width, n) = kernel.shape, x.shape
+    h, w = (height - size + 1) // 2, (width - size + 1) // 2
+    places = range(size + 1)
+    x = x.reshape(channels, height, width // 2, 2, n)
+    x = jnp.stack([x[:, :, j // 2 : j // 2 + w, j % 2] for j in places], 1)
+    x = x.reshape(channels, size + 1, height // 2, 2, w, n)
+    x = jnp.stack([x[:, :, i // 2 : i // 2 + h, i % 2] for i in places], 1)
+    shifts = [(0, 1), (1, 0)]  # zeros before and after the kernel, within the patch
+    kernels = jnp.stack([jnp.pad(kernel, ((0, 0), (0, 0), i, j)) for i in shifts for j in shifts])
+    y = kernels.reshape(4 * out, -1) @ x.reshape(channels * (size + 1) ** 2, h * w * n)
+    return y.reshape(4, out, h, w, n)
+
+
+@jax.custom_vjp
+def _max_first(y):
+    """Maximum over the first axis, of 4; the gradient goes to the first of equals.
+
+    Its own derivative, because XLA's is slow on the CPU.
+    """
+    return y.max(0)
+
+
+def _max_first_forward(y):
+    upper, lower = jnp.maximum(y[0], y[1]), jnp.maximum(y[2], y[3])
+    place = jnp.where(y[0] >= y[1], 0, 1), jnp.where(y[2] >= y[3], 2, 3)
+    return jnp.maximum(upper, lower), jnp.where(upper >= lower, *place).astype(jnp.int8)
+
+
+def _max_first_backward(place, gradient):
+    places = jnp.arange(4, dtype=place.dtype).reshape(4, *[1] * place.ndim)
+    return (jnp.where(place[None] == places, gradient[None], 0),)
+
+
+_max_first.defvjp(_max_first_forward, _max_first_backward)
 
 
 def _convolve_lax(x, kernel):

@@ -81,6 +81,6 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
                 "lanes": lanes * lane_devices,
                 "lane_devices": lane_devices,
                 "group": max(1, lanes // 8),
-                "eval_batch": (500 if host else 2000) * batch_devices,
+                "eval_batch": (100 if host else 2000) * batch_devices,
             }
             yield Settings(**chosen | fixed)

@@ -105,7 +105,7 @@ def test_dropout_is_on_channels_and_hidden_units_and_draws_apart(monkeypatch):
     monkeypatch.setattr(image, "dropout", spy)
     model = make(models.MnistCNN, sizes=(3, 4, 50), dropout=0.5)
     jax.eval_shape(model.__call__, jnp.zeros((2, 28, 28, 1)))
-    assert calls == [((4, 8, 8, 2), 0.5, 0, True), ((50, 2), 0.5, 1, False)]
+    assert calls == [((4, 4, 4, 2), 0.5, 0, True), ((50, 2), 0.5, 1, False)]
 
 
 def test_evaluation_is_deterministic(dropping):

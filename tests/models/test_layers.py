@@ -88,6 +88,31 @@ def test_output_and_gradient_agree(sizes_and_shape):
     assert_close(*results)
 
 
+@pytest.mark.parametrize(("size", "padding"), [(5, 2), (3, 0), (1, 0), (2, 0)])
+def test_pooled_is_the_convolution_pooled(size, padding):
+    sides = [2 * half + size - 1 - 2 * padding for half in (2, 3)]  # that leave even outputs
+    x = np.random.RandomState(0).randn(2, *sides, 4).astype(np.float32)
+    graph, params = make_conv("patches", 2, 3, size, padding)
+
+    def results(of):
+        def total(params, x):
+            y = of(nnx.merge(graph, params), x)
+            return jnp.sum(jnp.sin(y)), y
+
+        return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(params, x)
+
+    pooled = results(lambda conv, x: conv.pooled(x))
+    assert_close(pooled, results(lambda conv, x: models.max_pool(conv(x))))
+    assert pooled[0][1].shape == (3, 2, 3, 4)
+
+
+def test_the_gradient_of_equal_maxima_goes_to_the_first():
+    graph, params = make_conv("patches", 1, 1, 1, 0)
+    gradient = jax.grad(lambda x: nnx.merge(graph, params).pooled(x).sum())(jnp.zeros((1, 2, 2, 1)))
+    kernel = params["kernel"][...].item()
+    np.testing.assert_allclose(gradient[0, :, :, 0], [[kernel, 0], [0, 0]])
+
+
 def test_agree_under_vmap_over_weights():
     x = np.random.RandomState(0).randn(2, 6, 5, 4).astype(np.float32)
     results = []
