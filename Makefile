@@ -17,6 +17,7 @@ lint: $(VENV)/installed
 $(VENV)/installed: requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "noisegen needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages of requirements.txt: about a minute"
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

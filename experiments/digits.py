@@ -43,6 +43,7 @@ def get_task(config):
         data.load(config.task.dataset),
         make_model,
         make_optimizer,
+        # Identity: change it when the code above trains something else, or old records are reused.
         name=f"digits {config.task.to_json(sort_keys=True)}",
     )
 
@@ -52,4 +53,5 @@ def get_runs(config):
 
 
 def get_protocol(config):
-    return sweeps.Protocol(best=config.best, of=len(config.grid.seed))
+    seeds = len(config.grid.seed)
+    return sweeps.Protocol(best=min(config.best, seeds), of=seeds)

@@ -19,6 +19,7 @@ from absl import app, flags
 
 import noisegen
 from noisegen import sweeps, training
+from noisegen.data import cache
 from noisegen.training import Settings, Task
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -67,8 +68,7 @@ def prepare_devices() -> None:
     if jax.config.jax_num_cpu_devices < 0:
         jax.config.update("jax_num_cpu_devices", _num_cores())
     if jax.config.jax_compilation_cache_dir is None:
-        cache = os.environ.get("NOISEGEN_CACHE_DIR") or os.path.expanduser("~/.cache/noisegen")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
 
 
 def record(task: Task, settings: Settings, result: training.Result) -> dict[str, Any]:

@@ -36,10 +36,9 @@ class Tally:
         """Takes note of a finished run."""
         self.done += 1
         self.diverged += record["status"] == "diverged"
-        run, protocol = record["run"], self.protocol
-        key = (protocol.series(run) if protocol.series else "", run[protocol.row])
-        if self._score(record) > self._score(self.best.get(key)):
-            self.best[key] = record
+        group = self.protocol.group(record["run"])
+        if self._score(record) > self._score(self.best.get(group)):
+            self.best[group] = record
 
     def line(self) -> str:
         """Runs done and diverged, in words."""
@@ -54,8 +53,7 @@ class Tally:
             shown.add_column("")
         for name in (protocol.row, f"best {tables.title(protocol.metric)}", *protocol.tune):
             shown.add_column(name.replace("_", " "), justify="right")
-        rank = {label: index for index, label in enumerate(protocol.labels)}
-        for label, row in sorted(self.best, key=lambda key: (rank.get(key[0], len(rank)), key)):
+        for label, row in protocol.order(self.best):
             record = self.best[label, row]
             value = tables.scale(protocol.metric) * record["metrics"][protocol.metric]
             tuned = (tables.number(record["run"][name]) for name in protocol.tune)
@@ -66,8 +64,7 @@ class Tally:
         """What is maximised; of no record, or one that diverged, the least."""
         if record is None or record["status"] == "diverged":
             return -float("inf")
-        value = record["metrics"][self.protocol.metric]
-        return value if self.protocol.mode == "max" else -value
+        return self.protocol.sign * record["metrics"][self.protocol.metric]
 
 
 class Display:

@@ -106,7 +106,6 @@ def meta(experiment: Experiment, command: str) -> dict[str, Any]:
         "command": command,
         "experiment": str(experiment.path),
         "config": experiment.config.to_json(),
-        "planned": len(experiment.runs),
     }
 
 

@@ -6,6 +6,7 @@ Any field of the config is overridden by a flag such as --config.run.momentum=0.
 anything, the same command goes on where it was.
 """
 
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -20,8 +21,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records and report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
 _SPEED = {
-    name: flags.DEFINE_integer(name, None, f"Speed setting {name}; measured by default.")
-    for name in ("lanes", "microbatch", "lane_devices", "batch_devices", "eval_batch", "group")
+    field.name: flags.DEFINE_integer(
+        field.name, None, f"Speed setting {field.name}; measured by default."
+    )
+    for field in dataclasses.fields(training.Settings)
+    if field.type is int
 }
 
 

@@ -1,8 +1,8 @@
 """Named data sets as arrays, ready to be put on the device whole, and their augmentation.
 
 >>> from noisegen import data
->>> digits = data.load('digits')
->>> digits.train['image'].shape, digits.train['image'].dtype, digits.num_classes
+>>> digits = data.load("digits")
+>>> digits.train["image"].shape, digits.train["image"].dtype, digits.num_classes
 ((1437, 8, 8, 1), dtype('uint8'), 10)
 
 Importing this package reads nothing and needs neither tensorflow-datasets nor scikit-learn;

@@ -6,7 +6,7 @@ share its microbatch.
 
 >>> import jax
 >>> from noisegen import data
->>> image_BxHxWxC = data.load('digits').train['image'][:4]
+>>> image_BxHxWxC = data.load("digits").train["image"][:4]
 >>> key_B = jax.random.split(jax.random.key(0), 4)
 >>> jax.vmap(data.pad_crop_flip)(key_B, image_BxHxWxC).shape
 (4, 8, 8, 1)
@@ -54,7 +54,7 @@ def pad_crop_flip(
       >>> import jax, jax.numpy as jnp
       >>> from noisegen import data
       >>> image = jnp.arange(9, dtype=jnp.uint8).reshape(3, 3, 1)
-      >>> out = data.pad_crop_flip(jax.random.key(0), image, padding=1, mode='constant')
+      >>> out = data.pad_crop_flip(jax.random.key(0), image, padding=1, mode="constant")
       >>> out.shape, out.dtype
       ((3, 3, 1), dtype('uint8'))
 

@@ -1,8 +1,8 @@
 """The named data sets.
 
 >>> from noisegen import data
->>> digits = data.load('digits')
->>> len(digits.train['label']), len(digits.test['label'])
+>>> digits = data.load("digits")
+>>> len(digits.train["label"]), len(digits.test["label"])
 (1437, 360)
 
 `digits` comes with scikit-learn and needs no download. The others are prepared once by
@@ -84,8 +84,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None
 
     Examples:
       >>> from noisegen import data
-      >>> digits = data.load('digits')
-      >>> x = (digits.train['image'] / 255 - digits.mean) / digits.std
+      >>> digits = data.load("digits")
+      >>> x = (digits.train["image"] / 255 - digits.mean) / digits.std
       >>> abs(float(x.mean())) < 1e-3, abs(float(x.std()) - 1) < 1e-3
       (True, True)
     """

@@ -1,7 +1,7 @@
 """Prepares a data set for `noisegen.data.load`, from the network or from archives on disk.
 
-  python -m noisegen.data.prepare mnist --data_dir=DIR
-  python -m noisegen.data.prepare mnist --data_dir=DIR --manual_dir=ARCHIVES
+    python -m noisegen.data.prepare mnist --data_dir=DIR
+    python -m noisegen.data.prepare mnist --data_dir=DIR --manual_dir=ARCHIVES
 
 Needs TensorFlow (pip install 'noisegen[build-data]'), here only: what it leaves is read without.
 """

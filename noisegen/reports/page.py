@@ -6,12 +6,19 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from noisegen.reports import plots, style
 from noisegen.sweeps import identity, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
+
+_ENDINGS = {
+    "txt": tables.to_text,
+    "csv": tables.to_csv,
+    "md": tables.to_markdown,
+    "tex": tables.to_latex,
+}
 
 
 def write_report(
@@ -45,36 +52,24 @@ def write_report(
     records = records_lib.read(workdir, curves=False)
     missing = 0
     if runs is not None:
-        runs = list(identity.plan(sweep["task"], runs).values())
-        runs += protocols.extension(records, protocol, runs)
-        planned = identity.plan(sweep["task"], runs)
-        records = [record for record in records if record["run_id"] in planned]
-        missing = len(planned) - len(records)
+        wanted = identity.plan(sweep["task"], runs)
+        further = protocols.extension(records, protocol, wanted.values())
+        wanted |= identity.plan(sweep["task"], further)
+        records = [record for record in records if record["run_id"] in wanted]
+        missing = len(wanted) - len(records)
     optima = protocols.select(records, protocol)
     table = tables.make_table(optima, protocol, published)
     for ending, write in _ENDINGS.items():
         records_lib.write_file(workdir / f"table.{ending}", write(table))
-    curves = _curves(workdir, optima)
-    page = render(sweep, records, missing, optima, table, protocol, published, curves)
+    figures = _figures(optima, protocol, published, _curves(workdir, optima))
+    page = _page(sweep, records, missing, figures, table)
     records_lib.write_file(workdir / "report.html", page)
-    save_figure(workdir / "figure.png", optima, protocol, published)
+    _save_figure(workdir / "figure.png", optima, protocol, published)
     return workdir / "report.html"
 
 
-def save_figure(
-    path: str | os.PathLike,
-    optima: Sequence[protocols.Optimum],
-    protocol: protocols.Protocol,
-    published: tables.Published | None = None,
-) -> None:
-    """Saves the metric and the first tuned field against the row, side by side, for a page of text.
-
-    Args:
-      path: of the picture; its ending chooses the format.
-      optima: What `select` returned.
-      protocol: The protocol it was given.
-      published: As for `make_table`.
-    """
+def _save_figure(path, optima, protocol, published):
+    """Saves the metric and the first tuned field against the row, side by side."""
     import matplotlib
     from matplotlib import figure
 
@@ -86,16 +81,7 @@ def save_figure(
         canvas.savefig(path, dpi=120)
 
 
-def render(
-    sweep: Mapping,
-    records: Sequence[Mapping],
-    missing: int,
-    optima: Sequence[protocols.Optimum],
-    table: tables.Table,
-    protocol: protocols.Protocol,
-    published: tables.Published | None = None,
-    curves: Mapping[str, Mapping] | None = None,
-) -> str:
+def _page(sweep, records, missing, figures, table):
     """The page as text; it needs no network and no other file."""
     heading = html.escape(str(sweep.get("title") or sweep["sweep"]))
     parts = [
@@ -104,21 +90,13 @@ def render(
         _counts(records, missing),
         "</header><main>",
         '<section class="plots">',
-        *_figures(optima, protocol, published, curves),
+        *figures,
         "</section>",
         f"<section><h2>Optima</h2>{_table(table)}</section>",
         f"<section><h2>What was swept</h2>{_definitions(_swept(records))}</section>",
         f"<section><h2>How to do it again</h2>{_again(sweep, records)}</section></main>",
     ]
     return style.PAGE.format(title=heading, css=style.CSS, body="\n".join(parts))
-
-
-_ENDINGS = {
-    "txt": tables.to_text,
-    "csv": tables.to_csv,
-    "md": tables.to_markdown,
-    "tex": tables.to_latex,
-}
 
 
 def _curves(workdir, optima):
@@ -134,11 +112,10 @@ def _figures(optima, protocol, published, curves):
     """The figures of the page: two for all series, then two for each series."""
     metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
     tuned = protocol.tune[0].replace("_", " ")
+    hollow = "; hollow: published" * bool(published)
     yield _figure(
         f"{metric} against {row}",
-        "Mean and standard deviation at the optimum"
-        + "; hollow: published" * bool(published)
-        + ".",
+        f"Mean and standard deviation at the optimum{hollow}.",
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
     yield _figure(
@@ -162,7 +139,7 @@ def _figures(optima, protocol, published, curves):
 
 
 def _figure(title, caption, draw):
-    """One figure as inline SVG, its grey tones taken from the page's theme."""
+    """One figure as inline SVG, with a title and a caption."""
     title = title[0].upper() + title[1:]
     return (
         f"<figure><h3>{html.escape(title)}</h3>{svg(draw, title)}"
@@ -247,13 +224,8 @@ def _again(sweep, records):
     """The command, and the machine and versions that the records name."""
     command = sweep.get("command")
     devices = sorted({str(record["device"]) for record in records if record.get("device")})
-    versions = sorted(
-        {
-            f"{name} {version}"
-            for record in records
-            for name, version in (record.get("versions") or {}).items()
-        }
-    )
+    versions = ((record.get("versions") or {}).items() for record in records)
+    versions = sorted({f"{name} {version}" for items in versions for name, version in items})
     code = f"<pre>{html.escape(str(command))}</pre>" if command else ""
     facts = {"task": sweep["task"], "device": "; ".join(devices), "versions": ", ".join(versions)}
     return code + _definitions(facts)

@@ -1,14 +1,17 @@
-"""Plots of a sweep: each takes the optima that `noisegen.sweeps.select` returns and one axes.
+"""Plots of a sweep.
 
-  >>> from matplotlib import figure
-  >>> from noisegen import reports, sweeps
-  >>> run = {"batch_size": 64, "learning_rate": 0.1, "seed": 0}
-  >>> record = {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.986}}
-  >>> protocol = sweeps.Protocol()
-  >>> optima = sweeps.select([record], protocol)
-  >>> ax = reports.plot_metric(optima, figure.Figure().add_subplot(), protocol)
-  >>> ax.get_ylabel()
-  'test accuracy (%)'
+Each takes the optima that `noisegen.sweeps.select` returned, the axes to draw in, and the protocol
+that `select` was given, and returns the axes.
+
+>>> from matplotlib import figure
+>>> from noisegen import reports, sweeps
+>>> run = {"batch_size": 64, "learning_rate": 0.1, "seed": 0}
+>>> record = {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.986}}
+>>> protocol = sweeps.Protocol()
+>>> optima = sweeps.select([record], protocol)
+>>> ax = reports.plot_metric(optima, figure.Figure().add_subplot(), protocol)
+>>> ax.get_ylabel()
+'test accuracy (%)'
 
 Matplotlib is imported where it is used. The colours are those of Okabe & Ito, which colour-blind
 people tell apart; series differ in their markers too.
@@ -38,40 +41,19 @@ def plot_metric(
 ) -> Axes:
     """The metric at the optimum against the row: mean and standard deviation for each series.
 
-    Args:
-      optima: What `select` returned.
-      ax: Where to draw.
-      protocol: The protocol it was given.
-      published: As for `make_table`; drawn as hollow markers.
-
-    Returns:
-      ax.
+    Published numbers (as for `make_table`) are hollow markers.
     """
     factor = tables.scale(protocol.metric)
-    for index, (label, group) in enumerate(_by_series(optima, published).items()):
-        found = [optimum for optimum in group if optimum.n]
+    published = published or {}
+    for index, (label, found) in enumerate(_by_series(optima, published).items()):
         means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
         _line(ax, [optimum.row for optimum in found], means, stds, index, label or "measured")
-        points = sorted(
-            (key[1], *value) for key, value in (published or {}).items() if key[0] == label
-        )
+        points = sorted((key[1], *value) for key, value in published.items() if key[0] == label)
         if points:
             rows, means, stds = zip(*points, strict=True)
             stds = [math.nan if std is None else std for std in stds]
-            name = f"{label} published".strip()
-            _line(
-                ax,
-                rows,
-                means,
-                stds,
-                index,
-                name,
-                fillstyle="none",
-                linestyle="none",
-                markersize=10,
-            )
-    rows = [optimum.row for optimum in optima] + [key[1] for key in published or ()]
-    _row_axis(ax, rows, protocol)
+            _line(ax, rows, means, stds, index, f"{label} published".strip(), **_HOLLOW)
+    _row_axis(ax, [row for _, row in published] + [optimum.row for optimum in optima], protocol)
     ax.set_ylabel(tables.title(protocol.metric))
     return _finish(ax, empty=not any(o.n for o in optima) and not published)
 
@@ -81,38 +63,23 @@ def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocol
 
     The dashed line is the linear rule through the optimum of the smallest batch size of each
     series.
-
-    Args:
-      optima: What `select` returned.
-      ax: Where to draw.
-      protocol: The protocol it was given.
-
-    Returns:
-      ax.
     """
     name = protocol.tune[0]
     rule = protocol.row == "batch_size" and name == "learning_rate"
     anchors = set()
-    for index, (label, group) in enumerate(_by_series(optima).items()):
-        found = [optimum for optimum in group if optimum.n]
+    for index, (label, found) in enumerate(_by_series(optima).items()):
         x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
         bars = [[o.values[name] - o.low for o in found], [o.high - o.values[name] for o in found]]
         # Series side by side: equal optima would hide each other.
         apart = [value * 1.05**index for value in x]
         _line(ax, apart, y, bars, index, label or "measured")
         if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
-            ax.plot(
-                x,
-                [y[0] * value / x[0] for value in x],
-                color=FAINT,
-                linestyle="--",
-                linewidth=1.5,
-                label="" if anchors else "linear rule",
-                zorder=1,
-            )
+            line, name_once = [y[0] * value / x[0] for value in x], "linear rule" * (not anchors)
+            ax.plot(x, line, "--", color=FAINT, linewidth=1.5, label=name_once, zorder=1)
             anchors.add((x[0], y[0]))
     _row_axis(ax, [optimum.row for optimum in optima], protocol)
-    _value_axis(ax, optima, name)
+    values = {point.values[name] for optimum in optima for point in optimum.points}
+    _axis(ax.yaxis, values, _labels)
     ax.set_ylabel(f"best {tables.title(name)}")
     return _finish(ax, empty=not any(optimum.n for optimum in optima))
 
@@ -120,19 +87,11 @@ def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocol
 def plot_heatmap(
     optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol
 ) -> Axes:
-    """The mean of the metric for each row and learning rate of one series.
+    """The mean of the metric for each row and learning rate; all optima are of one series.
 
     Where further fields are tuned, the best over these. The optimum is framed; a cross means that
     no run survived, an empty cell that none was tried. The worst tenth of the cells share one
     colour.
-
-    Args:
-      optima: Optima of one series.
-      ax: Where to draw.
-      protocol: The protocol that `select` was given.
-
-    Returns:
-      ax.
     """
     from matplotlib import patches
 
@@ -146,22 +105,19 @@ def plot_heatmap(
             light = np.dot(mesh.cmap(mesh.norm(mean))[:3], (0.3, 0.59, 0.11)) > 0.45
             text = f"{mean:.1f}" if tables.scale(protocol.metric) == 100 else f"{mean:.3g}"
             ax.text(j + 0.5, i + 0.5, text, color="#000000" if light else "#ffffff", **_CENTRED)
-    for j, optimum in enumerate(sorted(optima, key=lambda optimum: optimum.row)):
-        dead = {point.values[protocol.tune[0]] for point in optimum.points}
-        dead -= {point.values[protocol.tune[0]] for point in optimum.points if point.best}
-        for value in dead:
-            ax.text(
-                j + 0.5, values.index(value) + 0.5, "×", color=FAINT, **{**_CENTRED, "fontsize": 14}
-            )
+    name, look = protocol.tune[0], {"fill": False, "edgecolor": COLORS[1], "lw": 2.5}
+    for optimum in optima:
+        j = rows.index(optimum.row)
+        for i in {values.index(point.values[name]) for point in optimum.points}:
+            if math.isnan(means[i, j]):
+                ax.text(j + 0.5, i + 0.5, "×", color=FAINT, **_CENTRED | {"fontsize": 14})
         if optimum.n:
-            corner = (j + 0.04, values.index(optimum.values[protocol.tune[0]]) + 0.04)
-            ax.add_patch(
-                patches.Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=COLORS[1], lw=2.5)
-            )
-    _index_ticks(ax.xaxis, [tables.number(row) for row in rows])
-    _index_ticks(ax.yaxis, _labels(values))
+            corner = (j + 0.04, values.index(optimum.values[name]) + 0.04)
+            ax.add_patch(patches.Rectangle(corner, 0.92, 0.92, **look))
+    _ticks(ax.xaxis, np.arange(len(rows)) + 0.5, list(map(tables.number, rows)))
+    _ticks(ax.yaxis, np.arange(len(values)) + 0.5, _labels(values))
     ax.set_xlabel(tables.title(protocol.row))
-    ax.set_ylabel(tables.title(protocol.tune[0]))
+    ax.set_ylabel(tables.title(name))
     ax.tick_params(length=0)
     if means.size > 200:
         ax.figure.colorbar(mesh, ax=ax, label=tables.title(protocol.metric))
@@ -172,7 +128,7 @@ def load_heatmap(
     optima: Sequence[protocols.Optimum], protocol: protocols.Protocol
 ) -> tuple[list[float], list[float], np.ndarray]:
     """The rows, the learning rates, and the means (learning rates, rows), nan for none."""
-    name, sign = protocol.tune[0], 1 if protocol.mode == "max" else -1
+    name, sign = protocol.tune[0], protocol.sign
     rows = sorted({optimum.row for optimum in optima})
     values = sorted({point.values[name] for optimum in optima for point in optimum.points})
     means = np.full((len(values), len(rows)), np.nan)
@@ -189,17 +145,10 @@ def plot_curves(
     protocol: protocols.Protocol,
     curves: Mapping[str, Mapping] | None = None,
 ) -> Axes:
-    """The metric during training at the optimum of each row: mean and standard deviation over
-    seeds.
+    """The metric during training at each optimum: mean and standard deviation over seeds.
 
-    Args:
-      optima: Optima of one series.
-      ax: Where to draw.
-      protocol: The protocol that `select` was given.
-      curves: From run_id to curve, where the records were read without curves.
-
-    Returns:
-      ax.
+    All optima are of one series. Where their records were read without curves, `curves` leads from
+    run_id to curve.
     """
     from matplotlib import colors
 
@@ -211,15 +160,9 @@ def plot_curves(
         mean = np.ma.masked_invalid(values).mean(axis=0)
         spread = np.ma.masked_invalid(values).std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
         ax.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-        ax.plot(
-            epochs,
-            mean,
-            color=color,
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=4.5,
-            markevery=max(1, len(epochs) // 12),
-            label=tables.number(optimum.row),
-        )
+        look = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5}
+        look |= {"markevery": max(1, len(epochs) // 12), "color": color}
+        ax.plot(epochs, mean, label=tables.number(optimum.row), **look)
     ax.set_xlabel("epoch")
     ax.set_ylabel(tables.title(protocol.metric))
     _finish(ax, empty=not found)
@@ -242,18 +185,17 @@ def load_curves(
     return epochs, tables.scale(metric) * values.reshape(len(found), steps)
 
 
+_HOLLOW = {"fillstyle": "none", "linestyle": "none", "markersize": 10}
 _CENTRED = {"ha": "center", "va": "center", "fontsize": 9.5}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _by_series(optima, published=None):
-    """Optima by label, in their order."""
-    groups = {}
-    for optimum in optima:
-        groups.setdefault(optimum.series, []).append(optimum)
-    for label, _ in published or ():
-        groups.setdefault(label, [])
-    return groups
+def _by_series(optima, published=()):
+    """Optima of which a run survived by label, in their order."""
+    labels = dict.fromkeys(
+        [*(optimum.series for optimum in optima), *(key[0] for key in published)]
+    )
+    return {label: [o for o in optima if o.series == label and o.n] for label in labels}
 
 
 def _line(ax, x, y, bars, index, label, **look):
@@ -267,29 +209,24 @@ def _line(ax, x, y, bars, index, label, **look):
 
 
 def _row_axis(ax, rows, protocol):
-    """A logarithmic axis where that is possible, with a tick at each row."""
-    rows = sorted(set(rows))
+    """The horizontal axis, with its name."""
     ax.set_xlabel(tables.title(protocol.row))
-    if rows and rows[0] > 0:
-        ax.set_xscale("log", base=2)
-        ax.set_xlim(rows[0] / 1.4, rows[-1] * 1.4)
-    _ticks(ax.xaxis, rows, [tables.number(row) for row in rows])
+    _axis(ax.xaxis, rows, lambda rows: list(map(tables.number, rows)))
 
 
-def _value_axis(ax, optima, name):
-    """The axis of a tuned field, with a tick at each value tried."""
-    values = sorted({point.values[name] for optimum in optima for point in optimum.points})
+def _axis(axis, values, labels):
+    """A logarithmic axis where that is possible, with a tick at each value."""
+    values, name = sorted(set(values)), axis.axis_name
     if values and values[0] > 0:
-        ax.set_yscale("log", base=2)
-        ax.set_ylim(values[0] / 1.4, values[-1] * 1.4)
-    _ticks(ax.yaxis, values, _labels(values))
+        limits = (values[0] / 1.4, values[-1] * 1.4)
+        axis.axes.set(**{f"{name}scale": "log", f"{name}lim": limits})
+    _ticks(axis, values, labels(values))
 
 
 def _labels(values):
     """Powers of two as such if all are, else decimals."""
-    if values and all(value > 0 and math.frexp(value)[0] == 0.5 for value in values):
-        return ["2" + str(math.frexp(value)[1] - 1).translate(_SUPERSCRIPTS) for value in values]
-    return [tables.number(value) for value in values]
+    texts = (text.partition("^") for text in map(tables.writer(values), values))
+    return [base + power.translate(_SUPERSCRIPTS) for base, _, power in texts]
 
 
 def _ticks(axis, places, labels):
@@ -301,10 +238,6 @@ def _ticks(axis, places, labels):
     slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axis.set_ticks(places, labels, **(slant if crowded and axis.axis_name == "x" else {}))
     axis.set_ticks([], minor=True)
-
-
-def _index_ticks(axis, labels):
-    _ticks(axis, [index + 0.5 for index in range(len(labels))], labels)
 
 
 def _finish(ax, empty):
@@ -319,12 +252,6 @@ def _finish(ax, empty):
     if handles:
         columns = 4 if len(handles) > 4 else 2 if len(handles) == 4 else 3
         below = -0.17 if ax.get_xticklabels()[0].get_rotation() == 0 else -0.24
-        ax.legend(
-            handles,
-            labels,
-            loc="upper center",
-            bbox_to_anchor=(0.5, below),
-            ncols=columns,
-            frameon=False,
-        )
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, below), "ncols": columns}
+        ax.legend(handles, labels, frameon=False, **place)
     return ax

@@ -132,10 +132,10 @@ def scale_momentum(
       rule: f, for example :func:`linear_rule` or :func:`square_root_rule`.
 
     Returns:
-      The momentum. It is below zero where B is so small that even m = 0 is too much.
+      The momentum. A traced one is below zero where B is so small that even m = 0 is too much.
 
     Raises:
-      ValueError: a concrete argument is out of its range, or the result would be below zero.
+      ValueError: a concrete argument is out of its range, or the momentum that follows.
 
     Examples:
       >>> import noisegen

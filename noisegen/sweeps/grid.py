@@ -29,8 +29,8 @@ class Grid:
     Examples:
       >>> @Grid
       ... def square():
-      ...   for batch_size in (4, 16):
-      ...     yield {"batch_size": batch_size, "learning_rate": batch_size**0.5}
+      ...     for batch_size in (4, 16):
+      ...         yield {"batch_size": batch_size, "learning_rate": batch_size**0.5}
       >>> list(square)
       [{'batch_size': 4, 'learning_rate': 2.0}, {'batch_size': 16, 'learning_rate': 4.0}]
     """
@@ -55,9 +55,6 @@ def values(**fields: Iterable) -> Grid:
     Args:
       **fields: For each field its values, in any iterable with at least one.
 
-    Returns:
-      The grid.
-
     Raises:
       ValueError: If a field has no values.
 
@@ -65,11 +62,9 @@ def values(**fields: Iterable) -> Grid:
       >>> list(values(batch_size=[64, 128]))
       [{'batch_size': 64}, {'batch_size': 128}]
     """
-    columns = {name: _column(name, column) for name, column in fields.items()}
+    columns = [_column(name, column) for name, column in fields.items()]
     return Grid(
-        lambda: (
-            dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values())
-        )
+        lambda: (dict(zip(fields, row, strict=True)) for row in itertools.product(*columns))
     )
 
 
@@ -89,9 +84,6 @@ def product(*grids: Iterable[Run]) -> Grid:
     Args:
       *grids: Grids without fields in common.
 
-    Returns:
-      The grid of the merged runs.
-
     Raises:
       ValueError: On iteration, if two grids set the same field.
 
@@ -109,9 +101,6 @@ def zipped(*grids: Iterable[Run]) -> Grid:
     Args:
       *grids: Grids of equal length without fields in common.
 
-    Returns:
-      The grid of the merged runs.
-
     Raises:
       ValueError: On iteration, if the lengths differ or two grids set the same field.
 
@@ -125,9 +114,8 @@ def zipped(*grids: Iterable[Run]) -> Grid:
         for index, parts in enumerate(itertools.zip_longest(*grids)):
             if None in parts:
                 raise ValueError(
-                    "zipped grids must have equal lengths, but grid"
-                    f" {parts.index(None)} (counted from 0)"
-                    f" has only {index} runs; use product(...) for all combinations."
+                    f"zipped grids must have equal lengths, but grid {parts.index(None)} (counted"
+                    f" from 0) has only {index} runs; use product(...) for all combinations."
                 )
             yield _merge(parts)
 
@@ -165,11 +153,10 @@ def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
       (0.25, 0.5, 1, 2)
     """
     for end in (first, last):
-        if not (0 < end < math.inf and math.frexp(end)[0] == 0.5):
+        if not is_power_of_two(end):
             raise ValueError(
-                "powers_of_two needs ends that are powers of two (such as 0.125 or 64),"
-                f" got {end!r};"
-                " doublings(first, last) starts from any number."
+                "powers_of_two needs ends that are powers of two (such as 0.125 or 64), got"
+                f" {end!r}; doublings(first, last) starts from any number."
             )
     return tuple(int(v) if v >= 1 else v for v in doublings(float(first), float(last)))
 
@@ -199,6 +186,11 @@ def doublings(first: float, last: float) -> tuple[int | float, ...]:
     return tuple(first * 2**k for k in range(steps + 1))
 
 
+def is_power_of_two(value: float) -> bool:
+    """Whether a number is 2^k for an integer k, which may be negative."""
+    return 0 < value < math.inf and math.frexp(value)[0] == 0.5
+
+
 def _column(name, column):
     """The values of one field, kept."""
     if isinstance(column, str) or not isinstance(column, Iterable):
@@ -216,9 +208,7 @@ def _merge(parts):
     """One run out of several; no field twice."""
     run = {}
     for part in parts:
+        if twice := run.keys() & part.keys():
+            raise ValueError(f"more than one grid sets {', '.join(sorted(twice))}; set each once.")
         run.update(part)
-    if len(run) != sum(map(len, parts)):
-        names = [name for part in parts for name in part]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"more than one grid sets {', '.join(twice)}; set each field once.")
     return run

@@ -45,9 +45,6 @@ def run_id(task_identity: str, run: Mapping[str, object]) -> str:
       task_identity: Text that names everything compiled: model, loss, data, augmentation.
       run: As for `normalise`.
 
-    Returns:
-      The first 16 hexadecimal digits.
-
     Raises:
       ValueError: As `normalise` does.
 
@@ -94,12 +91,9 @@ def _value(name, value):
             words = ", ".join(STRINGS[name])
             raise ValueError(f"run field {name} must be one of {words}; got {value!r}.")
         return str(value)
-    kind = type(value)
-    if kind is int:
-        return value
-    if kind is bool or not (kind is float or isinstance(value, numbers.Real)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(
-            f"run field {name} must be a finite number, got {value!r} ({kind.__name__});"
+            f"run field {name} must be a finite number, got {value!r} ({type(value).__name__});"
             " a run is flat and holds numbers only: write 0 or 1 for a switch."
         )
     if isinstance(value, numbers.Integral):

@@ -11,25 +11,29 @@ make a point. The readings of Smith, Elsen & De taken here:
 * the error bar spans every learning rate whose mean is within one standard deviation, the optimum's
   own, of the optimum's mean.
 
-  >>> from noisegen import sweeps
-  >>> runs = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1]))
-  >>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
-  >>> records = [
-  ...     {"run": run, "status": "finished", "metrics": {"test_accuracy": accuracy}}
-  ...     for run, accuracy in zip(runs, accuracies)
-  ... ]
-  >>> [optimum] = sweeps.select(records, sweeps.Protocol(best=2, of=2))
-  >>> optimum.values, round(optimum.mean, 3), round(optimum.std, 3), optimum.flags
-  ({'learning_rate': 0.2}, 0.96, 0.014, ())
+>>> from noisegen import sweeps
+>>> runs = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1]))
+>>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
+>>> records = [
+...     {"run": run, "status": "finished", "metrics": {"test_accuracy": accuracy}}
+...     for run, accuracy in zip(runs, accuracies)
+... ]
+>>> [optimum] = sweeps.select(records, sweeps.Protocol(best=2, of=2))
+>>> optimum.values, round(optimum.mean, 3), round(optimum.std, 3), optimum.flags
+({'learning_rate': 0.2}, 0.96, 0.014, ())
 
 References:
   Smith, Elsen & De, On the Generalization Benefit of Noise in Stochastic Gradient Descent,
   ICML 2020, https://arxiv.org/abs/2006.15081
 """
 
+import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+
+from noisegen.sweeps import grid
 
 SEED = "seed"
 
@@ -65,12 +69,7 @@ class Protocol:
     def __post_init__(self):
         if self.mode not in ("max", "min"):
             raise ValueError(f"Protocol mode must be 'max' or 'min', got {self.mode!r}.")
-        if (
-            isinstance(self.tune, str)
-            or not self.tune
-            or self.row in self.tune
-            or SEED in self.tune
-        ):
+        if isinstance(self.tune, str) or not self.tune or {self.row, SEED} & set(self.tune):
             raise ValueError(
                 f"Protocol tune must be a tuple of fields other than {self.row} and {SEED}, such as"
                 f" ('learning_rate',); got {self.tune!r}."
@@ -79,6 +78,26 @@ class Protocol:
             raise ValueError(f"Protocol needs 1 <= best <= of, got best={self.best}, of={self.of}.")
         if self.max_extensions < 0:
             raise ValueError(f"Protocol needs max_extensions >= 0, got {self.max_extensions}.")
+
+    @property
+    def sign(self) -> int:
+        """The factor that makes the larger metric the better one."""
+        return 1 if self.mode == "max" else -1
+
+    def group(self, run: Mapping) -> tuple[str, float]:
+        """Series and row of a run."""
+        for name in (self.row, *self.tune):
+            if name not in run:
+                raise ValueError(
+                    f"the protocol needs the field {name!r}, but a run has only {', '.join(run)};"
+                    " name another row or tuned field, or add it to the grid."
+                )
+        return self.series(run) if self.series else "", run[self.row]
+
+    def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+        """Series in the order of `labels`, each by row."""
+        rank = {label: index for index, label in enumerate(self.labels)}
+        return sorted(groups, key=lambda group: (rank.get(group[0], len(rank)), group))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,28 +114,31 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """The best point of one series and row, and all the points it was chosen from."""
+    """The best point of one series and row, and all the points it was chosen from.
+
+    Where no run survived, the numbers are nan, and only `flags` and `points` say something.
+    """
 
     series: str  # Label; '' if the protocol has no series.
     row: float
-    values: dict[str, float]  # The tuned fields at the optimum; empty if all runs diverged.
-    mean: float
-    std: float
-    n: int  # Number of runs in mean and std.
-    low: float  # Error bar of the first tuned field; nan if all runs diverged.
-    high: float
-    flags: tuple[str, ...]  # Keys of FLAGS.
-    report: dict[str, tuple[float, float]]  # Mean and std of the further metrics.
-    best: tuple[Mapping, ...]  # The records behind mean and std.
-    points: tuple[Point, ...]  # Ascending in the tuned fields.
+    values: dict[str, float] = dataclasses.field(default_factory=dict)  # The tuned fields.
+    mean: float = math.nan
+    std: float = math.nan
+    n: int = 0  # Number of runs in mean and std.
+    low: float = math.nan  # Error bar of the first tuned field.
+    high: float = math.nan
+    flags: tuple[str, ...] = ()  # Keys of FLAGS.
+    report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # Mean, std.
+    best: tuple[Mapping, ...] = ()  # The records behind mean and std.
+    points: tuple[Point, ...] = ()  # Ascending in the tuned fields.
 
 
 FLAGS = {
-    "at_boundary": "the optimum or its error bar touches the edge of the values tried",
-    "few_runs": "chosen with fewer runs than the protocol asks for",
-    "unsettled": "a value with too few runs yet lies within the error bar or above the optimum",
-    "one_value": "a single value was tried: not tuned",
-    "all_diverged": "every run diverged",
+    "at_boundary": "The optimum or its error bar touches the edge of the values tried.",
+    "few_runs": "Chosen with fewer runs than the protocol asks for.",
+    "unsettled": "A value with too few runs yet lies within the error bar or above the optimum.",
+    "one_value": "A single value was tried: not tuned.",
+    "all_diverged": "Every run diverged.",
 }
 
 
@@ -134,12 +156,10 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
       ValueError: If a record lacks a field or the metric that the protocol names, or runs of one
         point differ in more than the seed.
     """
-    groups = {}
+    groups = collections.defaultdict(list)
     for record in records:
-        groups.setdefault(_group(record["run"], protocol), []).append(record)
-    rank = {label: index for index, label in enumerate(protocol.labels)}
-    order = sorted(groups, key=lambda key: (rank.get(key[0], len(rank)), key))
-    return [_optimum(*key, groups[key], protocol) for key in order]
+        groups[protocol.group(record["run"])].append(record)
+    return [_optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
 
 
 def extension(
@@ -163,9 +183,9 @@ def extension(
       again until all have one.
     """
     done = {frozenset(record["run"].items()): record for record in records}
-    groups = {}
+    groups = collections.defaultdict(list)
     for run in runs:
-        groups.setdefault(_group(run, protocol), []).append(dict(run))
+        groups[protocol.group(run)].append(dict(run))
     added = []
     for key, tried in groups.items():
         planned = len(tried)
@@ -178,86 +198,51 @@ def extension(
     return added
 
 
-def _group(run, protocol):
-    """Series and row of a run."""
-    missing = [name for name in (protocol.row, *protocol.tune) if name not in run]
-    if missing:
-        raise ValueError(
-            f"the protocol needs the field {missing[0]!r}, but a run has only {', '.join(run)};"
-            " name another row or tuned field, or add it to the grid."
-        )
-    return protocol.series(run) if protocol.series else "", run[protocol.row]
-
-
 def _optimum(series, row, records, protocol):
     """The optimum of one series and row."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
-    enough = [point for point in alive if len(point.best) == protocol.best]
-    most = max((len(point.best) for point in alive), default=0)
-    candidates = enough or [point for point in alive if len(point.best) == most]
-    if not candidates:
-        return Optimum(
-            series=series,
-            row=row,
-            values={},
-            mean=math.nan,
-            std=math.nan,
-            n=0,
-            low=math.nan,
-            high=math.nan,
-            flags=("all_diverged",),
-            report={},
-            best=(),
-            points=points,
-        )
-    sign = 1 if protocol.mode == "max" else -1
+    if not alive:
+        return Optimum(series=series, row=row, flags=("all_diverged",), points=points)
+    most = max(len(point.best) for point in alive)
+    candidates = [point for point in alive if len(point.best) == most]
+    rivals = [point for point in alive if len(point.best) < most and point.tried < protocol.of]
+    sign, first = protocol.sign, protocol.tune[0]
     best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
     least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
-    first = protocol.tune[0]
     bar = [point.values[first] for point in candidates if sign * point.mean >= least]
-    rivals = [p for p in alive if p.tried < protocol.of and p not in candidates]
-    flags = _flags(
-        points=[point.values[first] for point in points],
-        bar=bar,
-        few=best.tried < protocol.of or len(best.best) < protocol.best,
-        unsettled=any(sign * point.mean >= least for point in rivals),
-    )
+    tried = [point.values[first] for point in points]  # Ascending, as the points are.
+    low, high, one_value = min(bar), max(bar), tried[0] == tried[-1]
+    flags = {
+        "at_boundary": not one_value and (low == tried[0] or high == tried[-1]),
+        "few_runs": best.tried < protocol.of or most < protocol.best,
+        "unsettled": any(sign * point.mean >= least for point in rivals),
+        "one_value": one_value,
+    }
     return Optimum(
         series=series,
         row=row,
         values=best.values,
         mean=best.mean,
         std=best.std,
-        n=len(best.best),
-        low=min(bar),
-        high=max(bar),
-        flags=flags,
+        n=most,
+        low=low,
+        high=high,
+        flags=tuple(name for name, holds in flags.items() if holds),
         best=best.best,
         points=points,
-        report={name: _mean_std(_metrics(best.best, name)) for name in protocol.report},
+        report={
+            name: _mean_std([_metric(record, name) for record in best.best])
+            for name in protocol.report
+        },
     )
-
-
-def _flags(points, bar, few, unsettled):
-    """The flags of an optimum, in the order of FLAGS."""
-    single = len(set(points)) == 1
-    holds = {
-        "at_boundary": not single and (min(bar) == min(points) or max(bar) == max(points)),
-        "few_runs": few,
-        "unsettled": unsettled,
-        "one_value": single,
-    }
-    return tuple(name for name, held in holds.items() if held)
 
 
 def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
-    by_values = {}
+    by_values = collections.defaultdict(list)
     for record in records:
-        by_values.setdefault(tuple(record["run"][name] for name in protocol.tune), []).append(
-            record
-        )
+        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
     return tuple(
         _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
         for values in sorted(by_values)
@@ -268,9 +253,9 @@ def _point(values, records, protocol):
     """The best k of the first n seeds of one point."""
     _check_alike([record["run"] for record in records])
     records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
-    scored = [(_score(record, protocol.metric), record) for record in records]
+    scored = [(_metric(record, protocol.metric), record) for record in records]
     alive = [pair for pair in scored if pair[0] is not None]
-    alive.sort(key=lambda pair: pair[0], reverse=protocol.mode == "max")
+    alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
     best = alive[: protocol.best]
     mean, std = _mean_std([score for score, _ in best])
     return Point(
@@ -299,45 +284,36 @@ def _check_alike(runs):
             )
 
 
-def _score(record, metric):
-    """The metric of a record; None if the run diverged."""
+def _metric(record, name):
+    """A metric of a record; None if the run diverged or the metric is not finite."""
     if record["status"] == "diverged":
         return None
-    return _metrics([record], metric)[0]
+    if name not in record["metrics"]:
+        raise ValueError(
+            f"the protocol needs the metric {name!r}, but a record has only"
+            f" {', '.join(record['metrics'])}; name one of these."
+        )
+    value = record["metrics"][name]
+    return value if value is not None and math.isfinite(value) else None
 
 
-def _metrics(records, name):
-    """One metric of several records; None where it is not finite."""
-    for record in records:
-        if name not in record["metrics"]:
-            raise ValueError(
-                f"the protocol needs the metric {name!r}, but a record has only"
-                f" {', '.join(record['metrics'])}; name one of these."
-            )
-    found = [record["metrics"][name] for record in records]
-    return [value if value is not None and math.isfinite(value) else None for value in found]
-
-
-def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
+def _mean_std(values):
     """Mean and standard deviation (ddof = 1); nan where undefined."""
     if not values or None in values:
         return math.nan, math.nan
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def _further(optimum, runs, name):
     """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
-    grid = sorted({run[name] for run in runs})
-    if len(grid) == 1 or grid[0] <= 0:
+    values = sorted({run[name] for run in runs})
+    if len(values) == 1 or values[0] <= 0:
         return []
     ends = []
-    if "all_diverged" in optimum.flags or optimum.low == grid[0]:
-        ends.append((grid[0], grid[1]))
-    if optimum.high == grid[-1]:
-        ends.append((grid[-1], grid[-2]))
+    if not optimum.n or optimum.low == values[0]:
+        ends.append((values[0], values[1]))
+    if optimum.high == values[-1]:
+        ends.append((values[-1], values[-2]))
     return [
         {**run, name: _step(end, inner)} for end, inner in ends for run in runs if run[name] == end
     ]
@@ -346,5 +322,4 @@ def _further(optimum, runs, name):
 def _step(end, inner):
     """The next value of a geometric grid beyond its end; powers of two stay exact."""
     value = end * (end / inner)
-    exact = math.frexp(end / inner)[0] == 0.5
-    return value if exact else float(f"{value:.12g}")
+    return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")

@@ -1,20 +1,21 @@
-r"""Records on disk: one JSON line for each finished run, one file for each writer, no lock.
+"""Records on disk: one JSON line for each finished run, one file for each writer, no lock.
 
 A sweep's directory holds `sweep.json` (which sweep it is) and `records/<writer>.jsonl`. A writer
 appends only to its own file and has flushed a record to the disk when `append` returns, so killing
 it loses at most the run in flight; a torn line is skipped by readers and its run is done again.
 
-  >>> import tempfile
-  >>> from noisegen import sweeps
-  >>> workdir = tempfile.mkdtemp()
-  >>> _ = sweeps.open_workdir(workdir, "example", "digits/mlp")
-  >>> record = {"run_id": "9f", "run": {"seed": 0}, "status": "finished", "metrics": {"loss": 0.5}}
-  >>> with sweeps.RecordWriter(workdir) as writer:
-  ...   writer.append(record)
-  >>> sweeps.read(workdir) == [record]
-  True
+>>> import tempfile
+>>> from noisegen import sweeps
+>>> workdir = tempfile.mkdtemp()
+>>> _ = sweeps.open_workdir(workdir, "example", "digits/mlp")
+>>> record = {"run_id": "9f", "run": {"seed": 0}, "status": "finished", "metrics": {"loss": 0.5}}
+>>> with sweeps.RecordWriter(workdir) as writer:
+...     writer.append(record)
+>>> sweeps.read(workdir) == [record]
+True
 """
 
+import collections
 import contextlib
 import json
 import math
@@ -23,7 +24,7 @@ import pathlib
 import secrets
 import socket
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
 import numpy as np
@@ -108,18 +109,19 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
     Returns:
       The records; an empty list before the first one.
     """
-    records, skipped = {}, {}
+    records, skipped = {}, collections.Counter()
     for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
-        for record in _records_in(path, curves):
-            if record is None:
-                skipped[path.name] = skipped.get(path.name, 0) + 1
-                continue
-            known = records.get(record["run_id"])
-            if known is None or _finished_at(record) < _finished_at(known):
-                records[record["run_id"]] = record
+        with path.open("rb") as file:
+            for line in filter(None, map(bytes.strip, file)):
+                if (record := _parse(line, curves)) is None:
+                    skipped[path.name] += 1
+                    continue
+                known = records.setdefault(record["run_id"], record)
+                if _finished_at(record) < _finished_at(known):
+                    records[record["run_id"]] = record
     if skipped:
         warnings.warn(
-            f"skipped {sum(skipped.values())} lines that are no whole records in"
+            f"skipped {skipped.total()} lines that are no whole records in"
             f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command"
             " does their runs again, unless it has.",
             stacklevel=2,
@@ -196,8 +198,7 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} is damaged; if this is the right workdir, delete that one file and give the"
-            " sweep"
-            " command again (records are kept)."
+            " sweep command again (records are kept)."
         )
     return content
 
@@ -223,18 +224,10 @@ def write_file(path: str | os.PathLike, text: str) -> None:
         raise _explained(error, path, "could not write") from error
 
 
-def _records_in(path, curves) -> Iterator[dict | None]:
-    """The records of one file in order, None for a line that is none."""
-    with open(path, "rb") as file:
-        for line in file:
-            if line.strip():
-                yield _parse(line.rstrip(), curves)
-
-
 def _parse(line, curves):
     """A record with its curve, without, or (where `curves` are names) with it if named."""
     if curves is not True and line.endswith(b"}}"):  # So the curve, if any, is whole.
-        record = _record(line.partition(_CURVE)[0] + b"}") if _CURVE in line else None
+        record = _record(line.partition(_CURVE)[0] + b"}")
         if record is not None and not (curves and record["run_id"] in curves):
             return record
     record = _record(line)

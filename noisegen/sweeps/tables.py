@@ -16,10 +16,12 @@
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from noisegen.sweeps import grid
 from noisegen.sweeps import protocol as protocols
 
 Published = Mapping[tuple[str, float], tuple[float, float | None]]
@@ -65,87 +67,96 @@ def make_table(
             " multiply fractions by 100."
         )
     found = {(optimum.series, optimum.row): optimum for optimum in optima}
-    labels = list(dict.fromkeys([key[0] for key in found] + [key[0] for key in published]))
-    rows = sorted({key[1] for key in (*found, *published)})
+    labels = list(dict.fromkeys(label for label, _ in (*found, *published)))
+    rows = sorted({row for _, row in (*found, *published)})
     flags = [flag for flag in protocols.FLAGS if any(flag in optimum.flags for optimum in optima)]
-    marks = {flag: "abcdefgh"[index] for index, flag in enumerate(flags)}
-    columns = _columns(optima, protocol, published)
-    pairs = {
-        (label, row): (found.get((label, row)), published.get((label, row)))
-        for label in labels
-        for row in rows
-    }
-    body = [
-        sum((_cells(columns, *pairs[label, row], marks) for label in labels), ((number(row), ""),))
-        for row in rows
-    ]
+    marks = dict(zip(flags, "abcde", strict=False))
+    columns = [title(protocol.metric), *(f"best {title(name)}" for name in protocol.tune)]
+    columns += map(title, protocol.report)
+    columns += ["published", "difference"] * bool(published)
+    points = [point for optimum in optima for point in optimum.points]
+    writers = {name: writer(point.values[name] for point in points) for name in protocol.tune}
+
+    def at(label, row):
+        blank = protocols.Optimum(series=label, row=row)
+        return found.get((label, row), blank), published.get((label, row))
+
+    def cells(label, row):
+        optimum, value = at(label, row)
+        texts = _texts(optimum, protocol, writers)
+        texts += _compared(optimum, value, protocol) * bool(published)
+        mark = ",".join(marks[flag] for flag in optimum.flags)
+        return [(text, mark if index == 1 else "") for index, text in enumerate(texts)]
+
     return Table(
         groups=(("", 1), *((label, len(columns)) for label in labels)) if any(labels) else (),
-        header=(protocol.row.replace("_", " "), *(list(columns) * len(labels))),
-        body=tuple(body),
-        notes=tuple(_notes(protocol, published, marks)),
-        data=tuple(_datum(*key, *pair, protocol) for key, pair in pairs.items() if any(pair)),
+        header=(title(protocol.row), *columns * len(labels)),
+        body=tuple(
+            ((number(row), ""), *(cell for label in labels for cell in cells(label, row)))
+            for row in rows
+        ),
+        notes=_notes(protocol, published, marks),
+        data=tuple(
+            _datum(*at(*key), protocol)
+            for key in itertools.product(labels, rows)
+            if key in found or key in published
+        ),
     )
 
 
 def to_text(table: Table) -> str:
     """The table in aligned columns, for a terminal: one series below the other."""
-    lines = [table.header, *([text + _mark(marks) for text, marks in row] for row in table.body)]
+    lines = _lines(table)
     widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
     text, start = [], 1
     for label, span in table.groups[1:] or [("", len(widths) - 1)]:
         columns = [0, *range(start, start + span)]
         start += span
-        rows = ["".join(line[c].rjust(widths[c]) for c in columns) for line in lines]
-        text += [f"  {label}"] * bool(label) + [
-            rows[0],
-            "  " + "-" * (len(rows[0]) - 2),
-            *rows[1:],
-            "",
-        ]
-    text += [f"{_mark(mark)} {note}".strip() for mark, note in table.notes]
-    return "\n".join(text) + "\n"
+        head, *rows = ["".join(line[c].rjust(widths[c]) for c in columns) for line in lines]
+        text += [f"  {label}"] * bool(label) + [head, "  " + "-" * (len(head) - 2), *rows, ""]
+    return "\n".join([*text, *_sentences(table)]) + "\n"
 
 
 def to_csv(table: Table) -> str:
     """The numbers, unrounded and in their own units, one line for each series and row."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(table.data[0]) if table.data else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.data)
+    lines = csv.DictWriter(file, list(table.data[0]) if table.data else [], lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(table.data)
     return file.getvalue()
 
 
 def to_markdown(table: Table) -> str:
     """The table as GitHub shows it."""
-    labels = [label for label, span in table.groups for _ in range(span)] or [""] * len(
-        table.header
-    )
-    pairs = zip(labels, table.header, strict=True)
-    header = [f"{label}: {name}" if label else name for label, name in pairs]
-    body = [[_markdown(text + _mark(marks)) for text, marks in row] for row in table.body]
-    lines = [map(_markdown, header), ["---:"] * len(header), *body]
-    notes = [_markdown(f"{_mark(mark)} {note}".strip()) for mark, note in table.notes]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n\n" + "\n\n".join(notes) + "\n"
+    header, *body = ([_markdown(text) for text in line] for line in _lines(table))
+    labels = [f"{_markdown(label)}: " * bool(label) for label, n in table.groups for _ in range(n)]
+    if labels:
+        header = [label + name for label, name in zip(labels, header, strict=True)]
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---:"] * len(header), *body)]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(map(_markdown, _sentences(table))) + "\n"
 
 
 def to_latex(table: Table) -> str:
     """The table as a tabular with rules of the booktabs package."""
-    lines = [r"\begin{tabular}{" + "r" * len(table.header) + "}", r"\toprule"]
-    if table.groups:
-        spans = (rf"\multicolumn{{{span}}}{{c}}{{{_latex(label)}}}" for label, span in table.groups)
-        lines.append(" & ".join(spans) + r" \\")
-    lines += [" & ".join(map(_latex, table.header)) + r" \\", r"\midrule"]
-    for row in table.body:
-        lines.append(" & ".join(_latex(text + _mark(marks)) for text, marks in row) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", ""]
-    lines += [_latex(f"{_mark(mark)} {note}".strip()) + r"\par" for mark, note in table.notes]
-    return "\n".join(lines) + "\n"
+    header, *body = (" & ".join(map(_latex, line)) + r" \\" for line in _lines(table))
+    spans = (rf"\multicolumn{{{span}}}{{c}}{{{_latex(label)}}}" for label, span in table.groups)
+    groups = [" & ".join(spans) + r" \\"] * bool(table.groups)
+    lines = [r"\begin{tabular}{" + "r" * len(table.header) + "}", r"\toprule", *groups, header]
+    lines += [r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([*lines, *(_latex(note) + r"\par" for note in _sentences(table))]) + "\n"
 
 
 def number(value: float) -> str:
-    """A number as people write it: six digits at most, powers of two beyond 1/16 kept short."""
+    """A number as people write it: an integer in full, others with six digits at most."""
     return f"{int(value)}" if float(value).is_integer() else f"{value:.6g}"
+
+
+def writer(values: Iterable[float]) -> Callable[[float], str]:
+    """How to write these values: as 2^k where all are powers of two, else as `number` does."""
+    values = set(values)
+    if values and all(map(grid.is_power_of_two, values)):
+        return lambda value: f"2^{math.frexp(value)[1] - 1}"
+    return number
 
 
 def title(name: str) -> str:
@@ -158,106 +169,78 @@ def scale(metric: str) -> int:
     return 100 if metric.endswith("accuracy") else 1
 
 
-def _columns(optima, protocol, published):
-    """From the name of a column to the function that writes its cell."""
-    bases = {name: _base_two(optima, name) for name in protocol.tune}
-    first, *others = protocol.tune
-    columns = {
-        title(protocol.metric): lambda o, _: _spread(protocol.metric, o.mean, o.std) + f" ({o.n})",
-        f"best {title(first)}": lambda o, _: _bar(o, first, bases[first]),
-    }
-    for name in others:
-        columns[f"best {title(name)}"] = lambda o, _, name=name: _power(o.values[name], bases[name])
+def _texts(optimum, protocol, writers):
+    """The measured cells of one series and row."""
+    if not optimum.n:
+        missing = len(protocol.tune) - 1 + len(protocol.report)
+        return [NONE, "diverged" if optimum.flags else NONE, *[NONE] * missing]
+    tuned = [write(optimum.values[name]) for name, write in writers.items()]
+    low, high = map(writers[protocol.tune[0]], (optimum.low, optimum.high))
+    if low != high:
+        tuned[0] += f" ({low}–{high})"
+    mean = _spread(protocol.metric, optimum.mean, optimum.std)
+    reported = [_spread(name, *optimum.report[name]) for name in protocol.report]
+    return [f"{mean} ({optimum.n})", *tuned, *reported]
+
+
+def _compared(optimum, value, protocol):
+    """The cells of a published number, as it was printed, and of the difference from it."""
+    if value is None:
+        return [NONE, NONE]
+    mean, std = value
+    printed = f"{mean:g}" + ("" if std is None else f" ± {std:g}")
+    difference = _difference(optimum, value, protocol)
+    signed = NONE if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−")
+    return [printed, signed]
+
+
+def _datum(optimum, value, protocol):
+    """The line of a CSV file; what is unknown is blank."""
+    first, factor = protocol.tune[0], scale(protocol.metric)
+    data = {"series": optimum.series, protocol.row: optimum.row}
+    data |= {f"{protocol.metric}_mean": optimum.mean, f"{protocol.metric}_std": optimum.std}
+    data |= {"runs": optimum.n, **{name: optimum.values.get(name) for name in protocol.tune}}
+    data |= {f"{first}_low": optimum.low, f"{first}_high": optimum.high}
     for name in protocol.report:
-        columns[title(name)] = lambda o, _, name=name: _spread(name, *o.report[name])
-    if published:
-        columns["published"] = lambda _, p: _printed(*p)
-        columns["difference"] = lambda o, p: _signed(_difference(o, p, protocol))
-    return columns
-
-
-def _cells(columns, optimum, value, marks):
-    """The cells of one series and row: the marks stand at the learning rate."""
-    cells = []
-    for index, (name, write) in enumerate(columns.items()):
-        missing = (value is None and name in ("published", "difference")) or (
-            name != "published" and (optimum is None or not optimum.n)
-        )
-        flagged = index == 1 and optimum is not None
-        text = (
-            "diverged" if flagged and not optimum.n else NONE if missing else write(optimum, value)
-        )
-        cells.append((text, ",".join(marks[flag] for flag in optimum.flags) if flagged else ""))
-    return tuple(cells)
-
-
-def _datum(label, row, optimum, value, protocol):
-    """The line of a CSV file."""
-    data = {"series": label, protocol.row: row}
-    known = optimum is not None and optimum.n > 0
-    first = protocol.tune[0]
-    data[f"{protocol.metric}_mean"] = optimum.mean if known else ""
-    data[f"{protocol.metric}_std"] = _blank(optimum.std) if known else ""
-    data["runs"] = optimum.n if optimum else 0
-    for name in protocol.tune:
-        data[name] = optimum.values[name] if known else ""
-    data[f"{first}_low"] = optimum.low if known else ""
-    data[f"{first}_high"] = optimum.high if known else ""
-    for name in protocol.report:
-        mean, std = optimum.report[name] if known else (math.nan, math.nan)
-        data |= {f"{name}_mean": _blank(mean), f"{name}_std": _blank(std)}
-    factor = scale(protocol.metric)
-    data["published"] = _fraction(value[0], factor) if value else ""
-    data["published_std"] = _fraction(value[1], factor) if value else ""
-    data["difference_in_std"] = _blank(_difference(optimum, value, protocol)) if known else ""
-    data["flags"] = " ".join(optimum.flags) if optimum else ""
-    return data
+        data[f"{name}_mean"], data[f"{name}_std"] = optimum.report.get(name, (None, None))
+    for name, item in zip(("published", "published_std"), value or (None, None), strict=True):
+        # Without the noise of the division.
+        data[name] = None if item is None else float(f"{item / factor:.12g}")
+    data["difference_in_std"] = _difference(optimum, value, protocol) if value else None
+    data["flags"] = " ".join(optimum.flags)
+    return {name: "" if item is None or item != item else item for name, item in data.items()}
 
 
 def _notes(protocol, published, marks):
-    """The sentences under the table."""
-    tuned = " and ".join(protocol.tune).replace("_", " ")
-    best = "" if protocol.best == protocol.of else f"best {protocol.best} of "
+    """The sentences under the table, each with its mark."""
+    first, tuned = title(protocol.tune[0]), " and ".join(map(title, protocol.tune))
     what = "Mean ± standard deviation" if protocol.best > 1 else "Result"
+    best = "" if protocol.best == protocol.of else f"best {protocol.best} of "
     runs = f"the {best}{protocol.of} runs" if protocol.of > 1 else "one run"
-    yield (
-        "",
-        f"{what} (number) of {runs} with the best {tuned}; a diverged run counts as the worst.",
-    )
+    notes = [
+        f"{what} (number) of {runs} with the best {tuned}; a diverged run counts as the worst."
+    ]
     if protocol.best > 1:
-        yield (
-            "",
-            (
-                "The range in brackets holds every"
-                f" {protocol.tune[0].replace('_', ' ')} whose mean is"
-                " within one standard deviation of the best."
-            ),
+        notes.append(
+            f"The range in brackets holds every {first} whose mean is within one standard"
+            " deviation of the best."
         )
     if protocol.metric.startswith("test_"):
-        yield (
-            "",
-            (
-                f"Tuned on the test set: {tuned} chosen by the same"
-                f" {protocol.metric.replace('_', ' ')} that is shown."
-            ),
+        notes.append(
+            f"Tuned on the test set: {tuned} chosen by the same"
+            f" {protocol.metric.replace('_', ' ')} that is shown."
         )
     if published:
-        yield (
-            "",
-            (
-                "Difference: measured minus published, in standard deviations (of both together where"
-                " both"
-                " are known)."
-            ),
+        notes.append(
+            "Difference: measured minus published, in standard deviations (of both together where"
+            " both are known)."
         )
-    for flag, mark in marks.items():
-        yield mark, protocols.FLAGS[flag][0].upper() + protocols.FLAGS[flag][1:] + "."
+    flagged = ((mark, protocols.FLAGS[flag]) for flag, mark in marks.items())
+    return (*(("", note) for note in notes), *flagged)
 
 
 def _difference(optimum, value, protocol):
     """Measured minus published, in standard deviations; nan where unknown."""
-    if optimum is None or value is None:
-        return math.nan
     factor = scale(protocol.metric)
     spreads = [std for std in (factor * optimum.std, value[1]) if std and not math.isnan(std)]
     return (factor * optimum.mean - value[0]) / math.hypot(*spreads) if spreads else math.nan
@@ -273,40 +256,14 @@ def _spread(metric, mean, std):
     return f"{factor * mean:.{digits}f}{bar}"
 
 
-def _printed(value, std):
-    """A published number as it was printed."""
-    return f"{value:g}" + ("" if std is None else f" ± {std:g}")
+def _lines(table):
+    """Header and body as texts, the marks in brackets."""
+    return [table.header, *([text + _mark(marks) for text, marks in row] for row in table.body)]
 
 
-def _bar(optimum, name, base_two):
-    """The optimum with its error bar, if it has one."""
-    ends = [_power(end, base_two) for end in (optimum.low, optimum.high)]
-    bar = f" ({ends[0]}–{ends[1]})" if ends[0] != ends[1] else ""
-    return _power(optimum.values[name], base_two) + bar
-
-
-def _base_two(optima, name):
-    """Whether all values of a tuned field are powers of two, so that they are best written so."""
-    values = [point.values[name] for optimum in optima for point in optimum.points]
-    return bool(values) and all(value > 0 and math.frexp(value)[0] == 0.5 for value in values)
-
-
-def _power(value, base_two):
-    """2^k, or the number."""
-    return f"2^{math.frexp(value)[1] - 1}" if base_two else number(value)
-
-
-def _signed(value):
-    return NONE if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
-
-
-def _fraction(value, factor):
-    """A published number in the metric's own unit, without the noise of the division."""
-    return "" if value is None else float(f"{value / factor:.12g}")
-
-
-def _blank(value):
-    return "" if math.isnan(value) else value
+def _sentences(table):
+    """The notes as texts."""
+    return [f"{_mark(mark)} {note}".strip() for mark, note in table.notes]
 
 
 def _mark(marks):

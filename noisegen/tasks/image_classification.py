@@ -1,5 +1,6 @@
 """Image classification: softmax cross-entropy on a named data set."""
 
+import inspect
 import zlib
 from collections.abc import Callable
 
@@ -33,8 +34,8 @@ def image_classification(
 
     Args:
       dataset: see `noisegen.data.load`.
-      make_model: `rngs -> model`; the model is called as `model(images, keys)`, see
-        `noisegen.models`.
+      make_model: `rngs -> model`, called as `model(images)`; as `model(images, keys)` if it has an
+        argument of that name: one key an example for dropout, None in evaluation.
       make_optimizer: `(hparams, key) -> optax.GradientTransformation`.
       name: identity of the task, which enters the hash of every run.
       augment: `(key, image) -> image` on one raw image `(H, W, C)`, in training only; for
@@ -60,7 +61,9 @@ def image_classification(
     mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (dataset.mean, dataset.std))
 
     def predict(model, images, keys=None):
-        logits = model(images * (1 / (255 * std)) - mean / std, keys)
+        images = images * (1 / (255 * std)) - mean / std
+        takes_keys = "keys" in inspect.signature(model).parameters
+        logits = model(images, keys) if takes_keys else model(images)
         if logits.shape != (len(images), dataset.num_classes):
             raise ValueError(
                 f"The model gives logits of shape {logits.shape} for {len(images)} images of "

@@ -80,8 +80,12 @@ def test_page_and_tables_are_written(tmp_path):
     table = sweeps.make_table(optima, PROTOCOL, {("", 64): (91.0, None)})
     for ending in ("txt", "csv", "md", "tex"):
         written = (tmp_path / f"table.{ending}").read_text()
-        assert written == {"txt": sweeps.to_text, "csv": sweeps.to_csv, "md": sweeps.to_markdown,
-                       "tex": sweeps.to_latex}[ending](table)  # fmt: skip
+        assert written == {
+            "txt": sweeps.to_text,
+            "csv": sweeps.to_csv,
+            "md": sweeps.to_markdown,
+            "tex": sweeps.to_latex,
+        }[ending](table)
 
 
 def test_page_needs_no_network(tmp_path):
@@ -96,8 +100,13 @@ def test_page_needs_no_network(tmp_path):
 def test_all_text_is_escaped(tmp_path):
     protocol = sweeps.Protocol(best=2, of=2, series=lambda run: NASTY)
     changes = {"device": NASTY, "versions": {NASTY: NASTY}}
-    write(tmp_path, [record_of(run, **changes) for run in RUNS], title=NASTY, description=NASTY,
-        command=NASTY)  # fmt: skip
+    write(
+        tmp_path,
+        [record_of(run, **changes) for run in RUNS],
+        title=NASTY,
+        description=NASTY,
+        command=NASTY,
+    )
     text = reports.write_report(tmp_path, protocol).read_text()
     assert "<script" not in text
     assert "".join(Checker(text).text).count(NASTY) >= 6

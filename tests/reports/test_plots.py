@@ -87,9 +87,13 @@ def test_heatmap_holds_the_means_frames_the_optimum_and_crosses_the_dead():
 
 def test_heatmap_takes_the_best_over_further_tuned_fields():
     records = [
-      {"run": {"batch_size": 64, "learning_rate": 0.1, "eta": eta}, "status": "finished",
-       "metrics": {"test_loss": loss}} for eta, loss in ((0, 2.0), (0.1, 1.0), (0.3, 3.0))
-  ]  # fmt: skip
+        {
+            "run": {"batch_size": 64, "learning_rate": 0.1, "eta": eta},
+            "status": "finished",
+            "metrics": {"test_loss": loss},
+        }
+        for eta, loss in ((0, 2.0), (0.1, 1.0), (0.3, 3.0))
+    ]
     protocol = sweeps.Protocol(tune=("learning_rate", "eta"), metric="test_loss", mode="min")
     optima = sweeps.select(records, protocol)
     assert plots.load_heatmap(optima, protocol)[2].tolist() == [[1.0]]

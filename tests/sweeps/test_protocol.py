@@ -73,8 +73,9 @@ def test_mode_min_and_reported_metrics():
     assert optimum.values == {"learning_rate": 0.2}
     assert optimum.mean == pytest.approx((1 / 0.8 + 1 / 0.84) / 2)
     assert optimum.report["test_accuracy"] == (
-      pytest.approx(0.82), pytest.approx(statistics.stdev([0.80, 0.84])),
-  )  # fmt: skip
+        pytest.approx(0.82),
+        pytest.approx(statistics.stdev([0.80, 0.84])),
+    )
 
 
 def test_only_the_first_n_seeds_count():
@@ -151,8 +152,11 @@ def test_rows_series_and_two_tuned_fields():
     )
     optima = sweeps.select(records, protocol)
     assert [(o.series, o.row) for o in optima] == [
-      ("none", 64), ("none", 128), ("noise", 64), ("noise", 128),
-  ]  # fmt: skip
+        ("none", 64),
+        ("none", 128),
+        ("noise", 64),
+        ("noise", 128),
+    ]
     assert optima[0].values == {"learning_rate": 0.2, "eta": 0}
     assert optima[3].values == {"learning_rate": 0.2, "eta": 0.3}
     assert [len(optimum.points) for optimum in optima] == [2, 2, 4, 4]
@@ -174,10 +178,16 @@ def test_missing_fields_and_metrics_are_named():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"mode": "best"}, {"tune": "learning_rate"}, {"tune": ()}, {"tune": ("seed",)},
-        {"tune": ("batch_size",)}, {"best": 0}, {"best": 3, "of": 2}, {"max_extensions": -1},
+        {"mode": "best"},
+        {"tune": "learning_rate"},
+        {"tune": ()},
+        {"tune": ("seed",)},
+        {"tune": ("batch_size",)},
+        {"best": 0},
+        {"best": 3, "of": 2},
+        {"max_extensions": -1},
     ],
-)  # fmt: skip
+)
 def test_bad_protocols_are_refused(bad):
     with pytest.raises(ValueError, match="Protocol"):
         sweeps.Protocol(**bad)

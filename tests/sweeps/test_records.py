@@ -88,7 +88,7 @@ def test_of_duplicates_the_first_finished_counts(tmp_path):
 @pytest.mark.parametrize("curves", [True, False])
 def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
     line = (json.dumps(make_record(2)) + "\n").encode()
-    # The end of the line, and of the curve in it, are where a torn line looks most like a whole one.
+    # At the end of the line, and of the curve in it, a torn line looks most like a whole one.
     for cut in {*range(1, len(line) - 1, 23), *range(len(line) - 100, len(line) - 1)}:
         workdir = tmp_path / str(cut)
         path = write(workdir, [make_record(1)], "w")

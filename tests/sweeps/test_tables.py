@@ -46,8 +46,14 @@ def test_cells(table):
     width = (len(table.header) - 1) // 2
     first, second, third = table.body
     assert [text for text, _ in first[: width + 1]] == [
-      "64", "91.00 ± 1.41 (2)", "2^-1 (2^-1–2^0)", "0", "0.2550 ± 0.0071", "90 ± 1", "+0.6",
-  ]  # fmt: skip
+        "64",
+        "91.00 ± 1.41 (2)",
+        "2^-1 (2^-1–2^0)",
+        "0",
+        "0.2550 ± 0.0071",
+        "90 ± 1",
+        "+0.6",
+    ]
     assert [text for text, _ in first[width + 1 :]] == ["-", "diverged", "-", "-", "-", "-"]
     assert [text for text, _ in second[: width + 1]][-2:] == ["91", "−0.7"]
     assert [text for text, _ in third[width + 1 :]] == ["-", "-", "-", "-", "50 ± 0.5", "-"]
@@ -81,8 +87,11 @@ def test_learning_rates_are_decimals_unless_all_are_powers_of_two():
 def test_csv_holds_the_unrounded_numbers(table):
     lines = list(csv.DictReader(io.StringIO(sweeps.to_csv(table))))
     assert [(line["series"], line["batch_size"]) for line in lines] == [
-      ("none", "64"), ("none", "128"), ("noise_1", "64"), ("noise_1", "256"),
-  ]  # fmt: skip
+        ("none", "64"),
+        ("none", "128"),
+        ("noise_1", "64"),
+        ("noise_1", "256"),
+    ]
     assert float(lines[0]["test_accuracy_mean"]) == pytest.approx(0.91)
     assert float(lines[0]["published"]) == 0.9 and float(lines[0]["published_std"]) == 0.01
     assert float(lines[0]["difference_in_std"]) == pytest.approx(1 / (2 + 1) ** 0.5)

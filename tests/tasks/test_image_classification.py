@@ -154,3 +154,19 @@ def test_model_with_other_classes():
     message = r"logits of shape \(24, 5\) for 24 images of tiny, which has 3 classes"
     with pytest.raises(ValueError, match=message):
         task.loss(*task.init(jax.random.key(0)), make_batch(task.train))
+
+
+def test_a_model_that_takes_images_alone_is_given_no_keys():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(32, 3, rngs=rngs)
+
+        def __call__(self, images):
+            return self.linear(images.reshape(len(images), -1))
+
+    task = tasks.image_classification(
+        make_dataset(), Model, lambda hparams, key: optax.sgd(0.1), name="plain"
+    )
+    params, state = task.init(jax.random.key(0))
+    losses, _ = task.loss(params, state, make_batch(task.train))
+    assert losses.shape == (24,)
