@@ -20,6 +20,9 @@ class Agenda:
     Attributes:
       wanted: every run, by run_id, in the order in which they are trained.
       records: by run_id, without what only the report needs.
+
+    Raises:
+      ValueError: planned runs that the protocol cannot tell apart differ in more than the seed.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Agenda:
     ):
         self._task_name, self._protocol = task_name, protocol
         self._planned = sweeps.plan(task_name, runs)
+        sweeps.check_points(self._planned.values(), protocol)
         self.records: dict[str, dict] = {}
         for record in records:
             self.add(record)

@@ -14,7 +14,15 @@ from noisegen.sweeps.grid import (
     zipped,
 )
 from noisegen.sweeps.identity import normalise, plan, run_id
-from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, extension, select
+from noisegen.sweeps.protocol import (
+    FLAGS,
+    Optimum,
+    Point,
+    Protocol,
+    check_points,
+    extension,
+    select,
+)
 from noisegen.sweeps.records import (
     RecordWriter,
     check_workdir,
@@ -34,6 +42,7 @@ __all__ = [
     "RecordWriter",
     "Table",
     "chain",
+    "check_points",
     "check_workdir",
     "doublings",
     "extension",

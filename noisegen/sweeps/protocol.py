@@ -268,6 +268,20 @@ def _point(values, records, protocol):
     )
 
 
+def check_points(runs: Iterable[Mapping], protocol: Protocol) -> None:
+    """Checks that runs which the protocol takes for one point differ in the seed alone.
+
+    Raises:
+      ValueError: They do not, or lack a field that the protocol names.
+    """
+    points = {}
+    for run in runs:
+        group = protocol.group(run)
+        points.setdefault((group, *(run[name] for name in protocol.tune)), []).append(run)
+    for point in points.values():
+        _check_alike(point)
+
+
 def _check_alike(runs):
     """Runs of one point may differ in the seed alone."""
     first = runs[0]
@@ -280,7 +294,8 @@ def _check_alike(runs):
                 f"runs with the same row and tuned fields differ in {', '.join(differing)}"
                 f" ({[run.get(name) for name in differing]} and"
                 f" {[first.get(name) for name in differing]});"
-                " tune these fields too, tell them apart as series, or use a workdir for each."
+                " name these fields in the protocol's tune, tell them apart by its series, or use a"
+                " workdir for each."
             )
 
 

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from launch import agenda
 from noisegen import sweeps, training
 
@@ -53,6 +55,12 @@ def test_records_of_other_plans_do_not_count():
     other = record("0" * 16, {"batch_size": 8, "learning_rate": 1.0, "seed": 0}, 1.0)
     runs = agenda.Agenda("t", RUNS, PROTOCOL, [other])
     assert runs.done() == [] and len(runs.todo()) == 3
+
+
+def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
+    runs = [run | {"noise": noise} for run in RUNS for noise in (0.0, 0.1)]
+    with pytest.raises(ValueError, match=r"differ in noise \(\[0.1\] and \[0\]\).*tune"):
+        agenda.Agenda("t", runs, PROTOCOL, [])
 
 
 def test_only_what_is_needed_stays_in_memory():
