@@ -66,7 +66,7 @@ def prepare_devices() -> None:
     Must come before JAX is first used. What the user set in JAX's own variables stays.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", _num_cores())
+        jax.config.update("jax_num_cpu_devices", num_cores())
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
 
@@ -88,6 +88,19 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "curve": result.curve,
     }
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Name of the processor."""
+    listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
+    model = re.search(r"model name\s*: (.+)", listing.read_text() if listing.exists() else "")
+    return model[1] if model else platform.processor()
 
 
 def _parse_flags(argv):
@@ -120,12 +133,6 @@ def _message(error):
     return str(error)
 
 
-def _num_cores():
-    """Processor cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-
-
 @functools.cache  # so that each is said once
 def _warn(text):
     print(f"warning: {text}", file=sys.stderr)
@@ -137,9 +144,7 @@ def _device():
     kind = jax.devices()[0].device_kind
     if kind != "cpu":
         return f"{len(jax.devices())} x {kind}"
-    listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
-    model = re.search(r"model name\s*: (.+)", listing.read_text() if listing.exists() else "")
-    return f"{_num_cores()} cores of {model[1] if model else platform.processor()}"
+    return f"{num_cores()} cores of {processor()}"
 
 
 @functools.cache

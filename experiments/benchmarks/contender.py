@@ -5,6 +5,7 @@ import subprocess
 import time
 
 from experiments.benchmarks import machine
+from launch.command import num_cores
 
 
 def train(python: str, program: str, processes: int, spec: dict) -> dict:
@@ -18,7 +19,7 @@ def train(python: str, program: str, processes: int, spec: dict) -> dict:
       ChildProcessError: a process failed; what it said has gone to stderr.
     """
     started = time.time()
-    spec = spec | {"threads": machine.cores() // processes, "started": started}
+    spec = spec | {"threads": num_cores() // processes, "started": started}
     shares = [spec | {"runs": spec["runs"][k::processes]} for k in range(processes)]
     children = [_start(python, program, share) for share in shares]
     try:

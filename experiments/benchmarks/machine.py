@@ -9,6 +9,7 @@ import sys
 from typing import Any, NamedTuple
 
 import noisegen
+from launch.command import num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -35,19 +36,14 @@ def describe(command: str, options: Options) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "quick": options.quick,
         "hardware": {
-            "cpu": _cpu(),
-            "cores": cores(),
+            "cpu": processor(),
+            "cores": num_cores(),
             "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
             "load_average_before": os.getloadavg()[0],
         },
         "versions": {"python": platform.python_version(), "noisegen": noisegen.__version__}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def environment(**changes: str | None) -> dict[str, str]:
@@ -59,10 +55,3 @@ def environment(**changes: str | None) -> dict[str, str]:
 def say(text: str) -> None:
     """One line of progress."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _cpu():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

@@ -18,6 +18,7 @@ import tempfile
 import numpy as np
 
 from experiments.benchmarks import contender, machine, report
+from launch.command import num_cores
 from noisegen import data
 
 TITLE = "LeNet-5 on MNIST: 8 batch sizes x 4 learning rates, one epoch each"
@@ -28,7 +29,7 @@ GOALS = {"PyTorch": 2, "Flax NNX": 6}
 _POOL = "noisegen"
 _CONTENDERS = {  # program and number of processes
     "PyTorch, 1 process": ("pytorch_loop", 1),
-    "PyTorch, 1 process a core": ("pytorch_loop", machine.cores()),
+    "PyTorch, 1 process a core": ("pytorch_loop", num_cores()),
     _POOL: ("noisegen_pool", 1),
     "Flax NNX": ("flax_loop", 1),
 }

@@ -33,16 +33,15 @@ class Program:
         data = {"train": task.train, "test": task.test}
         self.data = jax.device_put(data, NamedSharding(mesh, _EVERYWHERE))
 
-        def mapped(function, *arguments, inputs, outputs, **options) -> Any:
+        def mapped(function, *arguments, inputs, outputs, donate=0, **options) -> Any:
             function = functools.partial(function, *arguments)
             with_mesh = jax.shard_map(
                 function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False
             )
-            donated = () if function.func is lanes_lib.empty else 0
-            return jax.jit(with_mesh, donate_argnums=donated, **options)
+            return jax.jit(with_mesh, donate_argnums=donate, **options)
 
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
-        self.empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE)
+        self.empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE, donate=())
         self.restart = mapped(
             lanes_lib.restart,
             *(task, shape),
