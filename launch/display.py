@@ -51,7 +51,7 @@ class Tally:
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
         if several:
             shown.add_column("")
-        for name in (protocol.row, f"best {tables.title(protocol.metric)}", *protocol.tune):
+        for name in (protocol.row, f"best run's {tables.title(protocol.metric)}", *protocol.tune):
             shown.add_column(name.replace("_", " "), justify="right")
         for label, row in protocol.order(self.best):
             record = self.best[label, row]
@@ -103,6 +103,13 @@ class Display:
         """Shows what is being done before the first run ends."""
         self._doing = doing
         self._print(self.line())
+
+    def note(self, text: str) -> None:
+        """Says something that stays on the screen."""
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def expect(self, examples: Mapping[str, int]) -> None:
         """Announces the runs that are trained next: training examples by run_id."""
@@ -161,6 +168,21 @@ class Display:
         if not self._live:
             self._printed = time.monotonic()
             print(line, file=sys.stderr, flush=True)
+
+
+def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:
+    """Why a grid grows, and by which values."""
+    name, added = protocol.tune[0], {}
+    for run in runs:
+        label, row = protocol.group(run)
+        where = f"{label} {protocol.row} {tables.number(row)}".strip()
+        added.setdefault(where, set()).add(run[name])
+    write = tables.writer(set().union(*added.values()))
+    lists = (f"{write(value)} at {where}" for where in added for value in sorted(added[where]))
+    text = (
+        f"The best {name} or its error bar is at the end of those tried; next: {', '.join(lists)}"
+    )
+    return text.replace("_", " ")
 
 
 def duration(seconds: float) -> str:

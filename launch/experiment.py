@@ -7,6 +7,7 @@ the title of the report, the rest the description. `experiments/digits.py` is on
 """
 
 import dataclasses
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -35,6 +36,7 @@ class Experiment:
       protocol: how the records are read.
       published: published numbers, see `noisegen.sweeps.make_table`.
       make_task: loads the data and makes the task.
+      code: hash of the file in which `get_task` is defined.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Experiment:
     protocol: sweeps.Protocol
     published: Mapping[tuple, Any]
     make_task: Callable[[], training.Task]
+    code: str
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experiment:
@@ -67,6 +70,9 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
         protocol=module.get_protocol(config),
         published=module.get_published(config) if hasattr(module, "get_published") else {},
         make_task=lambda: module.get_task(config),
+        code=hashlib.sha256(
+            pathlib.Path(inspect.getfile(module.get_task)).read_bytes()
+        ).hexdigest(),
     )
 
 
@@ -106,7 +112,14 @@ def meta(experiment: Experiment, command: str) -> dict[str, Any]:
         "command": command,
         "experiment": str(experiment.path),
         "config": experiment.config.to_json(),
+        "code": experiment.code,
     }
+
+
+def changed(experiment: Experiment, workdir: str | pathlib.Path) -> bool:
+    """Whether a sweep's directory was last told of other code."""
+    begun = pathlib.Path(workdir, "sweep.json").exists()
+    return begun and sweeps.read_sweep(workdir).get("code", experiment.code) != experiment.code
 
 
 def _module(path):

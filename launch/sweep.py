@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+import warnings
 
 from absl import flags
 from ml_collections import config_flags
@@ -26,6 +27,13 @@ _SPEED = {
     )
     for field in dataclasses.fields(training.Settings)
     if field.type is int
+} | {
+    "precision": flags.DEFINE_enum(
+        "precision",
+        None,
+        ["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"],
+        "Precision of matrix products; by default the device's own.",
+    )
 }
 
 
@@ -56,6 +64,12 @@ def sweep(plan: experiment.Experiment, workdir: str) -> None:
     runs = _agenda(plan, task, workdir)
     training.plan_runs(task, plan.runs)  # a run that makes no sense is refused here
     said = shlex.join(["python", *sys.orig_argv[1:]])
+    if experiment.changed(plan, workdir):
+        warnings.warn(
+            f"the code of {plan.path} has changed since {workdir} was begun, whose finished runs "
+            "are kept as they are; if it trains something else now, change the task's name.",
+            stacklevel=1,
+        )
     sweeps.open_workdir(workdir, plan.name, task.name, experiment.meta(plan, said))
     _train(plan, task, runs, workdir)
     page = reports.write_report(workdir, plan.protocol, plan.runs, plan.published)
@@ -76,8 +90,9 @@ def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
     settings, seconds = _settings(task, todo)
     print(
         f"{len(todo):,} runs, {examples:,} training examples; about {display.duration(seconds)} "
-        f"here at the {examples / seconds:,.0f} examples/s just measured, evaluations left out "
-        f"({settings.lanes} lanes, microbatch {settings.microbatch})."
+        f"here at the {examples / seconds:,.0f} examples/s just measured ({settings.lanes} lanes, "
+        f"microbatch {settings.microbatch}); compilation, evaluations and further runs, if the "
+        "grid has to grow, left out."
     )
 
 
@@ -108,6 +123,8 @@ def _train(plan, task, runs, workdir):
                 runs.add(record)
                 show.add(record)
             runs.extend()
+            if further := runs.todo():
+                show.note(display.growth(plan.protocol, further.values()))
 
 
 def _settings(task, runs):

@@ -1,13 +1,13 @@
 """Turns the oscillation of a test accuracy over epochs into two numbers.
 
-python -m experiments.additive_noise.oscillation experiments/results/additive_noise/figure1
+    python -m experiments.additive_noise.oscillation experiments/results/additive_noise/figure1
 
 For every kind of run: the largest drop of the test accuracy from one epoch to the next, and the
 standard deviation of the last five epochs, both in points, as mean and standard deviation over
-runs; then the final test accuracy.
+runs; then the final test accuracy. Runs that diverged are counted and left out.
 """
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -25,18 +25,31 @@ def oscillation(accuracy: np.ndarray) -> tuple[float, float]:
     return float(drop), float(np.std(accuracy[-5:], ddof=1))
 
 
-def main(workdir: str) -> None:
-    """Prints one line for each kind of run in a sweep's directory."""
-    kinds: dict[str, list] = {}
-    for record in sweeps.read(workdir):
-        accuracy = 100 * np.array(record["curve"]["test_accuracy"])
-        numbers = (*oscillation(accuracy), accuracy[-1])
-        kinds.setdefault(table1.LABELS[record["run"]["eta"] > 0], []).append(numbers)
-    for kind, numbers in sorted(kinds.items()):
+def lines(records: list[dict]) -> list[str]:
+    """One line for each kind of run."""
+    text = []
+    for noisy, kind in enumerate(table1.LABELS):
+        runs = [record for record in records if (record["run"]["eta"] > 0) == noisy]
+        alive = [record for record in runs if record["status"] == "finished"]
+        numbers = []
+        for record in alive:
+            accuracy = 100 * np.array(record["curve"]["test_accuracy"])
+            numbers.append((*oscillation(accuracy), accuracy[-1]))
+        if len(numbers) < 2:
+            text.append(f"{kind}: {len(numbers)} of {len(runs)} runs finished; a spread needs two")
+            continue
         means, deviations = np.mean(numbers, 0), np.std(numbers, 0, ddof=1)
         drop, late, final = (f"{m:.1f} ± {s:.1f}" for m, s in zip(means, deviations, strict=True))
-        print(f"{kind} ({len(numbers)}): largest drop {drop}, last epochs {late}, final {final}")
+        text.append(
+            f"{kind} ({len(alive)} of {len(runs)} runs): largest drop {drop}, last five epochs "
+            f"{late}, final {final}"
+        )
+    return text
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "workdir", help="directory of a sweep of experiments/additive_noise/figure1.py"
+    )
+    print("\n".join(lines(sweeps.read(parser.parse_args().workdir))))

@@ -128,14 +128,16 @@ def _figures(optima, protocol, published, curves):
         of = f", {label}" if label else ""
         yield _figure(
             f"mean {tables.title(protocol.metric)}{of}",
-            "Framed: the optimum. ×: no run survived.",
+            "Framed: the optimum. ×: no run survived. Empty: not tried.",
             lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
         )
-        yield _figure(
-            f"{metric} during training{of}",
-            "At the optimum: mean and standard deviation over seeds.",
-            lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
-        )
+        epochs = (plots.load_curves(o, protocol.metric, curves)[0] for o in group)
+        if any(len(evaluated) > 1 for evaluated in epochs):
+            yield _figure(
+                f"{metric} during training{of}",
+                "At the optimum: mean and standard deviation over seeds.",
+                lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
+            )
 
 
 def _figure(title, caption, draw):

@@ -47,12 +47,14 @@ def plot_metric(
     published = published or {}
     for index, (label, found) in enumerate(_by_series(optima, published).items()):
         means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
-        _line(ax, [optimum.row for optimum in found], means, stds, index, label or "measured")
+        x = _aside([optimum.row for optimum in found], index)
+        _line(ax, x, means, stds, index, label or "measured")
         points = sorted((key[1], *value) for key, value in published.items() if key[0] == label)
         if points:
             rows, means, stds = zip(*points, strict=True)
             stds = [math.nan if std is None else std for std in stds]
-            _line(ax, rows, means, stds, index, f"{label} published".strip(), **_HOLLOW)
+            x, name = _aside(rows, index), f"{label} published".strip()
+            _line(ax, x, means, stds, index, name, **_HOLLOW)
     _row_axis(ax, [row for _, row in published] + [optimum.row for optimum in optima], protocol)
     ax.set_ylabel(tables.title(protocol.metric))
     return _finish(ax, empty=not any(o.n for o in optima) and not published)
@@ -70,9 +72,7 @@ def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocol
     for index, (label, found) in enumerate(_by_series(optima).items()):
         x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
         bars = [[o.values[name] - o.low for o in found], [o.high - o.values[name] for o in found]]
-        # Series side by side: equal optima would hide each other.
-        apart = [value * 1.05**index for value in x]
-        _line(ax, apart, y, bars, index, label or "measured")
+        _line(ax, _aside(x, index), y, bars, index, label or "measured")
         if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
             line, name_once = [y[0] * value / x[0] for value in x], "linear rule" * (not anchors)
             ax.plot(x, line, "--", color=FAINT, linewidth=1.5, label=name_once, zorder=1)
@@ -196,6 +196,11 @@ def _by_series(optima, published=()):
         [*(optimum.series for optimum in optima), *(key[0] for key in published)]
     )
     return {label: [o for o in optima if o.series == label and o.n] for label in labels}
+
+
+def _aside(rows, index):
+    """Places of a series on the row axis: side by side, or equal optima would hide each other."""
+    return [row * 1.05**index for row in rows]
 
 
 def _line(ax, x, y, bars, index, label, **look):

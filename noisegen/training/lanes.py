@@ -67,7 +67,13 @@ class Lane(NamedTuple):
     examples: jax.Array  # int32, likewise
 
 
-LANE_SPEC = Lane(*[PartitionSpec("lanes")] * 12, *[PartitionSpec("lanes", "batch")] * 3)
+_SUMS = ("gradients", "loss", "examples")
+LANE_SPEC = Lane(
+    **{
+        field: PartitionSpec("lanes", "batch") if field in _SUMS else PartitionSpec("lanes")
+        for field in Lane._fields
+    }
+)
 
 
 def empty(task: Task, numbers: Numbers) -> Lane:
@@ -292,7 +298,13 @@ def metric_names(task: Task) -> tuple[str, ...]:
 
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
     one = jax.tree.map(one_of, task.test)
-    return (*sorted(jax.eval_shape(metrics, key, one)), "train_loss")
+    names = sorted(jax.eval_shape(metrics, key, one))
+    if "train_loss" in names:
+        raise ValueError(
+            f"Task {task.name!r} has a metric named train_loss, which is the name of the mean loss "
+            "that the pool itself reports; name the metric otherwise."
+        )
+    return (*names, "train_loss")
 
 
 def _for_due(due, fn, inputs, outputs, group):

@@ -81,11 +81,30 @@ def plan(
     Raises:
       ValueError: names the number that makes no sense, and what would.
     """
+    _check_numbers(run)
     values = {**_DEFAULTS, **run}
+    _check_course(values, num_examples)
+    if batch_size_fn is not None:
+        return _growing(batch_size_fn, values, num_examples)
+    return _plan(
+        int(values["batch_size"]),
+        values["num_epochs"],
+        values["num_updates"],
+        values["last_batch"],
+        values["eval_every"],
+        num_examples,
+    )
+
+
+def _check_numbers(run):
     for name, value in run.items():
         number = isinstance(value, numbers.Real) and math.isfinite(value)
         if not number and name != "last_batch":
             raise ValueError(f"Run field {name}={value!r} must be a finite number.")
+
+
+def _check_course(values, num_examples):
+    """Checks the fields that say which examples are used, when, and for how long."""
     if not 0 <= _integer(values, "seed") < 2**31:
         raise ValueError(f"seed={values['seed']} must be between 0 and 2**31 - 1.")
     batch_size = _integer(values, "batch_size")
@@ -107,16 +126,6 @@ def plan(
         raise ValueError(
             f"eval_every={values['eval_every']} must be a number of epochs, or 0 for the end only."
         )
-    if batch_size_fn is None:
-        return _plan(
-            batch_size,
-            values["num_epochs"],
-            values["num_updates"],
-            values["last_batch"],
-            values["eval_every"],
-            num_examples,
-        )
-    return _growing(batch_size_fn, values, num_examples)
 
 
 def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:

@@ -148,7 +148,7 @@ class Pool:
         queue = itertools.chain([first], queue)
         slots = [idle] * self.settings.lanes
         stale = np.ones(len(slots), bool)
-        program, lanes, ended, rate = self._program, None, [], 0.0
+        lanes, ended, rate = None, [], 0.0
         looked = time.perf_counter()
         while True:
             for i in np.flatnonzero(stale):
@@ -157,14 +157,9 @@ class Pool:
             busy = [slot for slot in slots if slot is not idle]
             if not busy:
                 break
-            with jax.default_matmul_precision(self.settings.precision):
-                if stale.any():
-                    numbers = _stack([slot.numbers for slot in slots])
-                    lanes = program.empty(numbers) if lanes is None else lanes
-                    lanes = program.restart(lanes, stale, numbers)
-                most = max(1, int(rate * self.settings.chunk_seconds))
-                num_steps = np.int32(min(most, *(slot.steps_left for slot in busy)))
-                lanes, steps = program.advance(lanes, program.data, num_steps)
+            most = max(1, int(rate * self.settings.chunk_seconds))
+            num_steps = min(most, *(slot.steps_left for slot in busy))
+            lanes, steps = self._dispatch(lanes, slots, stale, num_steps)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             yield from ended  # the host writes records while the device works
@@ -174,6 +169,16 @@ class Pool:
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
         yield from ended
+
+    def _dispatch(self, lanes, slots, stale, num_steps):
+        """Starts the runs of the stale lanes and sets the device to work; does not wait for it."""
+        program = self._program
+        with jax.default_matmul_precision(self.settings.precision):
+            if stale.any():
+                numbers = _stack([slot.numbers for slot in slots])
+                lanes = program.empty(numbers) if lanes is None else lanes
+                lanes = program.restart(lanes, stale, numbers)
+            return program.advance(lanes, program.data, np.int32(num_steps))
 
     def _look(self, lanes, slots, steps):
         """Which lanes' runs have ended, and what they left."""

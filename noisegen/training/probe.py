@@ -69,7 +69,7 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
     fitting = [d for d in range(1, most + 1) if fixed.get("lanes", d) % d == 0]
     lane_devices = fixed.get("lane_devices", fitting[-1])
     largest = max(int(np.diff(plan.ends, prepend=0).max()) for plan in plans)
-    microbatches = (16, 64) if host else (64, 256, 1024)
+    microbatches = (16, 32, 64) if host else (64, 256, 1024)
     for microbatch in microbatches:
         if microbatch >= 2 * max(largest, microbatches[0]):
             break
@@ -81,6 +81,7 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
                 "lanes": lanes * lane_devices,
                 "lane_devices": lane_devices,
                 "group": max(1, lanes // 8),
-                "eval_batch": (100 if host else 2000) * batch_devices,
+                # On a core, what keeps the training in its caches keeps the evaluation there too.
+                "eval_batch": (microbatch if host else 2000) * batch_devices,
             }
             yield Settings(**chosen | fixed)

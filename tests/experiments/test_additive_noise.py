@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.additive_noise import figure1, table1
+from experiments.additive_noise import figure1, oscillation, table1
 from noisegen import sweeps, training
 
 # As printed, in percent.
@@ -82,3 +82,20 @@ def test_figure_1_is_one_point_of_table_1():
     assert {(run["batch_size"], run["learning_rate"], run["eval_every"]) for run in runs} == {
         (16384, 0.1, 1)
     }
+
+
+def test_oscillation_of_finished_runs_in_points_and_the_others_counted():
+    def record(eta, accuracies, status="finished"):
+        return {"run": {"eta": eta}, "status": status, "curve": {"test_accuracy": accuracies}}
+
+    records = [
+        record(0.0, [0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]),
+        record(0.0, [0.5, 0.9, 0.6, 0.9, 0.9, 0.9, 0.9, 0.9]),
+        record(0.0, [0.5, None], "diverged"),
+        record(0.3, [0.5, 0.9]),
+    ]
+    assert oscillation.lines(records) == [
+        "no noise (2 of 3 runs): largest drop 40.0 ± 14.1, last five epochs 0.0 ± 0.0, "
+        "final 90.0 ± 0.0",
+        "noise: 1 of 1 runs finished; a spread needs two",
+    ]

@@ -45,7 +45,8 @@ def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
     )
     records = [record(64, 0.5, 3.0, 0.1), record(64, 0.25, 2.0, 0.2), record(64, 0.5, 1.5)]
     shown = text(display.Tally(protocol, 3, records).table())
-    assert shown[0] == ["batch", "size", "best", "test", "loss", "learning", "rate", "eta"]
+    names = ["batch", "size", "best", "run's", "test", "loss", "learning", "rate", "eta"]
+    assert shown[0] == names
     assert shown[2:] == [["none", "64", "1.50", "0.5", "0"], ["noise", "64", "2.00", "0.25", "0.2"]]
 
 
@@ -90,6 +91,18 @@ def test_a_diverged_run_leaves_nothing_to_wait_for(clock):
     clock[0] += 1
     show.add(diverged)
     assert show.line() == "1/2 runs (1 diverged), 10 examples/s, 0:50 left"
+
+
+def test_growth_says_which_values_are_added_and_why(capsys):
+    protocol = sweeps.Protocol(series=lambda run: "noise", tune=("learning_rate", "eta"))
+    runs = [record(64, rate, 0)["run"] for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0)["run"]]
+    text = display.growth(protocol, runs)
+    assert text == (
+        "The best learning rate or its error bar is at the end of those tried; next: "
+        "2^-3 at noise batch size 64, 2^-2 at noise batch size 64, 2^1 at noise batch size 8"
+    )
+    display.Display("", display.Tally(protocol, 0, [])).note(text)
+    assert capsys.readouterr().err == f"{text}\n"
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,13 @@ def test_only_files_below_the_current_directory_are_executed(path, tmp_path, mon
     monkeypatch.chdir(here)
     with pytest.raises(FileNotFoundError, match="not executed; run the command where"):
         experiment.load_from_workdir(here / "sweep")
+
+
+def test_changed_code_is_seen_wherever_the_task_is_defined(path, tmp_path):
+    plan = experiment.load(path, get_config(path))
+    workdir = tmp_path / "sweep"
+    assert not experiment.changed(plan, workdir)
+    open_sweep(path, workdir)
+    assert not experiment.changed(plan, workdir)
+    path.write_text(SOURCE.replace("return config.rate", "return 2 * config.rate"))
+    assert experiment.changed(experiment.load(path, get_config(path)), workdir)

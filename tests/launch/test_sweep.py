@@ -48,13 +48,16 @@ def test_away_from_a_terminal_progress_is_plain_lines(finished):
 
 
 def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
-    workdir, _ = finished
+    workdir, done = finished
     rates = {
         size: sorted({r["run"]["learning_rate"] for r in sweeps.read(workdir)})
         for size in (64, 256)
     }
     assert rates[64] == [2.0**k for k in range(-8, -2)]  # three more, the most the protocol allows
     assert rates[256] == rates[64]
+    said = [line for line in done.stderr.splitlines() if line.startswith("The best learning rate")]
+    assert [line.count("batch size 256") for line in said] == [1, 1, 1]
+    assert "next: 2^-5 at batch size 64, 2^-5 at batch size 256" in said[0]
 
 
 def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call, tiny):
@@ -64,6 +67,16 @@ def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, cal
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert again.stderr == "24/24 runs\n"
     assert content(workdir) == before
+
+
+def test_code_that_changed_under_finished_runs_is_told(finished, call, tiny):
+    workdir, _ = finished
+    before, path = content(workdir), workdir / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "other"}))
+    again = call("sweep", *tiny, f"--workdir={workdir}")
+    assert again.returncode == 0 and content(workdir) == before
+    told, _ = again.stderr.splitlines()
+    assert told.startswith("warning: the code of experiments/digits.py has changed since")
 
 
 def test_status_and_report_need_the_workdir_only(finished, call):

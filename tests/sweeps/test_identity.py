@@ -51,8 +51,6 @@ def test_different_runs_have_different_names(other):
         ("sizes", [1, 2], "sizes .* flat"),
         ("nothing", None, "nothing .* got None"),
         ("optimizer", "sgd", "optimizer .* got 'sgd'"),
-        ("last_batch", "kept", "last_batch must be one of straddle, keep, drop; got 'kept'"),
-        ("last_batch", 1, "last_batch must be one of"),
     ],
 )
 def test_bad_values_are_named(field, value, message):

@@ -238,3 +238,12 @@ def test_no_runs_train_nothing(tanh_task):
 def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
     with pytest.raises(ValueError, match=message):
         training.Pool(tanh_task).train(runs)  # not iterated
+
+
+def test_a_metric_may_not_take_the_name_of_the_pools_own(linear_task):
+    task = dataclasses.replace(
+        linear_task,
+        metrics=lambda params, state, batch: {"train_loss": batch.mask.astype(jnp.float32)},
+    )
+    with pytest.raises(ValueError, match="has a metric named train_loss"):
+        list(training.Pool(task).train(IN_EPOCHS[:1]))
