@@ -176,7 +176,9 @@ class Pool:
         with jax.default_matmul_precision(self.settings.precision):
             if stale.any():
                 numbers = _stack([slot.numbers for slot in slots])
-                lanes = program.empty(numbers) if lanes is None else lanes
+                if lanes is None:
+                    lanes = program.empty(numbers)
+                    program.compile(lanes, stale, numbers)
                 lanes = program.restart(lanes, stale, numbers)
             return program.advance(lanes, program.data, np.int32(num_steps))
 

@@ -1,6 +1,7 @@
 """The device program of a task, compiled for a mesh of devices."""
 
 import functools
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -54,6 +55,15 @@ class Program:
             lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)
         )
         self.accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+
+    def compile(self, lanes: lanes_lib.Lane, fresh: np.ndarray, numbers: lanes_lib.Numbers) -> None:
+        """Compiles `restart` and `advance` side by side; their first calls would one by one."""
+        lowered = (
+            self.restart.lower(lanes, fresh, numbers),
+            self.advance.lower(lanes, self.data, np.int32(0)),
+        )
+        with futures.ThreadPoolExecutor() as executor:
+            list(executor.map(lambda each: each.compile(), lowered))
 
 
 def _mesh(settings, devices):

@@ -175,6 +175,26 @@ def test_infinite_metrics_are_divergence_too():
     assert (result.status, result.diverged_at) == ("diverged", 1)
 
 
+@pytest.fixture
+def compiled():
+    """Names of the functions that XLA compiles, as it does."""
+    names = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_what_is_compiled_side_by_side_is_not_compiled_again(tanh_task, compiled):
+    list(training.Pool(tanh_task, training.Settings(lanes=2)).train(IN_EPOCHS[:3]))
+    functions = ("jit(empty)", "jit(restart)", "jit(advance)")
+    assert [compiled.count(name) for name in functions] == [1, 1, 1]
+
+
 def test_one_compilation_for_all_batch_sizes_and_horizons(impatient_pool):
     program = impatient_pool._program
     for runs in ([*IN_EPOCHS, HUGE], [run | {"num_epochs": 1} for run in IN_EPOCHS[-2:]]):
