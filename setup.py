@@ -17,7 +17,6 @@ SWEEPS = [
     "scikit-learn>=1.5",
     "ml_collections>=1.0",
     "absl-py>=2.1",
-    "orbax-checkpoint>=0.11,<1",
     "matplotlib>=3.9",
     "rich>=13",
 ]
@@ -35,8 +34,12 @@ setuptools.setup(
     extras_require={
         "sweeps": SWEEPS,
         "build-data": ["tensorflow-cpu>=2.20"],
-        "slurm": ["submitit>=1.5"],
-        "ray": ["ray>=2.40,<3"],
-        "test": [*SWEEPS, "pytest>=8", "hypothesis>=6.100", "scipy>=1.13"],
+        "test": [
+            *SWEEPS,
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "scipy>=1.13",
+            "orbax-checkpoint>=0.11,<1",
+        ],
     },
 )

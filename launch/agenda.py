@@ -32,9 +32,8 @@ class Agenda:
         protocol: sweeps.Protocol,
         records: Iterable[Mapping[str, Any]],
     ):
-        self._task_name, self._protocol = task_name, protocol
-        self._planned = sweeps.plan(task_name, runs)
-        sweeps.check_points(self._planned.values(), protocol)
+        self._task_name, self._protocol, self._planned = task_name, protocol, list(runs)
+        sweeps.check_points(self._planned, protocol)
         self.records: dict[str, dict] = {}
         for record in records:
             self.add(record)
@@ -46,9 +45,8 @@ class Agenda:
 
     def extend(self) -> None:
         """Adds the runs that the records call for; with 100,000 records this takes seconds."""
-        records, planned = self.records.values(), self._planned.values()
-        further = sweeps.extension(records, self._protocol, planned)
-        self.wanted = self._planned | sweeps.plan(self._task_name, further)
+        records = self.records.values()
+        self.wanted = sweeps.wanted(self._task_name, self._planned, self._protocol, records)
 
     def done(self) -> list[dict]:
         """The records of the wanted runs."""

@@ -18,7 +18,8 @@ import jax
 from absl import app, flags
 
 import noisegen
-from noisegen import sweeps, training
+from launch.experiment import Experiment
+from noisegen import reports, sweeps, training
 from noisegen.data import cache
 from noisegen.training import Settings, Task
 
@@ -30,7 +31,7 @@ _OURS = ("__main__", "launch", "noisegen", "ml_collections")
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a command; what the user can mend is one line on stderr and exit code 1.
 
-    An error in the user's own code keeps its traceback.
+    An error in the user's own code keeps its traceback, unless it is of a file or an import.
     """
     warnings.showwarning = lambda message, *_: _warn(str(message))
     logging.getLogger("jax").setLevel(logging.WARNING)  # else JAX remarks that there is no TPU
@@ -63,7 +64,8 @@ def required(flag: flags.FlagHolder, what: str) -> str:
 def prepare_devices() -> None:
     """One device for each processor core, where the processor is what trains; a compilation cache.
 
-    Must come before JAX is first used. What the user set in JAX's own variables stays.
+    Must come before JAX is first used. What the user set in JAX_NUM_CPU_DEVICES and
+    JAX_COMPILATION_CACHE_DIR stays.
     """
     if jax.config.jax_num_cpu_devices < 0:
         jax.config.update("jax_num_cpu_devices", num_cores())
@@ -88,6 +90,13 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "curve": result.curve,
     }
+
+
+def report(exp: Experiment, workdir: str) -> None:
+    """Writes a sweep's report and prints its table."""
+    page = reports.write_report(workdir, exp.protocol, exp.runs, exp.published)
+    print(pathlib.Path(workdir, "table.txt").read_text())
+    print(f"Report: {page}")
 
 
 def num_cores() -> int:

@@ -179,9 +179,7 @@ def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:
         added.setdefault(where, set()).add(run[name])
     write = tables.writer(set().union(*added.values()))
     lists = (f"{write(value)} at {where}" for where in added for value in sorted(added[where]))
-    text = (
-        f"The best {name} or its error bar is at the end of those tried; next: {', '.join(lists)}"
-    )
+    text = f"The grid ends at the best {name}, its bar or a divergence; next: {', '.join(lists)}"
     return text.replace("_", " ")
 
 

@@ -36,7 +36,7 @@ class Experiment:
       protocol: how the records are read.
       published: published numbers, see `noisegen.sweeps.make_table`.
       make_task: loads the data and makes the task.
-      code: hash of the file in which `get_task` is defined.
+      task_file: where `get_task` is defined.
     """
 
     name: str
@@ -48,7 +48,12 @@ class Experiment:
     protocol: sweeps.Protocol
     published: Mapping[tuple, Any]
     make_task: Callable[[], training.Task]
-    code: str
+    task_file: pathlib.Path
+
+    @property
+    def code(self) -> str:
+        """Hash of the file that says what is trained."""
+        return hashlib.sha256(self.task_file.read_bytes()).hexdigest()
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experiment:
@@ -70,9 +75,7 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
         protocol=module.get_protocol(config),
         published=module.get_published(config) if hasattr(module, "get_published") else {},
         make_task=lambda: module.get_task(config),
-        code=hashlib.sha256(
-            pathlib.Path(inspect.getfile(module.get_task)).read_bytes()
-        ).hexdigest(),
+        task_file=pathlib.Path(inspect.getfile(module.get_task)),
     )
 
 
@@ -104,22 +107,22 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
     return load(path, config)
 
 
-def meta(experiment: Experiment, command: str) -> dict[str, Any]:
+def meta(experiment: Experiment, data: str, command: str) -> dict[str, Any]:
     """What a sweep's directory is told about its experiment."""
     return {
         "title": experiment.title,
         "description": experiment.description,
+        "data": data,
         "command": command,
         "experiment": str(experiment.path),
         "config": experiment.config.to_json(),
-        "code": experiment.code,
     }
 
 
-def changed(experiment: Experiment, workdir: str | pathlib.Path) -> bool:
-    """Whether a sweep's directory was last told of other code."""
+def begun_with(workdir: str | pathlib.Path) -> str | None:
+    """The `code` with which a sweep's directory was begun; None where that is not known."""
     begun = pathlib.Path(workdir, "sweep.json").exists()
-    return begun and sweeps.read_sweep(workdir).get("code", experiment.code) != experiment.code
+    return sweeps.read_sweep(workdir).get("code") if begun else None
 
 
 def _module(path):

@@ -16,11 +16,11 @@ def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
     command.no_arguments(argv)
     workdir = command.required(_WORKDIR, "the directory of a sweep")
-    plan, sweep = experiment.load_from_workdir(workdir), sweeps.read_sweep(workdir)
+    exp, sweep = experiment.load_from_workdir(workdir), sweeps.read_sweep(workdir)
     records = sweeps.read(workdir, curves=False)
-    runs = agenda.Agenda(sweep["task"], plan.runs, plan.protocol, records)
-    tally = display.Tally(plan.protocol, len(runs.wanted), runs.done())
-    print(f"{plan.title}\n{tally.line()}")
+    runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocol, records)
+    tally = display.Tally(exp.protocol, len(runs.wanted), runs.done())
+    print(f"{exp.title}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
         print("Last record:", max(record["finished_at"] for record in records))

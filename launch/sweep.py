@@ -7,7 +7,6 @@ anything, the same command goes on where it was.
 """
 
 import dataclasses
-import pathlib
 import shlex
 import sys
 import warnings
@@ -16,14 +15,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import agenda, command, display, experiment
-from noisegen import reports, sweeps, training
+from noisegen import sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records and report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
 _SPEED = {
     field.name: flags.DEFINE_integer(
-        field.name, None, f"Speed setting {field.name}; measured by default."
+        field.name, None, f"Speed setting {field.name}; by default measured.", lower_bound=1
     )
     for field in dataclasses.fields(training.Settings)
     if field.type is int
@@ -43,12 +42,12 @@ def main(argv: list[str]) -> None:
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
     if not _DRY_RUN.value:
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
-    plan = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
+    exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
     if _DRY_RUN.value:
-        dry_run(plan, _WORKDIR.value)
+        dry_run(exp, _WORKDIR.value)
         return
     try:
-        sweep(plan, _WORKDIR.value)
+        sweep(exp, _WORKDIR.value)
     except KeyboardInterrupt:
         print(
             f"Stopped; finished runs are kept in {_WORKDIR.value}. To go on, give the same command "
@@ -58,29 +57,29 @@ def main(argv: list[str]) -> None:
         sys.exit(command.INTERRUPTED)
 
 
-def sweep(plan: experiment.Experiment, workdir: str) -> None:
+def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
-    task = plan.make_task()
-    runs = _agenda(plan, task, workdir)
-    training.plan_runs(task, plan.runs)  # a run that makes no sense is refused here
-    said = shlex.join(["python", *sys.orig_argv[1:]])
-    if experiment.changed(plan, workdir):
+    task = exp.make_task()
+    runs = _agenda(exp, task, workdir)
+    training.plan_runs(task, exp.runs)  # a run that makes no sense is refused here
+    sweeps.check_metrics(training.metric_names(task), exp.protocol)
+    meta = experiment.meta(exp, task.source, shlex.join(["python", *sys.orig_argv[1:]]))
+    begun = experiment.begun_with(workdir) or exp.code
+    if begun != exp.code:
         warnings.warn(
-            f"the code of {plan.path} has changed since {workdir} was begun, whose finished runs "
-            "are kept as they are; if it trains something else now, change the task's name.",
+            f"{exp.task_file} has changed since {workdir} was begun, whose finished runs are kept; "
+            "if it trains something else now, change the task's name.",
             stacklevel=1,
         )
-    sweeps.open_workdir(workdir, plan.name, task.name, experiment.meta(plan, said))
-    _train(plan, task, runs, workdir)
-    page = reports.write_report(workdir, plan.protocol, plan.runs, plan.published)
-    print(pathlib.Path(workdir, "table.txt").read_text())
-    print(f"Report: {page}")
+    sweeps.open_workdir(workdir, exp.name, task.name, meta | {"code": begun})
+    _train(exp, task, runs, workdir)
+    command.report(exp, workdir)
 
 
-def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
+def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
-    task = plan.make_task()
-    todo = _agenda(plan, task, workdir).todo()
+    task = exp.make_task()
+    todo = _agenda(exp, task, workdir).todo()
     if not todo:
         print("Every run has its record.")
         return
@@ -96,20 +95,20 @@ def dry_run(plan: experiment.Experiment, workdir: str | None) -> None:
     )
 
 
-def _agenda(plan, task, workdir):
+def _agenda(exp, task, workdir):
     """The runs of the sweep, and which are done."""
     records = []
     if workdir is not None:
-        sweeps.check_workdir(workdir, plan.name, task.name)
+        sweeps.check_workdir(workdir, exp.name, task.name)
         records = sweeps.read(workdir, curves=False)
-    return agenda.Agenda(task.name, plan.runs, plan.protocol, records)
+    return agenda.Agenda(task.name, exp.runs, exp.protocol, records)
 
 
-def _train(plan, task, runs, workdir):
+def _train(exp, task, runs, workdir):
     """Trains until every wanted run has its record."""
-    tally = display.Tally(plan.protocol, len(runs.wanted), runs.done())
+    tally = display.Tally(exp.protocol, len(runs.wanted), runs.done())
     pool = None
-    with sweeps.RecordWriter(workdir) as writer, display.Display(plan.title, tally) as show:
+    with sweeps.RecordWriter(workdir) as writer, display.Display(exp.title, tally) as show:
         while todo := runs.todo():
             show.expect(_examples(task, todo))
             if pool is None:
@@ -124,7 +123,7 @@ def _train(plan, task, runs, workdir):
                 show.add(record)
             runs.extend()
             if further := runs.todo():
-                show.note(display.growth(plan.protocol, further.values()))
+                show.note(display.growth(exp.protocol, further.values()))
 
 
 def _settings(task, runs):

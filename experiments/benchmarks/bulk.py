@@ -18,7 +18,7 @@ def measure(options: machine.Options) -> dict:
     seeds = 20 if options.quick else 2000
     task = _task()
     with tempfile.TemporaryDirectory() as workdir:
-        count = _write(workdir, sweeps.plan(task.name, _grid(seeds)))
+        count = _write(workdir, sweeps.by_run_id(task.name, _grid(seeds)))
         timed = {
             "plan": lambda: _plan(task, seeds),
             "load": lambda: sweeps.read(workdir, curves=False),
@@ -63,7 +63,7 @@ def _grid(seeds):
 
 def _plan(task, seeds):
     """Grid, names and plans, as a sweep makes them before it trains."""
-    runs = sweeps.plan(task.name, _grid(seeds))
+    runs = sweeps.by_run_id(task.name, _grid(seeds))
     return training.plan_runs(task, list(runs.values()))
 
 

@@ -1,7 +1,8 @@
 """Small networks for images.
 
-All are called as `model(images, keys=None)`, images `(N, H, W, C)` (already normalised), and return
-logits `(N, classes)`. `keys`, one an example, are for dropout; without them a network evaluates.
+All are called as `model(images)`, images `(N, H, W, C)` (already normalised), and return logits
+`(N, classes)`. One with dropout takes a second argument, `keys`, one an example; without them it
+evaluates.
 Weights and biases start as PyTorch's do by default.
 
 >>> import jax.numpy as jnp
@@ -40,7 +41,7 @@ class MLP(nnx.Module):
         widths = (in_features, *hidden, num_classes)
         self.layers = nnx.List([Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
 
-    def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array) -> jax.Array:
         x = images.reshape(len(images), -1).T
         for layer in self.layers[:-1]:
             x = jax.nn.relu(layer(x))
@@ -64,7 +65,7 @@ class LeNet5(nnx.Module):
         self.conv2 = Conv(6, 16, 5, convolution=convolution, rngs=rngs)
         self.head = MLP(16 * 5 * 5, (120, 84), num_classes, rngs=rngs)
 
-    def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array) -> jax.Array:
         x = _batch_last(images, "LeNet5", (28, 28, 1))
         x = jax.nn.relu(self.conv1.pooled(x))
         x = jax.nn.relu(self.conv2.pooled(x))
@@ -135,7 +136,7 @@ class SmallCNN(nnx.Module):
         self.conv = Conv(1, filters, 3, padding=1, convolution=convolution, rngs=rngs)
         self.head = MLP(filters * 4 * 4, (hidden,), num_classes, rngs=rngs)
 
-    def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array) -> jax.Array:
         x = _batch_last(images, "SmallCNN", (8, 8, 1))
         x = jax.nn.relu(self.conv.pooled(x))
         return self.head(x.transpose(3, 0, 1, 2))

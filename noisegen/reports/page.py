@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterable, Mapping
 
 from noisegen.reports import plots, style
-from noisegen.sweeps import identity, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
+from noisegen.sweeps import tables
 
 _ENDINGS = {
     "txt": tables.to_text,
@@ -52,9 +52,7 @@ def write_report(
     records = records_lib.read(workdir, curves=False)
     missing = 0
     if runs is not None:
-        wanted = identity.plan(sweep["task"], runs)
-        further = protocols.extension(records, protocol, wanted.values())
-        wanted |= identity.plan(sweep["task"], further)
+        wanted = protocols.wanted(sweep["task"], runs, protocol, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     optima = protocols.select(records, protocol)
@@ -229,7 +227,12 @@ def _again(sweep, records):
     versions = ((record.get("versions") or {}).items() for record in records)
     versions = sorted({f"{name} {version}" for items in versions for name, version in items})
     code = f"<pre>{html.escape(str(command))}</pre>" if command else ""
-    facts = {"task": sweep["task"], "device": "; ".join(devices), "versions": ", ".join(versions)}
+    facts = {
+        "task": sweep["task"],
+        "data": str(sweep.get("data") or ""),
+        "device": "; ".join(devices),
+        "versions": ", ".join(versions),
+    }
     return code + _definitions(facts)
 
 

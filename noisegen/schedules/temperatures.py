@@ -36,6 +36,9 @@ def effective_learning_rate(learning_rate: ArrayLike, momentum: ArrayLike) -> Ar
       learning_rate: :math:`\epsilon \ge 0`.
       momentum: 0 <= m < 1.
 
+    Raises:
+      ValueError: a concrete argument is out of its range.
+
     Examples:
       >>> import noisegen
       >>> noisegen.effective_learning_rate(0.1, momentum=0.5)
@@ -54,6 +57,9 @@ def learning_rate_from_effective(
     Args:
       effective_learning_rate: :math:`\epsilon_\text{eff} \ge 0`.
       momentum: 0 <= m < 1.
+
+    Raises:
+      ValueError: a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -75,6 +81,9 @@ def temperature(
       batch_size: B > 0, examples per update.
       momentum: 0 <= m < 1.
 
+    Raises:
+      ValueError: a concrete argument is out of its range.
+
     Examples:
       >>> import noisegen
       >>> noisegen.temperature(0.5, batch_size=64, momentum=0.5)
@@ -93,6 +102,9 @@ def learning_rate_from_temperature(
       temperature: :math:`T \ge 0`.
       batch_size: B > 0, examples per update.
       momentum: 0 <= m < 1.
+
+    Raises:
+      ValueError: a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -113,6 +125,9 @@ def batch_size_from_temperature(
       temperature: T > 0.
       learning_rate: :math:`\epsilon \ge 0`.
       momentum: 0 <= m < 1.
+
+    Raises:
+      ValueError: a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -137,12 +152,16 @@ def noise_scale(
       num_examples: N, examples in the training set.
       momentum: 0 <= m < 1.
 
+    Raises:
+      ValueError: a concrete argument is out of its range.
+
     Examples:
       >>> import noisegen
       >>> noisegen.noise_scale(0.5, batch_size=64, num_examples=640)
       4.5
     """
-    _validate.positive(batch_size=batch_size, num_examples=num_examples)
+    _validate.positive(batch_size=batch_size)
+    _validate.non_negative(num_examples_beyond_the_batch=num_examples - batch_size)
     return effective_learning_rate(learning_rate, momentum) * (num_examples / batch_size - 1)
 
 
@@ -188,6 +207,9 @@ def batch_size_from_noise_scale(
       learning_rate: :math:`\epsilon > 0`.
       num_examples: N, examples in the training set.
       momentum: 0 <= m < 1.
+
+    Raises:
+      ValueError: a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen

@@ -13,15 +13,17 @@ from noisegen.sweeps.grid import (
     values,
     zipped,
 )
-from noisegen.sweeps.identity import normalise, plan, run_id
+from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.protocol import (
     FLAGS,
     Optimum,
     Point,
     Protocol,
+    check_metrics,
     check_points,
     extension,
     select,
+    wanted,
 )
 from noisegen.sweeps.records import (
     RecordWriter,
@@ -41,7 +43,9 @@ __all__ = [
     "Protocol",
     "RecordWriter",
     "Table",
+    "by_run_id",
     "chain",
+    "check_metrics",
     "check_points",
     "check_workdir",
     "doublings",
@@ -50,7 +54,6 @@ __all__ = [
     "make_table",
     "normalise",
     "open_workdir",
-    "plan",
     "powers_of_two",
     "product",
     "read",
@@ -62,6 +65,7 @@ __all__ = [
     "to_markdown",
     "to_text",
     "values",
+    "wanted",
     "write_file",
     "zipped",
 ]

@@ -55,7 +55,7 @@ def run_id(task_identity: str, run: Mapping[str, object]) -> str:
     return _hash(task_identity, normalise(run))
 
 
-def plan(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
+def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
     """The runs of a grid by name, each once, in the order of the grid.
 
     Args:
@@ -69,7 +69,7 @@ def plan(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, 
       ValueError: As `normalise` does.
 
     Examples:
-      >>> list(plan("t", [{"seed": 0}, {"seed": 0.0}]).values())
+      >>> list(by_run_id("t", [{"seed": 0}, {"seed": 0.0}]).values())
       [{'seed': 0}]
     """
     planned = {}

@@ -33,7 +33,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 
-from noisegen.sweeps import grid
+from noisegen.sweeps import grid, identity
 
 SEED = "seed"
 
@@ -193,9 +193,31 @@ def extension(
             found = [done.get(frozenset(run.items())) for run in tried]
             if None in found:
                 break
-            tried += _further(_optimum(*key, found, protocol), tried, protocol.tune[0])
+            further = _further(_optimum(*key, found, protocol), tried, protocol.tune[0])
+            if not further:
+                break
+            tried += further
         added += tried[planned:]
     return added
+
+
+def wanted(
+    task_identity: str, runs: Iterable[Mapping], protocol: Protocol, records: Iterable[Mapping]
+) -> dict[str, dict]:
+    """The runs of a sweep: the planned ones, then those that the records call for.
+
+    Args:
+      task_identity: As for `run_id`.
+      runs: The planned runs.
+      protocol: As for `extension`.
+      records: As for `extension`.
+
+    Returns:
+      A dict from run_id to run.
+    """
+    planned = identity.by_run_id(task_identity, runs)
+    further = extension(records, protocol, planned.values())
+    return planned | identity.by_run_id(task_identity, further)
 
 
 def _optimum(series, row, records, protocol):
@@ -252,6 +274,8 @@ def _points(records, protocol):
 def _point(values, records, protocol):
     """The best k of the first n seeds of one point."""
     _check_alike([record["run"] for record in records])
+    for record in records:
+        check_metrics(record["metrics"], protocol)
     records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
     scored = [(_metric(record, protocol.metric), record) for record in records]
     alive = [pair for pair in scored if pair[0] is not None]
@@ -282,6 +306,20 @@ def check_points(runs: Iterable[Mapping], protocol: Protocol) -> None:
         _check_alike(point)
 
 
+def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
+    """Checks that the runs of a task with the metrics `names` will have what the protocol reads.
+
+    Raises:
+      ValueError: They will not.
+    """
+    for name in (protocol.metric, *protocol.report):
+        if name not in names:
+            raise ValueError(
+                f"the protocol needs the metric {name!r}, but there are only {', '.join(names)};"
+                " name one of these."
+            )
+
+
 def _check_alike(runs):
     """Runs of one point may differ in the seed alone."""
     first = runs[0]
@@ -303,11 +341,6 @@ def _metric(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
     if record["status"] == "diverged":
         return None
-    if name not in record["metrics"]:
-        raise ValueError(
-            f"the protocol needs the metric {name!r}, but a record has only"
-            f" {', '.join(record['metrics'])}; name one of these."
-        )
     value = record["metrics"][name]
     return value if value is not None and math.isfinite(value) else None
 
@@ -322,15 +355,17 @@ def _mean_std(values):
 def _further(optimum, runs, name):
     """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
     values = sorted({run[name] for run in runs})
-    if len(values) == 1 or values[0] <= 0:
-        return []
     ends = []
-    if not optimum.n or optimum.low == values[0]:
+    if len(values) > 1 and (not optimum.n or optimum.low == values[0]):
         ends.append((values[0], values[1]))
-    if optimum.high == values[-1]:
+    if len(values) > 1 and optimum.high == values[-1]:
         ends.append((values[-1], values[-2]))
     return [
-        {**run, name: _step(end, inner)} for end, inner in ends for run in runs if run[name] == end
+        {**run, name: _step(end, inner)}
+        for end, inner in ends
+        if min(end, inner) > 0  # else the grid has no ratio there
+        for run in runs
+        if run[name] == end
     ]
 
 

@@ -95,4 +95,5 @@ def image_classification(
         test=dataset.test,
         make_optimizer=make_optimizer,
         batch_size=batch_size,
+        source=dataset.source,
     )

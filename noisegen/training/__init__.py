@@ -1,5 +1,6 @@
 """Training of many runs at once: tasks, the pool, its speed settings."""
 
+from noisegen.training.lanes import metric_names
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose
@@ -15,6 +16,7 @@ __all__ = [
     "Settings",
     "Task",
     "choose",
+    "metric_names",
     "plan",
     "plan_runs",
 ]

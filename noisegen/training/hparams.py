@@ -8,7 +8,7 @@ import numpy as np
 
 from noisegen.training.lanes import Numbers
 from noisegen.training.plan import RUN_FIELDS, Plan
-from noisegen.training.task import Task
+from noisegen.training.task import Task, make_key
 
 _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
@@ -45,42 +45,50 @@ def device_numbers(
     }
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
-    key = jax.random.key(int(run["seed"]), impl="threefry2x32")
     return Numbers(
         hparams={name: np.asarray(value, _dtype(name)) for name, value in given.items()},
-        key=np.asarray(jax.random.key_data(key)),
-        num_updates=np.int32(plan.num_updates),
         epoch_length=np.int32(plan.epoch_length),
         cut=np.bool_(plan.cut),
         eval_updates=eval_updates,
     )
 
 
+class _Recorder(Mapping):
+    """A run's numbers, which notes those that are asked for."""
+
+    def __init__(self, values, read):
+        self._values, self._read = values, read
+
+    def __getitem__(self, name):
+        self._read.add(name)
+        return self._values[name]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self):
+        return len(self._values)
+
+
 def _names_read(task, names):
     """The numbers that the task's optimizer and batch size ask for."""
-    read = set()
-
-    class Recorder(dict):
-        def __getitem__(self, name):
-            read.add(name)
-            if name not in self:
-                raise ValueError(
-                    f"Task {task.name!r} reads the number {name!r}, which the runs lack; they name "
-                    f"{', '.join(sorted(names))}."
-                )
-            return super().__getitem__(name)
-
-        def get(self, name, default=None):
-            read.add(name)
-            return super().get(name, default)
+    read: set[str] = set()
+    given = (names | _PLAN_FIELDS) - {"last_batch"}
 
     def build(values):
-        task.make_optimizer(Recorder(values), jax.random.key(0, impl="threefry2x32"))
+        task.make_optimizer(_Recorder(values, read), make_key(0))
         if task.batch_size is not None:
-            task.batch_size(Recorder(values))(0)
+            task.batch_size(_Recorder(values, read))(0)
 
-    given = (names | _PLAN_FIELDS) - {"last_batch"}
-    jax.eval_shape(build, {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given})
+    try:
+        jax.eval_shape(build, {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given})
+    except KeyError as error:
+        if not (lacking := read - given):
+            raise
+        raise ValueError(
+            f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
+            f"the runs lack; they name {', '.join(sorted(names))}."
+        ) from error
     return read
 
 

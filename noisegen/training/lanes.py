@@ -15,14 +15,14 @@ a time.
 
 import functools
 import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from noisegen.training.task import Batch, PyTree, Task
+from noisegen.training.task import Batch, PyTree, Task, make_key
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
@@ -38,9 +38,7 @@ class Shape(NamedTuple):
 class Numbers(NamedTuple):
     """What tells one run from another, as scalars (one entry a lane)."""
 
-    hparams: dict[str, jax.Array]
-    key: jax.Array  # uint32 (2,), data of the run's key
-    num_updates: jax.Array  # int32
+    hparams: dict[str, jax.Array]  # seed and num_updates among them
     epoch_length: jax.Array  # int32, examples
     cut: jax.Array  # bool, the end of an epoch ends the batch
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
@@ -89,17 +87,17 @@ def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, numbers: Nu
 
 def _start(task, numbers):
     """A lane at the beginning of its run."""
-    params, state = task.init(_stream(numbers.key, "init"))
+    params, state = task.init(_stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
     curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
     return Lane(
         numbers=numbers,
-        status=jnp.where(numbers.num_updates > 0, TRAINING, IDLE).astype(jnp.int32),
+        status=jnp.where(numbers.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutation=_permutation(task, numbers.key, zero),
+        permutation=_permutation(task, numbers, zero),
         count=zero,
         epoch=zero,
         offset=zero,
@@ -160,7 +158,7 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
         permutation=_for_due(
             epoch_over,
             lambda lane: _permutation(task, *lane),
-            (lanes.numbers.key, lanes.epoch + 1),
+            (lanes.numbers, lanes.epoch + 1),
             lanes.permutation,
             shape.group,
         ),
@@ -195,7 +193,7 @@ def _accumulate(task, microbatch, lane, size, train):
     batch = Batch(
         data=jax.tree.map(lambda a: a[examples], train),
         keys=jax.vmap(jax.random.fold_in, (None, 0))(
-            _stream(lane.numbers.key, "example"), lane.epoch * lane.numbers.epoch_length + places
+            _stream(lane.numbers, "example"), lane.epoch * lane.numbers.epoch_length + places
         ),
         mask=mask,
     )
@@ -254,7 +252,7 @@ def _evaluate(task, shape, lanes, updated, test):
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
             evals=lane.evals + 1,
-            status=jnp.where(lane.count == lane.numbers.num_updates, FINISHED, TRAINING),
+            status=jnp.where(lane.count == lane.numbers.hparams["num_updates"], FINISHED, TRAINING),
             loss=jnp.zeros_like(lane.loss),
             examples=jnp.zeros_like(lane.examples),
         )
@@ -268,37 +266,37 @@ def _evaluate(task, shape, lanes, updated, test):
 def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: PyTree):
     """Mean of every metric over the whole of `test`, in pieces of `eval_batch` examples."""
     total = len(jax.tree.leaves(test)[0])
-    keys = jnp.broadcast_to(
-        jax.random.key(0, impl="threefry2x32"), (len(_local_positions(eval_batch)),)
-    )
+    keys = jnp.broadcast_to(make_key(0), (len(_local_positions(eval_batch)),))
 
     def piece(index, sums):
         places = index * eval_batch + _local_positions(eval_batch)
         mask = places < total
         data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], test)
         metrics = task.metrics(params, state, Batch(data, keys, mask))
-        return {name: sums[name] + jnp.sum(jnp.where(mask, m, 0)) for name, m in metrics.items()}
+        return {
+            name: sums[name] + jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0))
+            for name, values in metrics.items()
+        }
 
     zeros = {name: jnp.float32(0) for name in metric_names(task) if name != "train_loss"}
     sums = jax.lax.fori_loop(0, -(-total // eval_batch), piece, zeros)
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=1)
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The task's metrics, and `train_loss`, the mean over the examples since the last one."""
+    """The task's metrics, and `train_loss`, the mean over the examples since the last one.
 
-    def one_of(array):
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # as on the device: int64 is int32 there
-        return jax.ShapeDtypeStruct((1, *array.shape[1:]), dtype)
+    Raises:
+      ValueError: the task has a metric of that name.
+    """
 
-    def metrics(key, data):
+    def metrics(one):
+        key = make_key(0)
         params, state = task.init(key)
-        return task.metrics(params, state, Batch(data, key[None], jnp.ones((1,), bool)))
+        return task.metrics(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
 
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    one = jax.tree.map(one_of, task.test)
-    names = sorted(jax.eval_shape(metrics, key, one))
+    names = sorted(jax.eval_shape(metrics, jax.tree.map(lambda a: a[:1], task.test)))
     if "train_loss" in names:
         raise ValueError(
             f"Task {task.name!r} has a metric named train_loss, which is the name of the mean loss "
@@ -342,7 +340,7 @@ def _local_positions(size):
 
 
 def _optimizer(task, numbers):
-    return task.make_optimizer(numbers.hparams, _stream(numbers.key, "optimizer"))
+    return task.make_optimizer(numbers.hparams, _stream(numbers, "optimizer"))
 
 
 def _batch_size(task, lane):
@@ -351,13 +349,13 @@ def _batch_size(task, lane):
     return jnp.asarray(task.batch_size(lane.numbers.hparams)(lane.count), jnp.int32)
 
 
-def _permutation(task, key, epoch):
+def _permutation(task, numbers, epoch):
     """The order of the examples in an epoch (of which `epoch_length` are used)."""
-    key = jax.random.fold_in(_stream(key, "permutation"), epoch)
+    key = jax.random.fold_in(_stream(numbers, "permutation"), epoch)
     return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
 
 
-def _stream(key: Any, name: str) -> jax.Array:
+def _stream(numbers, name):
     """The named random stream of a run."""
-    key = jax.random.wrap_key_data(key, impl="threefry2x32")
+    key = make_key(numbers.hparams["seed"])
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)

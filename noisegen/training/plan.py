@@ -78,6 +78,9 @@ def plan(
       batch_size_fn: the batch size as a function of an array of update counts, where it is not
         constant.
 
+    Returns:
+      The `Plan`; runs of equal course share one.
+
     Raises:
       ValueError: names the number that makes no sense, and what would.
     """
@@ -129,12 +132,22 @@ def _check_course(values, num_examples):
 
 
 def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:
-    """The plans of a task's runs."""
+    """The `plan` of each of a task's runs; raises ValueError as that does."""
     size = task.num_examples
     if task.batch_size is None:
         return [plan(run, size) for run in runs]
-    schedules = (task.batch_size({**run, "num_examples": size}) for run in runs)
-    return [plan(run, size, schedule) for run, schedule in zip(runs, schedules, strict=True)]
+    return [plan(run, size, _schedule(task, run)) for run in runs]
+
+
+def _schedule(task, run):
+    """The batch size as a function of the update count."""
+    try:
+        return task.batch_size({**run, "num_examples": task.num_examples})
+    except KeyError as error:
+        raise ValueError(
+            f"The batch size of task {task.name!r} reads {error}, which is neither a number of the "
+            f"run ({', '.join(run)}) nor num_examples."
+        ) from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -220,17 +233,20 @@ def _eval_updates(ends, epoch_length, eval_every):
 
 
 def _integer(values, name):
-    value = values.get(name)
-    if value is None or value != int(value):
-        raise ValueError(f"Run field {name}={value!r} must be an integer.")
-    return int(value)
+    if name not in values:
+        raise ValueError(f"A run needs the field {name}; this one has {', '.join(values)}.")
+    if values[name] != int(values[name]):
+        raise ValueError(f"Run field {name}={values[name]!r} must be an integer.")
+    return int(values[name])
 
 
 def _check_horizon(num_updates, batch_size):
-    if num_updates < 1 or num_updates != int(num_updates):
+    if num_updates != int(num_updates):
+        raise ValueError(f"num_updates={num_updates} must be a whole number.")
+    if num_updates < 1:
         raise ValueError(
-            f"num_updates={num_updates} must be a whole number of at least 1: at "
-            f"batch_size={batch_size} the horizon is shorter than one update; give more epochs."
+            f"num_updates={num_updates} must be at least 1: at batch_size={batch_size} the horizon "
+            "is shorter than one update; give more epochs."
         )
     if num_updates >= 2**31:
         raise ValueError(f"num_updates={num_updates} is more than the device counts (2**31 - 1).")

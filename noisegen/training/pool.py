@@ -110,7 +110,15 @@ class Pool:
         return self._train(slots, on_progress or (lambda progress: None))
 
     def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
-        """Measures, for about `seconds`, a micro-step of all lanes without its rare parts."""
+        """Measures a micro-step of all lanes without its rare parts.
+
+        Args:
+          run: whose numbers are taken; how it would go on plays no part.
+          seconds: about how long to measure.
+
+        Returns:
+          Seconds a micro-step takes.
+        """
         slot = next(self._slots([run]))
         program, steps, elapsed = self._program, 1, 0.0
         with jax.default_matmul_precision(self.settings.precision):
@@ -153,7 +161,6 @@ class Pool:
         while True:
             for i in np.flatnonzero(stale):
                 slots[i] = next(queue, idle)
-                slots[i].started = looked
             busy = [slot for slot in slots if slot is not idle]
             if not busy:
                 break
@@ -162,6 +169,8 @@ class Pool:
             lanes, steps = self._dispatch(lanes, slots, stale, num_steps)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
+            for i in np.flatnonzero(stale):
+                slots[i].started = dispatched
             yield from ended  # the host writes records while the device works
             steps = np.asarray(steps)  # waits for the device
             looked = time.perf_counter()

@@ -13,7 +13,7 @@ import numpy as np
 
 from noisegen.training.plan import plan_runs
 from noisegen.training.pool import Pool
-from noisegen.training.settings import Settings
+from noisegen.training.settings import Settings, check_field
 from noisegen.training.task import Task
 
 
@@ -32,10 +32,12 @@ def choose(
       The settings, and the predicted seconds of all the runs together, evaluations left out.
 
     Raises:
-      ValueError: a run makes no sense, or no settings fit the memory of the device.
+      ValueError: a run or a fixed field makes no sense, or no settings fit the device's memory.
     """
     if not runs:
         raise ValueError("Settings are chosen for given runs: there must be at least one run.")
+    for name, value in fixed.items():
+        check_field(name, value)
     devices = jax.devices() if devices is None else devices
     best, failure = None, None
     plans = collections.Counter(plan_runs(task, runs))
@@ -80,8 +82,10 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
                 "microbatch": microbatch * batch_devices,
                 "lanes": lanes * lane_devices,
                 "lane_devices": lane_devices,
-                "group": max(1, lanes // 8),
-                # On a core, what keeps the training in its caches keeps the evaluation there too.
-                "eval_batch": (microbatch if host else 2000) * batch_devices,
+            } | fixed
+            # Not measured. On a core, what fits the caches in training does in evaluation too.
+            derived = {
+                "group": max(1, chosen["lanes"] // chosen["lane_devices"] // 8),
+                "eval_batch": chosen["microbatch"] if host else 2000 * batch_devices,
             }
-            yield Settings(**chosen | fixed)
+            yield Settings(**derived | chosen)

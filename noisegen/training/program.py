@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.settings import Settings
-from noisegen.training.task import Task
+from noisegen.training.task import Task, make_key
 
 _EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
 _STATE = lanes_lib.LANE_SPEC
@@ -81,8 +81,7 @@ def _check_state(task, settings):
     """Each batch device would change the state by its own examples, and no two would agree."""
     if settings.batch_devices == 1:
         return
-    key = jax.random.key(0, impl="threefry2x32")
-    if jax.tree.leaves(jax.eval_shape(task.init, key)[1]):
+    if jax.tree.leaves(jax.eval_shape(task.init, make_key(0))[1]):
         raise ValueError(
             f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
             f"spread over devices: batch_devices={settings.batch_devices} must be 1."

@@ -1,4 +1,8 @@
-"""What may change the speed of a sweep, and its results by rounding only."""
+"""What may change the speed of a sweep, and its results by rounding only.
+
+Except where a task's layers mix the examples of a microbatch or draw once for all of it (see
+`noisegen.tasks.from_nnx`): then `microbatch` is part of what is trained, and should be given.
+"""
 
 import dataclasses
 
@@ -29,12 +33,8 @@ class Settings:
     chunk_seconds: float = 0.5
 
     def __post_init__(self):
-        for name in ("lanes", "microbatch", "eval_batch", "lane_devices", "batch_devices", "group"):
-            value = getattr(self, name)
-            if value != int(value) or value < 1:
-                raise ValueError(
-                    f"Settings: {name}={value!r} must be a whole number of at least 1."
-                )
+        for name, value in vars(self).items():
+            check_field(name, value)
         for name, devices in (
             ("lanes", "lane_devices"),
             ("microbatch", "batch_devices"),
@@ -45,3 +45,13 @@ class Settings:
                     f"Settings: {name}={getattr(self, name)} must be a multiple of "
                     f"{devices}={getattr(self, devices)}."
                 )
+
+
+def check_field(name: str, value: int | float | str | None) -> None:
+    """Checks one field of `Settings` by itself.
+
+    Raises:
+      ValueError: it makes no sense.
+    """
+    if name not in ("precision", "chunk_seconds") and (value != int(value) or value < 1):
+        raise ValueError(f"Settings: {name}={value!r} must be a whole number of at least 1.")

@@ -16,6 +16,11 @@ PyTree = Any
 Hparams = Mapping[str, jax.Array]  # the run's numbers, traced scalars
 
 
+def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
+    """The key of a seed: equal on every platform, whatever JAX's default."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 class Batch(NamedTuple):
     """One microbatch, as the functions of a task see it.
 
@@ -51,7 +56,9 @@ class Task:
         ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
         ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.
       batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default
-        the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers.
+        the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers,
+        and may read the run's own numbers and ``num_examples`` only: the horizon follows from it.
+      source: one line on where the data come from, for the report.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Task:
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
+    source: str = ""
 
     def __post_init__(self):
         for split in ("train", "test"):

@@ -65,7 +65,7 @@ def test_it_loads_and_says_what_it_is(name):
 @pytest.mark.parametrize("name", SWEEPS)
 def test_its_grid_is_the_documented_one_and_no_run_stands_twice(name):
     runs = load(name).runs
-    assert len(runs) == len(sweeps.plan("any", runs)) == NUM_RUNS[name]
+    assert len(runs) == len(sweeps.by_run_id("any", runs)) == NUM_RUNS[name]
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -98,7 +98,7 @@ def test_growth_says_which_values_are_added_and_why(capsys):
     runs = [record(64, rate, 0)["run"] for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0)["run"]]
     text = display.growth(protocol, runs)
     assert text == (
-        "The best learning rate or its error bar is at the end of those tried; next: "
+        "The grid ends at the best learning rate, its bar or a divergence; next: "
         "2^-3 at noise batch size 64, 2^-2 at noise batch size 64, 2^1 at noise batch size 8"
     )
     display.Display("", display.Tally(protocol, 0, [])).note(text)

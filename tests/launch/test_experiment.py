@@ -52,7 +52,9 @@ def open_sweep(path, workdir, **changes):
     config = get_config(path)
     config.update(changes)
     plan = experiment.load(path, config)
-    return sweeps.open_workdir(workdir, plan.name, "task", experiment.meta(plan, "the command"))
+    return sweeps.open_workdir(
+        workdir, plan.name, "task", experiment.meta(plan, "the data", "the command")
+    )
 
 
 def test_the_file_says_everything(path):
@@ -109,11 +111,9 @@ def test_only_files_below_the_current_directory_are_executed(path, tmp_path, mon
         experiment.load_from_workdir(here / "sweep")
 
 
-def test_changed_code_is_seen_wherever_the_task_is_defined(path, tmp_path):
-    plan = experiment.load(path, get_config(path))
-    workdir = tmp_path / "sweep"
-    assert not experiment.changed(plan, workdir)
-    open_sweep(path, workdir)
-    assert not experiment.changed(plan, workdir)
+def test_the_code_of_a_task_and_that_with_which_a_sweep_was_begun(path, tmp_path):
+    exp = experiment.load(path, get_config(path))
+    assert experiment.begun_with(tmp_path) is None
+    sweeps.open_workdir(tmp_path, exp.name, "task", {"code": exp.code})
     path.write_text(SOURCE.replace("return config.rate", "return 2 * config.rate"))
-    assert experiment.changed(experiment.load(path, get_config(path)), workdir)
+    assert exp.task_file == path and exp.code != experiment.begun_with(tmp_path)

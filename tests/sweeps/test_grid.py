@@ -90,5 +90,5 @@ def test_a_hundred_thousand_runs_are_planned_in_seconds():
         seed=range(100),
     ) * sweeps.fixed(momentum=0.9, num_epochs=15, last_batch="keep")
     start = time.process_time()
-    assert len(sweeps.plan("task", grid)) == 100_000
+    assert len(sweeps.by_run_id("task", grid)) == 100_000
     assert time.process_time() - start < 5

@@ -60,7 +60,7 @@ def test_bad_values_are_named(field, value, message):
 
 def test_plan_keeps_order_and_drops_duplicates():
     runs = [{"seed": 2}, {"seed": 1}, {"seed": 2.0}]
-    planned = sweeps.plan("t", runs)
+    planned = sweeps.by_run_id("t", runs)
     assert list(planned.values()) == [{"seed": 2}, {"seed": 1}]
     assert list(planned) == [sweeps.run_id("t", run) for run in runs[:2]]
 

@@ -171,8 +171,11 @@ def test_runs_that_differ_in_another_field_are_refused():
 def test_missing_fields_and_metrics_are_named():
     with pytest.raises(ValueError, match="needs the field 'eta', but a run has only batch_size"):
         one(make(GRID), tune=("learning_rate", "eta"))
-    with pytest.raises(ValueError, match="metric 'accuracy', but a record has only test_accuracy"):
+    with pytest.raises(ValueError, match="metric 'accuracy', but there are only test_accuracy"):
         one(make(GRID), metric="accuracy")
+    protocol = sweeps.Protocol(report=("loss",))
+    with pytest.raises(ValueError, match="metric 'loss', but there are only test_accuracy, train"):
+        sweeps.check_metrics(("test_accuracy", "train_loss"), protocol)
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ def test_examples_outside_the_batch_cannot_spoil_it(train):
     )
     runs = [{"batch_size": 2, "num_updates": 1, "seed": seed} for seed in range(16)]
     results = train(task, runs, lanes=2, microbatch=8)
-    permutation = jax.vmap(lambda seed: lanes_lib._permutation(task, jax.random.key_data(seed), 0))
-    taken = permutation(jax.vmap(jax.random.key)(np.arange(16)))[:, :2]
+    numbers = [hparams.device_numbers(run, training.plan(run, 8), 8, 1) for run in runs]
+    taken = np.stack([lanes_lib._permutation(task, each, 0)[:2] for each in numbers])
     spoilt = (taken == 0).any(axis=1).tolist()
     assert [result.status == "diverged" for result in results] == spoilt
     assert 0 < sum(spoilt) < 16

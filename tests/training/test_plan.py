@@ -130,7 +130,7 @@ def test_runs_that_differ_in_other_numbers_share_a_plan():
         ({"num_epochs": math.inf}, "num_epochs=inf must be a finite number"),
         ({"num_updates": 3}, "exactly one of num_epochs and num_updates, got num_epochs=2 and"),
         ({"num_epochs": 0.1}, "num_updates=0 .* shorter than one update; give more epochs"),
-        ({"num_epochs": -1}, "must be a whole number of at least 1"),
+        ({"num_epochs": -1}, "must be (at least 1|a whole number)"),
         ({"num_epochs": 1e10}, "more than the device counts"),
         ({"last_batch": "pad"}, "last_batch='pad' must be one of straddle, keep, drop"),
         ({"eval_every": -1}, "eval_every=-1 must be a number of epochs"),
@@ -153,7 +153,7 @@ def test_missing_numbers(missing):
 @pytest.mark.parametrize("num_updates", [0, 2.5, -3])
 @pytest.mark.parametrize("schedule", [None, lambda count: 4 + count])
 def test_horizons_in_updates_are_whole(num_updates, schedule):
-    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="must be (at least 1|a whole number)"):
         training.plan({"batch_size": 8, "num_updates": num_updates, "seed": 0}, 60, schedule)
 
 

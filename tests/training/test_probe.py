@@ -1,8 +1,11 @@
 """The probe offers settings that work and leaves alone what is fixed."""
 
+import types
+
 import pytest
 
 from noisegen import training
+from noisegen.training import probe
 
 RUN = {"learning_rate": 0.1, "momentum": 0.5, "noise": 0.0, "seed": 0, "num_epochs": 2}
 
@@ -33,3 +36,15 @@ def test_bad_runs_are_refused(tanh_task):
         training.choose(tanh_task, [RUN | {"batch_size": 0}])
     with pytest.raises(ValueError, match="at least one run"):
         training.choose(tanh_task, [])
+
+
+def test_fixed_settings_leave_nothing_to_chance():
+    # What is not measured follows from what is used, so that equal programs are compiled once.
+    plans = {training.plan({"batch_size": 512, "num_epochs": 1, "seed": 0}, 1024): 1000}
+    for platform, derived in (("cpu", (8, 64)), ("gpu", (8, 2000))):
+        device = types.SimpleNamespace(platform=platform)
+        candidates = set(probe._candidates([device], plans, lanes=64, microbatch=64))
+        assert {(c.group, c.eval_batch) for c in candidates} == {derived}
+        assert len(candidates) == 1
+    with pytest.raises(ValueError, match="batch_devices=0 must be a whole number"):
+        training.choose(None, [RUN], batch_devices=0)
