@@ -47,3 +47,9 @@ def test_a_target_of_make_exists(target):
 @pytest.mark.parametrize("path", [*FILES, *LINKS])
 def test_a_file_that_is_named_exists(path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("sweep", ["digits"])
+def test_a_table_is_the_one_that_its_records_give(sweep):
+    results = ROOT / "experiments" / "results" / sweep
+    assert (results / "table.txt").read_text().strip() in README

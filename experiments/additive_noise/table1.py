@@ -71,7 +71,9 @@ def make_optimizer(hparams, key):
 
 
 def get_runs(config):
-    return sweeps.values(**config.grid) * sweeps.fixed(**config.run)
+    grid = config.grid  # whose own order is alphabetical
+    order = ("seed", "learning_rate", "eta", "batch_size")  # so that one seed of all comes first
+    return sweeps.values(**{name: grid[name] for name in order}) * sweeps.fixed(**config.run)
 
 
 def get_protocol(config):

@@ -26,6 +26,8 @@ def test_table_1_sweeps_the_grid_of_its_docstring():
     assert values(runs, "eta") == [0, 0.005, 0.01, 0.03, 0.1, 0.3]
     assert values(runs, "seed") == [0, 1, 2]
     assert len(runs) == 6 * 7 * 6 * 3
+    assert [run["seed"] for run in runs] == sorted(run["seed"] for run in runs)
+    assert {run["learning_rate"] for run in runs[:36]} == {0.1}  # the likely optima first
     constants = {"num_epochs": 15, "momentum": 0.5, "gamma": 0.55, "last_batch": "keep"}
     assert all(run[name] == value for run in runs for name, value in constants.items())
 
