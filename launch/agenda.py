@@ -32,7 +32,8 @@ class Agenda:
         protocol: sweeps.Protocol,
         records: Iterable[Mapping[str, Any]],
     ):
-        self._task_name, self._protocol, self._planned = task_name, protocol, list(runs)
+        self._task_name, self._protocol = task_name, protocol
+        self._planned = list(sweeps.by_run_id(task_name, runs).values())
         sweeps.check_points(self._planned, protocol)
         self.records: dict[str, dict] = {}
         for record in records:

@@ -1,5 +1,6 @@
 """What the commands share: devices, errors, records."""
 
+import collections
 import datetime
 import functools
 import importlib.metadata
@@ -44,6 +45,13 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(INTERRUPTED)
         except (ValueError, OSError, ImportError) as error:
             _exit(error)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            sys.exit(
+                "error: This does not fit the memory of the device: give smaller --lanes, "
+                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}"
+            )
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -56,7 +64,7 @@ def no_arguments(argv: list[str]) -> None:
 
 def required(flag: flags.FlagHolder, what: str) -> str:
     """The value of a flag that must be given."""
-    if flag.value is None:
+    if not flag.value:
         raise ValueError(f"Missing --{flag.name}=..., {what}.")
     return flag.value
 
@@ -95,7 +103,7 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
 def report(exp: Experiment, workdir: str) -> None:
     """Writes a sweep's report and prints its table."""
     page = reports.write_report(workdir, exp.protocol, exp.runs, exp.published)
-    print(pathlib.Path(workdir, "table.txt").read_text())
+    print(pathlib.Path(workdir, "table.txt").read_text(encoding="utf-8"))
     print(f"Report: {page}")
 
 
@@ -114,9 +122,14 @@ def processor() -> str:
 
 def _parse_flags(argv):
     """Parses flags; one that cannot be taken is one line."""
+    given = collections.Counter(re.findall(r"^--(config\.[^=]+)=", "\n".join(argv), re.MULTILINE))
     try:
+        if twice := [name for name, count in given.items() if count > 1]:  # lists would be joined
+            raise ValueError(f"--{twice[0]} is given twice; give it once.")
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (
+        *(flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError),
+    ) as error:
         _exit(error)
 
 

@@ -62,9 +62,10 @@ class Tally:
 
     def _score(self, record):
         """What is maximised; of no record, or one that diverged, the least."""
-        if record is None or record["status"] == "diverged":
+        score = record and record["metrics"].get(self.protocol.metric)
+        if score is None or record["status"] == "diverged":
             return -float("inf")
-        return self.protocol.sign * record["metrics"][self.protocol.metric]
+        return self.protocol.sign * score
 
 
 class Display:
@@ -93,7 +94,7 @@ class Display:
         return self
 
     def __exit__(self, *error):
-        self._doing, self._running = "", ()
+        self._doing = ""
         if error[0] is None or self._started is not None:
             self._print(self.line())
         if self._live:

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -71,10 +71,10 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
         title=title.strip(),
         description=description.strip(),
         config=config,
-        runs=list(module.get_runs(config)),
-        protocol=module.get_protocol(config),
+        runs=_runs(path, module.get_runs(config)),
+        protocol=_of_kind(sweeps.Protocol, path, "get_protocol", module.get_protocol(config)),
         published=module.get_published(config) if hasattr(module, "get_published") else {},
-        make_task=lambda: module.get_task(config),
+        make_task=lambda: _of_kind(training.Task, path, "get_task", module.get_task(config)),
         task_file=pathlib.Path(inspect.getfile(module.get_task)),
     )
 
@@ -89,6 +89,10 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
       FileNotFoundError: no sweep there, or its experiment's file is not here.
     """
     sweep = sweeps.read_sweep(workdir)
+    if not all(isinstance(sweep.get(word), str) for word in ("experiment", "config", "command")):
+        raise ValueError(
+            f"{workdir} is no sweep of `launch.sweep`: its sweep.json says too little."
+        )
     path = pathlib.Path(sweep["experiment"])
     here, own = pathlib.Path.cwd().resolve(), pathlib.Path(workdir).resolve()
     if not path.resolve().is_relative_to(here) or path.resolve().is_relative_to(own):
@@ -96,10 +100,15 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
             f"{workdir} is a sweep of {path}, which is not below {here} or is in the sweep's own "
             "directory, and so is not executed; run the command where the sweep was launched."
         )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{workdir} is a sweep of {path}, which is not here; run the command where the sweep "
+            "was launched."
+        )
     config = _module(path).get_config()
     try:
         config.update(_like(config.to_dict(), json.loads(sweep["config"])))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{workdir} is a sweep of an older {path}, with other fields ({error}); give the "
             "command of `launch.sweep` again, or use the older file."
@@ -139,6 +148,26 @@ def _module(path):
             f"config, {', '.join(_FUNCTIONS[1:])}."
         )
     return module
+
+
+def _runs(path, found):
+    """The runs that `get_runs` gave."""
+    runs = list(_of_kind(Iterable, path, "get_runs", found))
+    for run in runs:
+        _of_kind(Mapping, path, "get_runs", run)
+    if not runs:
+        raise ValueError(f"{path}: get_runs gives no runs.")
+    return runs
+
+
+def _of_kind(kind, path, function, value):
+    """The value that a function of the experiment gave, if it is of the right kind."""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{path}: {function} gives {value!r:.80}, which is no {kind.__name__}; is there a "
+            "return?"
+        )
+    return value
 
 
 def _like(model, values):

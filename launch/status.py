@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     print(f"{exp.title}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        print("Last record:", max(record["finished_at"] for record in records))
+        print("Last record:", max(str(record.get("finished_at")) for record in records))
     if tally.done < tally.wanted:
         print(f"The runs that are missing are trained by\n  {sweep['command']}")
 

@@ -22,7 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
 _SPEED = {
     field.name: flags.DEFINE_integer(
-        field.name, None, f"Speed setting {field.name}; by default measured.", lower_bound=1
+        field.name, None, f"Speed setting {field.name}; by default measured.", 1, 2**31 - 1
     )
     for field in dataclasses.fields(training.Settings)
     if field.type is int
@@ -30,7 +30,7 @@ _SPEED = {
     "precision": flags.DEFINE_enum(
         "precision",
         None,
-        ["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"],
+        training.PRECISIONS,
         "Precision of matrix products; by default the device's own.",
     )
 }
@@ -61,7 +61,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
     task = exp.make_task()
     runs = _agenda(exp, task, workdir)
-    training.plan_runs(task, exp.runs)  # a run that makes no sense is refused here
+    training.check_runs(task, exp.runs)
     sweeps.check_metrics(training.metric_names(task), exp.protocol)
     meta = experiment.meta(exp, task.source, shlex.join(["python", *sys.orig_argv[1:]]))
     begun = experiment.begun_with(workdir) or exp.code

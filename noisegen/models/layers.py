@@ -19,6 +19,8 @@ _MANY = 16  # channels from which arithmetic costs more than memory: see `Conv.p
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
     r"""Draws from :math:`U(\pm 1/\sqrt{\text{fan in}})`, PyTorch's default for all parameters."""
+    if min(*shape, fan_in) < 1:
+        raise ValueError(f"Every size of a layer must be at least 1, got {shape}, {fan_in=}.")
     bound = 1 / math.sqrt(fan_in)
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 

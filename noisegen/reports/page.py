@@ -62,12 +62,12 @@ def write_report(
     figures = _figures(optima, protocol, published, _curves(workdir, optima))
     page = _page(sweep, records, missing, figures, table)
     records_lib.write_file(workdir / "report.html", page)
-    _save_figure(workdir / "figure.png", optima, protocol, published)
+    records_lib.write_file(workdir / "figure.png", _png(optima, protocol, published))
     return workdir / "report.html"
 
 
-def _save_figure(path, optima, protocol, published):
-    """Saves the metric and the first tuned field against the row, side by side."""
+def _png(optima, protocol, published):
+    """The metric and the first tuned field against the row, side by side."""
     import matplotlib
     from matplotlib import figure
 
@@ -76,7 +76,9 @@ def _save_figure(path, optima, protocol, published):
         left, right = canvas.subplots(1, 2)
         plots.plot_metric(optima, left, protocol, published)
         plots.plot_tuned(optima, right, protocol)
-        canvas.savefig(path, dpi=120)
+        file = io.BytesIO()
+        canvas.savefig(file, format="png", dpi=120)
+    return file.getvalue()
 
 
 def _page(sweep, records, missing, figures, table):

@@ -238,7 +238,8 @@ def _ticks(axis, places, labels):
     """At most MAX_TICKS ticks, no minor ones; crowded labels slant."""
     every = max(1, math.ceil(len(places) / MAX_TICKS))
     places, labels = places[::every], labels[::every]
-    logs = np.log(places) if axis.get_scale() == "log" else np.array(places, dtype=float)
+    places = np.array(places, dtype=float)
+    logs = np.log(places) if axis.get_scale() == "log" else places
     crowded = len(logs) > 1 and np.diff(logs).min() < 0.12 * np.ptp(logs)
     slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axis.set_ticks(places, labels, **(slant if crowded and axis.axis_name == "x" else {}))

@@ -98,4 +98,4 @@ def _value(name, value):
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"run field {name} must be a finite number, got {value!r}; mend the grid.")
-    return int(value) if value.is_integer() else value
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value

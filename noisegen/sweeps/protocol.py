@@ -30,12 +30,14 @@ References:
 import collections
 import dataclasses
 import math
+import numbers
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 
 from noisegen.sweeps import grid, identity
 
 SEED = "seed"
+_COUNTS = ("batch_size", "num_epochs", "num_updates")  # not every value of these can be trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ class Protocol:
       tune: The fields that are tuned; error bar and extension concern the first.
       best: k, the number of runs of a point that count.
       of: n >= k, the number of runs out of which the k are the best.
-      max_extensions: How often the grid of a series and row may grow by a value at its ends.
+      max_extensions: How often the grid of a series and row may grow by a value at its ends; one of
+        batch sizes or horizons never does.
       report: Further metrics to report at the optimum, for the same k runs.
     """
 
@@ -74,10 +77,24 @@ class Protocol:
                 f"Protocol tune must be a tuple of fields other than {self.row} and {SEED}, such as"
                 f" ('learning_rate',); got {self.tune!r}."
             )
+        for name in ("best", "of", "max_extensions"):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ValueError(
+                    f"Protocol needs a whole number {name}, got {getattr(self, name)!r}."
+                )
         if not 1 <= self.best <= self.of:
             raise ValueError(f"Protocol needs 1 <= best <= of, got best={self.best}, of={self.of}.")
         if self.max_extensions < 0:
             raise ValueError(f"Protocol needs max_extensions >= 0, got {self.max_extensions}.")
+        for name in ("labels", "report"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(
+                    f"Protocol {name} must be a tuple of words; write ({getattr(self, name)!r},)."
+                )
+        if self.series is not None and not callable(self.series):
+            raise ValueError(
+                f"Protocol series must be a function from a run to a label, got {self.series!r}."
+            )
 
     @property
     def sign(self) -> int:
@@ -92,7 +109,10 @@ class Protocol:
                     f"the protocol needs the field {name!r}, but a run has only {', '.join(run)};"
                     " name another row or tuned field, or add it to the grid."
                 )
-        return self.series(run) if self.series else "", run[self.row]
+        label = self.series(run) if self.series else ""
+        if not isinstance(label, str):
+            raise ValueError(f"the protocol's series must give a label, text, but gives {label!r}.")
+        return label, run[self.row]
 
     def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
         """Series in the order of `labels`, each by row."""
@@ -182,6 +202,8 @@ def extension(
       The runs, in the order in which they are called for. Train those without a record, and ask
       again until all have one.
     """
+    if protocol.tune[0] in _COUNTS:
+        return []
     done = {frozenset(record["run"].items()): record for record in records}
     groups = collections.defaultdict(list)
     for run in runs:
@@ -275,7 +297,8 @@ def _point(values, records, protocol):
     """The best k of the first n seeds of one point."""
     _check_alike([record["run"] for record in records])
     for record in records:
-        check_metrics(record["metrics"], protocol)
+        if record["status"] == "finished":
+            check_metrics(record["metrics"], protocol)
     records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
     scored = [(_metric(record, protocol.metric), record) for record in records]
     alive = [pair for pair in scored if pair[0] is not None]
@@ -315,8 +338,8 @@ def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
     for name in (protocol.metric, *protocol.report):
         if name not in names:
             raise ValueError(
-                f"the protocol needs the metric {name!r}, but there are only {', '.join(names)};"
-                " name one of these."
+                f"the protocol needs the metric {name!r}, but there are only"
+                f" {', '.join(names) or 'none'}; name one of these."
             )
 
 

@@ -188,7 +188,7 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
     """
     path = pathlib.Path(workdir) / "sweep.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
@@ -203,8 +203,8 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
     return content
 
 
-def write_file(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file whole or not at all.
+def write_file(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file whole or not at all; text as UTF-8.
 
     Raises:
       OSError: Naming the file and the remedy, when the disk is full or read-only.
@@ -212,8 +212,8 @@ def write_file(path: str | os.PathLike, text: str) -> None:
     path = pathlib.Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(draft, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -245,11 +245,16 @@ def _record(line):
     whole = (
         isinstance(record, dict)
         and isinstance(record.get("run_id"), str)
-        and isinstance(record.get("run"), dict)
-        and isinstance(record.get("metrics"), dict)
         and record.get("status") in STATUSES
+        and _flat(record.get("run"), (int, float, str))
+        and _flat(record.get("metrics"), (int, float, type(None)))
     )
     return record if whole else None
+
+
+def _flat(value, kinds):
+    """Whether this is a dict with values of these kinds only."""
+    return isinstance(value, dict) and all(isinstance(item, kinds) for item in value.values())
 
 
 def _finished_at(record):

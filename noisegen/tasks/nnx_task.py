@@ -34,8 +34,7 @@ def from_nnx(
       **fields: the other fields of `noisegen.training.Task`.
 
     Returns:
-      A `noisegen.training.Task`, which raises ValueError when it is traced if loss or metrics are
-      not one number an example.
+      A `noisegen.training.Task`.
 
     Examples:
       >>> import jax, numpy as np, optax
@@ -75,16 +74,12 @@ def from_nnx(
         model = merge(params, state, batch)
         model.train()
         losses = loss(model, batch)
-        _check_shape("The loss", losses, batch)
         return losses, nnx.split(model, *_PARTS)[3]
 
     def evaluation(params, state, batch):
         model = merge(params, state, batch)
         model.eval()
-        measured = metrics(model, batch)
-        for name, values in measured.items():
-            _check_shape(f"The metric {name!r}", values, batch)
-        return measured
+        return metrics(model, batch)
 
     return Task(init=init, loss=training_loss, metrics=evaluation, **fields)
 
@@ -99,12 +94,3 @@ def _begin(streams, key):
         for index, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(treedef, values)
-
-
-def _check_shape(what, values, batch):
-    """A mean over the batch would count examples outside the mask."""
-    if values.shape != batch.mask.shape:
-        raise ValueError(
-            f"{what} must be one number an example, of shape (M,) = {batch.mask.shape}, got shape "
-            f"{values.shape}; do not average over the batch."
-        )

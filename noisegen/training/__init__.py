@@ -1,13 +1,15 @@
 """Training of many runs at once: tasks, the pool, its speed settings."""
 
+from noisegen.training.hparams import check_runs
 from noisegen.training.lanes import metric_names
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose
-from noisegen.training.settings import Settings
+from noisegen.training.settings import PRECISIONS, Settings
 from noisegen.training.task import Batch, Task
 
 __all__ = [
+    "PRECISIONS",
     "Batch",
     "Plan",
     "Pool",
@@ -15,6 +17,7 @@ __all__ = [
     "Result",
     "Settings",
     "Task",
+    "check_runs",
     "choose",
     "metric_names",
     "plan",

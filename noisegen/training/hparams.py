@@ -7,20 +7,36 @@ import jax
 import numpy as np
 
 from noisegen.training.lanes import Numbers
-from noisegen.training.plan import RUN_FIELDS, Plan
+from noisegen.training.plan import RUN_FIELDS, Plan, plan_runs
 from noisegen.training.task import Task, make_key
 
 _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
 
 
-def check_names(task: Task, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Checks that the runs name the same numbers, and those that the task reads.
+def check_runs(task: Task, runs: Sequence[Mapping[str, Any]]) -> list[Plan]:
+    """Checks that every run makes sense, and that the runs name the numbers that the task reads.
+
+    Returns:
+      The runs' plans.
 
     Raises:
-      ValueError: they do not.
+      ValueError: names what makes no sense.
     """
+    plans = plan_runs(task, runs)
+    if runs:
+        _check_names(task, runs)
+    return plans
+
+
+def _check_names(task, runs):
+    """The runs must name the same numbers, and those that the task reads."""
     names = runs[0].keys()
+    if taken := names & {"updates_per_epoch", "num_examples"}:
+        raise ValueError(
+            f"The runs name {', '.join(sorted(taken))}, which the pool itself tells the optimizer; "
+            "name the number otherwise."
+        )
     for run in runs:
         if run.keys() != names:
             odd = ", ".join(sorted(run.keys() ^ names))

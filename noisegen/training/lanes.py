@@ -200,6 +200,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
+        _check_shape(task, "The loss", losses, mask)
         return jnp.sum(jnp.where(mask, losses.astype(jnp.float32), 0)), state
 
     (loss, state), gradients = jax.value_and_grad(summed_loss, has_aux=True)(lane.params)
@@ -273,6 +274,8 @@ def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: P
         mask = places < total
         data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], test)
         metrics = task.metrics(params, state, Batch(data, keys, mask))
+        for name, values in metrics.items():
+            _check_shape(task, f"The metric {name!r}", values, mask)
         return {
             name: sums[name] + jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0))
             for name, values in metrics.items()
@@ -283,12 +286,21 @@ def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: P
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
 
+def _check_shape(task, what, values, mask):
+    """A mean over the batch would count examples outside the mask."""
+    if jnp.shape(values) != mask.shape:
+        raise ValueError(
+            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
+            f"{mask.shape}, got shape {jnp.shape(values)}; do not average over the batch."
+        )
+
+
 @functools.lru_cache(maxsize=1)
 def metric_names(task: Task) -> tuple[str, ...]:
     """The task's metrics, and `train_loss`, the mean over the examples since the last one.
 
     Raises:
-      ValueError: the task has a metric of that name.
+      ValueError: the task has a metric of that name, or one of those of a curve's own columns.
     """
 
     def metrics(one):
@@ -297,10 +309,10 @@ def metric_names(task: Task) -> tuple[str, ...]:
         return task.metrics(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
 
     names = sorted(jax.eval_shape(metrics, jax.tree.map(lambda a: a[:1], task.test)))
-    if "train_loss" in names:
+    if taken := {"train_loss", "epoch", "update"} & set(names):
         raise ValueError(
-            f"Task {task.name!r} has a metric named train_loss, which is the name of the mean loss "
-            "that the pool itself reports; name the metric otherwise."
+            f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as the pool's own "
+            "curves are; name the metric otherwise."
         )
     return (*names, "train_loss")
 

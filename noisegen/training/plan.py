@@ -22,6 +22,7 @@ from noisegen.training.task import Task
 
 RUN_FIELDS = {"batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every"}
 LAST_BATCH = ("straddle", "keep", "drop")
+_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _DEFAULTS = {"last_batch": "straddle", "eval_every": 0.0, "num_epochs": None, "num_updates": None}
 
 
@@ -101,9 +102,14 @@ def plan(
 
 def _check_numbers(run):
     for name, value in run.items():
-        number = isinstance(value, numbers.Real) and math.isfinite(value)
+        number = isinstance(value, numbers.Real) and -math.inf < value < math.inf
         if not number and name != "last_batch":
             raise ValueError(f"Run field {name}={value!r} must be a finite number.")
+        if number and value and not _TINY <= abs(value) <= _HUGE:
+            raise ValueError(
+                f"Run field {name}={value!r} is beyond the float32 numbers that devices compute "
+                f"with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
+            )
 
 
 def _check_course(values, num_examples):
@@ -225,16 +231,14 @@ def _eval_updates(ends, epoch_length, eval_every):
     last = len(ends)
     if not eval_every:
         return (last,)
-    points = (
-        np.arange(1, int(ends[-1] / (eval_every * epoch_length)) + 1) * eval_every * epoch_length
-    )
-    due = np.searchsorted(ends, np.ceil(points - 1e-6)) + 1
-    return tuple(np.unique(np.append(due[due < last], last)).tolist())
+    passed = np.floor((ends + 1e-6) / (eval_every * epoch_length))
+    due = np.flatnonzero(np.diff(passed, prepend=0)) + 1
+    return tuple(np.unique(np.append(due, last)).tolist())
 
 
 def _integer(values, name):
     if name not in values:
-        raise ValueError(f"A run needs the field {name}; this one has {', '.join(values)}.")
+        raise ValueError(f"A run needs the field {name}.")
     if values[name] != int(values[name]):
         raise ValueError(f"Run field {name}={values[name]!r} must be an integer.")
     return int(values[name])

@@ -34,8 +34,8 @@ import jax
 import numpy as np
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training.hparams import check_names, device_numbers
-from noisegen.training.plan import Plan, plan_runs
+from noisegen.training.hparams import check_runs, device_numbers
+from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.settings import Settings
 from noisegen.training.task import Task
@@ -133,9 +133,7 @@ class Pool:
 
     def _slots(self, runs) -> Iterator["_Slot"]:
         """The runs as the pool handles them, checked at once, made one by one."""
-        plans, size = plan_runs(self.task, runs), self.task.num_examples
-        if runs:
-            check_names(self.task, runs)
+        plans, size = check_runs(self.task, runs), self.task.num_examples
         # Room that was made once stays: less of it would be another program to compile.
         self._num_evals = max([self._num_evals, *(len(plan.eval_updates) for plan in plans)])
         return (

@@ -5,6 +5,10 @@ Except where a task's layers mix the examples of a microbatch or draw once for a
 """
 
 import dataclasses
+import math
+import numbers
+
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,5 +57,11 @@ def check_field(name: str, value: int | float | str | None) -> None:
     Raises:
       ValueError: it makes no sense.
     """
-    if name not in ("precision", "chunk_seconds") and (value != int(value) or value < 1):
+    if name == "precision":
+        if value not in (None, *PRECISIONS):
+            raise ValueError(f"Settings: precision={value!r} must be one of {PRECISIONS}, or None.")
+    elif name == "chunk_seconds":
+        if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+            raise ValueError(f"Settings: chunk_seconds={value!r} must be a number above 0.")
+    elif not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"Settings: {name}={value!r} must be a whole number of at least 1.")

@@ -59,7 +59,7 @@ def test_records_of_other_plans_do_not_count():
 
 def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
     runs = [run | {"noise": noise} for run in RUNS for noise in (0.0, 0.1)]
-    with pytest.raises(ValueError, match=r"differ in noise \(\[0.1\] and \[0.0\]\).*tune"):
+    with pytest.raises(ValueError, match=r"differ in noise \(\[0.1\] and \[0\]\).*tune"):
         agenda.Agenda("t", runs, PROTOCOL, [])
 
 

@@ -74,6 +74,22 @@ CASES = {
         (DIGITS, "--workdir={tmp}/other", "--dry_run"),
         ["{tmp}/other", "'other'", "not 'digits'"],
     ),
+    "size of a network": (
+        "sweep",
+        (*GOES, "--config.task.filters=0"),
+        ["size of a layer must be at least 1", "(0, 1, 3, 3)"],
+    ),
+    "beyond float32": (
+        "sweep",
+        (*GOES, "--config.grid.learning_rate=(1e30, 1e39)"),
+        ["learning_rate=1e+39", "beyond the float32 numbers"],
+    ),
+    "flag given twice": (
+        "sweep",
+        (*GOES, "--config.best=1", "--config.best=2"),
+        ["--config.best is given twice"],
+    ),
+    "empty workdir": ("sweep", (DIGITS, "--workdir="), ["--workdir=", "sweeps/digits"]),
     "no workdir": ("sweep", (DIGITS,), ["--workdir=", "sweeps/digits"]),
     "no config": ("sweep", (), ["--config=", "experiments/digits.py"]),
     "no such experiment": (
@@ -111,7 +127,10 @@ def outcomes(call, tmp_path_factory):
     for name, text in {
         "other": json.dumps({"sweep": "other", "task": "other"}),
         "damaged": "{",
-        "foreign": json.dumps({"sweep": "a", "task": "b", "experiment": str(tmp / "evil.py")}),
+        "foreign": json.dumps(
+            dict.fromkeys(("sweep", "task", "config", "command"), "{}")
+            | {"experiment": str(tmp / "evil.py")}
+        ),
     }.items():
         (tmp / name).mkdir()
         (tmp / name / "sweep.json").write_text(text)

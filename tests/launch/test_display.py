@@ -93,6 +93,20 @@ def test_a_diverged_run_leaves_nothing_to_wait_for(clock):
     assert show.line() == "1/2 runs (1 diverged), 10 examples/s, 0:50 left"
 
 
+def test_a_sweep_that_is_stopped_says_how_fast_it_was(clock, capsys):
+    first = record(64, 0.5, 0.75)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        display.Display("", display.Tally(sweeps.Protocol(), 0, [])) as show,
+    ):
+        show.expect({first["run_id"]: 1000})
+        show.progress([training.Progress(first["run"], 100, 1000)])
+        clock[0] += 2
+        show.progress([training.Progress(first["run"], 500, 1000)])
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.splitlines()[-1] == "0/1 runs, 200 examples/s, 0:02 left"
+
+
 def test_growth_says_which_values_are_added_and_why(capsys):
     protocol = sweeps.Protocol(series=lambda run: "noise", tune=("learning_rate", "eta"))
     runs = [record(64, rate, 0)["run"] for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0)["run"]]

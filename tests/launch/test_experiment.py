@@ -12,7 +12,8 @@ Some more.
 """
 
 import ml_collections
-from noisegen import sweeps
+import numpy as np
+from noisegen import sweeps, training
 
 
 def get_config():
@@ -21,7 +22,8 @@ def get_config():
 
 
 def get_task(config):
-    return config.rate
+    functions = dict.fromkeys(("init", "loss", "metrics", "make_optimizer"))
+    return training.Task(name=str(config.rate), train=np.ones(1), test=np.ones(1), **functions)
 
 
 def get_runs(config):
@@ -66,7 +68,7 @@ def test_the_file_says_everything(path):
     )
     assert plan.runs == [{"seed": s, "learning_rate": 0.5} for s in (0, 1)]
     assert plan.protocol.of == 2 and plan.published == {}
-    assert plan.make_task() == 0.5
+    assert plan.make_task().name == "0.5"
 
 
 def test_published_numbers_are_taken_where_there_are_some(path):
@@ -83,7 +85,7 @@ def test_a_file_that_lacks_a_function_is_refused(path):
 def test_a_sweep_leads_back_to_its_experiment_overrides_included(path, tmp_path):
     open_sweep(path, tmp_path / "sweep", rate=0.25, grid={"seed": (5,)})
     plan = experiment.load_from_workdir(tmp_path / "sweep")
-    assert plan.make_task() == 0.25
+    assert plan.make_task().name == "0.25"
     assert plan.runs == [{"seed": 5, "learning_rate": 0.5}]
     assert plan.config.grid.seed == (5,)
 
@@ -115,5 +117,37 @@ def test_the_code_of_a_task_and_that_with_which_a_sweep_was_begun(path, tmp_path
     exp = experiment.load(path, get_config(path))
     assert experiment.begun_with(tmp_path) is None
     sweeps.open_workdir(tmp_path, exp.name, "task", {"code": exp.code})
-    path.write_text(SOURCE.replace("return config.rate", "return 2 * config.rate"))
+    path.write_text(SOURCE.replace("str(config.rate)", "str(2 * config.rate)"))
     assert exp.task_file == path and exp.code != experiment.begun_with(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("return sweeps.values(**config.grid)", "return []", "get_runs gives no runs"),
+        ("return sweeps.values(**config.grid)", "return [None]", "get_runs gives None, .* Mapping"),
+        (
+            "return sweeps.values(**config.grid)",
+            "pass",
+            "get_runs gives None, which is no Iterable",
+        ),
+        ("return sweeps.Protocol", "sweeps.Protocol", "get_protocol gives None, .* a return?"),
+    ],
+)
+def test_a_function_that_gives_the_wrong_thing_is_named(path, old, new, message):
+    path.write_text(SOURCE.replace(old, new))
+    with pytest.raises(ValueError, match=f"mine.py: {message}"):
+        experiment.load(path, get_config(path))
+
+
+def test_a_task_that_is_none_is_named(path):
+    path.write_text(SOURCE.replace("return training.Task", "training.Task"))
+    with pytest.raises(ValueError, match="get_task gives None, which is no Task"):
+        experiment.load(path, get_config(path)).make_task()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"experiment": 3, "config": "{}", "command": ""}'])
+def test_a_sweep_of_another_program_is_refused(path, tmp_path, content):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(ValueError, match="is no sweep of `launch.sweep`"):
+        experiment.load_from_workdir(tmp_path)

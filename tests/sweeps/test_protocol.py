@@ -287,3 +287,51 @@ def test_the_optimum_is_the_best_point_and_lies_in_its_bar(grid):
         ]
         assert optimum.low <= optimum.values["learning_rate"] <= optimum.high
         assert min(inside) <= optimum.low and optimum.high <= max(inside)
+
+
+def test_a_zero_in_the_grid_bounds_its_own_end_only():
+    def tuned(accuracies):
+        records = [
+            record | {"run": {**record["run"], "eta": record["run"].pop("learning_rate")}}
+            for record in make(accuracies)
+        ]
+        protocol = sweeps.Protocol(tune=("eta",), max_extensions=1)
+        return [run["eta"] for run in sweeps.extension(records, protocol, runs_of(records))]
+
+    assert tuned({0: [0.5], 0.1: [0.6], 0.2: [0.7]}) == [0.4]
+    assert tuned({0: [0.7], 0.1: [0.6], 0.2: [0.5]}) == []
+    assert tuned({0: [0.6], 0.1: [0.7]}) == []
+
+
+def test_a_grid_of_batch_sizes_does_not_grow():
+    runs = [{"batch_size": size, "learning_rate": 0.1, "seed": 0} for size in (64, 128)]
+    metrics = ({"test_accuracy": 0.5}, {"test_accuracy": 0.6})
+    records = [
+        {"run_id": str(run), "run": run, "status": "finished", "metrics": measured}
+        for run, measured in zip(runs, metrics, strict=True)
+    ]
+    protocol = sweeps.Protocol(row="learning_rate", tune=("batch_size",))
+    assert sweeps.extension(records, protocol, runs) == []
+    assert sweeps.select(records, protocol)[0].flags == ("at_boundary",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"of": 1.5}, "whole number of, got 1.5"),
+        ({"best": "1"}, "whole number best"),
+        ({"report": "test_loss"}, r"report must be a tuple of words; write \('test_loss',\)"),
+        ({"series": "momentum"}, "series must be a function from a run to a label"),
+    ],
+)
+def test_protocols_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        sweeps.Protocol(**fields)
+
+
+@pytest.mark.parametrize("label", [0.5, None])
+def test_labels_are_text(label):
+    with pytest.raises(ValueError, match=f"must give a label, text, but gives {label}"):
+        sweeps.check_points(
+            [{"batch_size": 1, "learning_rate": 1}], sweeps.Protocol(series=lambda run: label)
+        )

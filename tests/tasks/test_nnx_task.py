@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
 from noisegen import tasks, training
@@ -124,19 +123,6 @@ def test_layers_with_random_streams():
     # A quarter where the layers draw apart, half if they drew alike.
     error = 5 * (0.25 * 0.75 / (48 * 50)) ** 0.5
     assert abs(np.mean(both) / 50 - 0.25) < error
-
-
-@pytest.mark.parametrize("reduce", [jnp.mean, lambda losses: losses[:, None]])
-def test_losses_and_metrics_are_one_an_example(reduce):
-    def wrong(model, batch):
-        return reduce(squared_error(model, batch))
-
-    with pytest.raises(ValueError, match=r"The loss must be one number an example.*\(48,\)"):
-        task = make_task(loss=wrong)
-        task.loss(*task.init(jax.random.key(0)), make_batch())
-    with pytest.raises(ValueError, match=r"The metric 'test_loss' must be one number an example"):
-        task = make_task(metric=wrong)
-        task.metrics(*task.init(jax.random.key(0)), make_batch())
 
 
 def test_trains_in_lanes():

@@ -1,5 +1,6 @@
 """Plans against counting on one's fingers, and the step counts of the papers."""
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -206,3 +207,14 @@ def test_schedule_is_asked_little_further_than_the_run_goes():
 def test_schedules_that_make_no_sense(changes, schedule, message):
     with pytest.raises(ValueError, match=message):
         training.plan(RUN | changes, 60, schedule)
+
+
+def test_more_evaluations_than_updates_are_one_an_update():
+    run = {"batch_size": 10, "num_epochs": 2, "seed": 0, "eval_every": 1e-9}
+    assert training.plan(run, 100).eval_updates == tuple(range(1, 21))
+
+
+def test_a_growing_batch_that_reads_what_the_runs_lack(tanh_task):
+    task = dataclasses.replace(tanh_task, batch_size=lambda hparams: hparams["growth"])
+    with pytest.raises(ValueError, match="batch size of task 'tanh' reads 'growth'"):
+        training.plan_runs(task, [{"batch_size": 10, "num_epochs": 2, "seed": 0}])

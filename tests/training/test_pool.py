@@ -253,6 +253,11 @@ def test_no_runs_train_nothing(tanh_task):
             "Nothing reads the run's decay: the optimizer of task 'tanh'",
         ),
         ([IN_EPOCHS[0] | {"seed": 0.5}], "seed=0.5 must be an integer"),
+        ([IN_EPOCHS[0] | {"num_examples": 7}], "num_examples, which the pool itself tells"),
+        ([{"batch_size": 4, "num_epochs": 1}], "A run needs the field seed"),
+        ([IN_EPOCHS[0] | {"noise": 1e39}], "noise=1e[+]39 is beyond the float32 numbers"),
+        ([IN_EPOCHS[0] | {"noise": 10**400}], "is beyond the float32 numbers"),
+        ([IN_EPOCHS[0] | {"learning_rate": 1e-50}], "learning_rate=1e-50 is beyond the float32"),
     ],
 )
 def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
@@ -260,10 +265,48 @@ def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
         training.Pool(tanh_task).train(runs)  # not iterated
 
 
-def test_a_metric_may_not_take_the_name_of_the_pools_own(linear_task):
+@pytest.mark.parametrize("name", ["train_loss", "epoch", "update"])
+def test_a_metric_may_not_take_a_name_of_the_pools_own(linear_task, name):
     task = dataclasses.replace(
         linear_task,
-        metrics=lambda params, state, batch: {"train_loss": batch.mask.astype(jnp.float32)},
+        metrics=lambda params, state, batch: {name: batch.mask.astype(jnp.float32)},
     )
-    with pytest.raises(ValueError, match="has a metric named train_loss"):
+    with pytest.raises(ValueError, match=f"has a metric named {name}"):
         list(training.Pool(task).train(IN_EPOCHS[:1]))
+
+
+@pytest.mark.parametrize("reduce", [jnp.mean, lambda losses: losses[:, None]])
+def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
+    def loss(params, state, batch):
+        losses, state = linear_task.loss(params, state, batch)
+        return reduce(losses), state
+
+    def metrics(params, state, batch):
+        return jax.tree.map(reduce, linear_task.metrics(params, state, batch))
+
+    for changes, message in (
+        ({"loss": loss}, r"The loss of task 'tanh' must be one number an example.* \(64,\)"),
+        ({"metrics": metrics}, "The metric 'test_loss' of task 'tanh' must be one number"),
+    ):
+        task = dataclasses.replace(linear_task, **changes)
+        with pytest.raises(ValueError, match=message):
+            list(training.Pool(task).train(IN_EPOCHS[:1]))
+
+
+def test_metrics_of_half_precision_are_summed_in_full(linear_task):
+    half = dataclasses.replace(
+        linear_task,
+        metrics=lambda params, state, batch: {"m": jnp.full(batch.mask.shape, 0.7, jnp.bfloat16)},
+    )
+    [result] = training.Pool(half, training.Settings(eval_batch=1)).train(IN_EPOCHS[:1])
+    assert abs(result.metrics["m"] - float(jnp.bfloat16(0.7))) < 1e-6
+
+
+def test_optimizers_may_take_their_numbers_as_keywords(tanh_task, train):
+    def make_optimizer(hparams, key):
+        return tanh_task.make_optimizer(dict(**hparams), key)
+
+    [plain] = train(tanh_task, IN_EPOCHS[:1], **USUAL)
+    task = dataclasses.replace(tanh_task, make_optimizer=make_optimizer)
+    [keywords] = train(task, IN_EPOCHS[:1], **USUAL)
+    assert lines([plain]) == lines([keywords])
