@@ -1,7 +1,8 @@
 """Chooses speed settings by a short measurement.
 
 What is timed is taking a microbatch and its gradient, which is nearly all the work of a sweep and
-compiles in a second or two; the settings with the least predicted time for the given runs win.
+compiles in a second or two; the settings with the least predicted time for the given runs win. On a
+processor the likely ones come first, and where they promise to be done soon no others are tried.
 """
 
 import collections
@@ -15,6 +16,8 @@ from noisegen.training.plan import plan_runs
 from noisegen.training.pool import Pool
 from noisegen.training.settings import Settings, check_field
 from noisegen.training.task import Task
+
+_SHORT = 60.0  # Seconds. On a processor, measuring more would take what it can save of these.
 
 
 def choose(
@@ -40,6 +43,7 @@ def choose(
         check_field(name, value)
     devices = jax.devices() if devices is None else devices
     best, failure = None, None
+    host = devices[0].platform == "cpu"
     plans = collections.Counter(plan_runs(task, runs))
     for settings in dict.fromkeys(_candidates(devices, plans, **fixed)):
         pool = Pool(task, settings, devices)
@@ -53,6 +57,8 @@ def choose(
         total = seconds * max(work / settings.lanes, *steps.values())
         if best is None or total < best[1]:
             best = settings, total
+        if host and best[1] < _SHORT:
+            break
     if best is None:
         raise ValueError(f"No speed settings fit this device; the last failure was: {failure}")
     return best
@@ -70,11 +76,12 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
     most = max(1, min(len(devices) // batch_devices, num_runs))
     fitting = [d for d in range(1, most + 1) if fixed.get("lanes", d) % d == 0]
     lane_devices = fixed.get("lane_devices", fitting[-1])
-    largest = max(int(np.diff(plan.ends, prepend=0).max()) for plan in plans)
+    sizes = [int(np.diff(plan.ends, prepend=0).max()) for plan in plans]
     microbatches = (16, 32, 64) if host else (64, 256, 1024)
-    for microbatch in microbatches:
-        if microbatch >= 2 * max(largest, microbatches[0]):
-            break
+    likely = 32 if host and min(sizes) > 16 else microbatches[0]
+    for microbatch in dict.fromkeys((likely, *microbatches)):
+        if microbatch >= 2 * max(*sizes, microbatches[0]):
+            break  # would stay half empty
         for lanes in (1,) if host else (1, 4, 16, 64, 256):
             if lanes > 1 and lanes * lane_devices >= 2 * num_runs:
                 break
@@ -83,9 +90,8 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
                 "lanes": lanes * lane_devices,
                 "lane_devices": lane_devices,
             } | fixed
-            # Not measured. On a core, what fits the caches in training does in evaluation too.
-            derived = {
+            derived = {  # not measured here; 16 images are what the caches of a core hold best
                 "group": max(1, chosen["lanes"] // chosen["lane_devices"] // 8),
-                "eval_batch": chosen["microbatch"] if host else 2000 * batch_devices,
+                "eval_batch": (16 if host else 2000) * batch_devices,
             }
             yield Settings(**derived | chosen)
