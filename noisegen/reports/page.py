@@ -109,7 +109,7 @@ def _curves(workdir, optima):
 
 
 def _figures(optima, protocol, published, curves):
-    """The figures of the page: two for all series, then two for each series."""
+    """The figures of the page, of all series, then of each: those that have something to show."""
     metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
     tuned = protocol.tune[0].replace("_", " ")
     hollow = "; hollow: published" * bool(published)
@@ -118,19 +118,22 @@ def _figures(optima, protocol, published, curves):
         f"Mean and standard deviation at the optimum{hollow}.",
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
-    yield _figure(
-        f"best {tuned} against {row}",
-        f"Bars span every {tuned} within one standard deviation of the best mean.",
-        lambda ax: plots.plot_tuned(optima, ax, protocol),
-    )
+    tried = {point.values[protocol.tune[0]] for optimum in optima for point in optimum.points}
+    if len(tried) != 1:
+        yield _figure(
+            f"best {tuned} against {row}",
+            f"Bars span every {tuned} within one standard deviation of the best mean.",
+            lambda ax: plots.plot_tuned(optima, ax, protocol),
+        )
     for label in dict.fromkeys(optimum.series for optimum in optima):
         group = [optimum for optimum in optima if optimum.series == label]
         of = f", {label}" if label else ""
-        yield _figure(
-            f"mean {tables.title(protocol.metric)}{of}",
-            "Framed: the optimum. ×: no run survived. Empty: not tried.",
-            lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
-        )
+        if len(tried) != 1:
+            yield _figure(
+                f"mean {tables.title(protocol.metric)}{of}",
+                "Framed: the optimum. ×: no run survived. Empty: not tried.",
+                lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
+            )
         epochs = (plots.load_curves(o, protocol.metric, curves)[0] for o in group)
         if any(len(evaluated) > 1 for evaluated in epochs):
             yield _figure(

@@ -183,3 +183,21 @@ def test_importing_reports_does_not_import_matplotlib():
     code = "import sys, noisegen.reports, noisegen.sweeps; sys.exit('matplotlib' in sys.modules)"
     root = pathlib.Path(page.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_figures_with_nothing_to_show_are_left_out(tmp_path):
+    def shown(runs, **changes):
+        runs = list(runs)
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        write(directory, (record_of(run, **changes) for run in runs))
+        text = reports.write_report(directory, PROTOCOL, runs).read_text()
+        return re.findall("<h3>(.*?)</h3>", text)
+
+    everything = shown(RUNS)
+    assert len(everything) == 4
+    assert shown(run for run in RUNS if run["learning_rate"] == 1) == [
+        "Test accuracy against batch size",
+        "Test accuracy during training",
+    ]
+    one = {"epoch": [1], "test_accuracy": [0.5]}
+    assert shown(RUNS, curve=one) == everything[:3]
