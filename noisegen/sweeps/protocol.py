@@ -109,9 +109,16 @@ class Protocol:
                     f"the protocol needs the field {name!r}, but a run has only {', '.join(run)};"
                     " name another row or tuned field, or add it to the grid."
                 )
-        label = self.series(run) if self.series else ""
+        try:
+            label = self.series(run) if self.series else ""
+        except KeyError as error:
+            raise ValueError(
+                f"the protocol's series reads {error}, but a run has only {', '.join(run)}."
+            ) from error
         if not isinstance(label, str):
-            raise ValueError(f"the protocol's series must give a label, text, but gives {label!r}.")
+            raise ValueError(
+                f"the protocol's series must give text, got {label!r}; try f'noise {{...}}'."
+            )
         return label, run[self.row]
 
     def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -156,7 +163,7 @@ class Optimum:
 FLAGS = {
     "at_boundary": "The optimum or its error bar touches the edge of the values tried.",
     "few_runs": "Chosen with fewer runs than the protocol asks for.",
-    "unsettled": "A value with too few runs yet lies within the error bar or above the optimum.",
+    "unsettled": "Not final: a value that may prove better still lacks runs.",
     "one_value": "A single value was tried: not tuned.",
     "all_diverged": "Every run diverged.",
 }

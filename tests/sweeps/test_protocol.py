@@ -329,9 +329,15 @@ def test_protocols_that_make_no_sense(fields, message):
         sweeps.Protocol(**fields)
 
 
+def test_a_series_that_reads_what_the_runs_lack():
+    protocol = sweeps.Protocol(series=lambda run: run["noise"])
+    with pytest.raises(ValueError, match="series reads 'noise', but a run has only batch_size"):
+        sweeps.check_points([{"batch_size": 1, "learning_rate": 1}], protocol)
+
+
 @pytest.mark.parametrize("label", [0.5, None])
 def test_labels_are_text(label):
-    with pytest.raises(ValueError, match=f"must give a label, text, but gives {label}"):
+    with pytest.raises(ValueError, match=f"must give text, got {label}"):
         sweeps.check_points(
             [{"batch_size": 1, "learning_rate": 1}], sweeps.Protocol(series=lambda run: label)
         )
