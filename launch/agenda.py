@@ -33,8 +33,8 @@ class Agenda:
         records: Iterable[Mapping[str, Any]],
     ):
         self._task_name, self._protocol = task_name, protocol
-        self._planned = list(sweeps.by_run_id(task_name, runs).values())
-        sweeps.check_points(self._planned, protocol)
+        self._planned = sweeps.by_run_id(task_name, runs)
+        sweeps.check_points(self._planned.values(), protocol)
         self.records: dict[str, dict] = {}
         for record in records:
             self.add(record)

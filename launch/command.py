@@ -26,6 +26,8 @@ from noisegen.training import Settings, Task
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
+# What a flag, or a config's file, may raise.
+_UNREADABLE = (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError)
 _OURS = ("__main__", "launch", "noisegen", "ml_collections")
 
 
@@ -122,14 +124,13 @@ def processor() -> str:
 
 def _parse_flags(argv):
     """Parses flags; one that cannot be taken is one line."""
-    given = collections.Counter(re.findall(r"^--(config\.[^=]+)=", "\n".join(argv), re.MULTILINE))
+    given = collections.Counter(word.partition("=")[0] for word in argv)
     try:
-        if twice := [name for name, count in given.items() if count > 1]:  # lists would be joined
-            raise ValueError(f"--{twice[0]} is given twice; give it once.")
+        for name, count in given.items():
+            if name.startswith("--config.") and count > 1:  # lists would be joined
+                raise ValueError(f"{name} is given twice; give it once.")
         return flags.FLAGS(argv)
-    except (
-        *(flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError),
-    ) as error:
+    except _UNREADABLE as error:
         _exit(error)
 
 

@@ -109,8 +109,7 @@ class Display:
         """Says something that stays on the screen."""
         if self._live:
             self._live.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        self._print(text)
 
     def expect(self, examples: Mapping[str, int]) -> None:
         """Announces the runs that are trained next: training examples by run_id."""

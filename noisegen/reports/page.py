@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterable, Mapping
 
 from noisegen.reports import plots, style
+from noisegen.sweeps import identity, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
-from noisegen.sweeps import tables
 
 _ENDINGS = {
     "txt": tables.to_text,
@@ -52,7 +52,8 @@ def write_report(
     records = records_lib.read(workdir, curves=False)
     missing = 0
     if runs is not None:
-        wanted = protocols.wanted(sweep["task"], runs, protocol, records)
+        planned = identity.by_run_id(sweep["task"], runs)
+        wanted = protocols.wanted(sweep["task"], planned, protocol, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     optima = protocols.select(records, protocol)

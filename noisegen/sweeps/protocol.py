@@ -231,20 +231,22 @@ def extension(
 
 
 def wanted(
-    task_identity: str, runs: Iterable[Mapping], protocol: Protocol, records: Iterable[Mapping]
+    task_identity: str,
+    planned: dict[str, dict],
+    protocol: Protocol,
+    records: Iterable[Mapping],
 ) -> dict[str, dict]:
     """The runs of a sweep: the planned ones, then those that the records call for.
 
     Args:
       task_identity: As for `run_id`.
-      runs: The planned runs.
+      planned: The planned runs, as `by_run_id` gives them.
       protocol: As for `extension`.
       records: As for `extension`.
 
     Returns:
       A dict from run_id to run.
     """
-    planned = identity.by_run_id(task_identity, runs)
     further = extension(records, protocol, planned.values())
     return planned | identity.by_run_id(task_identity, further)
 

@@ -32,7 +32,7 @@ def check_runs(task: Task, runs: Sequence[Mapping[str, Any]]) -> list[Plan]:
 def _check_names(task, runs):
     """The runs must name the same numbers, and those that the task reads."""
     names = runs[0].keys()
-    if taken := names & {"updates_per_epoch", "num_examples"}:
+    if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
         raise ValueError(
             f"The runs name {', '.join(sorted(taken))}, which the pool itself tells the optimizer; "
             "name the number otherwise."
