@@ -1,11 +1,12 @@
 """Which runs a sweep wants, and which of them are done."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from noisegen import sweeps
 
-_KEPT = ("run_id", "run", "status", "metrics")  # of a record; the rest would only fill the memory
+# Of a record; the rest would only fill the memory.
+_KEPT = ("run_id", "run", "status", "metrics", *sweeps.RECORDED)
 
 
 class Agenda:
@@ -14,7 +15,7 @@ class Agenda:
     Args:
       task_name: identity of the task.
       runs: the planned runs.
-      protocol: says which further runs the records call for.
+      protocols: say which further runs the records call for.
       records: of finished runs, of this plan or not.
 
     Attributes:
@@ -22,19 +23,20 @@ class Agenda:
       records: by run_id, without what only the report needs.
 
     Raises:
-      ValueError: planned runs that the protocol cannot tell apart differ in more than the seed.
+      ValueError: planned runs that a protocol cannot tell apart differ in more than the seed.
     """
 
     def __init__(
         self,
         task_name: str,
         runs: Iterable[Mapping[str, Any]],
-        protocol: sweeps.Protocol,
+        protocols: Sequence[sweeps.Protocol],
         records: Iterable[Mapping[str, Any]],
     ):
-        self._task_name, self._protocol = task_name, protocol
+        self._task_name, self._protocols = task_name, protocols
         self._planned = sweeps.by_run_id(task_name, runs)
-        sweeps.check_points(self._planned.values(), protocol)
+        for protocol in protocols:
+            sweeps.check_points(self._planned.values(), protocol)
         self.records: dict[str, dict] = {}
         for record in records:
             self.add(record)
@@ -42,12 +44,12 @@ class Agenda:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Takes note of a finished run."""
-        self.records[record["run_id"]] = {name: record[name] for name in _KEPT}
+        self.records[record["run_id"]] = {name: record[name] for name in _KEPT if name in record}
 
     def extend(self) -> None:
         """Adds the runs that the records call for; with 100,000 records this takes seconds."""
         records = self.records.values()
-        self.wanted = sweeps.wanted(self._task_name, self._planned, self._protocol, records)
+        self.wanted = sweeps.wanted(self._task_name, self._planned, self._protocols, records)
 
     def done(self) -> list[dict]:
         """The records of the wanted runs."""

@@ -104,8 +104,9 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
 
 def report(exp: Experiment, workdir: str) -> None:
     """Writes a sweep's report and prints its table."""
-    page = reports.write_report(workdir, exp.protocol, exp.runs, exp.published)
-    print(pathlib.Path(workdir, "table.txt").read_text(encoding="utf-8"))
+    page = reports.write_report(workdir, exp.protocols, exp.runs, exp.published)
+    for name in reports.table_names(exp.protocols):
+        print(pathlib.Path(workdir, f"{name}.txt").read_text(encoding="utf-8"))
     print(f"Report: {page}")
 
 
@@ -145,10 +146,19 @@ def _exit(error):
     sys.exit(f"error: {one_line}")
 
 
+# What one of the project's own experiments says of its config, within a traceback.
+_REFUSED = re.compile(
+    rf'File "{re.escape(str(pathlib.Path(__file__).parents[1] / "experiments"))}[^"]*"'
+    r'[^"]*\nValueError: (.*)\s*$'
+)
+
+
 def _message(error):
     """The message of an error, without what Python and ml_collections put around it."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
+    if said := _REFUSED.search(str(error)):
+        return said[1]
     if isinstance(error, AttributeError | KeyError):
         return f"the config has no such field: {error.args[0]}"
     if isinstance(error, OSError) and error.strerror and error.filename is None:

@@ -118,10 +118,10 @@ class Display:
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         """Takes note of the runs in training."""
-        self._running = running
+        self._running, self._doing = running, ""
         if self._started is None:  # what went before was compilation
             self._started, self._at_start = time.monotonic(), self._trained()
-            self._printed, self._doing = self._started, ""
+            self._printed = self._started
         elif time.monotonic() - self._printed > _LINE_SECONDS:
             self._print(self.line())
 

@@ -2,8 +2,14 @@
 
 The file defines `get_config()`, which declares every field that the command line may override, and
 three functions of that config: `get_task`, `get_runs` and `get_protocol`; optionally
-`get_published`, the numbers to stand beside the measured ones. The first line of its docstring is
-the title of the report, the rest the description. `experiments/digits.py` is one to start from.
+`get_published`, the numbers to stand beside the measured ones. `get_task` gives a task, or a
+function from the batch size to a task where compiled shapes depend on it; `get_protocol` gives a
+protocol, or several that read the same runs each in its own way, the main one first. The first
+line of the file's docstring is the title of the report, the rest the description.
+`experiments/digits.py` is one to start from.
+
+A file with several scales is named with one of them, `table1.py:cpu`; its `get_config` takes the
+word after the colon.
 """
 
 import dataclasses
@@ -17,7 +23,8 @@ from typing import Any
 
 import ml_collections
 
-from noisegen import sweeps, training
+from launch.tasks import Tasks
+from noisegen import sweeps
 
 _FUNCTIONS = ("get_config", "get_task", "get_runs", "get_protocol")
 
@@ -27,33 +34,36 @@ class Experiment:
     """What an experiment's file says, overrides applied.
 
     Attributes:
-      name: of the sweep: the file's own name.
+      name: of the sweep: the file's own name, with the scale where there is one.
       path: of the file.
+      scale: the word after the colon, or ''.
       title: first line of the file's docstring.
       description: the rest of it.
       config: every field.
       runs: numbers of the planned runs, in the order in which they are trained.
-      protocol: how the records are read.
-      published: published numbers, see `noisegen.sweeps.make_table`.
-      make_task: loads the data and makes the task.
-      task_file: where `get_task` is defined.
+      protocols: how the records are read, the main one first.
+      published: numbers to stand beside those of the main protocol, see
+        `noisegen.sweeps.make_table`.
+      make_tasks: loads the data and makes the task, or the tasks of all batch sizes.
+      code_files: the file, and those beside it that it imports.
     """
 
     name: str
     path: pathlib.Path
+    scale: str
     title: str
     description: str
     config: ml_collections.ConfigDict
     runs: list[dict]
-    protocol: sweeps.Protocol
+    protocols: tuple[sweeps.Protocol, ...]
     published: Mapping[tuple, Any]
-    make_task: Callable[[], training.Task]
-    task_file: pathlib.Path
+    make_tasks: Callable[[], Tasks]
+    code_files: tuple[pathlib.Path, ...]
 
     @property
     def code(self) -> str:
-        """Hash of the file that says what is trained."""
-        return hashlib.sha256(self.task_file.read_bytes()).hexdigest()
+        """Hash of the files that say what is trained."""
+        return hashlib.sha256(b"".join(f.read_bytes() for f in self.code_files)).hexdigest()
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experiment:
@@ -62,20 +72,22 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
     Raises:
       ValueError: the file lacks a function.
     """
-    path = pathlib.Path(path)
+    path, scale = _scaled(path)
     module = _module(path)
     title, _, description = inspect.cleandoc(module.__doc__ or path.stem).partition("\n")
+    runs = _runs(path, module.get_runs(config))
     return Experiment(
-        name=path.stem,
+        name=":".join([path.stem, *scale]),
         path=path,
+        scale="".join(scale),
         title=title.strip(),
         description=description.strip(),
         config=config,
-        runs=_runs(path, module.get_runs(config)),
-        protocol=_of_kind(sweeps.Protocol, path, "get_protocol", module.get_protocol(config)),
+        runs=runs,
+        protocols=_protocols(path, module.get_protocol(config)),
         published=module.get_published(config) if hasattr(module, "get_published") else {},
-        make_task=lambda: _of_kind(training.Task, path, "get_task", module.get_task(config)),
-        task_file=pathlib.Path(inspect.getfile(module.get_task)),
+        make_tasks=lambda: Tasks(module.get_task(config), runs),
+        code_files=_code_files(path, module),
     )
 
 
@@ -93,7 +105,7 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
         raise ValueError(
             f"{workdir} is no sweep of `launch.sweep`: its sweep.json says too little."
         )
-    path = pathlib.Path(sweep["experiment"])
+    path, scale = _scaled(sweep["experiment"])
     here, own = pathlib.Path.cwd().resolve(), pathlib.Path(workdir).resolve()
     if not path.resolve().is_relative_to(here) or path.resolve().is_relative_to(own):
         raise FileNotFoundError(
@@ -105,7 +117,7 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
             f"{workdir} is a sweep of {path}, which is not here; run the command where the sweep "
             "was launched."
         )
-    config = _module(path).get_config()
+    config = _module(path).get_config(*scale)
     try:
         config.update(_like(config.to_dict(), json.loads(sweep["config"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -113,7 +125,7 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
             f"{workdir} is a sweep of an older {path}, with other fields ({error}); give the "
             "command of `launch.sweep` again, or use the older file."
         ) from error
-    return load(path, config)
+    return load(sweep["experiment"], config)
 
 
 def meta(experiment: Experiment, data: str, command: str) -> dict[str, Any]:
@@ -123,7 +135,7 @@ def meta(experiment: Experiment, data: str, command: str) -> dict[str, Any]:
         "description": experiment.description,
         "data": data,
         "command": command,
-        "experiment": str(experiment.path),
+        "experiment": ":".join(filter(None, [str(experiment.path), experiment.scale])),
         "config": experiment.config.to_json(),
     }
 
@@ -132,6 +144,12 @@ def begun_with(workdir: str | pathlib.Path) -> str | None:
     """The `code` with which a sweep's directory was begun; None where that is not known."""
     begun = pathlib.Path(workdir, "sweep.json").exists()
     return sweeps.read_sweep(workdir).get("code") if begun else None
+
+
+def _scaled(path):
+    """The path of an experiment's file, and the words after its colon."""
+    path, *scale = str(path).split(":", 1)
+    return pathlib.Path(path), scale
 
 
 def _module(path):
@@ -158,6 +176,20 @@ def _runs(path, found):
     if not runs:
         raise ValueError(f"{path}: get_runs gives no runs.")
     return runs
+
+
+def _code_files(path, module):
+    """An experiment's file, and those of the same directory that it imports from."""
+    parts = (inspect.getmodule(value) for value in vars(module).values())
+    files = {pathlib.Path(part.__file__) for part in parts if getattr(part, "__file__", None)}
+    beside = (file for file in files if file.parent == path.resolve().parent)
+    return (path, *sorted(file for file in beside if file != path.resolve()))
+
+
+def _protocols(path, found):
+    """The protocols that `get_protocol` gave."""
+    found = tuple(found) if isinstance(found, list | tuple) and found else (found,)
+    return tuple(_of_kind(sweeps.Protocol, path, "get_protocol", each) for each in found)
 
 
 def _of_kind(kind, path, function, value):

@@ -18,8 +18,8 @@ def main(argv: list[str]) -> None:
     workdir = command.required(_WORKDIR, "the directory of a sweep")
     exp, sweep = experiment.load_from_workdir(workdir), sweeps.read_sweep(workdir)
     records = sweeps.read(workdir, curves=False)
-    runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocol, records)
-    tally = display.Tally(exp.protocol, len(runs.wanted), runs.done())
+    runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocols, records)
+    tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
     print(f"{exp.title}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())

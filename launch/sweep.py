@@ -59,83 +59,87 @@ def main(argv: list[str]) -> None:
 
 def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
-    task = exp.make_task()
-    runs = _agenda(exp, task, workdir)
-    training.check_runs(task, exp.runs)
-    sweeps.check_metrics(training.metric_names(task), exp.protocol)
-    meta = experiment.meta(exp, task.source, shlex.join(["python", *sys.orig_argv[1:]]))
+    tasks = exp.make_tasks()
+    runs = _agenda(exp, tasks, workdir)
+    tasks.check(runs.wanted, exp.protocols)
+    meta = experiment.meta(exp, tasks.source, shlex.join(["python", *sys.orig_argv[1:]]))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
         warnings.warn(
-            f"{exp.task_file} has changed since {workdir} was begun, whose finished runs are kept; "
-            "if it trains something else now, change the task's name.",
+            f"{exp.path}, or what it imports, has changed since {workdir} was begun, whose "
+            "finished runs are kept; if it trains something else now, change the task's name.",
             stacklevel=1,
         )
-    sweeps.open_workdir(workdir, exp.name, task.name, meta | {"code": begun})
-    _train(exp, task, runs, workdir)
+    sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
+    _train(exp, tasks, runs, workdir)
     command.report(exp, workdir)
 
 
 def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
-    task = exp.make_task()
-    todo = _agenda(exp, task, workdir).todo()
+    tasks = exp.make_tasks()
+    todo = _agenda(exp, tasks, workdir).todo()
     if not todo:
         print("Every run has its record.")
         return
-    examples = sum(_examples(task, todo).values())
+    examples = sum(tasks.examples(todo).values())
     for run in todo.values():
         print(" ".join(f"{name}={value}" for name, value in run.items()))
-    settings, seconds = _settings(task, todo)
+    measured = [_settings(task, group) for task, group in tasks.groups(todo).items()]
+    seconds = sum(each for _, each in measured)
+    settings = " or ".join(
+        sorted({f"{s.lanes} lanes, microbatch {s.microbatch}" for s, _ in measured})
+    )
     print(
         f"{len(todo):,} runs, {examples:,} training examples; about {display.duration(seconds)} "
-        f"here at the {examples / seconds:,.0f} examples/s just measured ({settings.lanes} lanes, "
-        f"microbatch {settings.microbatch}); compilation, evaluations and further runs, if the "
-        "grid has to grow, left out."
+        f"here at the {examples / seconds:,.0f} examples/s just measured ({settings}); compilation,"
+        " evaluations and further runs, if the grid has to grow, left out."
     )
+    if rate := exp.config.get("gpu_examples_per_second"):
+        print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
 
 
-def _agenda(exp, task, workdir):
+def _agenda(exp, tasks, workdir):
     """The runs of the sweep, and which are done."""
     records = []
     if workdir is not None:
-        sweeps.check_workdir(workdir, exp.name, task.name)
+        sweeps.check_workdir(workdir, exp.name, tasks.name)
         records = sweeps.read(workdir, curves=False)
-    return agenda.Agenda(task.name, exp.runs, exp.protocol, records)
+    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records)
 
 
-def _train(exp, task, runs, workdir):
+def _train(exp, tasks, runs, workdir):
     """Trains until every wanted run has its record."""
-    tally = display.Tally(exp.protocol, len(runs.wanted), runs.done())
+    tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
     pool = None
     with sweeps.RecordWriter(workdir) as writer, display.Display(exp.title, tally) as show:
         while todo := runs.todo():
-            show.expect(_examples(task, todo))
-            if pool is None:
-                show.say("measuring what is fastest here")
-                settings, _ = _settings(task, todo)
-                pool = training.Pool(task, settings)
-                show.say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
-            for result in pool.train(list(todo.values()), show.progress):
-                record = command.record(task, settings, result)
-                writer.append(record)
-                runs.add(record)
-                show.add(record)
+            show.expect(tasks.examples(todo))
+            for task, group in tasks.groups(todo).items():
+                if pool is None or pool.task is not task:
+                    pool = _pool(task, group, show)
+                for result in pool.train(list(group.values()), show.progress):
+                    record = command.record(task, pool.settings, result)
+                    writer.append(record)
+                    runs.add(record)
+                    show.add(record)
             runs.extend()
             if further := runs.todo():
-                show.note(display.growth(exp.protocol, further.values()))
+                show.note(display.growth(exp.protocols[0], further.values()))
+
+
+def _pool(task, runs, show):
+    """A pool with the settings that suit the runs."""
+    show.say("measuring what is fastest here")
+    settings, _ = _settings(task, runs)
+    show.say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
+    return training.Pool(task, settings)
 
 
 def _settings(task, runs):
     """Measured speed settings, those given as flags kept, and the predicted seconds of the runs."""
     given = {name: flag.value for name, flag in _SPEED.items() if flag.value is not None}
     return training.choose(task, list(runs.values()), **given)
-
-
-def _examples(task, runs):
-    """Training examples of each run, by run_id."""
-    plans = training.plan_runs(task, list(runs.values()))
-    return {name: plan.num_examples for name, plan in zip(runs, plans, strict=True)}
 
 
 if __name__ == "__main__":

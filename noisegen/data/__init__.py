@@ -11,5 +11,7 @@ Importing this package reads nothing and needs neither tensorflow-datasets nor s
 
 from noisegen.data.augmentation import pad_crop_flip
 from noisegen.data.datasets import NAMES, Dataset, load
+from noisegen.data.shrink import shrink
+from noisegen.data.text import Text, load_text
 
-__all__ = ["NAMES", "Dataset", "load", "pad_crop_flip"]
+__all__ = ["NAMES", "Dataset", "Text", "load", "load_text", "pad_crop_flip", "shrink"]

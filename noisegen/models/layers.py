@@ -58,13 +58,19 @@ class Linear(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """Convolution with bias, stride 1: `(C, H, W, N)` to `(out, H', W', N)`.
+    """Convolution: `(C, H, W, N)` to `(out, H', W', N)`.
 
     Args:
       in_channels: channels C.
       out_channels: filters.
       kernel_size: height and width of a filter.
       padding: zeros added on each side.
+      stride: steps between two places of a filter.
+      use_bias: whether a number is added to each filter's output.
+      kernel_init: initialises the weights, by flax's convention of shapes `(size, size, C, out)`;
+        by default `uniform_fan_in`, for weights and biases. With it biases start at zero.
+      dtype: of the product and of what is returned; by default what input and parameters promote
+        to. The parameters are float32.
       convolution: how it is computed, to rounding the same: `"patches"` as one matrix product over
         patches (fast for few channels, and stays one batched product when `vmap` runs over the
         weights), `"lax"` as `jax.lax.conv_general_dilated`, `"auto"` by the number of channels.
@@ -88,6 +94,10 @@ class Conv(nnx.Module):
         kernel_size: int,
         *,
         padding: int = 0,
+        stride: int = 1,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer | None = None,
+        dtype: jax.typing.DTypeLike | None = None,
         convolution: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -97,15 +107,21 @@ class Conv(nnx.Module):
             )
         if convolution == "auto":
             convolution = "patches" if in_channels < _WIDE else "lax"
-        self.padding = padding
+        self.padding, self.stride, self.dtype = padding, stride, dtype
         self.convolve = _convolve_patches if convolution == "patches" else _convolve_lax
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         fan_in = in_channels * kernel_size**2
-        self.kernel = nnx.Param(uniform_fan_in(rngs.params(), shape, fan_in))
-        self.bias = nnx.Param(uniform_fan_in(rngs.params(), (out_channels,), fan_in))
+        if kernel_init is None:
+            self.kernel = nnx.Param(uniform_fan_in(rngs.params(), shape, fan_in))
+            bias = uniform_fan_in(rngs.params(), (out_channels,), fan_in)
+        else:
+            kernel = kernel_init(rngs.params(), shape[:1:-1] + shape[1::-1])
+            self.kernel = nnx.Param(kernel.transpose(3, 2, 0, 1))
+            bias = jnp.zeros(out_channels)
+        self.bias = nnx.Param(bias) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.convolve(self._padded(x), self.kernel[...]) + self._offset()
+        return self._shifted(self.convolve(*self._operands(x), self.stride))
 
     def pooled(self, x: jax.Array) -> jax.Array:
         """`max_pool(self(x))`, to rounding; from patches of few channels in about half the time.
@@ -114,18 +130,25 @@ class Conv(nnx.Module):
         patches and the maximum needs no strided reads. A filter of 5 x 5 then takes 36 products,
         which pays while there are few channels.
         """
-        padded = self._padded(x)
+        padded, kernel = self._operands(x)
         even = padded.shape[1] % 2 == padded.shape[2] % 2 == 0 and self.kernel.shape[-1] % 2
+        even = even and self.stride == 1
         if self.convolve is not _convolve_patches or not even or len(x) >= _MANY:
             return max_pool(self(x))
-        return _max_first(_convolve_windows(padded, self.kernel[...])) + self._offset()
+        return self._shifted(_max_first(_convolve_windows(padded, kernel)))
 
-    def _padded(self, x):
+    def _operands(self, x):
+        """Padded images and kernel, of one dtype."""
+        dtype = self.dtype or jnp.promote_types(x.dtype, self.kernel.dtype)
         pad = (self.padding, self.padding)
-        return jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+        padded = jnp.pad(x.astype(dtype), ((0, 0), pad, pad, (0, 0)))
+        return padded, self.kernel[...].astype(dtype)
 
-    def _offset(self):
-        return self.bias[...][:, None, None, None]
+    def _shifted(self, y):
+        if self.bias is None:
+            return y
+        bias = self.bias[...].astype(self.dtype or self.bias.dtype)
+        return y + bias[:, None, None, None]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -170,12 +193,12 @@ def dropout(
     return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x / (1 - rate), 0)
 
 
-def _convolve_patches(x, kernel):
+def _convolve_patches(x, kernel, stride):
     """Windows are cut along the width, then along the height: fewer, longer copies than at once."""
     (out, channels, size, _), (_, height, width, n) = kernel.shape, x.shape
-    h, w = height - size + 1, width - size + 1
-    x = jnp.stack([x[:, :, j : j + w] for j in range(size)], 1)
-    x = jnp.stack([x[:, :, i : i + h] for i in range(size)], 1)
+    h, w = ((side - size) // stride + 1 for side in (height, width))
+    x = jnp.stack([x[:, :, j : j + stride * w : stride] for j in range(size)], 1)
+    x = jnp.stack([x[:, :, i : i + stride * h : stride] for i in range(size)], 1)
     y = kernel.reshape(out, -1) @ x.reshape(channels * size**2, h * w * n)
     return y.reshape(out, h, w, n)
 
@@ -218,7 +241,7 @@ def _max_first_backward(place, gradient):
 _max_first.defvjp(_max_first_forward, _max_first_backward)
 
 
-def _convolve_lax(x, kernel):
+def _convolve_lax(x, kernel, stride):
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("CHWN", "OIHW", "CHWN")
+        x, kernel, (stride, stride), "VALID", dimension_numbers=("CHWN", "OIHW", "CHWN")
     )

@@ -1,6 +1,13 @@
 """Reports: plots of a sweep and one HTML page. Needs Matplotlib once something is drawn."""
 
-from noisegen.reports.page import write_report
+from noisegen.reports.page import table_names, write_report
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
 
-__all__ = ["plot_curves", "plot_heatmap", "plot_metric", "plot_tuned", "write_report"]
+__all__ = [
+    "plot_curves",
+    "plot_heatmap",
+    "plot_metric",
+    "plot_tuned",
+    "table_names",
+    "write_report",
+]

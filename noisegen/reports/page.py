@@ -6,10 +6,10 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import plots, style
-from noisegen.sweeps import identity, tables
+from noisegen.sweeps import identity, regimes, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
 
@@ -23,21 +23,23 @@ _ENDINGS = {
 
 def write_report(
     workdir: str | os.PathLike,
-    protocol: protocols.Protocol,
+    protocol: protocols.Protocol | Sequence[protocols.Protocol],
     runs: Iterable[Mapping] | None = None,
     published: tables.Published | None = None,
 ) -> pathlib.Path:
     """Writes report.html, figure.png and table.txt, .csv, .md, .tex into a sweep's directory.
+
+    Further protocols make further tables, named by `table_names`, and sections of the page.
 
     Title, description and command are those of `sweep.json`, where it has them (see
     `open_workdir`).
 
     Args:
       workdir: The directory of the sweep.
-      protocol: How to read its records.
+      protocol: How to read its records, or several ways of it, the main one first.
       runs: The planned runs. With them, missing runs are counted, and records of runs that are
         neither planned nor an extension of the plan are left out.
-      published: As for `make_table`.
+      published: As for `make_table`, beside the first protocol's numbers.
 
     Returns:
       The path of the page.
@@ -48,23 +50,37 @@ def write_report(
       OSError: If the directory cannot be written to.
     """
     workdir = pathlib.Path(workdir)
+    readings = (protocol,) if isinstance(protocol, protocols.Protocol) else tuple(protocol)
     sweep = records_lib.read_sweep(workdir)
     records = records_lib.read(workdir, curves=False)
     missing = 0
     if runs is not None:
         planned = identity.by_run_id(sweep["task"], runs)
-        wanted = protocols.wanted(sweep["task"], planned, protocol, records)
+        wanted = protocols.wanted(sweep["task"], planned, readings, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
-    optima = protocols.select(records, protocol)
-    table = tables.make_table(optima, protocol, published)
-    for ending, write in _ENDINGS.items():
-        records_lib.write_file(workdir / f"table.{ending}", write(table))
-    figures = _figures(optima, protocol, published, _curves(workdir, optima))
-    page = _page(sweep, records, missing, figures, table)
+    sections = []
+    for index, (name, each) in enumerate(zip(table_names(readings), readings, strict=True)):
+        beside = published if index == 0 else None
+        optima = protocols.select(records, each)
+        table = tables.make_table(optima, each, beside)
+        for ending, write in _ENDINGS.items():
+            records_lib.write_file(workdir / f"{name}.{ending}", write(table))
+        limits = _boundaries(records, each)
+        figures = _figures(optima, each, beside, _curves(workdir, optima), limits)
+        sections += ['<section class="plots">', *figures, "</section>"]
+        of = f" of {tables.title(each.metric).split(' (')[0]}" if len(readings) > 1 else ""
+        sections += [f"<section><h2>Optima{html.escape(of)}</h2>{_table(table)}</section>"]
+        if index == 0:
+            records_lib.write_file(workdir / "figure.png", _png(optima, each, beside))
+    page = _page(sweep, records, missing, sections)
     records_lib.write_file(workdir / "report.html", page)
-    records_lib.write_file(workdir / "figure.png", _png(optima, protocol, published))
     return workdir / "report.html"
+
+
+def table_names(readings: Sequence[protocols.Protocol]) -> list[str]:
+    """The file names, without ending, of the tables of some protocols: `table`, `table_2`, ..."""
+    return ["table", *(f"table_{number}" for number in range(2, len(readings) + 1))]
 
 
 def _png(optima, protocol, published):
@@ -82,7 +98,7 @@ def _png(optima, protocol, published):
     return file.getvalue()
 
 
-def _page(sweep, records, missing, figures, table):
+def _page(sweep, records, missing, sections):
     """The page as text; it needs no network and no other file."""
     heading = html.escape(str(sweep.get("title") or sweep["sweep"]))
     parts = [
@@ -90,10 +106,7 @@ def _page(sweep, records, missing, figures, table):
         f'<p class="lead">{html.escape(str(sweep.get("description") or ""))}</p>',
         _counts(records, missing),
         "</header><main>",
-        '<section class="plots">',
-        *figures,
-        "</section>",
-        f"<section><h2>Optima</h2>{_table(table)}</section>",
+        *sections,
         f"<section><h2>What was swept</h2>{_definitions(_swept(records))}</section>",
         f"<section><h2>How to do it again</h2>{_again(sweep, records)}</section></main>",
     ]
@@ -109,7 +122,12 @@ def _curves(workdir, optima):
     return {record["run_id"]: record["curve"] for record in found if record.get("curve")}
 
 
-def _figures(optima, protocol, published, curves):
+def _boundaries(records, protocol):
+    """The boundaries between the regimes, in a sweep that has them."""
+    return regimes.boundaries(records, protocol) if regimes.has_boundaries(protocol) else {}
+
+
+def _figures(optima, protocol, published, curves, limits):
     """The figures of the page, of all series, then of each: those that have something to show."""
     metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
     tuned = protocol.tune[0].replace("_", " ")
@@ -123,8 +141,9 @@ def _figures(optima, protocol, published, curves):
     if len(tried) != 1:
         yield _figure(
             f"best {tuned} against {row}",
-            f"Bars span every {tuned} within one standard deviation of the best mean.",
-            lambda ax: plots.plot_tuned(optima, ax, protocol),
+            f"Bars span every {tuned} within one standard deviation of the best mean."
+            + "".join(map(_regimes, limits.items())),
+            lambda ax: plots.plot_tuned(optima, ax, protocol, limits),
         )
     for label in dict.fromkeys(optimum.series for optimum in optima):
         group = [optimum for optimum in optima if optimum.series == label]
@@ -142,6 +161,20 @@ def _figures(optima, protocol, published, curves):
                 "At the optimum: mean and standard deviation over seeds.",
                 lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
             )
+
+
+def _regimes(item):
+    """Where noise stops ruling, in a sentence."""
+    label, boundary = item
+    what = f" The boundary between noise and curvature{f' of {label}' if label else ''} lies"
+    if boundary.flags:
+        beyond = {"no_plateau": "larger", "no_slope": "smaller"}[boundary.flags[0]]
+        return f"{what} at {beyond} batches, if anywhere."
+    interval = f" (95 %: {boundary.low:.0f} to {boundary.high:.0f})"
+    return (
+        f"{what} at batch size {boundary.batch_size:.0f}{interval * (boundary.low > 0)}; below it "
+        f"the best temperature is {boundary.temperature:.2g}."
+    )
 
 
 def _figure(title, caption, draw):

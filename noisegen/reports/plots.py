@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from noisegen.sweeps import protocol as protocols
-from noisegen.sweeps import tables
+from noisegen.sweeps import regimes, tables
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 INK, FAINT = "#22262b", "#8d949c"
@@ -44,7 +44,10 @@ def plot_metric(
     Published numbers (as for `make_table`) are hollow markers.
     """
     factor = tables.scale(protocol.metric)
-    published = published or {}
+    named = tables.by_name(published or {}, protocol)
+    published = {
+        key: values[protocol.metric] for key, values in named.items() if protocol.metric in values
+    }
     for index, (label, found) in enumerate(_by_series(optima, published).items()):
         means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
         x = _aside([optimum.row for optimum in found], index)
@@ -60,14 +63,20 @@ def plot_metric(
     return _finish(ax, empty=not any(o.n for o in optima) and not published)
 
 
-def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocols.Protocol) -> Axes:
+def plot_tuned(
+    optima: Sequence[protocols.Optimum],
+    ax: Axes,
+    protocol: protocols.Protocol,
+    boundaries: Mapping[str, regimes.Boundary] | None = None,
+) -> Axes:
     """The optimal learning rate with its error bar against the batch size, both axes logarithmic.
 
     The dashed line is the linear rule through the optimum of the smallest batch size of each
-    series.
+    series; dotted ones are the broken lines through the optima (`noisegen.sweeps.boundaries`), with
+    the interval of the boundary between the regimes shaded.
     """
     name = protocol.tune[0]
-    rule = protocol.row == "batch_size" and name == "learning_rate"
+    rule = protocol.row == "batch_size" and name.endswith("learning_rate")
     anchors = set()
     for index, (label, found) in enumerate(_by_series(optima).items()):
         x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
@@ -77,6 +86,8 @@ def plot_tuned(optima: Sequence[protocols.Optimum], ax: Axes, protocol: protocol
             line, name_once = [y[0] * value / x[0] for value in x], "linear rule" * (not anchors)
             ax.plot(x, line, "--", color=FAINT, linewidth=1.5, label=name_once, zorder=1)
             anchors.add((x[0], y[0]))
+        if found and label in (boundaries or {}):
+            _broken_line(ax, found, name, boundaries[label], COLORS[index % len(COLORS)])
     _row_axis(ax, [optimum.row for optimum in optima], protocol)
     values = {point.values[name] for optimum in optima for point in optimum.points}
     _axis(ax.yaxis, values, _labels)
@@ -211,6 +222,16 @@ def _line(ax, x, y, bars, index, label, **look):
     look = {"linewidth": 2, "markersize": 7, "marker": MARKERS[index % len(MARKERS)], **look}
     ax.plot(x, y, color=color, label=label, **look)
     ax.errorbar(x, y, bars, fmt="none", ecolor=color, capsize=4, elinewidth=1.5)
+
+
+def _broken_line(ax, optima, name, boundary, color):
+    """The fit of the two regimes, and where they meet."""
+    factor = optima[0].values[name] / regimes.effective_learning_rate(optima[0].best[0]["run"])
+    places = sorted({optima[0].row, boundary.batch_size, optima[-1].row})
+    heights = [factor * boundary.temperature * min(b, boundary.batch_size) for b in places]
+    ax.plot(places, heights, ":", color=color, linewidth=1.5, zorder=1)
+    if not math.isnan(boundary.low):
+        ax.axvspan(boundary.low, boundary.high, color=color, alpha=0.12, linewidth=0, zorder=0)
 
 
 def _row_axis(ax, rows, protocol):

@@ -16,6 +16,7 @@ from noisegen.sweeps.grid import (
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.protocol import (
     FLAGS,
+    RECORDED,
     Optimum,
     Point,
     Protocol,
@@ -33,24 +34,37 @@ from noisegen.sweeps.records import (
     read_sweep,
     write_file,
 )
+from noisegen.sweeps.regimes import (
+    Boundary,
+    boundaries,
+    effective_learning_rate,
+    fit_broken_line,
+    largest_stable,
+)
 from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
 
 __all__ = [
     "FLAGS",
+    "RECORDED",
+    "Boundary",
     "Grid",
     "Optimum",
     "Point",
     "Protocol",
     "RecordWriter",
     "Table",
+    "boundaries",
     "by_run_id",
     "chain",
     "check_metrics",
     "check_points",
     "check_workdir",
     "doublings",
+    "effective_learning_rate",
     "extension",
+    "fit_broken_line",
     "fixed",
+    "largest_stable",
     "make_table",
     "normalise",
     "open_workdir",

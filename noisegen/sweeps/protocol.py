@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Mapping
 from noisegen.sweeps import grid, identity
 
 SEED = "seed"
+RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
 _COUNTS = ("batch_size", "num_epochs", "num_updates")  # not every value of these can be trained
 
 
@@ -55,7 +56,8 @@ class Protocol:
       of: n >= k, the number of runs out of which the k are the best.
       max_extensions: How often the grid of a series and row may grow by a value at its ends; one of
         batch sizes or horizons never does.
-      report: Further metrics to report at the optimum, for the same k runs.
+      report: Further metrics to report at the optimum, for the same k runs; `num_updates`,
+        `num_examples` and `seconds` are among them.
     """
 
     metric: str = "test_accuracy"
@@ -233,22 +235,25 @@ def extension(
 def wanted(
     task_identity: str,
     planned: dict[str, dict],
-    protocol: Protocol,
+    protocols: Iterable[Protocol],
     records: Iterable[Mapping],
 ) -> dict[str, dict]:
-    """The runs of a sweep: the planned ones, then those that the records call for.
+    """The runs of a sweep: the planned ones, then those that each protocol calls for.
 
     Args:
       task_identity: As for `run_id`.
       planned: The planned runs, as `by_run_id` gives them.
-      protocol: As for `extension`.
+      protocols: As for `extension`, one or more.
       records: As for `extension`.
 
     Returns:
       A dict from run_id to run.
     """
-    further = extension(records, protocol, planned.values())
-    return planned | identity.by_run_id(task_identity, further)
+    records, found = list(records), dict(planned)
+    for protocol in protocols:
+        further = extension(records, protocol, found.values())
+        found |= identity.by_run_id(task_identity, further)
+    return found
 
 
 def _optimum(series, row, records, protocol):
@@ -285,7 +290,7 @@ def _optimum(series, row, records, protocol):
         best=best.best,
         points=points,
         report={
-            name: _mean_std([_metric(record, name) for record in best.best])
+            name: _mean_std([metric_of(record, name) for record in best.best])
             for name in protocol.report
         },
     )
@@ -309,7 +314,7 @@ def _point(values, records, protocol):
         if record["status"] == "finished":
             check_metrics(record["metrics"], protocol)
     records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
-    scored = [(_metric(record, protocol.metric), record) for record in records]
+    scored = [(metric_of(record, protocol.metric), record) for record in records]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
     best = alive[: protocol.best]
@@ -345,7 +350,7 @@ def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
       ValueError: They will not.
     """
     for name in (protocol.metric, *protocol.report):
-        if name not in names:
+        if name not in RECORDED and name not in names:
             raise ValueError(
                 f"the protocol needs the metric {name!r}, but there are only"
                 f" {', '.join(names) or 'none'}; name one of these."
@@ -369,11 +374,11 @@ def _check_alike(runs):
             )
 
 
-def _metric(record, name):
+def metric_of(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
     if record["status"] == "diverged":
         return None
-    value = record["metrics"][name]
+    value = record[name] if name in RECORDED else record["metrics"][name]
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from noisegen.sweeps import grid
 from noisegen.sweeps import protocol as protocols
 
-Published = Mapping[tuple[str, float], tuple[float, float | None]]
+# For each series and row a value and its standard deviation or None; or several, by metric and
+# tuned field (whose three numbers are the best value and the ends of its error bar).
+Published = Mapping[tuple[str, float], tuple[float, float | None] | Mapping[str, tuple]]
 
 NONE = "-"  # An empty cell.
 
@@ -50,8 +52,10 @@ def make_table(
     Args:
       optima: What `select` returned.
       protocol: The protocol it was given.
-      published: From (series label, row) to (value, standard deviation or None), in the unit shown:
-        percent for accuracies. The label is '' for a sweep without series.
+      published: From (series label, row) to (value, standard deviation or None) of the protocol's
+        metric, in the unit shown: percent for accuracies. The label is '' for a sweep without
+        series. Where more was published, to a mapping from names to such pairs: names of the metric
+        and of those in `report`, and of tuned fields, with (best value, low, high) as theirs.
 
     Returns:
       The table; its rows are those measured or published.
@@ -59,13 +63,12 @@ def make_table(
     Raises:
       ValueError: If published accuracies look like fractions.
     """
-    published = published or {}
-    largest = max((value for value, _ in published.values()), default=math.inf)
-    if scale(protocol.metric) == 100 and largest <= 1:
-        raise ValueError(
-            f"published values of {protocol.metric} are in percent, got at most {largest!r};"
-            " multiply fractions by 100."
-        )
+    published = by_name(published or {}, protocol)
+    compared = [
+        name
+        for name in (protocol.metric, *protocol.report, *protocol.tune)
+        if any(name in values for values in published.values())
+    ]
     found = {(optimum.series, optimum.row): optimum for optimum in optima}
     labels = list(dict.fromkeys(label for label, _ in (*found, *published)))
     rows = sorted({row for _, row in (*found, *published)})
@@ -73,18 +76,30 @@ def make_table(
     marks = dict(zip(flags, "abcde", strict=False))
     columns = [title(protocol.metric), *(f"best {title(name)}" for name in protocol.tune)]
     columns += map(title, protocol.report)
-    columns += ["published", "difference"] * bool(published)
+    for name in compared:
+        columns.append(f"published {title(name)}" if len(compared) > 1 else "published")
+        columns += ["difference"] * (name not in protocol.tune)
     points = [point for optimum in optima for point in optimum.points]
-    writers = {name: writer(point.values[name] for point in points) for name in protocol.tune}
+    writers = {
+        name: writer(
+            [point.values[name] for point in points]
+            + [value for values in published.values() for value in values.get(name, ())]
+        )
+        for name in protocol.tune
+    }
 
     def at(label, row):
         blank = protocols.Optimum(series=label, row=row)
-        return found.get((label, row), blank), published.get((label, row))
+        return found.get((label, row), blank), published.get((label, row), {})
 
     def cells(label, row):
-        optimum, value = at(label, row)
+        optimum, values = at(label, row)
         texts = _texts(optimum, protocol, writers)
-        texts += _compared(optimum, value, protocol) * bool(published)
+        for name in compared:
+            if name in protocol.tune:
+                texts.append(_range(values[name], writers[name]) if name in values else NONE)
+            else:
+                texts += _compared(optimum, values.get(name), name, protocol)
         mark = ",".join(marks[flag] for flag in optimum.flags)
         return [(text, mark if index == 1 else "") for index, text in enumerate(texts)]
 
@@ -97,11 +112,37 @@ def make_table(
         ),
         notes=_notes(protocol, published, marks),
         data=tuple(
-            _datum(*at(*key), protocol)
+            _datum(*at(*key), protocol, compared)
             for key in itertools.product(labels, rows)
             if key in found or key in published
         ),
     )
+
+
+def by_name(published: Published, protocol: protocols.Protocol) -> dict[tuple, dict[str, tuple]]:
+    """Published numbers by name, for each series and row.
+
+    Raises:
+      ValueError: If published accuracies look like fractions, or have a name that the table lacks.
+    """
+    known = (protocol.metric, *protocol.report, *protocol.tune)
+    named = {
+        key: dict(values) if isinstance(values, Mapping) else {protocol.metric: values}
+        for key, values in published.items()
+    }
+    for name in dict.fromkeys(name for values in named.values() for name in values):
+        if name not in known:
+            raise ValueError(
+                f"published numbers of {name!r} have no column to stand beside; the table has"
+                f" {', '.join(known)}."
+            )
+        largest = max(values[name][0] for values in named.values() if name in values)
+        if scale(name) == 100 and largest <= 1:
+            raise ValueError(
+                f"published values of {name} are in percent, got at most {largest!r};"
+                " multiply fractions by 100."
+            )
+    return named
 
 
 def to_text(table: Table) -> str:
@@ -175,38 +216,49 @@ def _texts(optimum, protocol, writers):
         missing = len(protocol.tune) - 1 + len(protocol.report)
         return [NONE, "diverged" if optimum.flags else NONE, *[NONE] * missing]
     tuned = [write(optimum.values[name]) for name, write in writers.items()]
-    low, high = map(writers[protocol.tune[0]], (optimum.low, optimum.high))
-    if low != high:
-        tuned[0] += f" ({low}–{high})"
+    bar = (optimum.values[protocol.tune[0]], optimum.low, optimum.high)
+    tuned[0] = _range(bar, writers[protocol.tune[0]])
     mean = _spread(protocol.metric, optimum.mean, optimum.std)
     reported = [_spread(name, *optimum.report[name]) for name in protocol.report]
     return [f"{mean} ({optimum.n})", *tuned, *reported]
 
 
-def _compared(optimum, value, protocol):
+def _range(bar, write):
+    """The best value of a tuned field, and the ends of its error bar."""
+    best, low, high = map(write, bar)
+    return best if low == high else f"{best} ({low}–{high})"
+
+
+def _compared(optimum, value, name, protocol):
     """The cells of a published number, as it was printed, and of the difference from it."""
     if value is None:
         return [NONE, NONE]
     mean, std = value
     printed = f"{mean:g}" + ("" if std is None else f" ± {std:g}")
-    difference = _difference(optimum, value, protocol)
+    difference = _difference(optimum, value, name, protocol)
     signed = NONE if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−")
     return [printed, signed]
 
 
-def _datum(optimum, value, protocol):
+def _datum(optimum, values, protocol, compared):
     """The line of a CSV file; what is unknown is blank."""
-    first, factor = protocol.tune[0], scale(protocol.metric)
+    first = protocol.tune[0]
     data = {"series": optimum.series, protocol.row: optimum.row}
     data |= {f"{protocol.metric}_mean": optimum.mean, f"{protocol.metric}_std": optimum.std}
     data |= {"runs": optimum.n, **{name: optimum.values.get(name) for name in protocol.tune}}
     data |= {f"{first}_low": optimum.low, f"{first}_high": optimum.high}
     for name in protocol.report:
         data[f"{name}_mean"], data[f"{name}_std"] = optimum.report.get(name, (None, None))
-    for name, item in zip(("published", "published_std"), value or (None, None), strict=True):
-        # Without the noise of the division.
-        data[name] = None if item is None else float(f"{item / factor:.12g}")
-    data["difference_in_std"] = _difference(optimum, value, protocol) if value else None
+    for name in compared:
+        value, of = values.get(name), "" if name == protocol.metric else f"_{name}"
+        ends = ("low", "high") if name in protocol.tune else ("std",)
+        columns = [f"published{of}", *(f"published{of}_{end}" for end in ends)]
+        for column, item in zip(columns, value or [None] * len(columns), strict=True):
+            # Without the noise of the division.
+            data[column] = None if item is None else float(f"{item / scale(name):.12g}")
+        if name not in protocol.tune:
+            difference = _difference(optimum, value, name, protocol) if value else None
+            data[f"difference{of}_in_std"] = difference
     data["flags"] = " ".join(optimum.flags)
     return {name: "" if item is None or item != item else item for name, item in data.items()}
 
@@ -239,11 +291,12 @@ def _notes(protocol, published, marks):
     return (*(("", note) for note in notes), *flagged)
 
 
-def _difference(optimum, value, protocol):
+def _difference(optimum, value, name, protocol):
     """Measured minus published, in standard deviations; nan where unknown."""
-    factor = scale(protocol.metric)
-    spreads = [std for std in (factor * optimum.std, value[1]) if std and not math.isnan(std)]
-    return (factor * optimum.mean - value[0]) / math.hypot(*spreads) if spreads else math.nan
+    measured = {protocol.metric: (optimum.mean, optimum.std), **optimum.report}
+    mean, std = (scale(name) * number for number in measured.get(name, (math.nan, math.nan)))
+    spreads = [each for each in (std, value[1]) if each and not math.isnan(each)]
+    return (mean - value[0]) / math.hypot(*spreads) if spreads else math.nan
 
 
 def _spread(metric, mean, std):

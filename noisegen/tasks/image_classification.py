@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from noisegen import data
-from noisegen.tasks.nnx_task import from_nnx
+from noisegen.tasks.nnx_task import from_nnx, ghost_norms
 from noisegen.training import Task
 
 # Splitting a key gives the keys that fold_in gives for 0, 1, ...: dropout would repeat these draws.
@@ -34,8 +34,9 @@ def image_classification(
 
     Args:
       dataset: see `noisegen.data.load`.
-      make_model: `rngs -> model`, called as `model(images)`; as `model(images, keys)` if it has an
-        argument of that name: one key an example for dropout, None in evaluation.
+      make_model: `rngs -> model`, called as `model(images)`, in training with those of the
+        arguments `keys` (one an example, for dropout) and `mask` (the examples that count, for
+        normalisation) that it has.
       make_optimizer: `(hparams, key) -> optax.GradientTransformation`.
       name: identity of the task, which enters the hash of every run.
       augment: `(key, image) -> image` on one raw image `(H, W, C)`, in training only; for
@@ -60,10 +61,15 @@ def image_classification(
     """
     mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (dataset.mean, dataset.std))
 
-    def predict(model, images, keys=None):
+    def predict(model, images, **batch):
         images = images * (1 / (255 * std)) - mean / std
-        takes_keys = "keys" in inspect.signature(model).parameters
-        logits = model(images, keys) if takes_keys else model(images)
+        taken = inspect.signature(model).parameters
+        if "mask" in batch and "mask" not in taken and ghost_norms(model):
+            raise ValueError(
+                "The model normalises over ghost batches, so its call must take `mask`, the "
+                "examples that count, and give it to these layers: norm(x, mask=mask)."
+            )
+        logits = model(images, **{name: batch[name] for name in batch if name in taken})
         if logits.shape != (len(images), dataset.num_classes):
             raise ValueError(
                 f"The model gives logits of shape {logits.shape} for {len(images)} images of "
@@ -76,7 +82,10 @@ def image_classification(
         if augment is not None:
             keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, _AUGMENT)
             images = jax.vmap(augment)(keys, images)
-        logits, labels = predict(model, images, batch.keys), batch.data["label"]
+        logits, labels = (
+            predict(model, images, keys=batch.keys, mask=batch.mask),
+            batch.data["label"],
+        )
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     def metrics(model, batch):

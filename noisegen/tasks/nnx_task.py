@@ -1,5 +1,6 @@
 """A task from a Flax NNX model."""
 
+import math
 import zlib
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from noisegen import models
 from noisegen.training import Batch, Task
 
 _PARTS = (nnx.Param, nnx.RngState, ...)
@@ -26,8 +28,9 @@ def from_nnx(
       make_model: `rngs -> model`, called while tracing. Its `nnx.Param`s are trained; every other
         variable (running statistics) is carried along as the run's state. The random streams that
         layers keep for themselves (`nnx.Dropout`) begin anew in every microbatch, from the key of
-        its first example. A layer that mixes examples (`nnx.BatchNorm`) mixes those of a
-        microbatch, examples outside the mask among them.
+        its first example. `noisegen.models.GhostBatchNorm` sets the task's `ghost_size`, and
+        without a momentum its `recompute_state`; any other layer that mixes examples
+        (`nnx.BatchNorm`) mixes those of a microbatch, examples outside the mask among them.
       loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
@@ -59,6 +62,7 @@ def from_nnx(
     """
     abstract = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
     graph, _, streams, _ = nnx.split(abstract, *_PARTS)
+    norms = ghost_norms(abstract)
 
     def init(key):
         _, params, _, state = nnx.split(make_model(nnx.Rngs(key)), *_PARTS)
@@ -81,7 +85,17 @@ def from_nnx(
         model.eval()
         return metrics(model, batch)
 
+    fields = {
+        "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
+        "recompute_state": any(norm.momentum is None for norm in norms),
+    } | fields
     return Task(init=init, loss=training_loss, metrics=evaluation, **fields)
+
+
+def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:
+    """The model's layers that normalise over ghost batches."""
+    layers = (layer for _, layer in nnx.iter_graph(model))
+    return [layer for layer in layers if isinstance(layer, models.GhostBatchNorm)]
 
 
 def _begin(streams, key):

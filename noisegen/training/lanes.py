@@ -52,7 +52,7 @@ class Lane(NamedTuple):
     params: PyTree
     state: PyTree
     opt_state: optax.OptState
-    permutation: jax.Array  # int32 (N,), of the current epoch
+    permutations: jax.Array  # int32 (2, N), of this epoch and of the next
     count: jax.Array  # int32, updates made
     epoch: jax.Array  # int32
     offset: jax.Array  # int32, examples taken from this epoch
@@ -97,7 +97,7 @@ def _start(task, numbers):
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutation=_permutation(task, numbers, zero),
+        permutations=jnp.stack([_permutation(task, numbers, epoch) for epoch in (zero, zero + 1)]),
         count=zero,
         epoch=zero,
         offset=zero,
@@ -147,23 +147,25 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
     """One microbatch in every lane, and whatever it makes due."""
     lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
     training = lanes.status == TRAINING
-    epoch_over = training & (lanes.offset == lanes.numbers.epoch_length)
+    epoch_over = training & (lanes.offset >= lanes.numbers.epoch_length)
     due = (lanes.seen == size) | (epoch_over & lanes.numbers.cut & (lanes.seen > 0))
     due &= training
     lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
 
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
-        offset=jnp.where(epoch_over, 0, lanes.offset),
-        permutation=_for_due(
+        offset=jnp.where(epoch_over, lanes.offset - lanes.numbers.epoch_length, lanes.offset),
+        permutations=_for_due(
             epoch_over,
-            lambda lane: _permutation(task, *lane),
-            (lanes.numbers, lanes.epoch + 1),
-            lanes.permutation,
+            lambda lane: jnp.stack(
+                [lane.permutations[1], _permutation(task, lane.numbers, lane.epoch + 2)]
+            ),
+            lanes,
+            lanes.permutations,
             shape.group,
         ),
     )
-    return _evaluate(task, shape, lanes, due, data["test"])
+    return _evaluate(task, shape, lanes, due, data)
 
 
 def _take_and_accumulate(task, shape, lanes, train):
@@ -182,26 +184,16 @@ def _take_and_accumulate(task, shape, lanes, train):
 
 def _accumulate(task, microbatch, lane, size, train):
     """Takes the lane's next examples and adds the gradient of their summed loss."""
-    room = jnp.minimum(size - lane.seen, lane.numbers.epoch_length - lane.offset)
+    numbers = lane.numbers
+    left = numbers.epoch_length - lane.offset
+    room = jnp.where(numbers.cut, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
-    within = _local_positions(microbatch)
-    mask = within < taken
-    # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
-    # and zero times infinity is not zero.
-    places = lane.offset + jnp.where(mask, within, 0)
-    examples = lane.permutation[places]
-    batch = Batch(
-        data=jax.tree.map(lambda a: a[examples], train),
-        keys=jax.vmap(jax.random.fold_in, (None, 0))(
-            _stream(lane.numbers, "example"), lane.epoch * lane.numbers.epoch_length + places
-        ),
-        mask=mask,
-    )
+    batch = _batch(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
 
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
-        _check_shape(task, "The loss", losses, mask)
-        return jnp.sum(jnp.where(mask, losses.astype(jnp.float32), 0)), state
+        _check_shape(task, "The loss", losses, batch.mask)
+        return jnp.sum(jnp.where(batch.mask, losses.astype(jnp.float32), 0)), state
 
     (loss, state), gradients = jax.value_and_grad(summed_loss, has_aux=True)(lane.params)
     return lane._replace(
@@ -210,7 +202,25 @@ def _accumulate(task, microbatch, lane, size, train):
         seen=lane.seen + taken,
         gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
         loss=lane.loss + loss,
-        examples=lane.examples + jnp.sum(mask),
+        examples=lane.examples + jnp.sum(batch.mask),
+    )
+
+
+def _batch(numbers, permutations, epoch, offset, taken, microbatch, train):
+    """The `taken` examples from `offset` on, which may reach into the next epoch."""
+    within = _local_positions(microbatch)
+    mask = within < taken
+    # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
+    # and zero times infinity is not zero.
+    places = offset + jnp.where(mask, within, 0)
+    later = places >= numbers.epoch_length
+    examples = permutations[later.astype(jnp.int32), places - later * numbers.epoch_length]
+    return Batch(
+        data=jax.tree.map(lambda a: a[examples], train),
+        keys=jax.vmap(jax.random.fold_in, (None, 0))(
+            _stream(numbers, "example"), epoch * numbers.epoch_length + places
+        ),
+        mask=mask,
     )
 
 
@@ -239,15 +249,19 @@ def _update(task, due, lanes):
     return _where(due, jax.vmap(updated)(lanes), lanes)
 
 
-def _evaluate(task, shape, lanes, updated, test):
+def _evaluate(task, shape, lanes, updated, data):
     """Evaluates the lanes that have just made an update at which their plan says so."""
     next_eval = jnp.take_along_axis(lanes.numbers.eval_updates, lanes.evals[:, None], 1)[:, 0]
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
 
     def measure(lane):
-        params, state, loss, examples = lane
-        train_loss = jax.lax.psum(loss[0], "batch") / jax.lax.psum(examples[0], "batch")
-        return evaluate(task, shape.eval_batch, params, state, test) | {"train_loss": train_loss}
+        state = (
+            _recomputed(task, shape, lane, data["train"]) if task.recompute_state else lane.state
+        )
+        examples = jax.lax.psum(lane.examples[0], "batch")
+        train_loss = jax.lax.psum(lane.loss[0], "batch") / examples
+        metrics = evaluate(task, shape.eval_batch, lane.params, state, data["test"])
+        return metrics | {"train_loss": train_loss}
 
     def record(lane, metrics):
         return lane._replace(
@@ -259,14 +273,31 @@ def _evaluate(task, shape, lanes, updated, test):
         )
 
     blank = {name: jnp.zeros(due.shape) for name in lanes.curve}
-    inputs = (lanes.params, lanes.state, lanes.loss, lanes.examples)
-    metrics = _for_due(due, measure, inputs, blank, shape.group)
+    metrics = _for_due(due, measure, lanes, blank, shape.group)
     return _where(due, jax.vmap(record)(lanes, metrics), lanes)
+
+
+def _recomputed(task, shape, lane, train):
+    """The state that one pass over the training set leaves, at the lane's parameters."""
+    numbers = lane.numbers._replace(epoch_length=jnp.int32(task.num_examples))
+
+    def piece(index, state):
+        offset = index * shape.microbatch
+        taken = jnp.minimum(task.num_examples - offset, shape.microbatch)
+        return task.loss(
+            lane.params,
+            state,
+            _batch(numbers, lane.permutations, 0, offset, taken, shape.microbatch, train),
+        )[1]
+
+    state = task.init(_stream(numbers, "init"))[1]
+    return jax.lax.fori_loop(0, -(-task.num_examples // shape.microbatch), piece, state)
 
 
 def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: PyTree):
     """Mean of every metric over the whole of `test`, in pieces of `eval_batch` examples."""
-    total = len(jax.tree.leaves(test)[0])
+    total, devices = len(jax.tree.leaves(test)[0]), jax.lax.axis_size("batch")
+    eval_batch = min(eval_batch, -(-total // devices) * devices)
     keys = jnp.broadcast_to(make_key(0), (len(_local_positions(eval_batch)),))
 
     def piece(index, sums):
@@ -363,6 +394,8 @@ def _batch_size(task, lane):
 
 def _permutation(task, numbers, epoch):
     """The order of the examples in an epoch (of which `epoch_length` are used)."""
+    if not task.shuffle:
+        return jnp.arange(task.num_examples, dtype=jnp.int32)
     key = jax.random.fold_in(_stream(numbers, "permutation"), epoch)
     return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
 

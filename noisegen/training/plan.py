@@ -20,10 +20,18 @@ import numpy as np
 
 from noisegen.training.task import Task
 
-RUN_FIELDS = {"batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every"}
+RUN_FIELDS = {
+    *("batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every", "num_evals")
+}
 LAST_BATCH = ("straddle", "keep", "drop")
 _TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-_DEFAULTS = {"last_batch": "straddle", "eval_every": 0.0, "num_epochs": None, "num_updates": None}
+_DEFAULTS = {
+    "last_batch": "straddle",
+    "eval_every": 0.0,
+    "num_evals": 1,
+    "num_epochs": None,
+    "num_updates": None,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,10 +63,13 @@ class Plan:
         return int(self.ends[-1])
 
     def micro_steps(self, microbatch: int) -> int:
-        """Micro-steps the run takes: a microbatch ends with its batch and with its epoch."""
-        epochs = np.arange(self.epoch_length, self.num_examples, self.epoch_length)
-        pieces = np.diff(np.union1d(self.ends, epochs), prepend=0)
-        return int(np.sum(-(-pieces // microbatch)))
+        """Micro-steps the run takes: a microbatch ends with its batch."""
+        return int(np.sum(-(-self.batch_sizes // microbatch)))
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """Examples of each update, int64 ``(num_updates,)``."""
+        return np.diff(self.ends, prepend=0)
 
 
 def plan(
@@ -73,8 +84,9 @@ def plan(
         (positive, may be a fraction) or ``num_updates``; ``seed`` (an integer, 0 to 2**31 - 1);
         ``last_batch``: ``'straddle'`` (the default: one continuous stream, a batch may straddle
         epochs, ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or ``'drop'`` (epoch by
-        epoch, with or without the ragged last batch); ``eval_every`` (epochs between evaluations;
-        0, the default, evaluates at the end only). Other numbers are the optimizer's.
+        epoch, with or without the ragged last batch); ``eval_every`` (epochs between evaluations)
+        or ``num_evals`` (evaluations at equal numbers of updates); by default only the end is
+        evaluated. Other numbers are the optimizer's.
       num_examples: size of the training set, N.
       batch_size_fn: the batch size as a function of an array of update counts, where it is not
         constant.
@@ -96,6 +108,7 @@ def plan(
         values["num_updates"],
         values["last_batch"],
         values["eval_every"],
+        int(values["num_evals"]),
         num_examples,
     )
 
@@ -131,6 +144,11 @@ def _check_course(values, num_examples):
             "A run needs a horizon: exactly one of num_epochs and num_updates, got "
             f"num_epochs={values['num_epochs']} and num_updates={values['num_updates']}."
         )
+    if _integer(values, "num_evals") < 1 or (values["num_evals"] > 1 and values["eval_every"]):
+        raise ValueError(
+            f"num_evals={values['num_evals']} must be at least 1, and 1 where eval_every="
+            f"{values['eval_every']} says when to evaluate."
+        )
     if values["eval_every"] < 0:
         raise ValueError(
             f"eval_every={values['eval_every']} must be a number of epochs, or 0 for the end only."
@@ -141,8 +159,28 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Pla
     """The `plan` of each of a task's runs; raises ValueError as that does."""
     size = task.num_examples
     if task.batch_size is None:
-        return [plan(run, size) for run in runs]
-    return [plan(run, size, _schedule(task, run)) for run in runs]
+        plans = [plan(run, size) for run in runs]
+    else:
+        plans = [plan(run, size, _schedule(task, run)) for run in runs]
+    for each in set(plans):
+        _check_batches(task, each)
+    return plans
+
+
+def _check_batches(task, each):
+    """A batch is whole ghost batches, or smaller than one; what an epoch leaves may be neither."""
+    sizes = each.batch_sizes[: 1 if each.cut else None]
+    if task.only_batch_size and (sizes != task.only_batch_size).any():
+        raise ValueError(
+            f"Task {task.name!r} was made for batch_size={task.only_batch_size}, got a run of "
+            f"batch_size={sizes[sizes != task.only_batch_size][0]}: make a task for each."
+        )
+    wrong = sizes[(sizes > task.ghost_size) & (sizes % task.ghost_size > 0)]
+    if wrong.size:
+        raise ValueError(
+            f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
+            f"examples that task {task.name!r} normalises over, or smaller than one."
+        )
 
 
 def _schedule(task, run):
@@ -157,7 +195,7 @@ def _schedule(task, run):
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(batch_size, num_epochs, num_updates, last_batch, eval_every, num_examples):
+def _plan(batch_size, num_epochs, num_updates, last_batch, eval_every, num_evals, num_examples):
     """The plan of a constant batch size; runs that differ in other numbers share it."""
     epoch_length = num_examples // batch_size * batch_size if last_batch == "drop" else num_examples
     per_epoch = (
@@ -177,7 +215,7 @@ def _plan(batch_size, num_epochs, num_updates, last_batch, eval_every, num_examp
         epoch_length,
         last_batch == "keep",
         per_epoch,
-        _eval_updates(ends, epoch_length, eval_every),
+        _eval_updates(ends, epoch_length, eval_every, num_evals),
     )
 
 
@@ -201,7 +239,7 @@ def _growing(batch_size_fn, values, num_examples):
         num_examples,
         False,
         len(ends) * num_examples / int(ends[-1]),
-        _eval_updates(ends, num_examples, values["eval_every"]),
+        _eval_updates(ends, num_examples, values["eval_every"], int(values["num_evals"])),
     )
 
 
@@ -226,11 +264,15 @@ def _ends(batch_size_fn, num_examples, most_updates, most_examples):
     return ends
 
 
-def _eval_updates(ends, epoch_length, eval_every):
-    """The first update at or after each multiple of ``eval_every`` epochs, and the last update."""
+def _eval_updates(ends, epoch_length, eval_every, num_evals):
+    """The first update at or after each multiple of ``eval_every`` epochs, and the last update.
+
+    Or that at or after each of ``num_evals`` equal parts of the run.
+    """
     last = len(ends)
     if not eval_every:
-        return (last,)
+        parts = -(-np.arange(1, num_evals + 1) * last // num_evals)
+        return tuple(np.unique(parts).tolist())
     passed = np.floor((ends + 1e-6) / (eval_every * epoch_length))
     due = np.flatnonzero(np.diff(passed, prepend=0)) + 1
     return tuple(np.unique(np.append(due, last)).tolist())

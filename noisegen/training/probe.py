@@ -45,7 +45,7 @@ def choose(
     best, failure = None, None
     host = devices[0].platform == "cpu"
     plans = collections.Counter(plan_runs(task, runs))
-    for settings in dict.fromkeys(_candidates(devices, plans, **fixed)):
+    for settings in dict.fromkeys(_candidates(devices, plans, task, **fixed)):
         pool = Pool(task, settings, devices)
         try:
             seconds = pool.seconds_per_step(runs[0])
@@ -64,7 +64,7 @@ def choose(
     return best
 
 
-def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
+def _candidates(devices, plans, task, **fixed) -> Iterator[Settings]:
     """Settings worth measuring.
 
     A processor core is busy with one small run: there, one lane for each device of the host. An
@@ -79,8 +79,12 @@ def _candidates(devices, plans, **fixed) -> Iterator[Settings]:
     sizes = [int(np.diff(plan.ends, prepend=0).max()) for plan in plans]
     microbatches = (16, 32, 64) if host else (64, 256, 1024)
     likely = 32 if host and min(sizes) > 16 else microbatches[0]
-    for microbatch in dict.fromkeys((likely, *microbatches)):
-        if microbatch >= 2 * max(*sizes, microbatches[0]):
+    whole = [
+        -(-min(size, task.only_batch_size or size) // task.ghost_size) * task.ghost_size
+        for size in (likely, *microbatches)
+    ]
+    for microbatch in dict.fromkeys(whole):
+        if microbatch >= 2 * max(*sizes, whole[0]):
             break  # would stay half empty
         for lanes in (1,) if host else (1, 4, 16, 64, 256):
             if lanes > 1 and lanes * lane_devices >= 2 * num_runs:

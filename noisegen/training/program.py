@@ -30,6 +30,7 @@ class Program:
     def __init__(self, task: Task, settings: Settings, devices=None):
         mesh = _mesh(settings, jax.devices() if devices is None else devices)
         _check_state(task, settings)
+        _check_microbatch(task, settings)
         shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
         data = {"train": task.train, "test": task.test}
         self.data = jax.device_put(data, NamedSharding(mesh, _EVERYWHERE))
@@ -85,4 +86,17 @@ def _check_state(task, settings):
         raise ValueError(
             f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
             f"spread over devices: batch_devices={settings.batch_devices} must be 1."
+        )
+
+
+def _check_microbatch(task, settings):
+    if settings.microbatch // settings.batch_devices % task.ghost_size:
+        raise ValueError(
+            f"microbatch={settings.microbatch} must be a multiple of the ghost batches of "
+            f"{task.ghost_size} examples that task {task.name!r} normalises over"
+            + (
+                f", on each of {settings.batch_devices} batch devices."
+                if settings.batch_devices > 1
+                else "."
+            )
         )

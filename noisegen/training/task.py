@@ -46,7 +46,7 @@ class Task:
       name: identity of the task. It enters the hash of every run, so two tasks that train
         differently must have different names.
       train: pytree of arrays ``(N, ...)``, held whole on the device.
-      test: pytree of arrays ``(T, ...)`` of the same structure.
+      test: pytree of arrays ``(T, ...)``, as ``metrics`` takes them.
       init: ``key -> (params, state)``. ``state`` is what training changes without a gradient
         (running statistics); ``()`` where there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of
@@ -58,6 +58,16 @@ class Task:
       batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default
         the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers,
         and may read the run's own numbers and ``num_examples`` only: the horizon follows from it.
+      ghost_size: examples whose order and company matter to the model (ghost batch normalisation).
+        Batches are cut into whole groups of this size, in the order of the run's stream: a
+        microbatch is a multiple of it, and so is a batch size, unless it is smaller. Then the
+        result does not depend on the microbatch.
+      only_batch_size: the batch size that the task is made for, where its data or its state depend
+        on it.
+      shuffle: whether an epoch visits the examples in an order of its own; if not, in theirs.
+      recompute_state: evaluate with the state that one pass of `loss` over the training set leaves,
+        from `init`'s on, at the parameters in question, instead of the one that training left. It
+        costs a third of an epoch at every evaluation.
       source: one line on where the data come from, for the report.
     """
 
@@ -69,9 +79,17 @@ class Task:
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
+    ghost_size: int = 1
+    only_batch_size: int | None = None
+    shuffle: bool = True
+    recompute_state: bool = False
     source: str = ""
 
     def __post_init__(self):
+        if self.ghost_size < 1:
+            raise ValueError(
+                f"Task {self.name!r}: ghost_size={self.ghost_size} must be at least 1."
+            )
         for split in ("train", "test"):
             lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
             if len(lengths) != 1 or lengths & {(), (0,)}:

@@ -23,6 +23,11 @@ IMAGES = {
     "grid.seed": (0,),
     "run.num_epochs": 2.0,
 }
+RATES = {"grid.effective_learning_rate": (2**-5,), "grid.seed": (0,), "best": 1}
+DIGITS = RATES | {"task.dataset": "digits", "task.num_train": 64, "task.num_test": 32}
+EPOCHS = DIGITS | {"run.batch_size": 16, "grid.num_epochs": (5, 6)}
+UPDATES = {"run.num_updates": 20}
+TEXT = {"task.vocabulary_size": 20, "task.hidden": 4, "task.window": 5, "grid.batch_size": (4,)}
 # What makes a sweep small; an experiment without an entry fails its test.
 TINY = {
     "experiments.digits": {
@@ -34,11 +39,32 @@ TINY = {
     },
     "experiments.additive_noise.figure1": IMAGES,
     "experiments.additive_noise.table1": IMAGES,
+    "experiments.smith2020.autoencoder": RATES
+    | UPDATES
+    | {"grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
+    "experiments.smith2020.figure1": DIGITS | {"grid.batch_size": (16,), "run.num_epochs": 5.0},
+    "experiments.smith2020.figure2": EPOCHS,
+    "experiments.smith2020.figure2_skipinit": EPOCHS,
+    "experiments.smith2020.figure3": EPOCHS | {"grid.final_effective_learning_rate": (2**-10,)},
+    "experiments.smith2020.lstm": RATES | UPDATES | TEXT,
+    "experiments.smith2020.stability": DIGITS | {"run.batch_size": 16, "run.num_epochs": 5.0},
+    "experiments.smith2020.table1": DIGITS | UPDATES | {"grid.batch_size": (16,)},
+    "experiments.smith2020.temperature": DIGITS | {"run.batch_size": 1, "run.num_epochs": 1.0},
 }
+SAME_TASK = {f"experiments.smith2020.{name}" for name in ("figure1", "figure2", "stability")}
 NUM_RUNS = {
     "experiments.digits": 315,
     "experiments.additive_noise.figure1": 10,
     "experiments.additive_noise.table1": 756,
+    "experiments.smith2020.autoencoder": 8 * 8 * 3,
+    "experiments.smith2020.figure1": 8 * 8 * 2 * 3,
+    "experiments.smith2020.figure2": 6 * 7 * 3,
+    "experiments.smith2020.figure2_skipinit": 6 * 7 * 3,
+    "experiments.smith2020.figure3": 4 * 5 * 4 * 3,
+    "experiments.smith2020.lstm": 7 * 6 * 3,
+    "experiments.smith2020.stability": 10 * 2 * 3,
+    "experiments.smith2020.table1": 8 * 6 * 3,
+    "experiments.smith2020.temperature": 7 * 2 * 5,
 }
 
 
@@ -59,7 +85,7 @@ def test_it_loads_and_says_what_it_is(name):
     plan = load(name)
     assert plan.title and plan.description
     assert not plan.title.endswith(".")  # a title, not a sentence
-    assert isinstance(plan.protocol, sweeps.Protocol)
+    assert isinstance(plan.protocols[0], sweeps.Protocol)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -75,21 +101,34 @@ def test_no_field_can_be_misspelt(name):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_its_tiny_form_trains_and_makes_a_table(name, made_mnist):
+def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
     plan = load(name, TINY[name])
-    task = plan.make_task()
-    pool = training.Pool(task, training.Settings(lanes=2, microbatch=4, eval_batch=60))
-    results = list(pool.train(plan.runs))
+    plan.make_tasks().check(dict(enumerate(plan.runs)), plan.protocols)
+
+
+# The others train what these train.
+@pytest.mark.parametrize("name", sorted(set(SWEEPS) - SAME_TASK))
+def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
+    plan = load(name, TINY[name])
+    [(task, group)] = plan.make_tasks().groups(dict(enumerate(plan.runs))).items()
+    microbatch = max(4, task.ghost_size)
+    pool = training.Pool(task, training.Settings(lanes=2, microbatch=microbatch, eval_batch=60))
+    results = list(pool.train(list(group.values())))
     assert len(results) == len(plan.runs) and {r.status for r in results} == {"finished"}
+    for result in results:
+        [course] = training.plan_runs(task, [result.run])
+        assert result.num_updates == course.num_updates
+        assert result.num_examples == course.num_examples
     records = [vars(result) | {"run_id": str(i)} for i, result in enumerate(results)]
-    optima = sweeps.select(records, plan.protocol)
-    assert {optimum.row for optimum in optima} == {run["batch_size"] for run in plan.runs}
-    assert sweeps.to_text(sweeps.make_table(optima, plan.protocol, plan.published))
+    for protocol in plan.protocols:
+        optima = sweeps.select(records, protocol)
+        assert {optimum.row for optimum in optima} == {run[protocol.row] for run in plan.runs}
+        assert sweeps.to_text(sweeps.make_table(optima, protocol, plan.published))
 
 
-def test_what_is_trained_enters_the_name_of_the_task_and_how_fast_does_not(made_mnist):
+def test_what_is_trained_enters_the_name_of_the_task_and_how_fast_does_not(made_data):
     name = "experiments.additive_noise.table1"
-    first = load(name, IMAGES).make_task().name
-    assert load(name, IMAGES | {"convolution": "lax"}).make_task().name == first
-    assert load(name, IMAGES | {"task.dropout": 0.5}).make_task().name != first
-    assert load(name, IMAGES | {"task.sizes": (2, 3, 5)}).make_task().name != first
+    first = load(name, IMAGES).make_tasks().name
+    assert load(name, IMAGES | {"convolution": "lax"}).make_tasks().name == first
+    assert load(name, IMAGES | {"task.dropout": 0.5}).make_tasks().name != first
+    assert load(name, IMAGES | {"task.sizes": (2, 3, 5)}).make_tasks().name != first

@@ -67,8 +67,8 @@ def test_the_file_says_everything(path):
         "Some words.\nSome more.",
     )
     assert plan.runs == [{"seed": s, "learning_rate": 0.5} for s in (0, 1)]
-    assert plan.protocol.of == 2 and plan.published == {}
-    assert plan.make_task().name == "0.5"
+    assert plan.protocols[0].of == 2 and plan.published == {}
+    assert plan.make_tasks().name == "0.5"
 
 
 def test_published_numbers_are_taken_where_there_are_some(path):
@@ -85,7 +85,7 @@ def test_a_file_that_lacks_a_function_is_refused(path):
 def test_a_sweep_leads_back_to_its_experiment_overrides_included(path, tmp_path):
     open_sweep(path, tmp_path / "sweep", rate=0.25, grid={"seed": (5,)})
     plan = experiment.load_from_workdir(tmp_path / "sweep")
-    assert plan.make_task().name == "0.25"
+    assert plan.make_tasks().name == "0.25"
     assert plan.runs == [{"seed": 5, "learning_rate": 0.5}]
     assert plan.config.grid.seed == (5,)
 
@@ -118,7 +118,7 @@ def test_the_code_of_a_task_and_that_with_which_a_sweep_was_begun(path, tmp_path
     assert experiment.begun_with(tmp_path) is None
     sweeps.open_workdir(tmp_path, exp.name, "task", {"code": exp.code})
     path.write_text(SOURCE.replace("str(config.rate)", "str(2 * config.rate)"))
-    assert exp.task_file == path and exp.code != experiment.begun_with(tmp_path)
+    assert exp.code_files == (path,) and exp.code != experiment.begun_with(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_function_that_gives_the_wrong_thing_is_named(path, old, new, message)
 def test_a_task_that_is_none_is_named(path):
     path.write_text(SOURCE.replace("return training.Task", "training.Task"))
     with pytest.raises(ValueError, match="get_task gives None, which is no Task"):
-        experiment.load(path, get_config(path)).make_task()
+        experiment.load(path, get_config(path)).make_tasks()
 
 
 @pytest.mark.parametrize("content", ["{}", '{"experiment": 3, "config": "{}", "command": ""}'])

@@ -77,7 +77,10 @@ def test_code_that_changed_under_finished_runs_is_told_every_time(finished, call
     for again in (call("sweep", *tiny, f"--workdir={workdir}") for _ in range(2)):
         told, _ = again.stderr.splitlines()
         assert again.returncode == 0
-        assert told.startswith("warning: ") and "experiments/digits.py has changed since" in told
+        assert (
+            told.startswith("warning: ")
+            and "experiments/digits.py, or what it imports, has changed" in told
+        )
     path.write_text(said)
 
 

@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, and counting what is there."""
 
 import html.parser
+import math
 import pathlib
 import re
 import subprocess
@@ -201,3 +202,51 @@ def test_figures_with_nothing_to_show_are_left_out(tmp_path):
     ]
     one = {"epoch": [1], "test_accuracy": [0.5]}
     assert shown(RUNS, curve=one) == everything[:3]
+
+
+def test_the_boundary_between_the_regimes_is_named(tmp_path):
+    runs = [
+        {"batch_size": size, "learning_rate": rate, "seed": seed}
+        for size in (16, 64, 256, 1024)
+        for rate in (0.1, 0.4, 1.6, 6.4)
+        for seed in (0, 1)
+    ]
+    best = {16: 0.1, 64: 0.4, 256: 1.6, 1024: 1.6}
+    sweeps.open_workdir(tmp_path, "regimes", "task")
+    with sweeps.RecordWriter(tmp_path) as writer:
+        for run in runs:
+            accuracy = 0.9 - 0.1 * abs(math.log(run["learning_rate"] / best[run["batch_size"]]))
+            writer.append(
+                {
+                    "run_id": sweeps.run_id("task", run),
+                    "run": run,
+                    "status": "finished",
+                    "metrics": {"test_accuracy": accuracy + 0.001 * run["seed"]},
+                    "curve": {},
+                }
+            )
+    protocol = sweeps.Protocol(best=2, of=2, max_extensions=0)
+    text = reports.write_report(tmp_path, protocol, runs).read_text()
+    assert "lies at batch size 256 (95 %: 256 to 256); below it the best temperature" in text
+
+
+def test_further_protocols_make_further_tables(tmp_path):
+    runs = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.1, 0.2)]
+    sweeps.open_workdir(tmp_path, "two", "task")
+    with sweeps.RecordWriter(tmp_path) as writer:
+        for run in runs:
+            rate = run["learning_rate"]
+            metrics = {"test_accuracy": rate, "train_loss": rate}
+            record = {"run_id": sweeps.run_id("task", run), "run": run, "status": "finished"}
+            writer.append(record | {"metrics": metrics, "curve": {}})
+    protocols = [
+        sweeps.Protocol(max_extensions=0),
+        sweeps.Protocol(metric="train_loss", mode="min", max_extensions=0),
+    ]
+    text = reports.write_report(tmp_path, protocols, runs, {("", 4): (50.0, None)}).read_text()
+    names = reports.table_names(protocols)
+    tables = [(tmp_path / f"{name}.txt").read_text() for name in names]
+    assert names == ["table", "table_2"]
+    assert "20.00 (1)" in tables[0] and "published" in tables[0]
+    assert "0.1000 (1)" in tables[1] and "published" not in tables[1]
+    assert "<h2>Optima of test accuracy</h2>" in text and "<h2>Optima of train loss</h2>" in text

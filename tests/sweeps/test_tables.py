@@ -147,3 +147,27 @@ def test_an_empty_sweep_still_gives_a_table():
     table = sweeps.make_table([], sweeps.Protocol())
     for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
         assert isinstance(write(table), str)
+
+
+def test_several_published_numbers_stand_beside_their_own():
+    protocol = sweeps.Protocol(best=2, of=2, report=("train_loss",))
+    records = make({1: [0.9, 0.92], 2: [0.5, 0.5]})
+    printed = {
+        "test_accuracy": (90.0, 1.0),
+        "train_loss": (0.2, None),
+        "learning_rate": (2, 1, 4),
+    }
+    optima = sweeps.select(records, protocol)
+    table = sweeps.make_table(optima, protocol, {("", 64): printed, ("", 128): {}})
+    assert table.header[4:] == (
+        *("published test accuracy (%)", "difference"),
+        *("published train loss", "difference", "published learning rate"),
+    )
+    texts = [[text for text, _ in row] for row in table.body]
+    assert texts[0][4:] == ["90 ± 1", "+0.6", "0.2", "+7.8", "2^1 (2^0–2^2)"]
+    assert texts[1] == ["128", *["-"] * 8]
+    [first, _] = csv.DictReader(io.StringIO(sweeps.to_csv(table)))
+    assert float(first["published"]) == 0.9 and float(first["published_train_loss"]) == 0.2
+    assert float(first["published_learning_rate_high"]) == 4
+    with pytest.raises(ValueError, match="no column to stand beside"):
+        sweeps.make_table(optima, protocol, {("", 64): {"test_loss": (1.0, None)}})

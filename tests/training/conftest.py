@@ -47,6 +47,12 @@ def train():
 
 
 @pytest.fixture(scope="session")
+def order():
+    """Returns order(seed, epoch, n) -> the order of the examples in an epoch of a run."""
+    return permutation
+
+
+@pytest.fixture(scope="session")
 def reference():
     """Returns reference(task, run) -> what a plain loop gives: a dictionary of curves."""
     return functools.cache(lambda task, items: train_plainly(task, dict(items)))
@@ -245,7 +251,8 @@ def _functions(task):
 
     def measure(params, state):
         total = len(jax.tree.leaves(task.test)[0])
-        batch = training.Batch(task.test, None, jnp.ones((total,), bool))
+        keys = jax.random.split(stream(0, "nothing is drawn from these"), total)
+        batch = training.Batch(task.test, keys, jnp.ones((total,), bool))
         return {name: jnp.mean(v) for name, v in task.metrics(params, state, batch).items()}
 
     return jax.jit(init), jax.jit(gradient), jax.jit(update), jax.jit(measure)

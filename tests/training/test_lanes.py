@@ -1,5 +1,6 @@
 """What a lane does with its examples, keys, noise and state, seen through tasks that report it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -94,6 +95,12 @@ def test_every_epoch_takes_every_example_once(counted):
     for count, epoch in zip(counts(straddling), straddling.curve["epoch"], strict=True):
         assert set(count) <= {np.floor(epoch), np.ceil(epoch)}
         assert count.sum() == round(epoch * N)
+
+
+def test_unshuffled_epochs_take_the_examples_in_their_order(counting_task, train):
+    task = dataclasses.replace(counting_task, shuffle=False)
+    [result] = train(task, [RUN], microbatch=8)
+    assert (orders(result) == np.arange(N)).all()
 
 
 def test_dropped_examples_change_from_epoch_to_epoch(counted):

@@ -46,11 +46,11 @@ def test_course_of_a_run_is_what_counting_gives(
     assert (plan.num_updates, plan.num_examples) == (updates, ends[-1])
     assert (plan.epoch_length, plan.cut) == (length, last_batch == "keep")
 
-    # A micro-step ends with its microbatch, its batch and its epoch.
+    # A micro-step ends with its microbatch and its batch.
     steps = held = 0
     for taken in range(1, ends[-1] + 1):
         held += 1
-        if held == microbatch or taken in ends or taken % length == 0:
+        if held == microbatch or taken in ends:
             steps, held = steps + 1, 0
     assert plan.micro_steps(microbatch) == steps
 
@@ -108,6 +108,21 @@ def test_step_counts_of_the_papers(num_examples, num_epochs, batch_size, kept, d
     assert keep.num_examples == num_epochs * num_examples
     last = keep.ends[keep.num_updates // num_epochs - 1] - drop.ends[dropped // num_epochs - 1]
     assert last == num_examples % batch_size  # 10848, 27232 and 15000 in Table 1
+
+
+def test_evaluations_in_equal_parts_of_the_updates():
+    for last, parts, expected in [
+        (10, 1, (10,)),
+        (10, 4, (3, 5, 8, 10)),
+        (10, 4.0, (3, 5, 8, 10)),
+        (3, 20, (1, 2, 3)),
+    ]:
+        run = {"batch_size": 8, "num_updates": last, "num_evals": parts, "seed": 0}
+        found = training.plan(run, 60).eval_updates
+        assert found == expected and all(isinstance(update, int) for update in found)
+    for wrong in ({"num_evals": 0}, {"num_evals": 2, "eval_every": 1.0}):
+        with pytest.raises(ValueError, match="num_evals="):
+            training.plan(RUN | wrong, 60)
 
 
 def test_smith_et_al_count_one_continuous_stream():

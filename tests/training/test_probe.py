@@ -38,12 +38,12 @@ def test_bad_runs_are_refused(tanh_task):
         training.choose(tanh_task, [])
 
 
-def test_fixed_settings_leave_nothing_to_chance():
+def test_fixed_settings_leave_nothing_to_chance(tanh_task):
     # What is not measured follows from what is used, so that equal programs are compiled once.
     plans = {training.plan({"batch_size": 512, "num_epochs": 1, "seed": 0}, 1024): 1000}
     for platform, derived in (("cpu", (8, 16)), ("gpu", (8, 2000))):
         device = types.SimpleNamespace(platform=platform)
-        candidates = set(probe._candidates([device], plans, lanes=64, microbatch=64))
+        candidates = set(probe._candidates([device], plans, tanh_task, lanes=64, microbatch=64))
         assert {(c.group, c.eval_batch) for c in candidates} == {derived}
         assert len(candidates) == 1
     with pytest.raises(ValueError, match="batch_devices=0 must be a whole number"):

@@ -1,0 +1,104 @@
+"""Smith, Elsen & De, appendices C and D: LSTM language model
+
+The appendices were not at hand, nor any number of theirs: that the test loss gets worse at very
+large batches even at a constant step budget is the claim of the main text. The network is that of
+Zaremba et al. (2014), whose size in the paper is not known (medium here), trained by SGD without
+momentum, with gradients clipped to a norm of 5; the schedule is that of all experiments of the
+paper; budgets and grids are our choices.
+
+At the scales paper and gpu the texts are those of Penn Treebank (`ptb.train.txt` and
+`ptb.valid.txt` in the directory `task.directory`). The scale cpu trains a smaller network on the
+validation text of WikiText-2 and evaluates it on the test text, because no more of it was at hand.
+"""
+
+import pathlib
+
+import ml_collections
+import optax
+
+from experiments.smith2020 import wide_resnet
+from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
+from noisegen import data, models, sweeps, tasks
+
+_MEDIUM = {
+    "directory": "texts",
+    "train": "ptb.train.txt",
+    "test": "ptb.valid.txt",
+    "vocabulary_size": 10_000,
+    "hidden": 650,
+    "layers": 2,
+    "dropout": 0.5,
+    "scale": 0.05,
+    "window": 35,
+    "clip": 5.0,
+}
+_SMALL = {
+    "train": "wiki.valid.tokens",
+    "test": "wiki.test.tokens",
+    "vocabulary_size": 1000,
+    "hidden": 48,
+    "layers": 1,
+    "dropout": 0.0,
+    "scale": 0.1,
+    "window": 20,
+}
+_TASKS = {"paper": _MEDIUM, "gpu": _MEDIUM, "cpu": _MEDIUM | _SMALL}
+_BY_SCALE = {
+    "paper": {
+        "num_updates": 10_000,
+        "batch_size": sweeps.powers_of_two(16, 2048),
+        "effective_learning_rate": sweeps.powers_of_two(2**-3, 16),
+        "seeds": 15,
+        "best": 12,
+    },
+    "gpu": {
+        "num_updates": 10_000,
+        "batch_size": sweeps.powers_of_two(16, 256),
+        "effective_learning_rate": sweeps.powers_of_two(2**-1, 8),
+        "seeds": 1,
+        "best": 1,
+    },
+    "cpu": {
+        "num_updates": 400,
+        "batch_size": sweeps.powers_of_two(8, 512),
+        "effective_learning_rate": sweeps.powers_of_two(2**-4, 2),
+        "seeds": 3,
+        "best": 3,
+    },
+}
+
+
+def get_config(scale="cpu"):
+    """Every field that `--config.NAME=VALUE` may override."""
+    config = wide_resnet.make_config(scale, _BY_SCALE)
+    config.task = ml_collections.ConfigDict(_TASKS[scale])
+    config.run.update({"l2": 0.0, "momentum": 0.0})
+    del config.convolution
+    config.gpu_examples_per_second = 10_000  # windows; assumed, from the network's size
+    return config
+
+
+def get_task(config):
+    """A task for each batch size: the state of every stream is carried from window to window."""
+    fields = config.task
+    folder = pathlib.Path(fields.directory)
+    text = data.load_text(folder / fields.train, folder / fields.test, fields.vocabulary_size)
+    size = len(text.vocabulary)
+
+    def make_model(rngs):
+        shape = (fields.hidden, fields.layers, fields.dropout, fields.scale)
+        return models.LSTM(size, *shape, rngs=rngs)
+
+    def make_optimizer(hparams, key):
+        descent = wide_resnet.hold_then_halve(hparams, key)
+        return optax.chain(optax.clip_by_global_norm(fields.clip), descent)
+
+    identity = {name: value for name, value in fields.items() if name != "directory"}
+    name = f"smith2020 {ml_collections.ConfigDict(identity).to_json(sort_keys=True)}"
+    return lambda batch_size: tasks.language_modelling(
+        text, make_model, make_optimizer, batch_size=batch_size, name=name, window=fields.window
+    )
+
+
+def get_protocol(config):
+    return wide_resnet.get_protocol(config, metric="test_loss", mode="min")

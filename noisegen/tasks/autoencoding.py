@@ -1,0 +1,72 @@
+"""Autoencoding: the pixels of an image from a short code."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from noisegen import data
+from noisegen.tasks.nnx_task import from_nnx
+from noisegen.training import Batch, Task
+
+
+def autoencoding(
+    dataset: data.Dataset,
+    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    *,
+    name: str,
+) -> Task:
+    """Makes the task of reconstructing a data set's images, with pixels scaled to [0, 1].
+
+    The loss is the cross-entropy of the pixels in nats, summed over an image. Metrics:
+    `test_loss`, and `test_squared_error`, the squared difference between image and reconstruction,
+    summed over an image (the measure of Sutskever et al.).
+
+    Args:
+      dataset: see `noisegen.data.load`; the labels play no part.
+      make_model: `rngs -> model`, called as `model(images)`, images `(N, H, W, C)`; returns logits
+        `(N, H * W * C)` of the pixels.
+      make_optimizer: `(hparams, key) -> optax.GradientTransformation`.
+      name: identity of the task, which enters the hash of every run.
+
+    Returns:
+      A `noisegen.training.Task`.
+
+    References:
+      Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
+    """
+
+    def reconstruct(model, batch: Batch):
+        images = batch.data["image"] / jnp.float32(255)
+        logits = model(images)
+        pixels = images.reshape(len(images), -1)
+        if logits.shape != pixels.shape:
+            raise ValueError(
+                f"The model gives logits of shape {logits.shape} for {pixels.shape[0]} images of "
+                f"{dataset.name}, which have {pixels.shape[1]} pixels."
+            )
+        return logits, pixels
+
+    def loss(model, batch):
+        return optax.sigmoid_binary_cross_entropy(*reconstruct(model, batch)).sum(1)
+
+    def metrics(model, batch):
+        logits, pixels = reconstruct(model, batch)
+        return {
+            "test_loss": optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1),
+            "test_squared_error": ((jax.nn.sigmoid(logits) - pixels) ** 2).sum(1),
+        }
+
+    return from_nnx(
+        make_model,
+        loss=loss,
+        metrics=metrics,
+        name=f"{name} autoencoding {dataset.name} {dataset.fingerprint}",
+        train={"image": dataset.train["image"]},
+        test={"image": dataset.test["image"]},
+        make_optimizer=make_optimizer,
+        source=dataset.source,
+    )

@@ -1,0 +1,69 @@
+"""Text files as tokens."""
+
+import numpy as np
+import pytest
+
+from noisegen import data
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Returns files(train, test) -> their paths."""
+
+    def write(train, test):
+        paths = tmp_path / "train.tokens", tmp_path / "test.tokens"
+        for path, words in zip(paths, (train, test), strict=True):
+            path.write_text(words, encoding="utf-8")
+        return paths
+
+    return write
+
+
+def words(text, split):
+    return [text.vocabulary[token] for token in getattr(text, split)]
+
+
+def test_words_lines_and_unknown_words(files):
+    # The WikiText files' form: an empty line, headings, words that are unknown already.
+    text = data.load_text(*files(" \n = A b = \n a <unk> a\n", "a zebra b\n\n"))
+    assert words(text, "train") == [
+        "<eos>",
+        "=",
+        "A",
+        "b",
+        "=",
+        "<eos>",
+        "a",
+        "<unk>",
+        "a",
+        "<eos>",
+    ]
+    assert words(text, "test") == ["a", "<unk>", "b", "<eos>", "<eos>"]
+    assert text.vocabulary == ("<unk>", "<eos>", "=", "a", "A", "b")
+    assert text.train.dtype == text.test.dtype == np.int32
+    assert text.source == ("train.tokens (10 tokens, 6 words), tested on test.tokens (5 tokens)")
+
+
+def test_a_smaller_vocabulary_keeps_the_frequent_words(files):
+    text = data.load_text(*files("a b b c c c\n", "c b a\n"), vocabulary_size=4)
+    assert text.vocabulary == ("<unk>", "<eos>", "c", "b")
+    assert words(text, "test") == ["c", "b", "<unk>", "<eos>"]
+
+
+def test_fingerprint_follows_the_tokens(files):
+    prints = [
+        data.load_text(*files(*pair)).fingerprint
+        for pair in [("a b\n", "a\n"), ("b a\n", "b\n"), ("a b\n", "b\n"), ("a b c\n", "a\n")]
+    ]
+    assert len(set(prints)) == 4
+    assert data.load_text(*files("a b\n", "a\n")).fingerprint == prints[0]
+
+
+def test_what_makes_no_sense_is_refused(files, tmp_path):
+    train, test = files("a\n", "\n")
+    with pytest.raises(ValueError, match=r"test\.tokens has no words"):
+        data.load_text(train, test)
+    with pytest.raises(ValueError, match="must leave a word"):
+        data.load_text(train, train, vocabulary_size=2)
+    with pytest.raises(FileNotFoundError, match="no text"):
+        data.load_text(tmp_path / "absent", test)

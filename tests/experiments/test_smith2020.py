@@ -1,0 +1,173 @@
+"""The experiments of Smith, Elsen & De: grids, budgets and numbers as published."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from experiments.smith2020 import (
+    figure1,
+    figure3,
+    regimes,
+    stability,
+    table1,
+    temperature,
+    wide_resnet,
+)
+from noisegen import data, sweeps, training
+
+NAMES = (
+    *("table1", "figure1", "figure2", "figure2_skipinit", "figure3"),
+    *("autoencoder", "lstm", "stability", "temperature"),
+)
+
+
+def values(runs, name):
+    return sorted({run[name] for run in runs})
+
+
+def runs_of(module, scale):
+    return list(module.get_runs(module.get_config(scale)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["paper", "gpu", "cpu"])
+def test_every_scale_expands_to_a_grid_that_its_protocol_reads(name, scale):
+    module = importlib.import_module(f"experiments.smith2020.{name}")
+    config = module.get_config(scale)
+    runs = list(module.get_runs(config))
+    protocols = module.get_protocol(config)
+    for protocol in protocols if isinstance(protocols, list) else [protocols]:
+        sweeps.check_points(runs, protocol)
+        assert protocol.of == len(values(runs, "seed")) == len(config.grid.seed)
+    assert runs[0]["seed"] == 0 and runs[-1]["seed"] == protocol.of - 1
+    if scale == "paper" and name != "stability":
+        assert (protocol.best, protocol.of) == ((5, 7) if name == "figure3" else (12, 15))
+
+
+def test_there_are_three_scales():
+    with pytest.raises(ValueError, match="write one of paper, gpu, cpu after the colon"):
+        table1.get_config("huge")
+
+
+def test_table_1_is_the_published_one():
+    runs = runs_of(table1, "paper")
+    assert values(runs, "batch_size") == [256, 512, 1024, 2048, 4096, 8192, 16384, 32768]
+    assert values(runs, "num_updates") == [9765] and values(runs, "momentum") == [0.9]
+    assert values(runs, "l2") == [5e-4] and values(runs, "gamma") == [2.0]
+    task = table1.get_config("paper").task
+    assert (task.depth, task.width, task.ghost_size, task.num_train) == (16, 4, 64, 50_000)
+    published = table1.get_published(table1.get_config("paper"))
+    assert published["", 8192] == {
+        "test_accuracy": (94.6, 0.1),
+        "train_loss": (0.017, 0.0),
+        "effective_learning_rate": (4, 4, 4),
+    }
+    assert published["", 32768]["effective_learning_rate"] == (32, 1, 32)
+    assert sorted(size for _, size in published) == values(runs, "batch_size")
+    assert table1.get_published(table1.get_config("cpu")) == {}  # another network
+    assert table1.get_published(table1.get_config("gpu")) == published  # but for the dtype
+
+
+def test_published_optima_lie_inside_the_grid_of_table_1():
+    rates = values(runs_of(table1, "paper"), "effective_learning_rate")
+    for row in table1.get_published(table1.get_config("paper")).values():
+        best, _, high = row["effective_learning_rate"]
+        assert rates[0] < best and high < rates[-1]
+
+
+def test_epoch_budgets_are_the_published_ones():
+    assert values(runs_of(figure1, "paper"), "num_epochs") == [200.0]
+    assert values(runs_of(figure1, "paper"), "momentum") == [0.0, 0.9]
+    runs = runs_of(figure3, "paper")
+    assert values(runs, "num_epochs") == [50, 100, 200, 400, 800, 1600, 3200, 6400]
+    assert values(runs, "batch_size") == [64]
+
+
+def make_sgd(monkeypatch, module, hparams):
+    """The learning rates of all updates of a run."""
+    seen = []
+    monkeypatch.setattr(wide_resnet.optax, "sgd", lambda schedule, momentum: seen.append(schedule))
+    monkeypatch.setattr(wide_resnet.optax, "chain", lambda *parts: parts)
+    module(hparams, None)
+    return np.array([seen[0](step) for step in range(hparams["num_updates"])])
+
+
+def test_learning_rate_is_held_then_halved_every_twentieth(monkeypatch):
+    hparams = {
+        "effective_learning_rate": 8.0,
+        "momentum": 0.9,
+        "num_updates": 200,
+        "gamma": 2.0,
+        "l2": 5e-4,
+    }
+    rates = make_sgd(monkeypatch, wide_resnet.hold_then_halve, hparams)
+    expected = 0.8 * 0.5 ** np.maximum(0, np.arange(200) // 10 - 9)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_final_learning_rate_is_tuned_by_itself(monkeypatch):
+    hparams = {
+        "effective_learning_rate": 1.0,
+        "final_effective_learning_rate": 0.01,
+        "momentum": 0.5,
+        "num_updates": 200,
+        "l2": 5e-4,
+    }
+    rates = make_sgd(monkeypatch, figure3.make_optimizer, hparams)
+    np.testing.assert_allclose(rates[[0, 99, 199]], [0.5, 0.5, 0.005], rtol=1e-5)
+    np.testing.assert_allclose(rates[110] / rates[100], 0.01**0.1, rtol=1e-4)
+
+
+def test_one_temperature_schedule_two_ways(monkeypatch):
+    """After equal numbers of examples the temperatures are equal, and only one way changes each."""
+    config = temperature.get_config("paper")
+    examples, found = np.linspace(0, 0.999, 300) * 200 * 50_000, {}
+    monkeypatch.setattr(
+        temperature.noisegen, "scale_by_temperature", lambda value, size, momentum: value
+    )
+    monkeypatch.setattr(temperature.optax, "chain", lambda *parts: parts[-1])
+    for run in temperature.get_runs(config):
+        if run["seed"] == 0 and run["effective_learning_rate"] == 1:
+            plan = training.plan(
+                run, 50_000, temperature.batch_size(run | {"num_examples": 50_000})
+            )
+            counts = np.searchsorted(plan.ends, examples, side="right")
+            hparams = run | {"num_examples": 50_000}
+            temperatures = temperature.make_optimizer(hparams, None)(counts)
+            sizes = plan.batch_sizes[counts]
+            found[run["growth"]] = temperatures, sizes, temperatures * sizes, plan.num_updates
+    np.testing.assert_allclose(found[1][0], found[4][0], rtol=1e-12)
+    assert set(found[1][1]) == {64} and set(found[4][1]) == {64, 256, 1024, 4096}
+    assert len(set(found[1][2])) == 4 and len(set(found[4][2].round(9))) == 1
+    assert found[4][3] < 0.6 * found[1][3]
+
+
+def test_the_task_trains_augmented_images_and_counts_the_whole_test_set():
+    config = wide_resnet.make_config("cpu", table1._BY_SCALE)
+    config.task.update({"dataset": "digits", "num_train": 64, "num_test": 32})
+    task = wide_resnet.get_task(config)
+    assert (task.num_examples, len(task.test["label"]), task.ghost_size) == (64, 32, 16)
+    assert task.train["image"].shape[1:] == data.load("digits").train["image"].shape[1:]
+    run = next(iter(wide_resnet.get_runs(config)))
+    assert training.plan(run, 64).num_updates == 500
+    assert len(training.plan(run, 64).eval_updates) == 20
+
+
+def test_the_boundary_two_ways(tmp_path, capsys):
+    """Optima planted at a temperature of 1/64 up to batch size 256; stable up to a rate of 8."""
+    for name, module in (("figure1", figure1), ("stability", stability)):
+        path, config = f"experiments/smith2020/{name}.py", module.get_config()
+        meta = {"experiment": path, "config": config.to_json(), "command": "python"}
+        sweeps.open_workdir(tmp_path / name, name, "task", meta)
+        with sweeps.RecordWriter(tmp_path / name) as writer:
+            for run in module.get_runs(config):
+                rate = run["effective_learning_rate"]
+                distance = np.log2(rate * 64 / min(run["batch_size"], 256))
+                metrics = {"test_accuracy": 0.9 - distance**2 / 100 + run["seed"] / 1e4}
+                metrics["train_loss"] = 1.0 if rate <= 8 else 3.0
+                record = {"run_id": sweeps.run_id("task", run), "run": run, "curve": {}}
+                writer.append(record | {"status": "finished", "metrics": metrics})
+    regimes.main(str(tmp_path / "figure1"), str(tmp_path / "stability"))
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows == [f"| {label} | 256 (256 to 256) | 8 | 0.016 | 512 |" for label in figure1.LABELS]

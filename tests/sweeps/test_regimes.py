@@ -1,0 +1,142 @@
+"""The boundary between the regimes: planted ones are found again."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisegen import sweeps
+
+SIZES = [2**k for k in range(4, 13)]
+RATES = [2.0**k for k in range(-6, 6)]
+PROTOCOL = sweeps.Protocol(best=4, of=5, tune=("effective_learning_rate",))
+
+
+@given(
+    boundary=st.floats(20, 4000),
+    plateau=st.floats(0.01, 10),
+    noise=st.sampled_from([0, 0.02]),
+    seed=st.integers(0, 100),
+)
+def test_planted_boundary_is_found(boundary, plateau, noise, seed):
+    rates = plateau * np.minimum(np.array(SIZES) / boundary, 1)
+    rates *= np.exp(noise * np.random.RandomState(seed).randn(len(SIZES)))
+    found = sweeps.fit_broken_line(SIZES, rates)
+    # Beside noise, a break close to the last or first size moves by as much as that noise.
+    assert abs(math.log(found.batch_size / boundary)) < 1e-6 + 6 * noise
+    assert abs(math.log(found.learning_rate / plateau)) < 1e-6 + 6 * noise
+    assert found.temperature == pytest.approx(found.learning_rate / found.batch_size)
+    assert not found.flags or noise
+
+
+@given(st.lists(st.floats(-3, 3), min_size=3, max_size=9), st.integers(0, 100))
+def test_no_other_break_fits_better(logs, seed):
+    sizes = SIZES[: len(logs)]
+    found = sweeps.fit_broken_line(sizes, np.exp(logs))
+
+    def error(at):
+        rest = np.array(logs) - np.minimum(np.log(sizes) - math.log(at), 0)
+        return np.sum((rest - rest.mean()) ** 2)
+
+    tried = np.exp(np.random.RandomState(seed).uniform(*np.log([sizes[0], sizes[-1]]), 50))
+    assert error(found.batch_size) <= min(map(error, tried)) + 1e-9
+
+
+@pytest.mark.parametrize(
+    "rates, batch_size, flag",
+    [([1, 2, 4, 8], 128, "no_plateau"), ([3, 3, 3, 3], 16, "no_slope")],
+)
+@pytest.mark.parametrize("factor", [1, 3, 0.1, 7.7])
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_a_line_that_does_not_break_says_so(rates, batch_size, flag, factor, number):
+    found = sweeps.fit_broken_line(SIZES[:number], [factor * rate for rate in rates[:number]])
+    assert found.flags == (flag,)
+    assert found.batch_size == pytest.approx(min(batch_size, SIZES[number - 1]))
+
+
+def make_records(boundary, momentum, spread, name="effective_learning_rate"):
+    """Accuracy falls with the squared distance from the optimum, and a little by the seed."""
+    random = np.random.RandomState(0)
+    factor = 1 if name == "effective_learning_rate" else 1 - momentum
+    return [
+        {
+            "run": {"batch_size": size, name: rate * factor, "momentum": momentum, "seed": seed},
+            "status": "diverged" if rate > 16 else "finished",
+            "metrics": {
+                "test_accuracy": 0.9
+                - 0.01 * math.log2(rate / min(size / boundary, 1)) ** 2
+                + spread * random.randn()
+            },
+        }
+        for size in SIZES
+        for rate in RATES
+        for seed in range(5)
+    ]
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "effective_learning_rate"])
+def test_boundary_of_a_sweep_with_its_interval(name):
+    protocol = sweeps.Protocol(
+        best=4,
+        of=5,
+        tune=(name,),
+        series=lambda run: "momentum" if run["momentum"] else "plain",
+    )
+    records = make_records(256, 0.9, 0.004, name) + make_records(64, 0.0, 0.004, name)
+    found = sweeps.boundaries(records, protocol, num_resamples=30)
+    for label, boundary in (("momentum", 256), ("plain", 64)):
+        assert found[label].low <= boundary * 1.01 and boundary <= found[label].high * 1.01
+        assert 1 / 1.5 < found[label].batch_size / boundary < 1.5
+        assert 1 / 1.5 < found[label].temperature * boundary < 1.5
+    exact = sweeps.boundaries(make_records(256, 0.0, 0.0), PROTOCOL, num_resamples=5)[""]
+    assert (exact.batch_size, exact.low, exact.high) == pytest.approx((256, 256, 256))
+    wide = sweeps.boundaries(make_records(256, 0.0, 0.03), PROTOCOL, num_resamples=30)[""]
+    assert wide.high / wide.low > found["momentum"].high / found["momentum"].low
+
+
+def test_one_run_a_point_has_no_interval():
+    protocol = sweeps.Protocol(tune=("effective_learning_rate",))
+    records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["seed"] == 0]
+    found = sweeps.boundaries(records, protocol)[""]
+    assert found.batch_size == pytest.approx(256) and math.isnan(found.low)
+
+
+def test_series_without_two_batch_sizes_have_no_boundary():
+    records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["batch_size"] == 64]
+    assert sweeps.boundaries(records, PROTOCOL, num_resamples=2) == {}
+
+
+def test_largest_stable_learning_rate():
+    def records(losses):
+        return [
+            {
+                "run": {"learning_rate": rate, "momentum": 0.5, "seed": seed},
+                "status": "finished" if loss else "diverged",
+                "metrics": {"train_loss": loss},
+            }
+            for rate, per_seed in losses.items()
+            for seed, loss in enumerate(per_seed)
+        ]
+
+    short = {0.1: [1.0, 1.1], 0.2: [0.5, 0.6], 0.4: [0.5, None], 0.8: [0.1, 0.1]}
+    assert sweeps.largest_stable(records(short)) == pytest.approx(0.4)
+    assert math.isnan(sweeps.largest_stable(records(short), limit=1.05))
+    assert math.isnan(sweeps.largest_stable(records({0.1: [None, 1.0]})))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: sweeps.fit_broken_line([64, 64], [1, 2]), "at least two batch sizes"),
+        (lambda: sweeps.fit_broken_line([64, 128], [1, 0]), "positive learning rate"),
+        (
+            lambda: sweeps.boundaries([], sweeps.Protocol(row="num_epochs")),
+            "not from learning_rate over num_epochs",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
