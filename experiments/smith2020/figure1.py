@@ -38,9 +38,9 @@ _BY_SCALE = {
 }
 
 
-def get_config(scale="cpu"):
+def get_config(scale="cpu", **task):
     """Every field that `--config.NAME=VALUE` may override."""
-    config = wide_resnet.make_config(scale, _BY_SCALE)
+    config = wide_resnet.make_config(scale, _BY_SCALE, **task)
     config.grid.momentum = (0.0, 0.9)
     return config
 

@@ -5,10 +5,10 @@ falls beyond 400 epochs, and the learning rate that maximises it does not change
 number of epochs. The dropout probability of Regularized SkipInit was not at hand: .5 is our choice.
 """
 
-from experiments.smith2020 import figure2
+from experiments.smith2020 import figure2, wide_resnet
 from experiments.smith2020.figure2 import get_protocol, get_runs, get_task  # noqa: F401
 
 
 def get_config(scale="cpu"):
     """Every field that `--config.NAME=VALUE` may override."""
-    return figure2.get_config(scale, ghost_size=0, dropout=0.5)
+    return figure2.get_config(scale, **wide_resnet.SKIPINIT)

@@ -34,9 +34,9 @@ _BY_SCALE = {
 }
 
 
-def get_config(scale="cpu"):
+def get_config(scale="cpu", **task):
     """Every field that `--config.NAME=VALUE` may override."""
-    return wide_resnet.make_config(scale, _BY_SCALE)
+    return wide_resnet.make_config(scale, _BY_SCALE, **task)
 
 
 def get_published(config):

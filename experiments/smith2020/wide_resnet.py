@@ -30,6 +30,7 @@ _PAPER = {
     "dropout": 0.0,
     "dtype": "float32",
 }
+SKIPINIT = {"ghost_size": 0, "dropout": 0.5}  # Regularized SkipInit, whose dropout is our choice
 _SMALL = {"num_train": 4096, "num_test": 2048, "pixels": 8, "depth": 10, "width": 1}
 _TASKS = {
     "paper": _PAPER,
@@ -64,7 +65,7 @@ def make_config(
         "run": {"momentum": 0.9, "l2": 5e-4, "gamma": 2.0, "num_evals": 20},
         "grid": grid,
         "best": numbers.pop("best"),
-        "convolution": "auto" if scale == "cpu" else "lax",  # speed only
+        "convolution": "patches" if scale == "cpu" else "lax",  # speed only
         "gpu_examples_per_second": 100_000,  # of one H200, assumed: prices a dry run, no more
     }
     for name, value in numbers.items():

@@ -43,27 +43,43 @@ TINY = {
     | UPDATES
     | {"grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
     "experiments.smith2020.figure1": DIGITS | {"grid.batch_size": (16,), "run.num_epochs": 5.0},
+    "experiments.smith2020.figure1_skipinit": DIGITS
+    | {"grid.batch_size": (16,), "run.num_epochs": 5.0},
     "experiments.smith2020.figure2": EPOCHS,
     "experiments.smith2020.figure2_skipinit": EPOCHS,
     "experiments.smith2020.figure3": EPOCHS | {"grid.final_effective_learning_rate": (2**-10,)},
     "experiments.smith2020.lstm": RATES | UPDATES | TEXT,
     "experiments.smith2020.stability": DIGITS | {"run.batch_size": 16, "run.num_epochs": 5.0},
     "experiments.smith2020.table1": DIGITS | UPDATES | {"grid.batch_size": (16,)},
+    "experiments.smith2020.table1_cifar100": DIGITS | UPDATES | {"grid.batch_size": (16,)},
+    "experiments.smith2020.table1_short": DIGITS
+    | {"run.batch_size": 16, "grid.num_updates": (20,)},
+    "experiments.smith2020.table1_skipinit": DIGITS | UPDATES | {"grid.batch_size": (16,)},
     "experiments.smith2020.temperature": DIGITS | {"run.batch_size": 1, "run.num_epochs": 1.0},
 }
-SAME_TASK = {f"experiments.smith2020.{name}" for name in ("figure1", "figure2", "stability")}
+SAME_TASK = {
+    f"experiments.smith2020.{name}"
+    for name in (
+        *("figure1", "figure1_skipinit", "figure2", "stability"),
+        *("table1_cifar100", "table1_short", "table1_skipinit"),
+    )
+}
 NUM_RUNS = {
     "experiments.digits": 315,
     "experiments.additive_noise.figure1": 10,
     "experiments.additive_noise.table1": 756,
     "experiments.smith2020.autoencoder": 8 * 8 * 3,
     "experiments.smith2020.figure1": 8 * 8 * 2 * 3,
+    "experiments.smith2020.figure1_skipinit": 8 * 8 * 2 * 3,
     "experiments.smith2020.figure2": 6 * 7 * 3,
     "experiments.smith2020.figure2_skipinit": 6 * 7 * 3,
     "experiments.smith2020.figure3": 4 * 5 * 4 * 3,
     "experiments.smith2020.lstm": 7 * 6 * 3,
     "experiments.smith2020.stability": 10 * 2 * 3,
     "experiments.smith2020.table1": 8 * 6 * 3,
+    "experiments.smith2020.table1_cifar100": 8 * 6 * 3,
+    "experiments.smith2020.table1_short": 4 * 6 * 3,
+    "experiments.smith2020.table1_skipinit": 8 * 6 * 3,
     "experiments.smith2020.temperature": 7 * 2 * 5,
 }
 

@@ -17,7 +17,8 @@ from experiments.smith2020 import (
 from noisegen import data, sweeps, training
 
 NAMES = (
-    *("table1", "figure1", "figure2", "figure2_skipinit", "figure3"),
+    *("table1", "table1_short", "table1_skipinit", "table1_cifar100"),
+    *("figure1", "figure1_skipinit", "figure2", "figure2_skipinit", "figure3"),
     *("autoencoder", "lstm", "stability", "temperature"),
 )
 
