@@ -62,8 +62,9 @@ def main(whole: str, cheap: str) -> None:
     for row in compare(whole, cheap):
         fit = row["boundary"]
         flags = f" {', '.join(fit.flags)}" if fit.flags else ""
+        interval = f" ({fit.low:.0f} to {fit.high:.0f})"
         print(
-            f"| {row['series']} | {fit.batch_size:.0f} ({fit.low:.0f} to {fit.high:.0f}){flags} "
+            f"| {row['series']} | {fit.batch_size:.0f}{interval * (fit.low > 0)}{flags} "
             f"| {row['stable']:g} | {row['best']:.2g} | {row['stable'] / row['best']:.0f} |"
         )
 
