@@ -304,7 +304,12 @@ def _spread(metric, mean, std):
     if math.isnan(mean):
         return NONE
     factor = scale(metric)
-    digits = 2 if factor == 100 else 4 if not std > 0 else max(0, 1 - math.floor(math.log10(std)))
+    if factor == 100:
+        digits = 2
+    elif std > 0:
+        digits = max(0, 1 - math.floor(math.log10(std)))
+    else:
+        digits = 0 if float(mean).is_integer() else 4  # a count, or one run
     bar = "" if math.isnan(std) else f" ± {factor * std:.{digits}f}"
     return f"{factor * mean:.{digits}f}{bar}"
 
