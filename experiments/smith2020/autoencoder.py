@@ -14,11 +14,9 @@ from experiments.smith2020 import wide_resnet
 from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
 from noisegen import data, models, sweeps, tasks
 
-_TASKS = {
-    "paper": {"widths": (784, 1000, 500, 250, 30), "num_train": 60_000, "num_test": 10_000},
-    "gpu": {"widths": (784, 1000, 500, 250, 30), "num_train": 60_000, "num_test": 10_000},
-    "cpu": {"widths": (784, 128, 64, 32, 12), "num_train": 16_384, "num_test": 4096},
-}
+_PAPER = {"widths": (784, 1000, 500, 250, 30), "num_train": 60_000, "num_test": 10_000}
+_SMALL = {"widths": (784, 128, 64, 32, 12), "num_train": 16_384, "num_test": 4096}
+_TASKS = {"paper": _PAPER, "gpu": _PAPER, "cpu": _SMALL}
 _BY_SCALE = {
     "paper": {
         "num_updates": 9765,

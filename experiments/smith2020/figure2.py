@@ -46,7 +46,5 @@ def get_config(scale="cpu", **task):
 def get_protocol(config):
     return [
         wide_resnet.get_protocol(config, row="num_epochs"),
-        wide_resnet.get_protocol(
-            config, row="num_epochs", metric="train_loss", mode="min", report=("test_accuracy",)
-        ),
+        wide_resnet.get_protocol(config, row="num_epochs", **wide_resnet.LEAST_LOSS),
     ]

@@ -62,9 +62,8 @@ def make_optimizer(hparams, key):
 
 def get_protocol(config):
     """Test accuracy, then training loss; each with bars of the initial, then the final rate."""
-    least_loss = {"metric": "train_loss", "mode": "min", "report": ("test_accuracy",)}
     return [
         wide_resnet.get_protocol(config, row="num_epochs", tune=tune, **goal)
-        for goal in ({}, least_loss)
+        for goal in ({}, wide_resnet.LEAST_LOSS)
         for tune in (TUNED, TUNED[::-1])
     ]

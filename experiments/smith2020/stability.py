@@ -10,29 +10,15 @@ from experiments.smith2020 import wide_resnet
 from experiments.smith2020.wide_resnet import get_runs, get_task  # noqa: F401
 from noisegen import sweeps
 
-_BY_SCALE = {
-    "paper": {
-        "num_epochs": 4.0,
-        "batch_size": 1024,
-        "effective_learning_rate": sweeps.powers_of_two(1, 256),
-        "seeds": 3,
-        "best": 3,
-    },
-    "gpu": {
-        "num_epochs": 4.0,
-        "batch_size": 1024,
-        "effective_learning_rate": sweeps.powers_of_two(1, 256),
-        "seeds": 3,
-        "best": 3,
-    },
-    "cpu": {
-        "num_epochs": 4.0,
-        "batch_size": 256,
-        "effective_learning_rate": sweeps.powers_of_two(2**-3, 64),
-        "seeds": 3,
-        "best": 3,
-    },
+_LARGE = {
+    "num_epochs": 4.0,
+    "batch_size": 1024,
+    "effective_learning_rate": sweeps.powers_of_two(1, 256),
+    "seeds": 3,
+    "best": 3,
 }
+_SMALL = {"batch_size": 256, "effective_learning_rate": sweeps.powers_of_two(2**-3, 64)}
+_BY_SCALE = {"paper": _LARGE, "gpu": _LARGE, "cpu": _LARGE | _SMALL}
 
 
 def get_config(scale="cpu"):
@@ -47,8 +33,6 @@ def get_protocol(config):
     return wide_resnet.get_protocol(
         config,
         series=lambda run: f"momentum {run['momentum']:g}",
-        metric="train_loss",
-        mode="min",
-        report=("test_accuracy",),
+        **wide_resnet.LEAST_LOSS,
         max_extensions=0,  # where it ends in divergence, the answer is inside
     )

@@ -132,6 +132,9 @@ def get_runs(config):
     return sweeps.values(**{name: grid[name] for name in order}) * sweeps.fixed(**fixed)
 
 
+LEAST_LOSS = {"metric": "train_loss", "mode": "min", "report": ("test_accuracy",)}
+
+
 def get_protocol(config, **fields):
     fields = {"tune": ("effective_learning_rate",), "report": ("train_loss",)} | fields
     return sweeps.Protocol(best=config.best, of=len(config.grid.seed), **fields)

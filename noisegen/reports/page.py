@@ -59,15 +59,17 @@ def write_report(
         wanted = protocols.wanted(sweep["task"], planned, readings, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
+    selected = [protocols.select(records, each) for each in readings]
+    curves = _curves(workdir, [optimum for optima in selected for optimum in optima])
     sections = []
-    for index, (name, each) in enumerate(zip(table_names(readings), readings, strict=True)):
+    names = table_names(readings)
+    for index, (name, each, optima) in enumerate(zip(names, readings, selected, strict=True)):
         beside = published if index == 0 else None
-        optima = protocols.select(records, each)
         table = tables.make_table(optima, each, beside)
         for ending, write in _ENDINGS.items():
             records_lib.write_file(workdir / f"{name}.{ending}", write(table))
         limits = _boundaries(records, each)
-        figures = _figures(optima, each, beside, _curves(workdir, optima), limits)
+        figures = _figures(optima, each, beside, curves, limits)
         sections += ['<section class="plots">', *figures, "</section>"]
         of = f" of {tables.title(each.metric).split(' (')[0]}" if len(readings) > 1 else ""
         sections += [f"<section><h2>Optima{html.escape(of)}</h2>{_table(table)}</section>"]

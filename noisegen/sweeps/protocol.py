@@ -185,10 +185,38 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
       ValueError: If a record lacks a field or the metric that the protocol names, or runs of one
         point differ in more than the seed.
     """
+    groups = grouped(records, protocol)
+    return [_optimum(*key, found, protocol) for key, found in groups.items()]
+
+
+def grouped(records: Iterable[Mapping], protocol: Protocol) -> dict[tuple[str, float], list]:
+    """The records of every series and row, in the protocol's order."""
     groups = collections.defaultdict(list)
     for record in records:
         groups[protocol.group(record["run"])].append(record)
-    return [_optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
+    return {key: groups[key] for key in protocol.order(groups)}
+
+
+def first_runs(records: Iterable[Mapping], protocol: Protocol) -> dict[tuple, list]:
+    """The first n runs of every choice of the tuned fields, ascending, of one series and row.
+
+    Raises:
+      ValueError: As `select`.
+    """
+    by_values = collections.defaultdict(list)
+    for record in records:
+        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
+    for found in by_values.values():
+        _check_alike([record["run"] for record in found])
+        for record in found:
+            if record["status"] == "finished":
+                check_metrics(record["metrics"], protocol)
+    return {
+        values: sorted(by_values[values], key=lambda record: record["run"].get(SEED, 0))[
+            : protocol.of
+        ]
+        for values in sorted(by_values)
+    }
 
 
 def extension(
@@ -298,22 +326,14 @@ def _optimum(series, row, records, protocol):
 
 def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
-    by_values = collections.defaultdict(list)
-    for record in records:
-        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
     return tuple(
-        _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
-        for values in sorted(by_values)
+        _point(dict(zip(protocol.tune, values, strict=True)), runs, protocol)
+        for values, runs in first_runs(records, protocol).items()
     )
 
 
 def _point(values, records, protocol):
-    """The best k of the first n seeds of one point."""
-    _check_alike([record["run"] for record in records])
-    for record in records:
-        if record["status"] == "finished":
-            check_metrics(record["metrics"], protocol)
-    records = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
+    """The best k of the first n runs of one point."""
     scored = [(metric_of(record, protocol.metric), record) for record in records]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)

@@ -128,7 +128,7 @@ def boundaries(
         key: _optima(*table, protocol.best, draw, num_resamples) for key, table in scores.items()
     }
     found = {}
-    for label in dict.fromkeys(label for label, _ in protocol.order(chosen)):
+    for label in dict.fromkeys(label for label, _ in chosen):
         sizes = np.array([row for series, row in chosen if series == label])
         rates = np.array([chosen[label, row] for row in sizes])
         fits = [
@@ -161,20 +161,15 @@ def _scores(records, protocol):
 
     A score is what is maximised: -inf where a run diverged, nan where there is none.
     """
-    groups = collections.defaultdict(lambda: collections.defaultdict(list))
-    for record in records:
-        run = record["run"]
-        point = tuple(run[name] for name in protocol.tune)
-        groups[protocol.group(run)][point].append(record)
     tables = {}
-    for key, points in groups.items():
-        rates, scores = [], np.full((len(points), protocol.of), np.nan)
-        for row, (_, runs) in zip(scores, sorted(points.items()), strict=True):
-            rates.append(effective_learning_rate(runs[0]["run"]))
-            runs = sorted(runs, key=lambda record: record["run"].get(protocols.SEED, 0))
-            for index, record in enumerate(runs[: protocol.of]):
+    for key, found in protocols.grouped(records, protocol).items():
+        points = protocols.first_runs(found, protocol).values()
+        scores = np.full((len(points), protocol.of), np.nan)
+        for row, runs in zip(scores, points, strict=True):
+            for index, record in enumerate(runs):
                 value = protocols.metric_of(record, protocol.metric)
                 row[index] = -math.inf if value is None else protocol.sign * value
+        rates = [effective_learning_rate(runs[0]["run"]) for runs in points]
         tables[key] = np.array(rates), scores
     return tables
 
