@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import plots, style
-from noisegen.sweeps import identity, regimes, tables
+from noisegen.sweeps import growth, identity, regimes, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
 
@@ -56,7 +56,7 @@ def write_report(
     missing = 0
     if runs is not None:
         planned = identity.by_run_id(sweep["task"], runs)
-        wanted = protocols.wanted(sweep["task"], planned, readings, records)
+        wanted = growth.wanted(sweep["task"], planned, readings, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]

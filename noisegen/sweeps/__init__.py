@@ -13,6 +13,7 @@ from noisegen.sweeps.grid import (
     values,
     zipped,
 )
+from noisegen.sweeps.growth import extension, wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.protocol import (
     FLAGS,
@@ -22,9 +23,7 @@ from noisegen.sweeps.protocol import (
     Protocol,
     check_metrics,
     check_points,
-    extension,
     select,
-    wanted,
 )
 from noisegen.sweeps.records import (
     RecordWriter,

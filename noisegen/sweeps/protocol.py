@@ -1,4 +1,4 @@
-"""Protocols: how the optimum of a sweep is chosen, with which error bars, and where to look on.
+"""Protocols: how the optimum of a sweep is chosen, and with which error bars.
 
 A sweep has rows (batch sizes, say), perhaps several series (with and without noise), and fields
 that are tuned for every series and row (the learning rate, say). Runs that differ only in the seed
@@ -34,11 +34,8 @@ import numbers
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 
-from noisegen.sweeps import grid, identity
-
 SEED = "seed"
 RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
-_COUNTS = ("batch_size", "num_epochs", "num_updates")  # not every value of these can be trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,71 +216,6 @@ def first_runs(records: Iterable[Mapping], protocol: Protocol) -> dict[tuple, li
     }
 
 
-def extension(
-    records: Iterable[Mapping], protocol: Protocol, runs: Iterable[Mapping]
-) -> list[dict]:
-    """The runs beyond the planned ones that the records call for, whether done already or not.
-
-    Where all runs of a series and row are done and the optimum or its error bar touches an end of
-    the first tuned field, the runs at that end are repeated one value further, at the grid's own
-    ratio; where all diverged, below the lowest. A value whose runs diverged bounds the optimum from
-    above. The answer depends on planned runs and their records alone, so a resumed sweep extends
-    alike.
-
-    Args:
-      records: As for `select`; those of runs that are neither planned nor called for are ignored.
-      protocol: How to read them.
-      runs: The planned runs.
-
-    Returns:
-      The runs, in the order in which they are called for. Train those without a record, and ask
-      again until all have one.
-    """
-    if protocol.tune[0] in _COUNTS:
-        return []
-    done = {frozenset(record["run"].items()): record for record in records}
-    groups = collections.defaultdict(list)
-    for run in runs:
-        groups[protocol.group(run)].append(dict(run))
-    added = []
-    for key, tried in groups.items():
-        planned = len(tried)
-        for _ in range(protocol.max_extensions):
-            found = [done.get(frozenset(run.items())) for run in tried]
-            if None in found:
-                break
-            further = _further(_optimum(*key, found, protocol), tried, protocol.tune[0])
-            if not further:
-                break
-            tried += further
-        added += tried[planned:]
-    return added
-
-
-def wanted(
-    task_identity: str,
-    planned: dict[str, dict],
-    protocols: Iterable[Protocol],
-    records: Iterable[Mapping],
-) -> dict[str, dict]:
-    """The runs of a sweep: the planned ones, then those that each protocol calls for.
-
-    Args:
-      task_identity: As for `run_id`.
-      planned: The planned runs, as `by_run_id` gives them.
-      protocols: As for `extension`, one or more.
-      records: As for `extension`.
-
-    Returns:
-      A dict from run_id to run.
-    """
-    records, found = list(records), dict(planned)
-    for protocol in protocols:
-        further = extension(records, protocol, found.values())
-        found |= identity.by_run_id(task_identity, further)
-    return found
-
-
 def _optimum(series, row, records, protocol):
     """The optimum of one series and row."""
     points = _points(records, protocol)
@@ -407,26 +339,3 @@ def _mean_std(values):
     if not values or None in values:
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def _further(optimum, runs, name):
-    """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
-    values = sorted({run[name] for run in runs})
-    ends = []
-    if len(values) > 1 and (not optimum.n or optimum.low == values[0]):
-        ends.append((values[0], values[1]))
-    if len(values) > 1 and optimum.high == values[-1]:
-        ends.append((values[-1], values[-2]))
-    return [
-        {**run, name: _step(end, inner)}
-        for end, inner in ends
-        if min(end, inner) > 0  # else the grid has no ratio there
-        for run in runs
-        if run[name] == end
-    ]
-
-
-def _step(end, inner):
-    """The next value of a geometric grid beyond its end; powers of two stay exact."""
-    value = end * (end / inner)
-    return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")
