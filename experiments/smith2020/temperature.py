@@ -106,5 +106,5 @@ def get_protocol(config):
         config,
         series=lambda run: LABELS[run["growth"] > 1],
         labels=LABELS,
-        report=("train_loss", "num_updates"),
+        report=("train_loss", "clean_train_loss", "num_updates"),
     )

@@ -1,5 +1,6 @@
 """A task from a Flax NNX model."""
 
+import functools
 import math
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,7 @@ def from_nnx(
     *,
     loss: Callable[[nnx.Module, Batch], jax.Array],
     metrics: Callable[[nnx.Module, Batch], dict[str, jax.Array]],
+    train_metrics: Callable[[nnx.Module, Batch], dict[str, jax.Array]] = lambda *_: {},
     **fields,
 ) -> Task:
     """Makes a task of a Flax NNX model.
@@ -34,6 +36,7 @@ def from_nnx(
       loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
+      train_metrics: the same, of the training set, at the end of a run.
       **fields: the other fields of `noisegen.training.Task`.
 
     Returns:
@@ -80,16 +83,18 @@ def from_nnx(
         losses = loss(model, batch)
         return losses, nnx.split(model, *_PARTS)[3]
 
-    def evaluation(params, state, batch):
+    def evaluation(metrics, params, state, batch):
         model = merge(params, state, batch)
         model.eval()
         return metrics(model, batch)
 
+    measures = {"metrics": metrics, "train_metrics": train_metrics}
     fields = {
         "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
         "recompute_state": any(norm.momentum is None for norm in norms),
+        **{name: functools.partial(evaluation, fn) for name, fn in measures.items()},
     } | fields
-    return Task(init=init, loss=training_loss, metrics=evaluation, **fields)
+    return Task(init=init, loss=training_loss, **fields)
 
 
 def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:

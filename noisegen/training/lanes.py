@@ -59,6 +59,7 @@ class Lane(NamedTuple):
     seen: jax.Array  # int32, examples in the batch so far
     evals: jax.Array  # int32, evaluations made
     curve: dict[str, jax.Array]  # float32 (E,) each
+    final: dict[str, jax.Array]  # float32, the task's `train_metrics` at the end of the run
     # Sums over this device's share of the examples; the leading axis is the mesh's batch axis.
     gradients: PyTree  # float32, over the batch so far
     loss: jax.Array  # float32, over the examples since the last evaluation
@@ -90,6 +91,8 @@ def _start(task, numbers):
     params, state = task.init(_stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
+    names = metric_names(task)
+    final = {name: jnp.float32(jnp.nan) for name in names if name in _names(task, "train")}
     curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
     return Lane(
         numbers=numbers,
@@ -103,7 +106,8 @@ def _start(task, numbers):
         offset=zero,
         seen=zero,
         evals=zero,
-        curve=dict.fromkeys(metric_names(task), curve),
+        curve={name: curve for name in names if name not in final},
+        final=final,
         gradients=jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params),
         loss=jnp.zeros((1,)),
         examples=jnp.zeros((1,), jnp.int32),
@@ -254,27 +258,32 @@ def _evaluate(task, shape, lanes, updated, data):
     next_eval = jnp.take_along_axis(lanes.numbers.eval_updates, lanes.evals[:, None], 1)[:, 0]
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
 
-    def measure(lane):
+    last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
+
+    def measure(split, lane):
         state = (
             _recomputed(task, shape, lane, data["train"]) if task.recompute_state else lane.state
         )
-        examples = jax.lax.psum(lane.examples[0], "batch")
-        train_loss = jax.lax.psum(lane.loss[0], "batch") / examples
-        metrics = evaluate(task, shape.eval_batch, lane.params, state, data["test"])
-        return metrics | {"train_loss": train_loss}
+        return evaluate(task, split, shape.eval_batch, lane.params, state, data[split])
 
-    def record(lane, metrics):
+    def record(lane, last, metrics, final):
+        examples = jax.lax.psum(lane.examples[0], "batch")
+        metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
             evals=lane.evals + 1,
-            status=jnp.where(lane.count == lane.numbers.hparams["num_updates"], FINISHED, TRAINING),
+            final=final,
+            status=jnp.where(last, FINISHED, TRAINING),
             loss=jnp.zeros_like(lane.loss),
             examples=jnp.zeros_like(lane.examples),
         )
 
-    blank = {name: jnp.zeros(due.shape) for name in lanes.curve}
-    metrics = _for_due(due, measure, lanes, blank, shape.group)
-    return _where(due, jax.vmap(record)(lanes, metrics), lanes)
+    def measured(split, due):
+        blank = {name: jnp.zeros(due.shape) for name in _names(task, split)}
+        return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
+
+    metrics, final = measured("test", due), measured("train", last)
+    return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
 def _recomputed(task, shape, lane, train):
@@ -294,17 +303,19 @@ def _recomputed(task, shape, lane, train):
     return jax.lax.fori_loop(0, -(-task.num_examples // shape.microbatch), piece, state)
 
 
-def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: PyTree):
-    """Mean of every metric over the whole of `test`, in pieces of `eval_batch` examples."""
-    total, devices = len(jax.tree.leaves(test)[0]), jax.lax.axis_size("batch")
+def evaluate(
+    task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
+) -> dict[str, jax.Array]:
+    """Mean of every metric of a split over its examples, in pieces of `eval_batch`."""
+    total, devices = len(jax.tree.leaves(examples)[0]), jax.lax.axis_size("batch")
     eval_batch = min(eval_batch, -(-total // devices) * devices)
     keys = jnp.broadcast_to(make_key(0), (len(_local_positions(eval_batch)),))
 
     def piece(index, sums):
         places = index * eval_batch + _local_positions(eval_batch)
         mask = places < total
-        data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], test)
-        metrics = task.metrics(params, state, Batch(data, keys, mask))
+        data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], examples)
+        metrics = _measures(task, split)(params, state, Batch(data, keys, mask))
         for name, values in metrics.items():
             _check_shape(task, f"The metric {name!r}", values, mask)
         return {
@@ -312,7 +323,7 @@ def evaluate(task: Task, eval_batch: int, params: PyTree, state: PyTree, test: P
             for name, values in metrics.items()
         }
 
-    zeros = {name: jnp.float32(0) for name in metric_names(task) if name != "train_loss"}
+    zeros = dict.fromkeys(_names(task, split), jnp.float32(0))
     sums = jax.lax.fori_loop(0, -(-total // eval_batch), piece, zeros)
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
@@ -326,26 +337,39 @@ def _check_shape(task, what, values, mask):
         )
 
 
-@functools.lru_cache(maxsize=1)
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The task's metrics, and `train_loss`, the mean over the examples since the last one.
+    """What is measured at the end of a run: the task's metrics, and `train_loss`.
 
     Raises:
-      ValueError: the task has a metric of that name, or one of those of a curve's own columns.
+      ValueError: two of them have one name, or that of one of a curve's own columns.
     """
+    names = [*_names(task, "test"), *_names(task, "train")]
+    taken = {"train_loss", "epoch", "update"} & set(names) | {
+        n for n in names if names.count(n) > 1
+    }
+    if taken:
+        raise ValueError(
+            f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as another one or "
+            "one of the pool's own curves is; name the metric otherwise."
+        )
+    return (*names, "train_loss")
+
+
+@functools.lru_cache(maxsize=2)
+def _names(task, split):
+    """The names of a split's metrics."""
 
     def metrics(one):
         key = make_key(0)
         params, state = task.init(key)
-        return task.metrics(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
+        return _measures(task, split)(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
 
-    names = sorted(jax.eval_shape(metrics, jax.tree.map(lambda a: a[:1], task.test)))
-    if taken := {"train_loss", "epoch", "update"} & set(names):
-        raise ValueError(
-            f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as the pool's own "
-            "curves are; name the metric otherwise."
-        )
-    return (*names, "train_loss")
+    one = jax.tree.map(lambda a: a[:1], getattr(task, split))
+    return tuple(sorted(jax.eval_shape(metrics, one)))
+
+
+def _measures(task, split):
+    return {"test": task.metrics, "train": task.train_metrics}[split]
 
 
 def _for_due(due, fn, inputs, outputs, group):

@@ -51,8 +51,9 @@ class Result:
       run: the run's numbers, as given.
       status: "finished", or "diverged" (parameters or final metrics that are not finite).
       diverged_at: the update, counted from 1, after which they were not finite; else None.
-      metrics: the last evaluation; `train_loss` is the mean loss over the training examples that
-        were used since the evaluation before it, each at the parameters of its update.
+      metrics: the last evaluation, and the task's `train_metrics`; `train_loss` is the mean loss
+        over the training examples that were used since the evaluation before it, each at the
+        parameters of its update.
       curve: every evaluation: `epoch` (epochs of examples consumed), `update` and each metric.
       num_updates: updates made.
       num_examples: training examples consumed.
@@ -200,12 +201,13 @@ class Pool:
         stale = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
         if not stale.any():
             return stale, []
-        evals, curves = jax.device_get((lanes.evals, lanes.curve))
+        evals, curves, finals = jax.device_get((lanes.evals, lanes.curve, lanes.final))
         now = time.perf_counter()
         ended = []
         for i in np.flatnonzero(stale):
             curve = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
-            ended.append(slots[i].result(curve, int(count[i]), status[i], now))
+            final = {name: float(values[i]) for name, values in finals.items()}
+            ended.append(slots[i].result(curve, final, int(count[i]), status[i], now))
         return stale, ended
 
 
@@ -232,10 +234,11 @@ class _Slot:
         """A slot without a run, of the same shapes."""
         return dataclasses.replace(self, numbers=jax.tree.map(np.zeros_like, self.numbers))
 
-    def result(self, curve, count, status, now):
+    def result(self, curve, final, count, status, now):
         updates = self.plan.eval_updates[: len(curve["train_loss"])]
         ends = self.plan.ends
         metrics = {name: values[-1] if values else math.nan for name, values in curve.items()}
+        metrics |= final
         finite = status == lanes_lib.FINISHED and all(map(math.isfinite, metrics.values()))
         return Result(
             run=self.run,

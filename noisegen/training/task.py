@@ -52,6 +52,8 @@ class Task:
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of
         an update is that of the mean loss over exactly ``batch_size`` examples.
       metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
+      train_metrics: the same, of the training set as ``loss`` gets it, measured once, at the end of
+        a run.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
         ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.
@@ -78,6 +80,7 @@ class Task:
     loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]]
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
+    train_metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]] = lambda *_: {}
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
     ghost_size: int = 1
     only_batch_size: int | None = None

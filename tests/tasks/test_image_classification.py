@@ -75,6 +75,19 @@ def test_loss_and_metrics_are_the_definitions():
     assert 0 < hits.mean() < 1
 
 
+def test_the_clean_training_loss_and_the_squared_norm():
+    task = make_task(clean_train_loss=True, augment=lambda key, image: 255 - image)
+    params, state = task.init(jax.random.key(0))
+    metrics = task.train_metrics(params, state, make_batch(task.train))
+    losses = losses_and_hits(params, task.train)[0]
+    np.testing.assert_allclose(metrics["clean_train_loss"], losses, rtol=1e-4)
+    weights = [np.float64(w) for w in jax.tree.leaves(params)]
+    np.testing.assert_allclose(
+        metrics["squared_norm"], sum((w**2).sum() for w in weights), rtol=1e-5
+    )
+    assert make_task().train_metrics(params, state, make_batch(task.train)) == {}
+
+
 def test_images_are_normalised_and_keys_given_in_training_only():
     calls = []
     task = make_task(calls=calls)

@@ -265,14 +265,34 @@ def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
         training.Pool(tanh_task).train(runs)  # not iterated
 
 
-@pytest.mark.parametrize("name", ["train_loss", "epoch", "update"])
-def test_a_metric_may_not_take_a_name_of_the_pools_own(linear_task, name):
-    task = dataclasses.replace(
-        linear_task,
-        metrics=lambda params, state, batch: {name: batch.mask.astype(jnp.float32)},
-    )
-    with pytest.raises(ValueError, match=f"has a metric named {name}"):
-        list(training.Pool(task).train(IN_EPOCHS[:1]))
+@pytest.mark.parametrize("settings", [{}, {"batch_devices": 4, "lanes": 3, "eval_batch": 24}])
+def test_the_training_set_is_measured_once_and_at_the_end(tanh_task, train, settings):
+    def train_metrics(*arguments):
+        return {f"final_{name}": v for name, v in tanh_task.metrics(*arguments).items()}
+
+    task = dataclasses.replace(tanh_task, test=tanh_task.train, train_metrics=train_metrics)
+    runs = [*IN_EPOCHS[:3], IN_EPOCHS[4] | {"learning_rate": 1e30}]
+    *results, diverged = train(task, runs, **USUAL | settings)
+    for result in results:
+        for name in ("test_loss", "test_accuracy"):  # which test set is the training set here
+            final = result.metrics[f"final_{name}"]
+            np.testing.assert_allclose(final, result.curve[name][-1], rtol=1e-6)
+            assert f"final_{name}" not in result.curve
+    assert diverged.status == "diverged" and math.isnan(diverged.metrics["final_test_loss"])
+    assert training.metric_names(task)[2:4] == ("final_test_accuracy", "final_test_loss")
+
+
+@pytest.mark.parametrize("name", ["train_loss", "epoch", "update", "test_loss"])
+def test_a_metric_may_not_take_another_name_of_the_pools(linear_task, name):
+    def metrics(params, state, batch):
+        return {name: batch.mask.astype(jnp.float32)}
+
+    task = dataclasses.replace(linear_task, train_metrics=metrics)
+    for each in (
+        [task] if name == "test_loss" else [task, dataclasses.replace(task, metrics=metrics)]
+    ):
+        with pytest.raises(ValueError, match=f"has a metric named {name}"):
+            list(training.Pool(each).train(IN_EPOCHS[:1]))
 
 
 @pytest.mark.parametrize("reduce", [jnp.mean, lambda losses: losses[:, None]])
