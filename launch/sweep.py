@@ -20,6 +20,9 @@ from noisegen import sweeps, training
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records and report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes", 5.0, "Minutes between checkpoints of the runs in training; 0: none.", 0.0
+)
 _SPEED = {
     field.name: flags.DEFINE_integer(
         field.name, None, f"Speed setting {field.name}; by default measured.", 1, 2**31 - 1
@@ -112,13 +115,19 @@ def _train(exp, tasks, runs, workdir):
     """Trains until every wanted run has its record."""
     tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
     pool = None
-    with sweeps.RecordWriter(workdir) as writer, display.Display(exp.title, tally) as show:
+    with (
+        sweeps.RecordWriter(workdir) as writer,
+        sweeps.Checkpoints(workdir, tasks.name, 60 * _CHECKPOINT_MINUTES.value) as checkpoints,
+        display.Display(exp.title, tally) as show,
+    ):
+        if known := checkpoints.known(runs.todo()):
+            show.note(f"{len(known)} of them go on from where a checkpoint left them.")
         while todo := runs.todo():
             show.expect(tasks.examples(todo))
             for task, group in tasks.groups(todo).items():
                 if pool is None or pool.task is not task:
                     pool = _pool(task, group, show)
-                for result in pool.train(list(group.values()), show.progress):
+                for result in pool.train(list(group.values()), show.progress, checkpoints):
                     record = command.record(task, pool.settings, result)
                     writer.append(record)
                     runs.add(record)
@@ -126,6 +135,7 @@ def _train(exp, tasks, runs, workdir):
             runs.extend()
             if further := runs.todo():
                 show.note(display.growth(exp.protocols[0], further.values()))
+        checkpoints.clear()
 
 
 def _pool(task, runs, show):

@@ -1,8 +1,9 @@
 """Sweeps: grids of runs, their identity, records on disk, protocols and tables.
 
-Needs NumPy only, and knows neither models nor devices.
+Needs NumPy only (and orbax, where there are checkpoints), and knows neither models nor devices.
 """
 
+from noisegen.sweeps.checkpoints import Checkpoints
 from noisegen.sweeps.grid import (
     Grid,
     chain,
@@ -46,6 +47,7 @@ __all__ = [
     "FLAGS",
     "RECORDED",
     "Boundary",
+    "Checkpoints",
     "Grid",
     "Optimum",
     "Point",

@@ -66,10 +66,10 @@ class Lane(NamedTuple):
     examples: jax.Array  # int32, likewise
 
 
-_SUMS = ("gradients", "loss", "examples")
+SUMS = ("gradients", "loss", "examples")
 LANE_SPEC = Lane(
     **{
-        field: PartitionSpec("lanes", "batch") if field in _SUMS else PartitionSpec("lanes")
+        field: PartitionSpec("lanes", "batch") if field in SUMS else PartitionSpec("lanes")
         for field in Lane._fields
     }
 )
@@ -84,6 +84,16 @@ def empty(task: Task, numbers: Numbers) -> Lane:
 def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, numbers: Numbers) -> Lane:
     """Starts the runs of `numbers` in the lanes that are fresh."""
     return _for_due(fresh, functools.partial(_start, task), numbers, lanes, shape.group)
+
+
+def place(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
+    """Gives the lane at `index`, counted over all devices, the values of some fields."""
+    count = len(lanes.status)
+    here = jax.lax.axis_index("lanes") * count + jnp.arange(count) == index
+    fields = jax.tree.map(lambda value: value[None], fields)
+    return lanes._replace(
+        **{name: _where(here, value, getattr(lanes, name)) for name, value in fields.items()}
+    )
 
 
 def _start(task, numbers):

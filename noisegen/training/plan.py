@@ -62,9 +62,9 @@ class Plan:
         """Examples consumed by the whole run."""
         return int(self.ends[-1])
 
-    def micro_steps(self, microbatch: int) -> int:
-        """Micro-steps the run takes: a microbatch ends with its batch."""
-        return int(np.sum(-(-self.batch_sizes // microbatch)))
+    def micro_steps(self, microbatch: int, count: int = 0) -> int:
+        """Micro-steps the run takes after `count` updates: a microbatch ends with its batch."""
+        return int(np.sum(-(-self.batch_sizes[count:] // microbatch)))
 
     @property
     def batch_sizes(self) -> np.ndarray:

@@ -27,6 +27,7 @@ import dataclasses
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from noisegen.training.hparams import check_runs, device_numbers
 from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.settings import Settings
+from noisegen.training.snapshot import Checkpoints, pack, unpack
 from noisegen.training.task import Task
 
 Run = Mapping[str, Any]
@@ -91,7 +93,10 @@ class Pool:
         self._program = Program(task, self.settings, devices)
 
     def train(
-        self, runs: Sequence[Run], on_progress: Callable[[list["Progress"]], None] | None = None
+        self,
+        runs: Sequence[Run],
+        on_progress: Callable[[list["Progress"]], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Iterator[Result]:
         """Trains every run, in the order given, and yields each result as soon as its run ends.
 
@@ -102,13 +107,16 @@ class Pool:
           runs: flat mappings of numbers, all with the same names. Their course is read as
             `noisegen.training.plan` says; `make_optimizer` reads the rest.
           on_progress: called with the runs in training whenever the host looks at the device.
+          checkpoints: keeps the runs in training, and knows those to go on with; see
+            `noisegen.sweeps.Checkpoints`. A run that was stopped ends as it would have, to the last
+            bit where the speed settings are equal.
 
         Raises:
           ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
             nothing reads one that they have. Raised before anything is trained.
         """
         slots = self._slots(list(runs))
-        return self._train(slots, on_progress or (lambda progress: None))
+        return self._train(slots, on_progress or (lambda progress: None), checkpoints)
 
     def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
         """Measures a micro-step of all lanes without its rare parts.
@@ -147,7 +155,7 @@ class Pool:
             for run, plan in zip(runs, plans, strict=True)
         )
 
-    def _train(self, queue, on_progress):
+    def _train(self, queue, on_progress, checkpoints):
         first = next(queue, None)
         if first is None:
             return
@@ -165,20 +173,24 @@ class Pool:
                 break
             most = max(1, int(rate * self.settings.chunk_seconds))
             num_steps = min(most, *(slot.steps_left for slot in busy))
-            lanes, steps = self._dispatch(lanes, slots, stale, num_steps)
+            lanes, steps = self._dispatch(lanes, slots, stale, num_steps, checkpoints)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             for i in np.flatnonzero(stale):
-                slots[i].started = dispatched
+                slots[i].started = dispatched - slots[i].seconds
             yield from ended  # the host writes records while the device works
             steps = np.asarray(steps)  # waits for the device
             looked = time.perf_counter()
             rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
+            if checkpoints is not None and checkpoints.due():
+                runs = [None if ends else s.run for s, ends in zip(slots, stale, strict=True)]
+                seconds = np.array([looked - slot.started for slot in slots])
+                checkpoints.save(runs, pack(lanes) | {"seconds": seconds})
         yield from ended
 
-    def _dispatch(self, lanes, slots, stale, num_steps):
+    def _dispatch(self, lanes, slots, stale, num_steps, checkpoints):
         """Starts the runs of the stale lanes and sets the device to work; does not wait for it."""
         program = self._program
         with jax.default_matmul_precision(self.settings.precision):
@@ -188,7 +200,28 @@ class Pool:
                     lanes = program.empty(numbers)
                     program.compile(lanes, stale, numbers)
                 lanes = program.restart(lanes, stale, numbers)
+                for i in np.flatnonzero(stale):
+                    if checkpoints is not None and slots[i].run is not None:
+                        lanes = self._resume(lanes, i, slots[i], checkpoints)
             return program.advance(lanes, program.data, np.int32(num_steps))
+
+    def _resume(self, lanes, index, slot, checkpoints):
+        """Takes the slot's run up where a checkpoint left it, if one that fits did."""
+        for arrays in checkpoints.load(slot.run):
+            seconds = float(arrays.pop("seconds", 0))
+            try:
+                fields = unpack(arrays, lanes)
+            except ValueError as error:
+                warnings.warn(
+                    f"skipped a checkpoint of another version: {error}; the run {slot.run} goes on "
+                    "from an older one, or begins anew.",
+                    stacklevel=2,
+                )
+                continue
+            slot.steps_left = slot.plan.micro_steps(self.settings.microbatch, int(fields["count"]))
+            slot.seconds = seconds
+            return self._program.place(lanes, np.int32(index), fields)
+        return lanes
 
     def _look(self, lanes, slots, steps):
         """Which lanes' runs have ended, and what they left."""
@@ -223,16 +256,19 @@ class Progress(NamedTuple):
 class _Slot:
     """The host's side of a lane."""
 
-    run: Run
+    run: Run | None
     plan: Plan
     numbers: lanes_lib.Numbers
     steps_left: int
     examples: int = 0
     started: float = 0.0
+    seconds: float = 0.0  # in training before it was stopped
 
     def idle(self):
-        """A slot without a run, of the same shapes."""
-        return dataclasses.replace(self, numbers=jax.tree.map(np.zeros_like, self.numbers))
+        """A slot without a run, whose numbers have the same shapes."""
+        return dataclasses.replace(
+            self, run=None, numbers=jax.tree.map(np.zeros_like, self.numbers)
+        )
 
     def result(self, curve, final, count, status, now):
         updates = self.plan.eval_updates[: len(curve["train_loss"])]

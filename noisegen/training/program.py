@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.settings import Settings
+from noisegen.training.snapshot import KEPT
 from noisegen.training.task import Task, make_key
 
 _EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
@@ -23,6 +24,7 @@ class Program:
       data: the task's arrays, on every device.
       empty: `numbers -> lanes`, idle.
       restart: `(lanes, fresh, numbers) -> lanes`, with runs begun in the fresh lanes.
+      place: `(lanes, index, fields) -> lanes`, with the values of some fields in one lane.
       advance: `(lanes, data, num_steps) -> (lanes, micro-steps made by each of the lane devices)`.
       accumulate: `(lanes, data, num_steps) -> lanes`, the bare part of `advance`, for measurement.
     """
@@ -51,6 +53,12 @@ class Program:
             outputs=_STATE,
             # Runs once a run: seconds saved in the compiler are worth more than its speed.
             compiler_options={"xla_backend_optimization_level": 1},
+        )
+        one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
+        self.place = mapped(
+            lanes_lib.place,
+            inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in KEPT}),
+            outputs=_STATE,
         )
         self.advance = mapped(
             lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)

@@ -146,6 +146,39 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
 
 
+LONG = (
+    "--config=experiments/digits.py",
+    "--config.grid.batch_size=(16,)",
+    "--config.grid.learning_rate=(0.03125,)",
+    "--config.grid.seed=(0, 1)",
+    "--config.best=2",
+    "--config.run.num_epochs=100.0",
+    "--config.run.eval_every=25.0",
+    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(call, environment, tmp_path):
+    flags = (*LONG, "--checkpoint_minutes=0.003")
+    command = [sys.executable, "-m", "launch.sweep", *flags, f"--workdir={tmp_path / 'killed'}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
+    deadline = time.monotonic() + SECONDS
+    while not any(int(p.name) > 2 for p in tmp_path.glob("killed/checkpoints/*/[0-9]")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait(SECONDS)
+    assert num_lines(tmp_path / "killed") == 0
+
+    again = call("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
+    assert "2 of them go on from where a checkpoint left them." in again.stderr, again.stderr
+    whole = call("sweep", *LONG, f"--workdir={tmp_path / 'whole'}")
+    assert "checkpoint" not in whole.stderr
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole") != {}
+    assert not any(path.match("checkpoints") for path in tmp_path.glob("*/*"))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own with room for about ten records, and a function that enlarges it."""

@@ -1,0 +1,169 @@
+"""A run taken up from what was kept of it ends as it would have ended."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from noisegen import training
+from noisegen.training import snapshot
+
+RUNS = [
+    {"batch_size": size, "learning_rate": 0.1, "momentum": 0.5, "noise": 0.05, "seed": size}
+    | {"num_epochs": 3, "eval_every": 0.5}
+    for size in (3, 7, 20, 45)
+]
+
+
+class Shelf:
+    """Keeps every state of every run in memory."""
+
+    def __init__(self):
+        self.kept = []
+
+    def due(self):
+        return True
+
+    def save(self, runs, arrays):
+        self.kept.append((runs, {name: np.array(value) for name, value in arrays.items()}))
+
+    def load(self, run):
+        return []
+
+    def of(self, run):
+        return [
+            {name: value[lane] for name, value in arrays.items()}
+            for runs, arrays in self.kept
+            for lane, each in enumerate(runs)
+            if each == run
+        ]
+
+
+class Kept:
+    """Gives what was kept and keeps no more."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def due(self):
+        return False
+
+    def load(self, run):
+        return [dict(arrays) for arrays in self.found(run)]
+
+
+def pool(task, **settings):
+    defaults = {"lanes": 2, "microbatch": 8, "eval_batch": 8, "chunk_seconds": 1e-9}
+    return training.Pool(task, training.Settings(**defaults | settings))
+
+
+def lines(results):
+    ordered = sorted(results, key=lambda result: result.run["batch_size"])
+    return [repr(dataclasses.replace(result, seconds=0.0)) for result in ordered]
+
+
+@pytest.fixture(scope="module")
+def whole(tanh_task):
+    """All that is kept of some runs, and their results."""
+    shelf = Shelf()
+    one = pool(tanh_task)
+    results = list(one.train(RUNS, None, shelf))
+    return one, shelf, results
+
+
+@pytest.mark.parametrize("part", [0.0, 0.4, 0.99])
+def test_a_run_taken_up_ends_as_it_would_have_to_the_last_bit(whole, part):
+    one, shelf, results = whole
+    loaded = []
+
+    def found(run):
+        states = shelf.of(run)
+        loaded.append(states[int(part * len(states))])
+        return loaded[-1:]
+
+    assert lines(one.train(RUNS, None, Kept(found))) == lines(results)
+    assert one._program.advance._cache_size() == 1
+    updates = {result.run["batch_size"]: result.num_updates for result in results}
+    for run, arrays in zip(RUNS, loaded, strict=True):
+        assert abs(arrays["count"] - part * updates[run["batch_size"]]) < 3
+    assert any(arrays["seen"] for arrays in loaded)  # in the middle of a batch
+
+
+def test_time_in_training_goes_on(whole):
+    one, shelf, results = whole
+    kept = Kept(lambda run: [shelf.of(run)[-1] | {"seconds": 1000.0}])
+    assert all(1000 < result.seconds < 1100 for result in one.train(RUNS, None, kept))
+
+
+def test_what_ended_is_not_kept(whole):
+    _, shelf, results = whole
+    last = {result.run["batch_size"]: result.num_updates for result in results}
+    for runs, arrays in shelf.kept:
+        for run, count in zip(runs, arrays["count"], strict=True):
+            assert run is None or count < last[run["batch_size"]]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lanes": 3, "microbatch": 16},
+        {"lanes": 4, "lane_devices": 2, "batch_devices": 4, "microbatch": 8},
+    ],
+)
+def test_a_run_is_taken_up_under_other_settings(tanh_task, whole, settings, assert_agrees):
+    _, shelf, _ = whole
+    kept = Kept(lambda run: [shelf.of(run)[len(shelf.of(run)) // 2]])
+    longer = RUNS[0] | {"seed": 99, "eval_every": 0.1}  # whose curve is longer: there is more room
+    for result in pool(tanh_task, **settings).train([*RUNS, longer], None, kept_of(kept, RUNS)):
+        assert_agrees(tanh_task, result)
+
+
+def kept_of(kept, runs):
+    return Kept(lambda run: kept.found(run) if run in runs else [])
+
+
+def test_batch_devices_are_summed_for_fewer(tanh_task, assert_agrees):
+    shelf = Shelf()
+    list(pool(tanh_task, batch_devices=4).train(RUNS, None, shelf))
+    kept = Kept(lambda run: [shelf.of(run)[len(shelf.of(run)) // 2]])
+    for result in pool(tanh_task).train(RUNS, None, kept):
+        assert_agrees(tanh_task, result)
+
+
+def test_random_keys_in_the_optimizer_are_kept(tanh_task):
+    def make_optimizer(hparams, key):
+        noise = optax.add_noise(hparams["noise"], 0.55, key)
+        return optax.chain(noise, optax.sgd(hparams["learning_rate"], hparams["momentum"]))
+
+    task = dataclasses.replace(tanh_task, name="keys", make_optimizer=make_optimizer)
+    shelf, one = Shelf(), pool(task)
+    with jax.debug_key_reuse(False):  # which takes the lanes' `where` of keys for a use
+        results = list(one.train(RUNS[1:3], None, shelf))
+    state = jax.eval_shape(lambda: make_optimizer(RUNS[0], jax.random.key(0)).init(jnp.zeros(2)))
+    assert any(snapshot._is_key(leaf) for leaf in jax.tree.leaves(state))
+    kept = Kept(lambda run: [shelf.of(run)[5]])
+    with jax.debug_key_reuse(False):
+        assert lines(one.train(RUNS[1:3], None, kept)) == lines(results)
+
+
+def test_what_does_not_fit_is_a_warning_and_an_older_one_is_taken(tanh_task, whole):
+    one, shelf, results = whole
+    good = shelf.of(RUNS[1])[9]
+    odd = [
+        {name: value for name, value in good.items() if name != "params.out"},
+        good | {"params.out": np.zeros(9, np.float32)},
+        good | {"momentum": np.zeros(3)},
+        good,
+    ]
+    with pytest.warns(UserWarning) as warned:
+        [result] = one.train(RUNS[1:2], None, Kept(lambda run: odd))
+    texts = [str(warning.message) for warning in warned]
+    assert [text.split(";")[0] for text in texts] == [
+        "skipped a checkpoint of another version: it differs in params.out",
+        "skipped a checkpoint of another version: its params.out has shape (9,), not (8,)",
+        "skipped a checkpoint of another version: it differs in momentum",
+    ]
+    assert lines([result]) == lines([r for r in results if r.run == RUNS[1]])
