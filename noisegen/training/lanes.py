@@ -39,7 +39,7 @@ class Numbers(NamedTuple):
     """What tells one run from another, as scalars (one entry a lane)."""
 
     hparams: dict[str, jax.Array]  # seed and num_updates among them
-    epoch_length: jax.Array  # int32, examples
+    epoch_length: jax.Array  # int32, examples taken from one permutation
     cut: jax.Array  # bool, the end of an epoch ends the batch
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 

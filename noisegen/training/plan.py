@@ -23,7 +23,7 @@ from noisegen.training.task import Task
 RUN_FIELDS = {
     *("batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every", "num_evals")
 }
-LAST_BATCH = ("straddle", "keep", "drop")
+LAST_BATCH = ("straddle", "keep", "drop", "resample")
 _TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _DEFAULTS = {
     "last_batch": "straddle",
@@ -41,6 +41,8 @@ class Plan:
     Attributes:
       ends: ``(num_updates,)`` int64, examples consumed when each update is made.
       epoch_length: examples in an epoch (fewer than N where the ragged batch is dropped).
+      order_length: examples taken from one order of the training set before the next is drawn: an
+        epoch, or a batch where every update draws its own.
       cut: whether the end of an epoch ends the batch.
       updates_per_epoch: mean number of updates in an epoch.
       eval_updates: updates (counted from 1) after which the test set is evaluated; the last one
@@ -49,6 +51,7 @@ class Plan:
 
     ends: np.ndarray
     epoch_length: int
+    order_length: int
     cut: bool
     updates_per_epoch: float
     eval_updates: tuple[int, ...]
@@ -84,7 +87,9 @@ def plan(
         (positive, may be a fraction) or ``num_updates``; ``seed`` (an integer, 0 to 2**31 - 1);
         ``last_batch``: ``'straddle'`` (the default: one continuous stream, a batch may straddle
         epochs, ``num_updates = floor(num_epochs N / B)``), ``'keep'`` or ``'drop'`` (epoch by
-        epoch, with or without the ragged last batch); ``eval_every`` (epochs between evaluations)
+        epoch, with or without the ragged last batch), or ``'resample'`` (every update draws its
+        batch anew from the whole training set, without replacement within the batch; that orders
+        all N for every update); ``eval_every`` (epochs between evaluations)
         or ``num_evals`` (evaluations at equal numbers of updates); by default only the end is
         evaluated. Other numbers are the optimizer's.
       num_examples: size of the training set, N.
@@ -213,6 +218,7 @@ def _plan(batch_size, num_epochs, num_updates, last_batch, eval_every, num_evals
     return Plan(
         ends,
         epoch_length,
+        batch_size if last_batch == "resample" else epoch_length,
         last_batch == "keep",
         per_epoch,
         _eval_updates(ends, epoch_length, eval_every, num_evals),
@@ -236,6 +242,7 @@ def _growing(batch_size_fn, values, num_examples):
     _check_horizon(len(ends), values["batch_size"])
     return Plan(
         ends,
+        num_examples,
         num_examples,
         False,
         len(ends) * num_examples / int(ends[-1]),

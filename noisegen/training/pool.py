@@ -230,7 +230,7 @@ class Pool:
         )
         for i, slot in enumerate(slots):
             slot.steps_left = max(1, slot.steps_left - int(steps[i]))
-            slot.examples = int(epoch[i]) * slot.plan.epoch_length + int(offset[i])
+            slot.examples = int(epoch[i]) * slot.plan.order_length + int(offset[i])
         stale = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
         if not stale.any():
             return stale, []

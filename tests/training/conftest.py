@@ -143,6 +143,7 @@ def train_plainly(task, run):
     params, state = task.init(stream(run["seed"], "init"))
     init, gradient_of_mean, optimize, measure = _compiled(task, run)
     opt_state = init(params)
+    order_length = run["batch_size"] if run.get("last_batch") == "resample" else epoch_length
     point = run.get("eval_every", 0) * epoch_length
     next_eval, taken, losses, diverged_at = point, 0, [], None
     schedule = batches(task, run, n)
@@ -152,7 +153,7 @@ def train_plainly(task, run):
         orders = np.stack([permutation(run["seed"], epoch, n) for epoch in epochs])
         examples = orders[np.arange(len(places)), places]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            stream(run["seed"], "example"), epochs * epoch_length + places
+            stream(run["seed"], "example"), epochs * order_length + places
         )
         gradient, (batch_losses, state) = gradient_of_mean(params, state, examples, keys)
         params, opt_state = optimize(gradient, opt_state, params)
@@ -182,6 +183,9 @@ def train_plainly(task, run):
 def batches(task, run, n):
     """The (epochs, places in the epoch) of the examples of every batch, from the definitions."""
     size = run["batch_size"]
+    if run.get("last_batch") == "resample":
+        total = run.get("num_updates") or int(Fraction(str(run["num_epochs"])) * n / size)
+        return [([update] * size, list(range(size))) for update in range(total)]
     if run.get("last_batch", "straddle") == "straddle":
         sizes = (lambda count: size) if task.batch_size is None else task.batch_size(run)
         budget = math.inf if "num_updates" in run else Fraction(str(run["num_epochs"])) * n

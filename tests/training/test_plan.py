@@ -29,7 +29,7 @@ def count_batches(size, n, last_batch, total):
 @given(
     n=st.integers(1, 40),
     size=st.integers(1, 40),
-    last_batch=st.sampled_from(["straddle", "keep", "drop"]),
+    last_batch=st.sampled_from(["straddle", "keep", "drop", "resample"]),
     updates=st.integers(1, 60),
     eval_every=st.sampled_from([0, 0.01, 0.1, 0.3, 0.5, 1, 1.7, 30]),
     microbatch=st.integers(1, 50),
@@ -45,6 +45,7 @@ def test_course_of_a_run_is_what_counting_gives(
     assert plan.ends.tolist() == ends
     assert (plan.num_updates, plan.num_examples) == (updates, ends[-1])
     assert (plan.epoch_length, plan.cut) == (length, last_batch == "keep")
+    assert plan.order_length == (size if last_batch == "resample" else length)
 
     # A micro-step ends with its microbatch and its batch.
     steps = held = 0
@@ -66,13 +67,12 @@ def test_course_of_a_run_is_what_counting_gives(
     n=st.integers(1, 300),
     size=st.integers(1, 300),
     tenths=st.integers(1, 100),
-    last_batch=st.sampled_from(["straddle", "keep", "drop"]),
+    last_batch=st.sampled_from(["straddle", "keep", "drop", "resample"]),
 )
 def test_number_of_updates_in_some_epochs(n, size, tenths, last_batch):
     size = min(size, n)
-    per_epoch = {"straddle": Fraction(n, size), "keep": -(-n // size), "drop": n // size}[
-        last_batch
-    ]
+    rounded = {"keep": -(-n // size), "drop": n // size}
+    per_epoch = rounded.get(last_batch, Fraction(n, size))
     expected = math.floor(Fraction(tenths, 10) * per_epoch)
     run = {"batch_size": size, "num_epochs": tenths / 10, "seed": 0, "last_batch": last_batch}
     if not expected:
@@ -148,7 +148,7 @@ def test_runs_that_differ_in_other_numbers_share_a_plan():
         ({"num_epochs": 0.1}, "num_updates=0 .* shorter than one update; give more epochs"),
         ({"num_epochs": -1}, "must be (at least 1|a whole number)"),
         ({"num_epochs": 1e10}, "more than the device counts"),
-        ({"last_batch": "pad"}, "last_batch='pad' must be one of straddle, keep, drop"),
+        ({"last_batch": "pad"}, "last_batch='pad' must be one of straddle, keep, drop, resample"),
         ({"eval_every": -1}, "eval_every=-1 must be a number of epochs"),
         ({"seed": 0.5}, "seed=0.5 must be an integer"),
         ({"seed": -1}, "seed=-1 must be between 0 and"),

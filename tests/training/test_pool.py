@@ -23,6 +23,7 @@ IN_EPOCHS = [
         *({"batch_size": size} for size in BATCHES),
         *({"batch_size": 7, "last_batch": mode} for mode in ("keep", "drop")),
         *({"batch_size": 20, "last_batch": mode} for mode in ("keep", "drop")),  # B divides N
+        *({"batch_size": size, "last_batch": "resample"} for size in (7, 45)),
         {"batch_size": 45, "last_batch": "keep", "noise": 0.03},
         {"batch_size": 3, "learning_rate": 0.03, "momentum": 0.9, "seed": 1},
         {"batch_size": 20, "noise": 0.1, "momentum": 0.9, "seed": 2},
