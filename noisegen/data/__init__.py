@@ -9,9 +9,18 @@ Importing this package reads nothing and needs neither tensorflow-datasets nor s
 `load` imports the one that it needs.
 """
 
-from noisegen.data.augmentation import pad_crop_flip
+from noisegen.data.augmentation import pad_crop_flip, random_resized_crop
 from noisegen.data.datasets import NAMES, Dataset, load
 from noisegen.data.shrink import shrink
 from noisegen.data.text import Text, load_text
 
-__all__ = ["NAMES", "Dataset", "Text", "load", "load_text", "pad_crop_flip", "shrink"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Text",
+    "load",
+    "load_text",
+    "pad_crop_flip",
+    "random_resized_crop",
+    "shrink",
+]

@@ -40,8 +40,11 @@ class _Spec(NamedTuple):
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    test: str = "test"  # The split that has labels.
+    varied: bool = False  # Images differ in size.
 
 
+_IMAGENET = _Spec(1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "validation")
 _SPECS = {
     # Of the 1437 training images.
     "digits": _Spec(10, (0.3059,), (0.3762,)),
@@ -52,13 +55,24 @@ _SPECS = {
     # of each image's own; over all pixels it is (0.2470, 0.2435, 0.2616).
     "cifar10": _Spec(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": _Spec(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # The values in common use, whatever the resolution.
+    "imagenet2012": _IMAGENET._replace(varied=True),
+    "imagenet_resized/32x32": _IMAGENET,
+    "imagenet_resized/64x64": _IMAGENET,
 }
 
 NAMES = tuple(_SPECS)
-_ARRAYS = tuple(f"{split}_{field}" for split in prepared.SPLITS for field in ("image", "label"))
+_SPLITS = ("train", "test")
+_ARRAYS = tuple(f"{split}_{field}" for split in _SPLITS for field in ("image", "label"))
 
 
-def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None) -> Dataset:
+def load(
+    name: str,
+    *,
+    pixels: int | None = None,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+) -> Dataset:
     """Loads a data set by name.
 
     All but `digits` must have been prepared by tensorflow-datasets as array_record. They are
@@ -67,7 +81,11 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None
     is done without; both with a warning.
 
     Args:
-      name: one of 'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100'.
+      name: one of `NAMES`.
+      pixels: for a data set whose images differ in size ('imagenet2012', whose test set is the
+        validation set): of each image the shorter side is brought to this length, and the middle
+        cut out. The decoded images take N * pixels**2 * 3 bytes, in memory while they are decoded
+        and later on the device: 63 GB for ImageNet at 128 pixels.
       data_dir: directory of prepared data sets; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then ~/.cache/noisegen.
@@ -77,7 +95,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None
       shape (N,) with values 0 to `num_classes` - 1.
 
     Raises:
-      ValueError: for an unknown name, or data prepared in another file format.
+      ValueError: for an unknown name, data prepared in another file format, or `pixels` where the
+        images have a size of their own (none where they have not).
       FileNotFoundError: if the data set is not prepared; the message holds the command to run.
       OSError: if the prepared files cannot be read.
       ImportError: if scikit-learn (digits) or tensorflow-datasets (the others) is missing.
@@ -91,27 +110,45 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str | None = None
     """
     if name not in _SPECS:
         raise ValueError(_unknown_message(name))
+    _check_pixels(name, pixels)
     if name == "digits":
         return _assemble(name, cache.in_memory(digits.load()), digits.SOURCE)
     found = prepared.find(name, data_dir)
-    entry = _cached(found, cache.directory(cache_dir))
-    return _assemble(name, entry, f"{name} {found.version}: {found.description}")
+    entry = _cached(found, pixels, cache.directory(cache_dir))
+    size = f", the middle at {pixels} x {pixels} pixels" if pixels else ""
+    return _assemble(name, entry, f"{name} {found.version}: {found.description}{size}")
 
 
-def _cached(found: prepared.Prepared, root: pathlib.Path) -> cache.Entry:
+def _check_pixels(name: str, pixels: int | None) -> None:
+    """Raises ValueError unless `pixels` is given where it is needed."""
+    if not _SPECS[name].varied and pixels is not None:
+        raise ValueError(
+            f"the images of {name} have a size of their own: leave pixels={pixels} out, or see "
+            "noisegen.data.shrink"
+        )
+    if _SPECS[name].varied and (pixels is None or pixels < 1):
+        raise ValueError(
+            f"the images of {name} differ in size: give pixels=..., the side of the square that "
+            f"all are brought to, for example 128; got pixels={pixels}"
+        )
+
+
+def _cached(found: prepared.Prepared, pixels: int | None, root: pathlib.Path) -> cache.Entry:
     """Returns the arrays of a prepared data set, from the cache if they are there and sound."""
-    path = root / f"{found.name}-{found.version}-{found.fingerprint}"
+    size = f"-{pixels}px" if pixels else ""
+    path = root / f"{found.name}-{found.version}-{found.fingerprint}{size}"
     try:
         entry = cache.read(path, _ARRAYS)
     except cache.CorruptCacheError as error:
         warnings.warn(f"corrupt data cache, built anew: {error}", stacklevel=3)
         entry = None
-    return entry or _build(found, path)
+    return entry or _build(found, pixels, path)
 
 
-def _build(found: prepared.Prepared, path: pathlib.Path) -> cache.Entry:
+def _build(found: prepared.Prepared, pixels: int | None, path: pathlib.Path) -> cache.Entry:
     """Decodes a prepared data set into the cache, or into memory when that cannot be written."""
-    arrays = prepared.decode(found)
+    splits = {"train": "train", "test": _SPECS[found.name].test}
+    arrays = prepared.decode(found, splits, pixels)
     _check(found, arrays)
     try:
         cache.write(path, arrays)
@@ -128,7 +165,7 @@ def _build(found: prepared.Prepared, path: pathlib.Path) -> cache.Entry:
 def _check(found: prepared.Prepared, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError unless the arrays are what the name promises."""
     spec = _SPECS[found.name]
-    for split in prepared.SPLITS:
+    for split in _SPLITS:
         images, labels = arrays[f"{split}_image"], arrays[f"{split}_label"]
         channels_fit = images.dtype == np.uint8 and images.shape[3:] == (len(spec.mean),)
         if not channels_fit or labels.min() < 0 or labels.max() >= spec.num_classes:
@@ -143,9 +180,12 @@ def _assemble(name: str, entry: cache.Entry, source: str) -> Dataset:
     """Returns the Dataset of the four cached arrays."""
     train, test = (
         {field: entry.arrays[f"{split}_{field}"] for field in ("image", "label")}
-        for split in prepared.SPLITS
+        for split in _SPLITS
     )
-    return Dataset(name, train, test, *_SPECS[name], entry.fingerprint, source)
+    spec = _SPECS[name]
+    return Dataset(
+        name, train, test, spec.num_classes, spec.mean, spec.std, entry.fingerprint, source
+    )
 
 
 def _unknown_message(name: str) -> str:

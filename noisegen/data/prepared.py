@@ -15,12 +15,13 @@ import shlex
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
 
-SPLITS = ("train", "test")
-_CHUNK = 1024  # Examples fetched by one call of the reader.
+_CHUNK = 256  # Examples fetched by one call of the reader.
+_WHOLE = 2**31  # Bytes of a data set up to which all of them make its fingerprint.
 
 
 class Prepared(NamedTuple):
@@ -30,7 +31,7 @@ class Prepared(NamedTuple):
     version: str  # For example '3.0.1'.
     directory: pathlib.Path
     description: str  # The first line of its own description.
-    fingerprint: str  # 16 hexadecimal digits: a hash of every file.
+    fingerprint: str  # 16 hexadecimal digits: a hash of every file, or of its beginning.
 
 
 def find(name: str, data_dir: str | None = None) -> Prepared:
@@ -52,26 +53,45 @@ def data_directory(data_dir: str | None = None) -> pathlib.Path:
     return pathlib.Path(chosen).expanduser()
 
 
-def decode(prepared: Prepared) -> dict[str, np.ndarray]:
-    """Returns the arrays {'train_image', 'train_label', 'test_image', 'test_label'}.
+def decode(
+    prepared: Prepared, splits: Mapping[str, str], pixels: int | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the arrays '<split>_image' and '<split>_label' of every split.
 
     Images are uint8 of shape (N, H, W, C), labels int32 of shape (N,), in the order on disk.
+
+    Args:
+      prepared: the data set.
+      splits: from our names of the splits to its own.
+      pixels: side of the square that is cut out of the middle of each image, once its shorter side
+        has this length; None leaves the images as they are.
     """
     try:
         with quiet():
             import tensorflow_datasets as tfds
 
             source = tfds.builder_from_directory(prepared.directory).as_data_source()
-            return {k: v for split in SPLITS for k, v in _decode_split(split, source[split])}
+            decoded = {k: _decode_split(source[name], pixels) for k, name in splits.items()}
     except ImportError as error:
         raise ImportError(
             f"cannot read {prepared.name} ({one_line(error)}); run: pip install 'noisegen[sweeps]'"
         ) from error
     except Exception as error:  # Each broken file format has exceptions of its own.
+        command = prepare_command(prepared.name, _root(prepared.name, prepared.directory))
         raise OSError(
             f"cannot read {prepared.name} in {prepared.directory} ({one_line(error)}); delete this "
-            f"directory and run: {prepare_command(prepared.name, prepared.directory.parents[1])}"
+            f"directory and run: {command}"
         ) from error
+    return {
+        f"{split}_{field}": array
+        for split, arrays in decoded.items()
+        for field, array in zip(("image", "label"), arrays, strict=True)
+    }
+
+
+def _root(name: str, directory: pathlib.Path) -> pathlib.Path:
+    """Returns where a data set in `directory` was found; its name may be a path itself."""
+    return directory.parents[name.count("/") + 1]
 
 
 def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
@@ -98,17 +118,39 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _decode_split(split: str, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, np.ndarray]]:
-    """Returns the named image and label arrays of one split."""
-    images, labels = [], []
-    for start in range(0, len(records), _CHUNK):
-        for record in records.__getitems__(range(start, min(start + _CHUNK, len(records)))):
-            images.append(record["image"])
-            labels.append(record["label"])
-    return [
-        (f"{split}_image", np.stack(images)),
-        (f"{split}_label", np.asarray(labels, np.int32)),
-    ]
+def _decode_split(
+    records: Sequence[Mapping[str, Any]], pixels: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and the labels of one split, which is held in memory once."""
+
+    def chunk(start):
+        found = records.__getitems__(range(start, min(start + _CHUNK, len(records))))
+        images = [
+            each["image"] if pixels is None else _square(each["image"], pixels) for each in found
+        ]
+        return np.stack(images), [each["label"] for each in found]
+
+    images, labels = None, np.empty(len(records), np.int32)
+    starts = range(0, len(records), _CHUNK)
+    with futures.ThreadPoolExecutor() as executor:
+        for start, (image, label) in zip(starts, executor.map(chunk, starts), strict=True):
+            if images is None:
+                images = np.empty((len(records), *image.shape[1:]), image.dtype)
+            images[start : start + len(image)] = image
+            labels[start : start + len(label)] = label
+    return images, labels
+
+
+def _square(image_HxWxC: np.ndarray, pixels: int) -> np.ndarray:
+    """The middle of an image whose shorter side is brought to `pixels`."""
+    from PIL import Image
+
+    height, width, _ = image_HxWxC.shape
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    resized = Image.fromarray(image_HxWxC).resize((pixels, pixels), Image.Resampling.BILINEAR, box)
+    return np.asarray(resized)
 
 
 def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
@@ -118,7 +160,7 @@ def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
         info = json.loads(path.read_text())
         file_format = info.get("fileFormat", "tfrecord")
     except (ValueError, AttributeError) as error:
-        command = prepare_command(name, directory.parents[1])
+        command = prepare_command(name, _root(name, directory))
         raise ValueError(
             f"{path} is not a description of a data set ({one_line(error)}); delete {directory} "
             f"and run: {command}"
@@ -132,11 +174,20 @@ def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _fingerprint(directory: pathlib.Path) -> str:
-    """Hashes names and contents of all files: 60 ms for CIFAR-10, and no other data slips by."""
+    """Hashes names and contents of all files: 60 ms for CIFAR-10, and no other data slips by.
+
+    Of a data set that would take minutes (ImageNet) sizes and beginnings of the files must do.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.is_file()):
+    paths = sorted(path for path in directory.iterdir() if path.is_file())
+    whole = sum(path.stat().st_size for path in paths) <= _WHOLE
+    for path in paths:
+        digest.update(path.name.encode())
         with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+            if whole:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            else:
+                digest.update(path.stat().st_size.to_bytes(8) + file.read(2**16))
     return digest.hexdigest()[:16]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1)}
-NUM_CLASSES = {"cifar100": 100}
+IMAGENET = ("imagenet2012", "imagenet_resized/32x32", "imagenet_resized/64x64")
+NUM_CLASSES = {"cifar100": 100} | dict.fromkeys(IMAGENET, 1000)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def _beside_repository(*parts):
 
 
 def _write_prepared(
-    data_dir, name="mnist", *, seed=0, version="3.0.1", shape=None, compress_level=6
+    data_dir, name="mnist", *, seed=0, version="3.0.1", shape=None, compress_level=6, sizes=None
 ):
     rng = np.random.RandomState(seed)
     directory = pathlib.Path(data_dir) / name / version
@@ -54,20 +55,23 @@ def _write_prepared(
     shape = shape or SHAPES.get(name, (32, 32, 3))
     num_classes = NUM_CLASSES.get(name, 10)
     arrays = {}
-    for split, size in (("train", 7), ("test", 3)):
-        images = rng.randint(0, 256, (size, *shape)).astype(np.uint8)
+    for split, size in (("train", 7), ("validation" if name in IMAGENET else "test", 3)):
+        shapes = [(*sizes[k % len(sizes)], 3) for k in range(size)] if sizes else [shape] * size
+        images = [rng.randint(0, 256, each).astype(np.uint8) for each in shapes]
+        images = images if sizes else np.stack(images)
         labels = rng.randint(0, num_classes, size).astype(np.int32)
         labels[0] = num_classes - 1
         _write_records(directory / _shard(name, split), images, labels, compress_level)
         arrays[split] = {"image": images, "label": labels}
+    shape = (None, None, 3) if sizes else shape
     (directory / "features.json").write_text(json.dumps(_features(shape, num_classes)))
     info = _info(name, version, {split: len(a["label"]) for split, a in arrays.items()})
     (directory / "dataset_info.json").write_text(json.dumps(info))
-    return arrays
+    return {"train": arrays["train"], "test": arrays.get("test") or arrays["validation"]}
 
 
 def _shard(name, split):
-    return f"{name}-{split}.array_record-00000-of-00001"
+    return f"{name.partition('/')[0]}-{split}.array_record-00000-of-00001"
 
 
 def _write_records(path, images, labels, compress_level):
@@ -93,7 +97,7 @@ def _example(image, label, compress_level):
 
 def _features(shape, num_classes):
     module = "tensorflow_datasets.core.features."
-    image = {"dtype": "uint8", "shape": {"dimensions": [str(n) for n in shape]}}
+    image = {"dtype": "uint8", "shape": {"dimensions": [str(n or -1) for n in shape]}}
     features = {
         "image": {"image": image, "pythonClassName": module + "image_feature.Image"},
         "label": {
@@ -121,7 +125,7 @@ def _info(name, version, sizes):
         "description": "Random pixels.\nFor tests.",
         "fileFormat": "array_record",
         "moduleName": "tests",
-        "name": name,
+        "name": name.partition("/")[0],
         "splits": splits,
         "version": version,
     }

@@ -1,4 +1,4 @@
-"""pad_crop_flip: every outcome against NumPy, uniformity, purity, grouping."""
+"""Crops and flips: every outcome against NumPy, distributions, purity, grouping."""
 
 import itertools
 
@@ -108,3 +108,70 @@ def test_compiles_once():
 def test_bad_arguments(kwargs, match):
     with pytest.raises(ValueError, match=match):
         data.pad_crop_flip(**{"key": jax.random.key(0), "image_HxWxC": IMAGE, **kwargs})
+
+
+def rectangles(num_draws, shape=(40, 50), pixels=64, **options):
+    """Tops, lefts, heights, widths and mirrorings of random crops, read off a ramp's crops.
+
+    Linear interpolation between pixels leaves a ramp a ramp, but for the image's own edge.
+    """
+    ramp = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1) + 0.5
+    keys = jax.random.split(jax.random.key(3), num_draws)
+    crop = jax.jit(jax.vmap(lambda key: data.random_resized_crop(key, ramp, pixels, **options)))
+    middle = np.asarray(crop(keys))[:, 4:-4, 4:-4]
+    places = np.arange(4.5, pixels - 4)
+    found = []
+    for values in (middle[:, :, 0, 0], middle[:, 0, :, 1]):
+        slope = (values[:, -1] - values[:, 0]) / (places[-1] - places[0])
+        np.testing.assert_allclose(
+            np.diff(values), np.repeat(slope[:, None], len(places) - 1, 1), atol=1e-3
+        )
+        found.append((values[:, 0] - slope * places[0], slope * pixels))
+    (top, height), (left, width) = found
+    mirrored = width < 0
+    return top, np.where(mirrored, left + width, left), height, abs(width), mirrored
+
+
+def test_random_resized_crops_have_the_areas_ratios_and_places_of_the_definition():
+    options = {"area": (0.1, 0.4), "ratio": (0.5, 2.0)}
+    top, left, height, width, mirrored = rectangles(2000, **options)
+    area, ratio = height * width / 2000, np.log(width / height) / np.log(2)
+    room = (top / (40 - height), left / (50 - width), (area - 0.1) / 0.3, (ratio + 1) / 2)
+    for uniform in room:
+        assert uniform.min() > -1e-3 and uniform.max() < 1 + 1e-3
+        assert stats.kstest(uniform, "uniform").pvalue > 1e-3
+    assert stats.kstest(area**0.5, "uniform").pvalue < 1e-6  # a negative control
+    assert 0.45 < mirrored.mean() < 0.55
+    assert not rectangles(50, flip=False, **options)[-1].any()
+
+
+def test_a_crop_is_no_larger_than_the_image():
+    _, _, height, width, _ = rectangles(500, area=(1.0, 1.0), ratio=(0.5, 2.0))
+    assert height.max() < 40 + 1e-2 and width.max() < 50 + 1e-2
+    assert (height > 40 - 1e-2).any() and (width > 50 - 1e-2).any()
+
+
+def test_the_whole_image_at_its_own_size_is_the_image():
+    image = IMAGE[:, :6]
+    np.testing.assert_allclose(
+        data.random_resized_crop(
+            jax.random.key(0), image, 6, area=(1.0, 1.0), ratio=(1.0, 1.0), flip=False
+        ),
+        image,
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (IMAGE[0], {}, r"one image of shape \(H, W, C\)"),
+        (IMAGE, {"pixels": 0}, "pixels=0"),
+        (IMAGE, {"area": (0.0, 1.0)}, "area must be a range"),
+        (IMAGE, {"area": (0.5, 1.5)}, "area must be a range"),
+        (IMAGE, {"ratio": (2.0, 1.0)}, "ratio one of positive numbers"),
+    ],
+)
+def test_random_resized_crop_refuses(image, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.random_resized_crop(jax.random.key(0), image, **{"pixels": 4} | options)

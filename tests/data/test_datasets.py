@@ -71,7 +71,9 @@ class TestDigits:
 
 
 class TestPrepared:
-    @pytest.mark.parametrize("name", [name for name in data.NAMES if name != "digits"])
+    @pytest.mark.parametrize(
+        "name", [name for name in data.NAMES if name not in ("digits", "imagenet2012")]
+    )
     def test_first_and_second_load(self, load, write_prepared, tmp_path, monkeypatch, name):
         arrays = write_prepared(tmp_path / "data", name)
         first = load(name)
@@ -80,10 +82,57 @@ class TestPrepared:
         for dataset in (first, second):
             assert_equal(dataset, arrays)
             assert isinstance(dataset.train["image"], np.memmap)
-            assert dataset.num_classes == (100 if name == "cifar100" else 10)
+            classes = {"cifar100": 100, "imagenet": 1000}
+            assert dataset.num_classes == classes.get(name.partition("_")[0], 10)
             assert len(dataset.mean) == len(dataset.std) == dataset.train["image"].shape[3]
             assert dataset.source == f"{name} 3.0.1: Random pixels."
         assert first.fingerprint == second.fingerprint
+
+    def test_images_of_many_sizes_are_brought_to_one(self, load, write_prepared, tmp_path):
+        sizes = [(8, 8), (12, 6), (5, 9), (4, 4)]
+        arrays = write_prepared(tmp_path / "data", "imagenet2012", sizes=sizes)
+        four, six = load("imagenet2012", pixels=4), load("imagenet2012", pixels=6)
+        for split, length in (("train", 7), ("test", 3)):
+            assert getattr(four, split)["image"].shape == (length, 4, 4, 3)
+            assert getattr(six, split)["image"].shape == (length, 6, 6, 3)
+            np.testing.assert_array_equal(getattr(four, split)["label"], arrays[split]["label"])
+        whole = arrays["train"]["image"]
+        np.testing.assert_array_equal(four.train["image"][3], whole[3])  # has this size already
+        np.testing.assert_array_equal(six.train["image"][1], whole[1][3:9])  # as wide: the middle
+        kernel = np.zeros((4, 8))  # a triangle of twice the pixel's width, cut off at the edges
+        for row in range(4):
+            kernel[row] = np.maximum(0, 1 - abs(np.arange(8) + 0.5 - 2 * (row + 0.5)) / 2)
+        kernel /= kernel.sum(1, keepdims=True)
+        expected = np.einsum("ah,bw,hwc->abc", kernel, kernel, whole[0])
+        assert abs(four.train["image"][0] - expected).max() <= 1.01  # Pillow rounds twice
+        assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.source
+        assert four.fingerprint != six.fingerprint
+
+    @pytest.mark.parametrize(
+        ("name", "pixels", "message"),
+        [
+            ("imagenet2012", None, r"differ in size: give pixels=\.\.\."),
+            ("imagenet2012", 0, "got pixels=0"),
+            ("cifar10", 16, "a size of their own: leave pixels=16 out"),
+        ],
+    )
+    def test_pixels_where_they_belong(self, name, pixels, message):
+        with pytest.raises(ValueError, match=message):
+            data.load(name, pixels=pixels)
+
+    def test_a_large_data_set_is_known_by_its_files_beginnings(
+        self, load, write_prepared, tmp_path, monkeypatch
+    ):
+        write_prepared(tmp_path / "data")
+        found = prepared.find("mnist", str(tmp_path / "data"))
+        monkeypatch.setattr(prepared, "_WHOLE", 100)
+        large = prepared.find("mnist", str(tmp_path / "data"))
+        assert large.fingerprint != found.fingerprint
+        (path,) = (tmp_path / "data").glob("*/*/*train*")
+        content = path.read_bytes()
+        for change in (content[:-1], bytes([content[0] ^ 1]) + content[1:]):
+            path.write_bytes(change)
+            assert prepared.find("mnist", str(tmp_path / "data")).fingerprint != large.fingerprint
 
     def test_directories_from_the_environment(self, write_prepared, tmp_path, monkeypatch):
         arrays = write_prepared(tmp_path / "data")
@@ -254,9 +303,9 @@ class TestBadInput:
 
     def test_unknown_name(self):
         with pytest.raises(
-            ValueError, match="unknown data set 'imagenet'; expected one of: digits,"
+            ValueError, match="unknown data set 'svhn'; expected one of: digits,"
         ):
-            data.load("imagenet")
+            data.load("svhn")
 
     def test_not_prepared(self, load, tmp_path):
         with pytest.raises(FileNotFoundError) as caught:
