@@ -8,15 +8,18 @@ as loss, squared error as the measure, no L2, and all budgets and grids are our 
 
 import functools
 
-import ml_collections
-
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
+from experiments.smith2020 import common
+from experiments.smith2020.common import get_runs  # noqa: F401
 from noisegen import data, models, sweeps, tasks
 
-_PAPER = {"widths": (784, 1000, 500, 250, 30), "num_train": 60_000, "num_test": 10_000}
+_PAPER = {
+    "dataset": "mnist",
+    "widths": (784, 1000, 500, 250, 30),
+    "num_train": 60_000,
+    "num_test": 10_000,
+}
 _SMALL = {"widths": (784, 128, 64, 32, 12), "num_train": 16_384, "num_test": 4096}
-_TASKS = {"paper": _PAPER, "gpu": _PAPER, "cpu": _SMALL}
+_TASKS = {"paper": _PAPER, "gpu": _PAPER, "cpu": _PAPER | _SMALL}
 _BY_SCALE = {
     "paper": {
         "num_updates": 9765,
@@ -44,12 +47,8 @@ _BY_SCALE = {
 
 def get_config(scale="cpu"):
     """Every field that `--config.NAME=VALUE` may override."""
-    config = wide_resnet.make_config(scale, _BY_SCALE)
-    config.task = ml_collections.ConfigDict({"dataset": "mnist", **_TASKS[scale]})
-    config.run.l2 = 0.0
-    del config.convolution
-    config.gpu_examples_per_second = 1_000_000  # assumed, from the network's size
-    return config
+    assumed = 1_000_000  # from the network's size
+    return common.make_config(scale, _TASKS, _BY_SCALE, gpu_examples_per_second=assumed)
 
 
 def get_task(config):
@@ -58,9 +57,9 @@ def get_task(config):
     return tasks.autoencoding(
         dataset,
         lambda rngs: models.Autoencoder(fields.widths, rngs=rngs),
-        wide_resnet.hold_then_halve,
-        name=f"smith2020 {fields.to_json(sort_keys=True)}",
+        common.hold_then_halve,
+        name=common.task_name(fields),
     )
 
 
-get_protocol = functools.partial(wide_resnet.get_protocol, metric="test_squared_error", mode="min")
+get_protocol = functools.partial(common.get_protocol, metric="test_squared_error", mode="min")

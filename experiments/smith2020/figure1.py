@@ -8,8 +8,9 @@ rate is proportional to the batch size where that is small, and constant where i
 The paper prints no numbers of this figure, nor the batch sizes and learning rates that it tried.
 """
 
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs, get_task  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
 LABELS = ("SGD", "momentum .9")
@@ -46,6 +47,6 @@ def get_config(scale="cpu", **task):
 
 
 def get_protocol(config):
-    return wide_resnet.get_protocol(
+    return common.get_protocol(
         config, series=lambda run: LABELS[run["momentum"] > 0], labels=LABELS
     )

@@ -9,8 +9,9 @@ Learning rates are chosen twice from the same runs, for test accuracy and for tr
 paper prints no numbers of this figure.
 """
 
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs, get_task  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
 _BY_SCALE = {
@@ -45,6 +46,6 @@ def get_config(scale="cpu", **task):
 
 def get_protocol(config):
     return [
-        wide_resnet.get_protocol(config, row="num_epochs"),
-        wide_resnet.get_protocol(config, row="num_epochs", **wide_resnet.LEAST_LOSS),
+        common.get_protocol(config, row="num_epochs"),
+        common.get_protocol(config, row="num_epochs", **wide_resnet.LEAST_LOSS),
     ]

@@ -7,8 +7,8 @@ training loss. The best 5 of 7 runs count. The paper prints no numbers of this f
 """
 
 import noisegen
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
 from noisegen import sweeps
 
 TUNED = ("effective_learning_rate", "final_effective_learning_rate")
@@ -57,13 +57,13 @@ def make_optimizer(hparams, key):
         noisegen.learning_rate_from_effective(hparams[name], hparams["momentum"]) for name in TUNED
     )
     schedule = noisegen.hold_then_decay_to(initial, hparams["num_updates"], final)
-    return wide_resnet.sgd(schedule, hparams)
+    return common.sgd(schedule, hparams)
 
 
 def get_protocol(config):
     """Test accuracy, then training loss; each with bars of the initial, then the final rate."""
     return [
-        wide_resnet.get_protocol(config, row="num_epochs", tune=tune, **goal)
+        common.get_protocol(config, row="num_epochs", tune=tune, **goal)
         for goal in ({}, wide_resnet.LEAST_LOSS)
         for tune in (TUNED, TUNED[::-1])
     ]

@@ -16,8 +16,8 @@ import pathlib
 import ml_collections
 import optax
 
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
+from experiments.smith2020 import common
+from experiments.smith2020.common import get_runs  # noqa: F401
 from noisegen import data, models, sweeps, tasks
 
 _MEDIUM = {
@@ -70,11 +70,9 @@ _BY_SCALE = {
 
 def get_config(scale="cpu"):
     """Every field that `--config.NAME=VALUE` may override."""
-    config = wide_resnet.make_config(scale, _BY_SCALE)
-    config.task = ml_collections.ConfigDict(_TASKS[scale])
-    config.run.update({"l2": 0.0, "momentum": 0.0})
-    del config.convolution
-    config.gpu_examples_per_second = 10_000  # windows; assumed, from the network's size
+    assumed = 10_000  # windows, from the network's size
+    config = common.make_config(scale, _TASKS, _BY_SCALE, gpu_examples_per_second=assumed)
+    config.run.momentum = 0.0
     return config
 
 
@@ -90,15 +88,15 @@ def get_task(config):
         return models.LSTM(size, *shape, rngs=rngs)
 
     def make_optimizer(hparams, key):
-        descent = wide_resnet.hold_then_halve(hparams, key)
+        descent = common.hold_then_halve(hparams, key)
         return optax.chain(optax.clip_by_global_norm(fields.clip), descent)
 
     identity = {name: value for name, value in fields.items() if name != "directory"}
-    name = f"smith2020 {ml_collections.ConfigDict(identity).to_json(sort_keys=True)}"
+    name = common.task_name(ml_collections.ConfigDict(identity))
     return lambda batch_size: tasks.language_modelling(
         text, make_model, make_optimizer, batch_size=batch_size, name=name, window=fields.window
     )
 
 
 def get_protocol(config):
-    return wide_resnet.get_protocol(config, metric="test_loss", mode="min")
+    return common.get_protocol(config, metric="test_loss", mode="min")

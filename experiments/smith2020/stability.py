@@ -6,8 +6,9 @@ batch size. Here at a constant learning rate; `experiments.smith2020.regimes` co
 sweep predicts with the boundary that a finished sweep of figure1.py shows.
 """
 
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs, get_task  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
 _LARGE = {
@@ -30,7 +31,7 @@ def get_config(scale="cpu"):
 
 
 def get_protocol(config):
-    return wide_resnet.get_protocol(
+    return common.get_protocol(
         config,
         series=lambda run: f"momentum {run['momentum']:g}",
         **wide_resnet.LEAST_LOSS,

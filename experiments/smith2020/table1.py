@@ -6,7 +6,8 @@ final training loss falls as the batch grows while the test accuracy first rises
 """
 
 from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_protocol, get_runs, get_task  # noqa: F401
+from experiments.smith2020.common import get_protocol, get_runs  # noqa: F401
+from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
 _BY_SCALE = {

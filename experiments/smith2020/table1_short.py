@@ -4,8 +4,9 @@ Claim: batch size 16384, which loses to 2048 at 9765 updates, does not reach a h
 with a smaller step budget: it is not overtrained. No numbers are printed.
 """
 
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs, get_task  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
 _BY_SCALE = {
@@ -39,4 +40,4 @@ def get_config(scale="cpu"):
 
 
 def get_protocol(config):
-    return wide_resnet.get_protocol(config, row="num_updates")
+    return common.get_protocol(config, row="num_updates")

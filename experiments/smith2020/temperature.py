@@ -14,8 +14,8 @@ import ml_collections
 import optax
 
 import noisegen
-from experiments.smith2020 import wide_resnet
-from experiments.smith2020.wide_resnet import get_runs  # noqa: F401
+from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020.common import get_runs  # noqa: F401
 from noisegen import sweeps
 
 LABELS = ("decaying the learning rate", "growing the batch")
@@ -102,7 +102,7 @@ def _ends(hparams):
 
 
 def get_protocol(config):
-    return wide_resnet.get_protocol(
+    return common.get_protocol(
         config,
         series=lambda run: LABELS[run["growth"] > 1],
         labels=LABELS,

@@ -302,9 +302,7 @@ class TestBadInput:
             data.load(name)
 
     def test_unknown_name(self):
-        with pytest.raises(
-            ValueError, match="unknown data set 'svhn'; expected one of: digits,"
-        ):
+        with pytest.raises(ValueError, match="unknown data set 'svhn'; expected one of: digits,"):
             data.load("svhn")
 
     def test_not_prepared(self, load, tmp_path):

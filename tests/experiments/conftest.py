@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def made_data(tmp_path, monkeypatch):
-    """Ten made-up images, prepared as tensorflow-datasets prepares MNIST, are `mnist`.
+    """Ten made-up images, prepared as tensorflow-datasets does, are `mnist`, ten `cifar10`.
 
     Of the texts that the experiments name there are made-up ones.
     """
@@ -20,7 +20,8 @@ def made_data(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("made_data", path)
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    made._write_prepared(tmp_path / "data", "mnist")
+    for name in ("mnist", "cifar10"):
+        made._write_prepared(tmp_path / "data", name)
     (tmp_path / "texts").mkdir()
     for name in ("wiki.valid.tokens", "wiki.test.tokens"):
         (tmp_path / "texts" / name).write_text("the cat sat on the mat\n" * 20)

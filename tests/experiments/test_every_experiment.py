@@ -49,6 +49,9 @@ TINY = {
     "experiments.smith2020.figure2_skipinit": EPOCHS,
     "experiments.smith2020.figure3": EPOCHS | {"grid.final_effective_learning_rate": (2**-10,)},
     "experiments.smith2020.lstm": RATES | UPDATES | TEXT,
+    "experiments.smith2020.resnet50": RATES
+    | {"grid.batch_size": (4,), "grid.momentum": (0.9,), "run.num_epochs": 5.0}
+    | {"task.num_train": 7, "task.num_test": 3, "task.stages": (1,), "task.ghost_size": 4},
     "experiments.smith2020.stability": DIGITS | {"run.batch_size": 16, "run.num_epochs": 5.0},
     "experiments.smith2020.table1": DIGITS | UPDATES | {"grid.batch_size": (16,)},
     "experiments.smith2020.table1_cifar100": DIGITS | UPDATES | {"grid.batch_size": (16,)},
@@ -75,6 +78,7 @@ NUM_RUNS = {
     "experiments.smith2020.figure2_skipinit": 6 * 7 * 3,
     "experiments.smith2020.figure3": 4 * 5 * 4 * 3,
     "experiments.smith2020.lstm": 7 * 6 * 3,
+    "experiments.smith2020.resnet50": 3 * 5 * 2,
     "experiments.smith2020.stability": 10 * 2 * 3,
     "experiments.smith2020.table1": 8 * 6 * 3,
     "experiments.smith2020.table1_cifar100": 8 * 6 * 3,

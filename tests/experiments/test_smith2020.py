@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.smith2020 import (
+    common,
     figure1,
     figure3,
     regimes,
@@ -88,8 +89,8 @@ def test_epoch_budgets_are_the_published_ones():
 def make_sgd(monkeypatch, module, hparams):
     """The learning rates of all updates of a run."""
     seen = []
-    monkeypatch.setattr(wide_resnet.optax, "sgd", lambda schedule, momentum: seen.append(schedule))
-    monkeypatch.setattr(wide_resnet.optax, "chain", lambda *parts: parts)
+    monkeypatch.setattr(common.optax, "sgd", lambda schedule, momentum: seen.append(schedule))
+    monkeypatch.setattr(common.optax, "chain", lambda *parts: parts)
     module(hparams, None)
     return np.array([seen[0](step) for step in range(hparams["num_updates"])])
 
@@ -102,7 +103,7 @@ def test_learning_rate_is_held_then_halved_every_twentieth(monkeypatch):
         "gamma": 2.0,
         "l2": 5e-4,
     }
-    rates = make_sgd(monkeypatch, wide_resnet.hold_then_halve, hparams)
+    rates = make_sgd(monkeypatch, common.hold_then_halve, hparams)
     expected = 0.8 * 0.5 ** np.maximum(0, np.arange(200) // 10 - 9)
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
@@ -150,7 +151,7 @@ def test_the_task_trains_augmented_images_and_counts_the_whole_test_set():
     task = wide_resnet.get_task(config)
     assert (task.num_examples, len(task.test["label"]), task.ghost_size) == (64, 32, 16)
     assert task.train["image"].shape[1:] == data.load("digits").train["image"].shape[1:]
-    run = next(iter(wide_resnet.get_runs(config)))
+    run = next(iter(common.get_runs(config)))
     assert training.plan(run, 64).num_updates == 500
     assert len(training.plan(run, 64).eval_updates) == 20
 

@@ -67,7 +67,7 @@ def test_the_scale_is_kept_with_the_sweep(tmp_path):
     again = experiment.load_from_workdir(tmp_path)
     assert again.runs == exp.runs and again.config == exp.config
     names = {file.name for file in exp.code_files}
-    assert names == {"table1.py", "wide_resnet.py"}
+    assert names == {"table1.py", "common.py", "wide_resnet.py"}
 
 
 def test_tasks_of_all_batch_sizes_share_a_name():
