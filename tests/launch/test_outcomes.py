@@ -1,0 +1,61 @@
+"""Sweeps that end badly say so, in the log and in the table."""
+
+import json
+
+import pytest
+
+FLAGS = (
+    "--config=experiments/digits.py",
+    "--config.grid.batch_size=(64,)",
+    "--config.grid.seed=(0,1)",
+    "--config.best=2",
+    "--config.run.num_epochs=1.0",
+    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(call, tmp_path_factory):
+    """Runs the small sweep at some learning rates; returns its directory and what it said."""
+
+    def sweep(rates):
+        workdir = tmp_path_factory.mktemp("outcome") / "sweep"
+        done = call(
+            "sweep", *FLAGS, f"--config.grid.learning_rate={rates}", f"--workdir={workdir}"
+        )
+        assert done.returncode == 0, done.stderr
+        return workdir, done
+
+    return sweep
+
+
+def row(table, batch_size):
+    return next(line for line in table.splitlines() if line.split()[:1] == [str(batch_size)])
+
+
+def extensions(done):
+    return [line for line in done.stderr.splitlines() if line.startswith("The grid ends at")]
+
+
+def test_all_seeds_diverge_at_every_rate(run):
+    _, done = run("(1e20, 2e20)")
+    assert row(done.stdout, 64).split()[1:] == ["-", "diverged", "[a]"]
+    assert "[a] Every run diverged." in done.stdout
+    assert [line.split("next: ")[1] for line in extensions(done)] == [
+        f"{rate} at batch size 64" for rate in (5 * 10**19, 25 * 10**18, 125 * 10**17)
+    ]
+
+
+def test_an_optimum_that_stays_at_the_edge_and_too_few_runs(run, call):
+    workdir, done = run("(1e-6, 2e-6)")  # at which hardly anything is learned
+    assert row(done.stdout, 64).endswith("[a]")
+    assert "[a] The optimum or its error bar touches the edge of the values tried." in done.stdout
+    assert len(extensions(done)) == 3  # as many as are allowed
+
+    for path in workdir.glob("records/*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if json.loads(line)["run"]["seed"] == 0))
+    again = call("report", f"--workdir={workdir}")
+    assert "(1)" in row(again.stdout, 64) and row(again.stdout, 64).endswith("[a,b]")
+    assert "[b] Chosen with fewer runs than the protocol asks for." in again.stdout
+    assert (workdir / "report.html").read_text().count("fewer runs than the protocol asks for")
