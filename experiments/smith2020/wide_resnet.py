@@ -76,13 +76,11 @@ def make_config(
     return ml_collections.ConfigDict(config)
 
 
-def get_task(config, make_optimizer=None, batch_size=None):
+def get_task(config, make_optimizer=None, batch_size=None, dataset=None):
     fields = config.task
     dataset = data.shrink(
-        data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
+        dataset or _load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
-    if fields.dataset == "cifar10":
-        dataset = dataset._replace(mean=_MEAN, std=_STD)
 
     def make_model(rngs):
         return models.WideResNet(
@@ -109,6 +107,11 @@ def get_task(config, make_optimizer=None, batch_size=None):
         clean_train_loss=True,
         name=f"smith2020 {fields.to_json(sort_keys=True)}",
     )
+
+
+def _load(name):
+    dataset = data.load(name)
+    return dataset._replace(mean=_MEAN, std=_STD) if name == "cifar10" else dataset
 
 
 def hold_then_halve(hparams, key):
