@@ -3,31 +3,52 @@
     python -m experiments.benchmarks --out=experiments/results/benchmarks \
         --torch_python=DIRECTORY/bin/python
 
+The parts that are about accelerators are measured where there is one, or where --parts names them.
+
 PyTorch stays out of the project's environment: --torch_python is the interpreter of another one
 that has torch and numpy. Without it the comparison leaves PyTorch out. To measure a part again,
 delete its record. Leave the machine alone meanwhile.
 """
 
 import json
+import os
 import pathlib
 import shlex
 import sys
 
 from absl import flags
 
-from experiments.benchmarks import bulk, first_record, host_overhead, machine, mnist, report
+from experiments.benchmarks import (
+    agreement,
+    bulk,
+    first_record,
+    host_overhead,
+    machine,
+    many_lanes,
+    mnist,
+    report,
+    wide_resnet,
+    wide_resnet_profile,
+)
 from launch import command
 from noisegen import sweeps
 
-PARTS = {
+ON_ACCELERATORS = {
+    "agreement": agreement,
+    "wide_resnet": wide_resnet,
+    "many_lanes": many_lanes,
+    "wide_resnet_profile": wide_resnet_profile,
+}
+ANYWHERE = {
     "mnist": mnist,
     "first_record": first_record,
     "host_overhead": host_overhead,
     "bulk": bulk,
 }
+PARTS = ON_ACCELERATORS | ANYWHERE
 
 _OUT = flags.DEFINE_string("out", None, "Directory of the records and the table.")
-_ONLY = flags.DEFINE_list("parts", list(PARTS), f"Parts to measure: {', '.join(PARTS)}.")
+_ONLY = flags.DEFINE_list("parts", None, f"Parts to measure: some of {', '.join(PARTS)}.")
 _QUICK = flags.DEFINE_bool("quick", False, "A miniature that only shows that everything runs.")
 _ROUNDS = flags.DEFINE_integer("rounds", None, "Repetitions; by default 2.", lower_bound=1)
 _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torch and numpy.")
@@ -36,18 +57,26 @@ _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torc
 def main(argv: list[str]) -> None:
     """Measures, then prints."""
     command.no_arguments(argv)
-    if unknown := set(_ONLY.value) - set(PARTS):
+    # Else the first process to use an accelerator takes most of its memory from its children.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    chosen = default_parts() if _ONLY.value is None else _ONLY.value
+    if unknown := set(chosen) - set(PARTS):
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
     out = pathlib.Path(command.required(_OUT, "the directory of the records and the table"))
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
-        if name in _ONLY.value:
+        if name in chosen:
             _measure(name, options, out / f"{name}.json")
     text = report.markdown(PARTS, {name: _read(out / f"{name}.json") for name in PARTS})
     sweeps.write_file(out / "README.md", text)
     print(text, end="")
+
+
+def default_parts() -> list[str]:
+    """All parts that say something about this machine."""
+    return list(PARTS if machine.has_accelerator() else ANYWHERE)
 
 
 def _measure(name, options, path):

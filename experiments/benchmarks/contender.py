@@ -8,8 +8,17 @@ from experiments.benchmarks import machine
 from launch.command import num_cores
 
 
-def train(python: str, program: str, processes: int, spec: dict) -> dict:
+def train(
+    python: str, program: str, processes: int, spec: dict, *, accelerator: bool = False
+) -> dict:
     """Has the runs of the spec trained, shared out among some processes.
+
+    Args:
+      python: the interpreter.
+      program: module of `contenders`.
+      processes: how many share out `spec["runs"]`.
+      spec: what they are told; see `contenders.common.read_spec`.
+      accelerator: whether they may use one, where there is one.
 
     Returns:
       The first process's answer with the `runs` of all, and `seconds` from the start to the end of
@@ -21,7 +30,7 @@ def train(python: str, program: str, processes: int, spec: dict) -> dict:
     started = time.time()
     spec = spec | {"threads": num_cores() // processes, "started": started}
     shares = [spec | {"runs": spec["runs"][k::processes]} for k in range(processes)]
-    children = [_start(python, program, share) for share in shares]
+    children = [_start(python, program, share, accelerator) for share in shares]
     try:
         answers = [_answer(child, program) for child in children]
     finally:
@@ -32,9 +41,10 @@ def train(python: str, program: str, processes: int, spec: dict) -> dict:
     return answers[0] | {"runs": runs, "seconds": round(seconds, 3)}
 
 
-def _start(python, program, spec):
+def _start(python, program, spec, accelerator):
     name = f"experiments.benchmarks.contenders.{program}"
-    environment = machine.environment(JAX_ENABLE_COMPILATION_CACHE="false", JAX_PLATFORMS="cpu")
+    platforms = {} if accelerator else {"JAX_PLATFORMS": "cpu"}
+    environment = machine.environment(JAX_ENABLE_COMPILATION_CACHE="false", **platforms)
     command = [python, "-m", name, json.dumps(spec)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

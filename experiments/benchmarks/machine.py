@@ -8,6 +8,8 @@ import platform
 import sys
 from typing import Any, NamedTuple
 
+import jax
+
 import noisegen
 from launch.command import num_cores, processor
 
@@ -40,16 +42,29 @@ def describe(command: str, options: Options) -> dict[str, Any]:
             "cores": num_cores(),
             "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
             "load_average_before": os.getloadavg()[0],
-        },
+        }
+        | ({"accelerator": accelerator()} if has_accelerator() else {}),
         "versions": {"python": platform.python_version(), "noisegen": noisegen.__version__}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
 
 
+def has_accelerator() -> bool:
+    """Whether JAX computes on something other than the processor."""
+    return jax.default_backend() != "cpu"
+
+
+def accelerator() -> str:
+    """Number and kind of the devices that JAX computes on."""
+    return f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
+
+
 def environment(**changes: str | None) -> dict[str, str]:
     """This process's environment for a child: modules of the repository found, `changes` made."""
     kept = {name: value for name, value in os.environ.items() if name not in changes}
-    return kept | {"PYTHONPATH": str(ROOT)} | {n: v for n, v in changes.items() if v is not None}
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return kept | {n: v for n, v in changes.items() if v is not None}
 
 
 def say(text: str) -> None:

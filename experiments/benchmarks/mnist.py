@@ -15,9 +15,7 @@ import statistics
 import sys
 import tempfile
 
-import numpy as np
-
-from experiments.benchmarks import contender, machine, report
+from experiments.benchmarks import contender, images, machine, report
 from launch.command import num_cores
 from noisegen import data
 
@@ -42,7 +40,8 @@ def measure(options: machine.Options) -> dict:
     runs = [(size, rate) for size in sizes for rate in rates]
     with tempfile.TemporaryDirectory() as folder:
         spec = {"images": f"{folder}/images.npz", "momentum": 0.5, "runs": runs}
-        np.savez(spec["images"], **(_noise() if options.quick else _mnist()))
+        dataset = images.noise(512, 256, 28, 1) if options.quick else data.load("mnist")
+        images.save(spec["images"], dataset)
         rounds = [_round(spec | {"seed": k}, options.torch_python) for k in range(options.rounds)]
     return {"rounds": rounds}
 
@@ -93,22 +92,6 @@ def _round(spec, torch_python):
     if any(done != work[0] for done in work):
         raise RuntimeError(f"{', '.join(answers)} did not do equal work: {work}")
     return answers
-
-
-def _mnist():
-    """The images and labels that all contenders read."""
-    mnist = data.load("mnist")
-    splits = {"train": mnist.train, "test": mnist.test}
-    return {f"{split}_{name}": a for split, arrays in splits.items() for name, a in arrays.items()}
-
-
-def _noise():
-    """Like `_mnist`, for the miniature."""
-    rng, arrays = np.random.default_rng(0), {}
-    for split, size in {"train": 512, "test": 256}.items():
-        arrays[f"{split}_image"] = rng.integers(0, 256, (size, 28, 28, 1), np.uint8)
-        arrays[f"{split}_label"] = rng.integers(0, 10, size, np.int32)
-    return arrays
 
 
 def _accuracy(rounds, name, size):

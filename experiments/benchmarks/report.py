@@ -37,9 +37,10 @@ def _number(value):
 def _where(record):
     """Command, date and machine, in lines."""
     hardware, versions = record["hardware"], record["versions"]
+    devices = ", ".join(hardware[name] for name in ("accelerator", "cpu") if name in hardware)
     quick = " **A miniature: the numbers mean nothing.**" if record["quick"] else ""
     return (
-        f"`{record['command']}`, {record['date']}; {hardware['cpu']}, {hardware['cores']} cores, "
+        f"`{record['command']}`, {record['date']}; {devices}, {hardware['cores']} cores, "
         f"{hardware['memory_gib']} GiB, load {hardware['load_average_before']:.1f} before; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.{quick}\n"
     )

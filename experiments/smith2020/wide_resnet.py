@@ -51,13 +51,11 @@ def make_config(scale, by_scale, **task):
     return config
 
 
-def get_task(config, make_optimizer=common.hold_then_halve, batch_size=None):
+def get_task(config, make_optimizer=common.hold_then_halve, batch_size=None, dataset=None):
     fields = config.task
     dataset = data.shrink(
-        data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
+        dataset or _load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
-    if fields.dataset == "cifar10":
-        dataset = dataset._replace(mean=_MEAN, std=_STD)
 
     def make_model(rngs):
         return models.WideResNet(
@@ -84,3 +82,8 @@ def get_task(config, make_optimizer=common.hold_then_halve, batch_size=None):
         clean_train_loss=True,
         name=common.task_name(fields),
     )
+
+
+def _load(name):
+    dataset = data.load(name)
+    return dataset._replace(mean=_MEAN, std=_STD) if name == "cifar10" else dataset

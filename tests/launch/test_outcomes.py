@@ -20,9 +20,7 @@ def run(call, tmp_path_factory):
 
     def sweep(rates):
         workdir = tmp_path_factory.mktemp("outcome") / "sweep"
-        done = call(
-            "sweep", *FLAGS, f"--config.grid.learning_rate={rates}", f"--workdir={workdir}"
-        )
+        done = call("sweep", *FLAGS, f"--config.grid.learning_rate={rates}", f"--workdir={workdir}")
         assert done.returncode == 0, done.stderr
         return workdir, done
 

@@ -1,1 +1,1 @@
-"""The programs that train the grid of `experiments.benchmarks.mnist`, each in its own process."""
+"""The programs that `experiments.benchmarks` compares, each in a process of its own."""

@@ -44,6 +44,11 @@ def run(
     }
 
 
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
 def answer(runs: list[dict], ended: float | None = None, **more) -> None:
     """Prints the answer; `ended` is the time at which the last run was done, by default now."""
     print(json.dumps({"runs": runs, "ended": ended or time.time(), **more}))

@@ -35,14 +35,14 @@ def main() -> None:
     )
 
 
-def load(path: str) -> data.Dataset:
+def load(path: str, mean=(common.MEAN,), std=(common.STD,)) -> data.Dataset:
     """The images that all contenders share."""
     with np.load(path) as arrays:
         train, test = (
             {field: arrays[f"{split}_{field}"] for field in ("image", "label")}
             for split in ("train", "test")
         )
-    return data.Dataset("images", train, test, 10, (common.MEAN,), (common.STD,), "", path)
+    return data.Dataset("images", train, test, 10, tuple(mean), tuple(std), "", path)
 
 
 def lenet5_task(dataset: data.Dataset, momentum: float) -> training.Task:
