@@ -46,7 +46,7 @@ def get_config(scale="cpu", **task):
     return config
 
 
-def get_protocol(config):
+def get_protocol(config, **fields):
     return common.get_protocol(
-        config, series=lambda run: LABELS[run["momentum"] > 0], labels=LABELS
+        config, series=lambda run: LABELS[run["momentum"] > 0], labels=LABELS, **fields
     )

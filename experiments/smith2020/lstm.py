@@ -1,4 +1,4 @@
-"""Smith, Elsen & De, appendices C and D: LSTM language model
+"""Smith, Elsen & De, appendix D: constant step budget, LSTM language model
 
 The appendices were not at hand, nor any number of theirs: that the test loss gets worse at very
 large batches even at a constant step budget is the claim of the main text. The network is that of
@@ -68,10 +68,10 @@ _BY_SCALE = {
 }
 
 
-def get_config(scale="cpu"):
+def get_config(scale="cpu", by_scale=_BY_SCALE):
     """Every field that `--config.NAME=VALUE` may override."""
     assumed = 10_000  # windows, from the network's size
-    config = common.make_config(scale, _TASKS, _BY_SCALE, gpu_examples_per_second=assumed)
+    config = common.make_config(scale, _TASKS, by_scale, gpu_examples_per_second=assumed)
     config.run.momentum = 0.0
     return config
 

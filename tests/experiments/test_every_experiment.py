@@ -43,6 +43,9 @@ TINY = {
     | UPDATES
     | {"grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
     "experiments.smith2020.figure1": DIGITS | {"grid.batch_size": (16,), "run.num_epochs": 5.0},
+    "experiments.smith2020.figure1_autoencoder": RATES
+    | {"run.num_epochs": 2.0, "grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
+    "experiments.smith2020.figure1_lstm": RATES | {"run.num_epochs": 2.0} | TEXT,
     "experiments.smith2020.figure1_skipinit": DIGITS
     | {"grid.batch_size": (16,), "run.num_epochs": 5.0},
     "experiments.smith2020.figure2": EPOCHS,
@@ -63,7 +66,8 @@ TINY = {
 SAME_TASK = {
     f"experiments.smith2020.{name}"
     for name in (
-        *("figure1", "figure1_skipinit", "figure2", "stability"),
+        *("figure1", "figure1_autoencoder", "figure1_lstm", "figure1_skipinit", "figure2"),
+        *("stability",),
         *("table1_cifar100", "table1_short", "table1_skipinit"),
     )
 }
@@ -73,6 +77,8 @@ NUM_RUNS = {
     "experiments.additive_noise.table1": 756,
     "experiments.smith2020.autoencoder": 8 * 8 * 3,
     "experiments.smith2020.figure1": 8 * 8 * 2 * 3,
+    "experiments.smith2020.figure1_autoencoder": 8 * 8 * 2 * 3,
+    "experiments.smith2020.figure1_lstm": 7 * 6 * 2 * 3,
     "experiments.smith2020.figure1_skipinit": 8 * 8 * 2 * 3,
     "experiments.smith2020.figure2": 6 * 7 * 3,
     "experiments.smith2020.figure2_skipinit": 6 * 7 * 3,

@@ -20,7 +20,8 @@ from noisegen import data, sweeps, training
 NAMES = (
     *("table1", "table1_short", "table1_skipinit", "table1_cifar100"),
     *("figure1", "figure1_skipinit", "figure2", "figure2_skipinit", "figure3"),
-    *("autoencoder", "lstm", "stability", "temperature"),
+    *("figure1_autoencoder", "figure1_lstm", "autoencoder", "lstm", "resnet50"),
+    *("stability", "temperature"),
 )
 
 
