@@ -117,11 +117,11 @@ def _train(exp, tasks, runs, workdir):
     pool = None
     with (
         sweeps.RecordWriter(workdir) as writer,
-        sweeps.Checkpoints(workdir, tasks.name, 60 * _CHECKPOINT_MINUTES.value) as checkpoints,
+        _checkpoints(tasks, runs, workdir) as checkpoints,
         display.Display(exp.title, tally) as show,
     ):
         if known := checkpoints.known(runs.todo()):
-            show.note(f"{len(known)} of them go on from where a checkpoint left them.")
+            show.note(f"{len(known)} of them have a checkpoint, from which they go on.")
         while todo := runs.todo():
             show.expect(tasks.examples(todo))
             for task, group in tasks.groups(todo).items():
@@ -135,7 +135,11 @@ def _train(exp, tasks, runs, workdir):
             runs.extend()
             if further := runs.todo():
                 show.note(display.growth(exp.protocols[0], further.values()))
-        checkpoints.clear()
+
+
+def _checkpoints(tasks, runs, workdir):
+    seconds = 60 * _CHECKPOINT_MINUTES.value
+    return sweeps.Checkpoints(workdir, tasks.name, seconds, runs.records.keys())
 
 
 def _pool(task, runs, show):

@@ -6,7 +6,7 @@ large ones, with momentum better there. 90 epochs and random resized crops are t
 (2017); grids and the L2 coefficient of 1e-4 on all parameters are our choice.
 
 Images of 224 pixels would not fit an accelerator's memory: at the scale paper training crops and
-the middle of the test images have 128 of 146 pixels (70 GB in all). The scale gpu takes a tenth of
+the middle of the test images have 128 of 146 pixels (84 GB in all). The scale gpu takes a tenth of
 the training images at 64 pixels (`imagenet_resized/64x64`); cpu, where ImageNet was not at hand, a
 ResNet of two blocks and a few CIFAR-10 images: it shows that the experiment runs, no more.
 """

@@ -39,16 +39,19 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        archives = sorted(info.filename for info in builder.url_infos.values())
+        # Of some (ImageNet) the names are not known here; those of all forms of one are no help.
+        known = [] if builder.builder_config else builder.url_infos.values()
+        archives = sorted(info.filename for info in known if info.filename)
         if manual_dir is not None:
             _require_archives(manual_dir, archives)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         try:
             builder.download_and_prepare(download_config=config)
         except Exception as error:
+            named = f" ({', '.join(archives)})" if archives else ""
             raise OSError(
-                f"{prepared.one_line(error)}; without a network, put the original archives "
-                f"({', '.join(archives)}) in a directory and name it with --manual_dir"
+                f"{prepared.one_line(error)}; without a network, put the original archives{named} "
+                "in a directory and name it with --manual_dir"
             ) from error
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_CHUNK = 256  # Examples fetched by one call of the reader.
+_CHUNK = 64  # Examples fetched by one call of the reader.
 _WHOLE = 2**31  # Bytes of a data set up to which all of them make its fingerprint.
 
 
@@ -71,10 +71,17 @@ def decode(
             import tensorflow_datasets as tfds
 
             source = tfds.builder_from_directory(prepared.directory).as_data_source()
+            if missing := set(splits.values()) - set(source):
+                raise ValueError(f"it has no split {', '.join(missing)}")
             decoded = {k: _decode_split(source[name], pixels) for k, name in splits.items()}
     except ImportError as error:
         raise ImportError(
             f"cannot read {prepared.name} ({one_line(error)}); run: pip install 'noisegen[sweeps]'"
+        ) from error
+    except MemoryError as error:
+        raise MemoryError(
+            f"{prepared.name}{f' at {pixels} pixels' if pixels else ''} does not fit the memory: "
+            f"{error}; choose fewer pixels, or another data set"
         ) from error
     except Exception as error:  # Each broken file format has exceptions of its own.
         command = prepare_command(prepared.name, _root(prepared.name, prepared.directory))
@@ -121,7 +128,7 @@ def quiet() -> Iterator[None]:
 def _decode_split(
     records: Sequence[Mapping[str, Any]], pixels: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and the labels of one split, which is held in memory once."""
+    """Returns the images and the labels of one split, written in place as threads decode them."""
 
     def chunk(start):
         found = records.__getitems__(range(start, min(start + _CHUNK, len(records))))
@@ -176,7 +183,7 @@ def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
 def _fingerprint(directory: pathlib.Path) -> str:
     """Hashes names and contents of all files: 60 ms for CIFAR-10, and no other data slips by.
 
-    Of a data set that would take minutes (ImageNet) sizes and beginnings of the files must do.
+    Above `_WHOLE` that would take minutes, and sizes and beginnings of the files must do.
     """
     digest = hashlib.sha256()
     paths = sorted(path for path in directory.iterdir() if path.is_file())

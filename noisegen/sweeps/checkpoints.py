@@ -5,6 +5,7 @@ pool as arrays, and which run each lane trains. They are data, no code, and whoe
 these runs next, on this machine or another, takes the latest that can be read.
 """
 
+import contextlib
 import os
 import pathlib
 import secrets
@@ -12,12 +13,13 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from noisegen.sweeps.identity import run_id
 
 FORMAT = 1  # changes when older checkpoints would be misread
+_STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
 
 
 class _Place(NamedTuple):
@@ -32,79 +34,96 @@ class _Place(NamedTuple):
 class Checkpoints:
     """The checkpoints of a sweep, for `noisegen.training.Pool.train`.
 
-    One that cannot be written, or read, is a warning: training goes on.
+    One that cannot be written, or read, is a warning: training goes on. Of this writer the last two
+    stay; those of others are removed once each of their runs is recorded, or in a later checkpoint.
 
     Args:
       workdir: the directory of the sweep.
       task_name: identity of the task, which with a run's numbers makes its `run_id`.
       seconds: between two checkpoints; 0 for none (those there are are read all the same).
+      recorded: run_ids of the runs that have a record; looked at again at every use.
 
     Raises:
       ValueError: `seconds` is negative.
     """
 
-    def __init__(self, workdir: str | os.PathLike, task_name: str, seconds: float = 300.0):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        task_name: str,
+        seconds: float = 300.0,
+        recorded: Collection[str] = (),
+    ):
         if seconds < 0:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._task_name, self._seconds = task_name, seconds
+        self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
+        writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._own = self._root / writer
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
+        self._latest: set[str] = set()  # the runs of the last checkpoint that was begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
         self._places: dict[str, list[_Place]] = {}
-        for path in self._root.glob("*/*"):
-            if path.name.isdigit():  # others are not whole
-                self._find(path)
+        for path, meta in _whole(self._root):
+            if meta is not None:
+                for lane, name in enumerate(meta["runs"]):
+                    place = _Place(meta["counts"][lane], path, lane, tuple(meta["names"]))
+                    self._places.setdefault(name, []).append(place)
 
     def due(self) -> bool:
         """Whether it is time to save."""
         return 0 < self._seconds <= time.monotonic() - self._saved_at
 
-    def save(self, runs: Sequence[Mapping[str, Any] | None], arrays: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        runs: Sequence[Mapping[str, Any] | None],
+        counts: Sequence[int],
+        arrays: Mapping[str, Any],
+    ) -> None:
         """Begins to write a checkpoint, in the background.
 
         Args:
           runs: of every lane, or None where there is none in training.
-          arrays: see `noisegen.training.pack`; copied before this returns.
+          counts: updates that each has made.
+          arrays: with one entry a lane; copied before this returns.
         """
         self._saved_at = time.monotonic()
-        meta = {
-            "format": FORMAT,
-            "runs": [None if run is None else run_id(self._task_name, run) for run in runs],
-            "counts": arrays["count"].tolist(),
-            "names": list(arrays),
-        }
-        self._step += 1
         self._read = (None, {})  # what is not taken up by now is not needed soon
+        names = [None if run is None else run_id(self._task_name, run) for run in runs]
+        counts = [int(count) for count in counts]
+        meta = {"format": FORMAT, "runs": names, "counts": counts, "names": list(arrays)}
+        self._step += 1
         try:
-            self._writer().save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
+            manager = self._writer()
+            manager.wait_until_finished()
+            self._remove({*self._latest, *self._recorded})
+            manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
+            self._latest = {name for name in names if name is not None}
         except Exception as error:  # of whatever kind: the runs matter more
-            warnings.warn(
-                f"could not write a checkpoint to {self._root}: {_line(error)}; training goes on, "
-                "and would begin anew if stopped.",
-                stacklevel=2,
-            )
+            self._failed(error)
 
     def load(self, run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """What the checkpoints keep of a run, the latest first, as NumPy arrays."""
         places = self._places.get(run_id(self._task_name, run), [])
         for place in sorted(places, reverse=True):
-            if arrays := self._arrays(place):
+            if self._read[0] != place.path:  # the last one stays, since its lanes come together
+                self._read = place.path, _restored(place.path, "arrays", place.names) or {}
+            if arrays := self._read[1]:
                 yield {name: array[place.lane] for name, array in arrays.items()}
 
     def known(self, names: Iterable[str]) -> list[str]:
-        """Those of some runs, by run_id, that a checkpoint keeps."""
+        """Those of some runs, by run_id, that have a checkpoint."""
         return [name for name in names if name in self._places]
 
-    def clear(self) -> None:
-        """Removes all checkpoints: every run has its record."""
-        self.close()
-        shutil.rmtree(self._root, ignore_errors=True)
-
     def close(self) -> None:
-        """Waits until the last checkpoint is written."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        """Waits until the last checkpoint is written, and removes those that nobody needs."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            try:
+                manager.close()
+            except Exception as error:
+                self._failed(error)
+        self._remove(self._recorded)
 
     def __enter__(self) -> Self:
         return self
@@ -112,33 +131,50 @@ class Checkpoints:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _find(self, path):
-        """Notes which runs a checkpoint keeps."""
-        meta = _restored(path, "meta") or {}
-        if not meta:
-            return
-        if meta.get("format") != FORMAT:
-            _skipped(path, f"it is of another version of noisegen (format {meta.get('format')})")
-            return
-        for lane, (name, count) in enumerate(zip(meta["runs"], meta["counts"], strict=True)):
-            if name is not None:
-                place = _Place(count, path, lane, tuple(meta["names"]))
-                self._places.setdefault(name, []).append(place)
+    def _failed(self, error):
+        self._latest = set()
+        for path in self._own.glob("*-tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+        warnings.warn(
+            f"could not write a checkpoint to {self._root}: {_line(error)}; training goes on, and "
+            "would begin anew, or from an older one, if stopped.",
+            stacklevel=3,
+        )
 
-    def _arrays(self, place):
-        """The arrays of a checkpoint; the last one read is kept, since its lanes come together."""
-        if self._read[0] != place.path:
-            self._read = place.path, _restored(place.path, "arrays", place.names) or {}
-        return self._read[1]
+    def _remove(self, done):
+        """Removes the directories of writers all of whose runs are done.
+
+        What is not ours to judge stays, and so does what may be another one's first, not finished.
+        """
+        needed = {self._own} if self._manager is not None else set()
+        for path, meta in _whole(self._root):
+            if meta is None or not {*meta["runs"]} <= {*done, None}:
+                needed.add(path.parent)
+        whole = {path.parent for path in self._root.glob("*/*") if path.name.isdigit()}
+        for path in set(self._root.glob("*")) - needed:
+            if path in whole or path == self._own or time.time() - path.stat().st_mtime > _STALE:
+                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it is not empty, or not there
+            self._root.rmdir()
 
     def _writer(self):
         import orbax.checkpoint as ocp  # here, since few sweeps take so long as to need it
 
         if self._manager is None:
-            name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
             options = ocp.CheckpointManagerOptions(max_to_keep=2)
-            self._manager = ocp.CheckpointManager(self._root / name, options=options)
+            self._manager = ocp.CheckpointManager(self._own, options=options)
         return self._manager
+
+
+def _whole(root):
+    """The checkpoints that were finished, and what each says of itself; None if it is not ours."""
+    for path in sorted(root.glob("*/*")):
+        if path.name.isdigit():
+            meta = _restored(path, "meta")
+            if meta is not None and meta.get("format") != FORMAT:
+                _skipped(path, f"it is of another version (format {meta.get('format')})")
+                meta = None
+            yield path, meta
 
 
 def _arguments(arrays, meta):

@@ -305,7 +305,8 @@ def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
         if name not in RECORDED and name not in names:
             raise ValueError(
                 f"the protocol needs the metric {name!r}, but there are only"
-                f" {', '.join(names) or 'none'}; name one of these."
+                f" {', '.join(names) or 'none'}; name one of these, or, where older records lack"
+                " what is measured now, begin in a new --workdir."
             )
 
 

@@ -83,16 +83,16 @@ def from_nnx(
         losses = loss(model, batch)
         return losses, nnx.split(model, *_PARTS)[3]
 
-    def evaluation(metrics, params, state, batch):
+    def evaluation(measure, params, state, batch):
         model = merge(params, state, batch)
         model.eval()
-        return metrics(model, batch)
+        return measure(model, batch)
 
-    measures = {"metrics": metrics, "train_metrics": train_metrics}
     fields = {
         "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
         "recompute_state": any(norm.momentum is None for norm in norms),
-        **{name: functools.partial(evaluation, fn) for name, fn in measures.items()},
+        "metrics": functools.partial(evaluation, metrics),
+        "train_metrics": functools.partial(evaluation, train_metrics),
     } | fields
     return Task(init=init, loss=training_loss, **fields)
 

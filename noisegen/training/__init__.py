@@ -6,13 +6,11 @@ from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose
 from noisegen.training.settings import PRECISIONS, Settings
-from noisegen.training.snapshot import Checkpoints
 from noisegen.training.task import Batch, Task
 
 __all__ = [
     "PRECISIONS",
     "Batch",
-    "Checkpoints",
     "Plan",
     "Pool",
     "Progress",

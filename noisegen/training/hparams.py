@@ -63,7 +63,7 @@ def device_numbers(
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
     return Numbers(
         hparams={name: np.asarray(value, _dtype(name)) for name, value in given.items()},
-        epoch_length=np.int32(plan.order_length),
+        order_length=np.int32(plan.order_length),
         cut=np.bool_(plan.cut),
         eval_updates=eval_updates,
     )

@@ -39,7 +39,7 @@ class Numbers(NamedTuple):
     """What tells one run from another, as scalars (one entry a lane)."""
 
     hparams: dict[str, jax.Array]  # seed and num_updates among them
-    epoch_length: jax.Array  # int32, examples taken from one permutation
+    order_length: jax.Array  # int32, examples taken from one permutation: most often an epoch
     cut: jax.Array  # bool, the end of an epoch ends the batch
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 
@@ -54,7 +54,7 @@ class Lane(NamedTuple):
     opt_state: optax.OptState
     permutations: jax.Array  # int32 (2, N), of this epoch and of the next
     count: jax.Array  # int32, updates made
-    epoch: jax.Array  # int32
+    epoch: jax.Array  # int32, permutations used up
     offset: jax.Array  # int32, examples taken from this epoch
     seen: jax.Array  # int32, examples in the batch so far
     evals: jax.Array  # int32, evaluations made
@@ -161,14 +161,14 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
     """One microbatch in every lane, and whatever it makes due."""
     lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
     training = lanes.status == TRAINING
-    epoch_over = training & (lanes.offset >= lanes.numbers.epoch_length)
+    epoch_over = training & (lanes.offset >= lanes.numbers.order_length)
     due = (lanes.seen == size) | (epoch_over & lanes.numbers.cut & (lanes.seen > 0))
     due &= training
     lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
 
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
-        offset=jnp.where(epoch_over, lanes.offset - lanes.numbers.epoch_length, lanes.offset),
+        offset=jnp.where(epoch_over, lanes.offset - lanes.numbers.order_length, lanes.offset),
         permutations=_for_due(
             epoch_over,
             lambda lane: jnp.stack(
@@ -199,7 +199,7 @@ def _take_and_accumulate(task, shape, lanes, train):
 def _accumulate(task, microbatch, lane, size, train):
     """Takes the lane's next examples and adds the gradient of their summed loss."""
     numbers = lane.numbers
-    left = numbers.epoch_length - lane.offset
+    left = numbers.order_length - lane.offset
     room = jnp.where(numbers.cut, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
     batch = _batch(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
@@ -227,12 +227,12 @@ def _batch(numbers, permutations, epoch, offset, taken, microbatch, train):
     # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
     # and zero times infinity is not zero.
     places = offset + jnp.where(mask, within, 0)
-    later = places >= numbers.epoch_length
-    examples = permutations[later.astype(jnp.int32), places - later * numbers.epoch_length]
+    later = places >= numbers.order_length
+    examples = permutations[later.astype(jnp.int32), places - later * numbers.order_length]
     return Batch(
         data=jax.tree.map(lambda a: a[examples], train),
         keys=jax.vmap(jax.random.fold_in, (None, 0))(
-            _stream(numbers, "example"), epoch * numbers.epoch_length + places
+            _stream(numbers, "example"), epoch * numbers.order_length + places
         ),
         mask=mask,
     )
@@ -292,13 +292,14 @@ def _evaluate(task, shape, lanes, updated, data):
         blank = {name: jnp.zeros(due.shape) for name in _names(task, split)}
         return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
 
-    metrics, final = measured("test", due), measured("train", last)
+    metrics = measured("test", due)
+    final = measured("train", last) if _names(task, "train") else {}
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
 def _recomputed(task, shape, lane, train):
     """The state that one pass over the training set leaves, at the lane's parameters."""
-    numbers = lane.numbers._replace(epoch_length=jnp.int32(task.num_examples))
+    numbers = lane.numbers._replace(order_length=jnp.int32(task.num_examples))
 
     def piece(index, state):
         offset = index * shape.microbatch
@@ -427,7 +428,7 @@ def _batch_size(task, lane):
 
 
 def _permutation(task, numbers, epoch):
-    """The order of the examples in an epoch (of which `epoch_length` are used)."""
+    """The order of the examples in an epoch (of which `order_length` are used)."""
     if not task.shuffle:
         return jnp.arange(task.num_examples, dtype=jnp.int32)
     key = jax.random.fold_in(_stream(numbers, "permutation"), epoch)

@@ -169,6 +169,11 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Pla
         plans = [plan(run, size, _schedule(task, run)) for run in runs]
     for each in set(plans):
         _check_batches(task, each)
+        if each.order_length < each.epoch_length and not task.shuffle:
+            raise ValueError(
+                f"last_batch='resample' draws every batch from a new order of the examples, and "
+                f"task {task.name!r} keeps theirs: choose another last_batch."
+            )
     return plans
 
 

@@ -185,9 +185,12 @@ class Pool:
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
             if checkpoints is not None and checkpoints.due():
+                yield from ended  # before anything can go wrong
+                ended = []
                 runs = [None if ends else s.run for s, ends in zip(slots, stale, strict=True)]
                 seconds = np.array([looked - slot.started for slot in slots])
-                checkpoints.save(runs, pack(lanes) | {"seconds": seconds})
+                counts = np.asarray(lanes.count)
+                checkpoints.save(runs, counts, pack(lanes) | {"seconds": seconds})
         yield from ended
 
     def _dispatch(self, lanes, slots, stale, num_steps, checkpoints):

@@ -23,9 +23,12 @@ class Checkpoints(Protocol):
         """Whether it is time to save."""
 
     def save(
-        self, runs: Sequence[Mapping[str, Any] | None], arrays: Mapping[str, jax.Array]
+        self,
+        runs: Sequence[Mapping[str, Any] | None],
+        counts: Sequence[int],
+        arrays: Mapping[str, jax.Array],
     ) -> None:
-        """Keeps arrays with one entry a lane, and which run each lane trains."""
+        """Keeps arrays with one entry a lane: the runs in training, and the updates of each."""
 
     def load(self, run: Mapping[str, Any]) -> Iterable[Mapping[str, np.ndarray]]:
         """What was kept of a run, the latest first."""
@@ -55,23 +58,24 @@ def unpack(arrays: Mapping[str, np.ndarray], lanes: Lane) -> dict[str, Any]:
       ValueError: the arrays are those of another program.
     """
     like = {field: getattr(lanes, field) for field in KEPT}
-    named = {name: leaf for name, leaf in _named(like).items() if leaf.size}
-    if odd := named.keys() ^ arrays.keys():
+    named = {name for name, leaf in _named(like).items() if leaf.size}
+    if odd := named ^ arrays.keys():
         raise ValueError(f"it differs in {', '.join(sorted(odd)[:3])}")
-    values = {name: _fitted(name, arrays[name], leaf) for name, leaf in named.items()}
 
     def value(path, leaf):
-        name = _name(path)
-        return values[name] if name in values else np.zeros(leaf.shape[1:], leaf.dtype)
+        name, field = jax.tree_util.keystr(path), path[0].key
+        if name not in named:
+            return np.zeros(leaf.shape[1:], leaf.dtype)
+        return _fitted(name, field, arrays[name], leaf)
 
     return jax.tree_util.tree_map_with_path(value, like)
 
 
-def _fitted(name, value, leaf):
+def _fitted(name, field, value, leaf):
     """One lane's value, in the shape of the lanes' leaf."""
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
-    shape, field = leaf.shape[1:], name.partition(".")[0]
+    shape = leaf.shape[1:]
     if field == "curve":  # the longest of a pool's curves makes the room for all
         curve = np.full(max(len(value), *shape), np.nan, value.dtype)
         curve[: len(value)] = value
@@ -84,11 +88,8 @@ def _fitted(name, value, leaf):
 
 
 def _named(tree):
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _name(path):
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def _is_key(leaf):

@@ -69,7 +69,7 @@ class Task:
       shuffle: whether an epoch visits the examples in an order of its own; if not, in theirs.
       recompute_state: evaluate with the state that one pass of `loss` over the training set leaves,
         from `init`'s on, at the parameters in question, instead of the one that training left. It
-        costs a third of an epoch at every evaluation.
+        costs a third of an epoch at every evaluation, and again for `train_metrics`.
       source: one line on where the data come from, for the report.
     """
 

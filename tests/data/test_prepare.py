@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -79,3 +80,31 @@ def test_mnist_from_its_archives(mnist_archives, tmp_path):
     assert done.stdout.endswith(f"mnist 3.0.1 is ready in {tmp_path}/data/mnist/3.0.1\n")
     mnist = data.load("mnist", data_dir=f"{tmp_path}/data", cache_dir=f"{tmp_path}/cache")
     assert mnist.fingerprint == MNIST_FINGERPRINT
+
+
+class _Info:
+    """What tensorflow-datasets knows of an archive."""
+
+    def __init__(self, filename):
+        self.filename = filename
+
+
+@pytest.mark.parametrize("config, named", [(None, r" \(b\.tar\)"), ("64x64", "")])
+def test_archives_without_a_name_or_of_other_forms_are_not_asked_for(
+    monkeypatch, tmp_path, config, named
+):
+    """ImageNet's have none, and `imagenet_resized` lists those of all its sizes."""
+    import tensorflow_datasets as tfds
+
+    def fail(**_):
+        raise OSError("no network")
+
+    builder = types.SimpleNamespace(
+        builder_config=config,
+        url_infos={"a": _Info(None), "b": _Info("b.tar"), "c": _Info(None)},
+        download_and_prepare=fail,
+    )
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: builder)
+    (tmp_path / "b.tar").touch()
+    with pytest.raises(OSError, match=f"put the original archives{named} in a directory"):
+        prepare.prepare("imagenet2012", str(tmp_path), str(tmp_path))

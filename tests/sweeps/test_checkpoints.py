@@ -1,14 +1,16 @@
 """Checkpoints on the disk: what was saved comes back, and what is damaged is skipped."""
 
 import json
+import os
 import pathlib
-import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from noisegen import sweeps
+from noisegen.sweeps import checkpoints
 
 RUNS = [{"seed": 0}, {"seed": 1}, None]
 
@@ -16,7 +18,7 @@ RUNS = [{"seed": 0}, {"seed": 1}, None]
 def arrays(count):
     return {
         "params.['a'] / b.c": jnp.arange(12.0).reshape(3, 4) * count,
-        "count": jnp.array([count, count + 1, 0]),
+        "updates": jnp.array([count, count + 1, 0]),
         "seconds": np.array([0.5, 1.5, 0.0]),
         "flags": jnp.ones((3, 2), bool),
     }
@@ -25,7 +27,7 @@ def arrays(count):
 def save(workdir, *counts, runs=RUNS):
     with sweeps.Checkpoints(workdir, "task", 1e-9) as store:
         for count in counts:
-            store.save(runs, arrays(count))
+            store.save(runs, [count, count + 1, 0], arrays(count))
 
 
 def found(workdir, run, task="task"):
@@ -33,14 +35,15 @@ def found(workdir, run, task="task"):
 
 
 def steps(workdir):
-    return sorted(pathlib.Path(workdir).glob("checkpoints/*/*"), key=lambda path: int(path.name))
+    found = pathlib.Path(workdir).glob("checkpoints/*/*")
+    return sorted(found, key=lambda path: int(path.name.partition(".")[0]))
 
 
 def test_what_was_saved_comes_back_latest_first(tmp_path):
     save(tmp_path, 3, 7, 5)  # of one writer the last two
     for lane, run in enumerate(RUNS[:2]):
         back = found(tmp_path, run)
-        assert [each["count"] for each in back] == [7 + lane, 5 + lane]
+        assert [each["updates"] for each in back] == [7 + lane, 5 + lane]
         for name, value in arrays(7).items():
             np.testing.assert_array_equal(back[0][name], value[lane])
             assert back[0][name].dtype == value.dtype
@@ -51,8 +54,8 @@ def test_writers_add_up_and_the_run_that_is_furthest_counts(tmp_path):
     save(tmp_path, 4)
     save(tmp_path, 9, runs=[None, {"seed": 0}, None])
     save(tmp_path, 6)
-    assert [each["count"] for each in found(tmp_path, {"seed": 0})] == [10, 6, 4]
-    assert [each["count"] for each in found(tmp_path, {"seed": 1})] == [7, 5]
+    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [10, 6, 4]
+    assert [each["updates"] for each in found(tmp_path, {"seed": 1})] == [7, 5]
 
 
 def damage_json(path):
@@ -75,13 +78,15 @@ def damage_all(path):
             file.write_bytes(b"")
 
 
+# Of several arrays that cannot be read, orbax leaves all but one error to Python's own report.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage, reason",
     [
         (damage_json, "Error"),
         (damage_data, "Error"),
         (damage_all, "Error"),
-        (damage_version, "it is of another version of noisegen .format 0."),
+        (damage_version, "it is of another version .format 0."),
     ],
 )
 def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path, damage, reason):
@@ -89,7 +94,7 @@ def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path,
     last = steps(tmp_path)[-1]
     damage(last)
     with pytest.warns(UserWarning, match="skipped the checkpoint .*" + reason) as warned:
-        assert [each["count"] for each in found(tmp_path, {"seed": 0})] == [3]
+        assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
     assert len(warned) == 1 and str(last) in str(warned[0].message)
 
 
@@ -97,7 +102,7 @@ def test_one_that_was_not_finished_is_no_checkpoint(tmp_path):
     save(tmp_path, 3, 7)
     last = steps(tmp_path)[-1]
     last.rename(last.with_name(last.name + ".orbax-checkpoint-tmp"))
-    assert [each["count"] for each in found(tmp_path, {"seed": 0})] == [3]
+    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
 
 
 def test_what_cannot_be_written_is_a_warning(tmp_path):
@@ -106,22 +111,103 @@ def test_what_cannot_be_written_is_a_warning(tmp_path):
         save(tmp_path, 3)
 
 
-def test_due_after_the_interval(tmp_path):
-    store = sweeps.Checkpoints(tmp_path, "task", 0.05)
-    assert not store.due()
-    time.sleep(0.06)
-    assert store.due()
-    store.save(RUNS, arrays(1))
-    assert not store.due()
+def test_due_after_the_interval(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(checkpoints, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    store = sweeps.Checkpoints(tmp_path, "task", 60)
+    for _ in range(2):
+        now[0] += 59
+        assert not store.due()
+        now[0] += 1
+        assert store.due()
+        store.save(RUNS, [1, 2, 0], arrays(1))
     store.close()
     assert not sweeps.Checkpoints(tmp_path, "task", 0).due()
     with pytest.raises(ValueError, match="must not be negative"):
         sweeps.Checkpoints(tmp_path, "task", -1)
 
 
-def test_clear_leaves_nothing(tmp_path):
+def name_of(run):
+    return sweeps.run_id("task", run)
+
+
+def test_nothing_is_left_when_every_run_has_its_record(tmp_path):
     save(tmp_path, 4)
-    with sweeps.Checkpoints(tmp_path, "task") as store:
-        store.save(RUNS, arrays(1))
-        store.clear()
+    recorded = set()
+    with sweeps.Checkpoints(tmp_path, "task", recorded=recorded) as store:
+        store.save(RUNS, [1, 2, 0], arrays(1))
+        recorded |= {name_of(run) for run in RUNS[:2]}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_other_grids_keep_theirs(tmp_path):
+    save(tmp_path, 4)
+    save(tmp_path, 9, runs=[{"seed": 5}, None, None])
+    recorded = {name_of(run) for run in RUNS[:2]}
+    with sweeps.Checkpoints(tmp_path, "task", recorded=recorded):
+        pass
+    assert found(tmp_path, {"seed": 0}) == []
+    assert [each["updates"] for each in found(tmp_path, {"seed": 5})] == [9]
+
+
+def test_what_a_later_checkpoint_has_is_removed(tmp_path):
+    save(tmp_path, 4)
+    save(tmp_path, 5, runs=[{"seed": 0}, {"seed": 5}, None])
+    with sweeps.Checkpoints(tmp_path, "task") as store:
+        store.save(RUNS, [6, 7, 0], arrays(6))
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 3  # it may not be whole yet
+        store.save(RUNS, [7, 8, 0], arrays(7))
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [7, 6, 5]
+    assert [each["updates"] for each in found(tmp_path, {"seed": 5})] == [6]
+
+
+def test_what_is_not_ours_to_judge_stays(tmp_path):
+    save(tmp_path, 4)
+    save(tmp_path, 5)
+    damage_version(steps(tmp_path)[0])
+    (tmp_path / "checkpoints" / "another" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+    recorded = {name_of(run) for run in RUNS[:2]}
+    with (
+        pytest.warns(UserWarning, match="another version"),
+        sweeps.Checkpoints(tmp_path, "task", recorded=recorded),
+    ):
+        pass
+    assert len(steps(tmp_path)) == 2  # the foreign one, and what another may be writing
+    os.utime(tmp_path / "checkpoints" / "another", (0, 0))
+    with (
+        pytest.warns(UserWarning, match="another version"),
+        sweeps.Checkpoints(tmp_path, "task", recorded=recorded),
+    ):
+        pass
+    assert len(steps(tmp_path)) == 1
+
+
+def test_a_write_that_fails_late_is_a_warning_too(tmp_path, monkeypatch):
+    def fail(store):
+        """Has the last write fail."""
+        close = store._manager.close
+
+        def failing():
+            close()
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store._manager, "close", failing)
+
+    with (
+        pytest.warns(UserWarning, match="No space left on device; training goes on") as warned,
+        sweeps.Checkpoints(tmp_path, "task") as store,
+    ):
+        store.save(RUNS, [1, 2, 0], arrays(1))
+        fail(store)
+        (store._own / "9.orbax-checkpoint-tmp").mkdir()
+    assert len(warned) == 1
+    assert not list(tmp_path.glob("checkpoints/*/*-tmp"))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        pytest.warns(UserWarning),
+        sweeps.Checkpoints(tmp_path, "task") as store,
+    ):
+        store.save(RUNS, [1, 2, 0], arrays(1))
+        fail(store)
+        raise KeyboardInterrupt

@@ -125,6 +125,13 @@ def test_evaluations_in_equal_parts_of_the_updates():
             training.plan(RUN | wrong, 60)
 
 
+def test_resampling_needs_an_order_to_draw(tanh_task):
+    run = RUN | {"last_batch": "resample"}
+    assert training.plan_runs(tanh_task, [run])
+    with pytest.raises(ValueError, match="last_batch='resample' draws every batch"):
+        training.plan_runs(dataclasses.replace(tanh_task, shuffle=False), [run])
+
+
 def test_smith_et_al_count_one_continuous_stream():
     plan = training.plan({"batch_size": 1024, "num_epochs": 200, "seed": 0}, 50_000)
     assert plan.num_updates == 9765

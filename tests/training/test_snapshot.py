@@ -1,6 +1,7 @@
 """A run taken up from what was kept of it ends as it would have ended."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from noisegen import training
+from noisegen import sweeps, training
 from noisegen.training import snapshot
 
 RUNS = [
@@ -27,7 +28,7 @@ class Shelf:
     def due(self):
         return True
 
-    def save(self, runs, arrays):
+    def save(self, runs, counts, arrays):
         self.kept.append((runs, {name: np.array(value) for name, value in arrays.items()}))
 
     def load(self, run):
@@ -77,19 +78,62 @@ def whole(tanh_task):
 @pytest.mark.parametrize("part", [0.0, 0.4, 0.99])
 def test_a_run_taken_up_ends_as_it_would_have_to_the_last_bit(whole, part):
     one, shelf, results = whole
-    loaded = []
+    loaded, seen = [], {}
 
     def found(run):
         states = shelf.of(run)
         loaded.append(states[int(part * len(states))])
         return loaded[-1:]
 
-    assert lines(one.train(RUNS, None, Kept(found))) == lines(results)
+    def look(runs):
+        for progress in runs:
+            seen.setdefault(progress.run["batch_size"], progress.examples)
+
+    assert lines(one.train(RUNS, look, Kept(found))) == lines(results)
+    for run, arrays in zip(RUNS, loaded, strict=True):
+        before = arrays["['epoch']"] * 60 + arrays["['offset']"]
+        assert before < seen[run["batch_size"]] <= before + 2 * 8  # not from the beginning
     assert one._program.advance._cache_size() == 1
     updates = {result.run["batch_size"]: result.num_updates for result in results}
     for run, arrays in zip(RUNS, loaded, strict=True):
-        assert abs(arrays["count"] - part * updates[run["batch_size"]]) < 3
-    assert any(arrays["seen"] for arrays in loaded)  # in the middle of a batch
+        assert abs(arrays["['count']"] - part * updates[run["batch_size"]]) < 3
+    assert any(arrays["['seen']"] for arrays in loaded)  # in the middle of a batch
+
+
+def test_a_run_goes_on_with_the_parameters_that_were_kept(whole):
+    one, shelf, results = whole
+
+    def changed(run):
+        state = shelf.of(run)[-1]
+        out = "['params']['out']"
+        return [state | {out: 2 * state[out]}]
+
+    for result in one.train(RUNS, None, Kept(changed)):
+        [same] = [each for each in results if each.run == result.run]
+        assert result.curve["test_loss"][:-1] == same.curve["test_loss"][:-1]
+        assert abs(result.metrics["test_loss"] - same.metrics["test_loss"]) > 0.01
+
+
+def test_from_the_disk_and_back(tanh_task, tmp_path, whole):
+    one, _, results = whole
+    with sweeps.Checkpoints(tmp_path, tanh_task.name, 1e-9) as store:
+        stopped = one.train(RUNS, None, store)
+        first = next(stopped)
+        stopped.close()
+    loaded = []
+
+    class Noted(sweeps.Checkpoints):
+        def load(self, run):
+            for arrays in super().load(run):
+                loaded.append(int(arrays["['count']"]))
+                yield arrays
+
+    rest = [run for run in RUNS if run != first.run]
+    with Noted(tmp_path, tanh_task.name, 0) as store, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ended = list(one.train(rest, None, store))
+    assert lines([first, *ended]) == lines(results)
+    assert loaded and all(loaded)
 
 
 def test_time_in_training_goes_on(whole):
@@ -102,7 +146,7 @@ def test_what_ended_is_not_kept(whole):
     _, shelf, results = whole
     last = {result.run["batch_size"]: result.num_updates for result in results}
     for runs, arrays in shelf.kept:
-        for run, count in zip(runs, arrays["count"], strict=True):
+        for run, count in zip(runs, arrays["['count']"], strict=True):
             assert run is None or count < last[run["batch_size"]]
 
 
@@ -153,8 +197,8 @@ def test_what_does_not_fit_is_a_warning_and_an_older_one_is_taken(tanh_task, who
     one, shelf, results = whole
     good = shelf.of(RUNS[1])[9]
     odd = [
-        {name: value for name, value in good.items() if name != "params.out"},
-        good | {"params.out": np.zeros(9, np.float32)},
+        {name: value for name, value in good.items() if name != "['params']['out']"},
+        good | {"['params']['out']": np.zeros(9, np.float32)},
         good | {"momentum": np.zeros(3)},
         good,
     ]
@@ -162,8 +206,8 @@ def test_what_does_not_fit_is_a_warning_and_an_older_one_is_taken(tanh_task, who
         [result] = one.train(RUNS[1:2], None, Kept(lambda run: odd))
     texts = [str(warning.message) for warning in warned]
     assert [text.split(";")[0] for text in texts] == [
-        "skipped a checkpoint of another version: it differs in params.out",
-        "skipped a checkpoint of another version: its params.out has shape (9,), not (8,)",
+        "skipped a checkpoint of another version: it differs in ['params']['out']",
+        "skipped a checkpoint of another version: its ['params']['out'] has shape (9,), not (8,)",
         "skipped a checkpoint of another version: it differs in momentum",
     ]
     assert lines([result]) == lines([r for r in results if r.run == RUNS[1]])
