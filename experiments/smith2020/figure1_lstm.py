@@ -26,7 +26,7 @@ _BY_SCALE = {
     },
     "cpu": {
         "num_epochs": 2.0,
-        "batch_size": sweeps.powers_of_two(8, 512),
+        "batch_size": sweeps.powers_of_two(8, 256),
         "effective_learning_rate": sweeps.powers_of_two(2**-4, 2),
         "seeds": 3,
         "best": 3,

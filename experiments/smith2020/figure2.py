@@ -31,7 +31,7 @@ _BY_SCALE = {
     },
     "cpu": {
         "batch_size": 16,
-        "num_epochs": sweeps.doublings(5, 160),
+        "num_epochs": sweeps.doublings(20, 640),
         "effective_learning_rate": sweeps.powers_of_two(2**-6, 1),
         "seeds": 3,
         "best": 3,
@@ -41,7 +41,8 @@ _BY_SCALE = {
 
 def get_config(scale="cpu", **task):
     """Every field that `--config.NAME=VALUE` may override."""
-    return wide_resnet.make_config(scale, _BY_SCALE, **task)
+    few = {"num_train": 1024} if scale == "cpu" else {}  # which the small network can fit
+    return wide_resnet.make_config(scale, _BY_SCALE, **few, **task)
 
 
 def get_protocol(config):

@@ -63,7 +63,7 @@ _BY_SCALE = {
     },
     "cpu": {
         "num_updates": 400,
-        "batch_size": sweeps.powers_of_two(8, 512),
+        "batch_size": sweeps.powers_of_two(8, 256),
         "effective_learning_rate": sweeps.powers_of_two(2**-4, 2),
         "seeds": 3,
         "best": 3,
