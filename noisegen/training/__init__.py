@@ -1,7 +1,7 @@
 """Training of many runs at once: tasks, the pool, its speed settings."""
 
+from noisegen.training.evaluation import metric_names
 from noisegen.training.hparams import check_runs
-from noisegen.training.lanes import metric_names
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose

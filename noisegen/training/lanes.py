@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from noisegen.training.evaluation import check_shape, evaluate, local_positions, metric_names, names
 from noisegen.training.task import Batch, PyTree, Task, make_key
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
@@ -101,8 +102,7 @@ def _start(task, numbers):
     params, state = task.init(_stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
-    names = metric_names(task)
-    final = {name: jnp.float32(jnp.nan) for name in names if name in _names(task, "train")}
+    final = dict.fromkeys(names(task, "train"), jnp.float32(jnp.nan))
     curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
     return Lane(
         numbers=numbers,
@@ -116,7 +116,7 @@ def _start(task, numbers):
         offset=zero,
         seen=zero,
         evals=zero,
-        curve={name: curve for name in names if name not in final},
+        curve={name: curve for name in metric_names(task) if name not in final},
         final=final,
         gradients=jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params),
         loss=jnp.zeros((1,)),
@@ -206,7 +206,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
-        _check_shape(task, "The loss", losses, batch.mask)
+        check_shape(task, "The loss", losses, batch.mask)
         return jnp.sum(jnp.where(batch.mask, losses.astype(jnp.float32), 0)), state
 
     (loss, state), gradients = jax.value_and_grad(summed_loss, has_aux=True)(lane.params)
@@ -222,7 +222,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
 def _batch(numbers, permutations, epoch, offset, taken, microbatch, train):
     """The `taken` examples from `offset` on, which may reach into the next epoch."""
-    within = _local_positions(microbatch)
+    within = local_positions(microbatch)
     mask = within < taken
     # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
     # and zero times infinity is not zero.
@@ -267,7 +267,6 @@ def _evaluate(task, shape, lanes, updated, data):
     """Evaluates the lanes that have just made an update at which their plan says so."""
     next_eval = jnp.take_along_axis(lanes.numbers.eval_updates, lanes.evals[:, None], 1)[:, 0]
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
-
     last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
 
     def measure(split, lane):
@@ -289,11 +288,11 @@ def _evaluate(task, shape, lanes, updated, data):
         )
 
     def measured(split, due):
-        blank = {name: jnp.zeros(due.shape) for name in _names(task, split)}
+        blank = {name: jnp.zeros(due.shape) for name in names(task, split)}
         return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
 
     metrics = measured("test", due)
-    final = measured("train", last) if _names(task, "train") else {}
+    final = measured("train", last) if names(task, "train") else {}
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
@@ -312,75 +311,6 @@ def _recomputed(task, shape, lane, train):
 
     state = task.init(_stream(numbers, "init"))[1]
     return jax.lax.fori_loop(0, -(-task.num_examples // shape.microbatch), piece, state)
-
-
-def evaluate(
-    task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
-) -> dict[str, jax.Array]:
-    """Mean of every metric of a split over its examples, in pieces of `eval_batch`."""
-    total, devices = len(jax.tree.leaves(examples)[0]), jax.lax.axis_size("batch")
-    eval_batch = min(eval_batch, -(-total // devices) * devices)
-    keys = jnp.broadcast_to(make_key(0), (len(_local_positions(eval_batch)),))
-
-    def piece(index, sums):
-        places = index * eval_batch + _local_positions(eval_batch)
-        mask = places < total
-        data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], examples)
-        metrics = _measures(task, split)(params, state, Batch(data, keys, mask))
-        for name, values in metrics.items():
-            _check_shape(task, f"The metric {name!r}", values, mask)
-        return {
-            name: sums[name] + jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0))
-            for name, values in metrics.items()
-        }
-
-    zeros = dict.fromkeys(_names(task, split), jnp.float32(0))
-    sums = jax.lax.fori_loop(0, -(-total // eval_batch), piece, zeros)
-    return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
-
-
-def _check_shape(task, what, values, mask):
-    """A mean over the batch would count examples outside the mask."""
-    if jnp.shape(values) != mask.shape:
-        raise ValueError(
-            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
-            f"{mask.shape}, got shape {jnp.shape(values)}; do not average over the batch."
-        )
-
-
-def metric_names(task: Task) -> tuple[str, ...]:
-    """What is measured at the end of a run: the task's metrics, and `train_loss`.
-
-    Raises:
-      ValueError: two of them have one name, or that of one of a curve's own columns.
-    """
-    names = [*_names(task, "test"), *_names(task, "train")]
-    taken = {"train_loss", "epoch", "update"} & set(names) | {
-        n for n in names if names.count(n) > 1
-    }
-    if taken:
-        raise ValueError(
-            f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as another one or "
-            "one of the pool's own curves is; name the metric otherwise."
-        )
-    return (*names, "train_loss")
-
-
-@functools.lru_cache(maxsize=2)
-def _names(task, split):
-    """The names of a split's metrics."""
-
-    def metrics(one):
-        key = make_key(0)
-        params, state = task.init(key)
-        return _measures(task, split)(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
-
-    one = jax.tree.map(lambda a: a[:1], getattr(task, split))
-    return tuple(sorted(jax.eval_shape(metrics, one)))
-
-
-def _measures(task, split):
-    return {"test": task.metrics, "train": task.train_metrics}[split]
 
 
 def _for_due(due, fn, inputs, outputs, group):
@@ -409,12 +339,6 @@ def _where(condition, new, old):
     return jax.tree.map(
         lambda n, o: jnp.where(condition.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, old
     )
-
-
-def _local_positions(size):
-    """This device's places in a piece of `size` examples that is spread over the batch axis."""
-    share = size // jax.lax.axis_size("batch")
-    return jax.lax.axis_index("batch") * share + jnp.arange(share)
 
 
 def _optimizer(task, numbers):
