@@ -187,10 +187,7 @@ class Pool:
             if checkpoints is not None and checkpoints.due():
                 yield from ended  # before anything can go wrong
                 ended = []
-                runs = [None if ends else s.run for s, ends in zip(slots, stale, strict=True)]
-                seconds = np.array([looked - slot.started for slot in slots])
-                counts = np.asarray(lanes.count)
-                checkpoints.save(runs, counts, pack(lanes) | {"seconds": seconds})
+                _save(checkpoints, lanes, slots, stale, looked)
         yield from ended
 
     def _dispatch(self, lanes, slots, stale, num_steps, checkpoints):
@@ -293,6 +290,13 @@ class _Slot:
             num_examples=int(ends[count - 1]),
             seconds=now - self.started,
         )
+
+
+def _save(checkpoints, lanes, slots, stale, now):
+    """Keeps the lanes, and the runs of those that are still in training."""
+    runs = [None if ended else slot.run for slot, ended in zip(slots, stale, strict=True)]
+    seconds = np.array([now - slot.started for slot in slots])
+    checkpoints.save(runs, np.asarray(lanes.count), pack(lanes) | {"seconds": seconds})
 
 
 def _stack(numbers):
