@@ -41,6 +41,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     prepare_devices()
 
     def guarded(argv):
+        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells of every step it takes
         try:
             main(argv)
         except KeyboardInterrupt:
