@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     prepare_devices()
 
     def guarded(argv):
-        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells of every step it takes
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every step it takes
         try:
             main(argv)
         except KeyboardInterrupt:
@@ -160,6 +160,10 @@ def _message(error):
         error = error.args[0]
     if said := _REFUSED.search(str(error)):
         return said[1]
+    if "has no attribute 'get_config'" in str(error):
+        return "the file of --config defines no get_config(): it is no experiment"
+    if "get_config() takes 0 positional arguments" in str(error):
+        return "the experiment of --config has no scales: leave the colon and what follows it out"
     if isinstance(error, AttributeError | KeyError):
         return f"the config has no such field: {error.args[0]}"
     if isinstance(error, OSError) and error.strerror and error.filename is None:

@@ -53,8 +53,9 @@ def main(argv: list[str]) -> None:
         sweep(exp, _WORKDIR.value)
     except KeyboardInterrupt:
         print(
-            f"Stopped; finished runs are kept in {_WORKDIR.value}. To go on, give the same command "
-            f"again:\n  {shlex.join(sys.orig_argv)}",
+            f"Stopped; finished runs and the last checkpoint of others are kept in "
+            f"{_WORKDIR.value}. To go on, give the same command again:\n"
+            f"  {shlex.join(sys.orig_argv)}",
             file=sys.stderr,
         )
         sys.exit(command.INTERRUPTED)
@@ -88,18 +89,20 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     examples = sum(tasks.examples(todo).values())
     for run in todo.values():
         print(" ".join(f"{name}={value}" for name, value in run.items()))
+    print(f"{len(todo):,} runs, {examples:,} training examples.")
+    if rate := exp.config.get("gpu_examples_per_second"):
+        print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
+    print("Measuring how long they take here; for a large network this takes minutes.", flush=True)
     measured = [_settings(task, group) for task, group in tasks.groups(todo).items()]
     seconds = sum(each for _, each in measured)
     settings = " or ".join(
         sorted({f"{s.lanes} lanes, microbatch {s.microbatch}" for s, _ in measured})
     )
     print(
-        f"{len(todo):,} runs, {examples:,} training examples; about {display.duration(seconds)} "
-        f"here at the {examples / seconds:,.0f} examples/s just measured ({settings}); compilation,"
-        " evaluations and further runs, if the grid has to grow, left out."
+        f"About {display.duration(seconds)} here at the {examples / seconds:,.0f} examples/s just "
+        f"measured ({settings}); compilation, evaluations and further runs, if the grid has to "
+        "grow, left out."
     )
-    if rate := exp.config.get("gpu_examples_per_second"):
-        print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
 
 
 def _agenda(exp, tasks, workdir):
@@ -121,7 +124,8 @@ def _train(exp, tasks, runs, workdir):
         display.Display(exp.title, tally) as show,
     ):
         if known := checkpoints.known(runs.todo()):
-            show.note(f"{len(known)} of them have a checkpoint, from which they go on.")
+            count = f"{len(known)} of {len(runs.todo())} runs"
+            show.note(f"{count} have a checkpoint, from which they go on.")
         while todo := runs.todo():
             show.expect(tasks.examples(todo))
             for task, group in tasks.groups(todo).items():

@@ -35,7 +35,8 @@ class Checkpoints:
     """The checkpoints of a sweep, for `noisegen.training.Pool.train`.
 
     One that cannot be written, or read, is a warning: training goes on. Of this writer the last two
-    stay; those of others are removed once each of their runs is recorded, or in a later checkpoint.
+    stay; those of others are removed once each of their runs is recorded, or further in a finished
+    checkpoint of this one.
 
     Args:
       workdir: the directory of the sweep.
@@ -54,15 +55,16 @@ class Checkpoints:
         seconds: float = 300.0,
         recorded: Collection[str] = (),
     ):
-        if seconds < 0:
+        if not seconds >= 0:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
         writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._own = self._root / writer
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
-        self._latest: set[str] = set()  # the runs of the last checkpoint that was begun
+        self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
+        self._unreadable: set[pathlib.Path] = set()
         self._places: dict[str, list[_Place]] = {}
         for path, meta in _whole(self._root):
             if meta is not None:
@@ -96,9 +98,10 @@ class Checkpoints:
         try:
             manager = self._writer()
             manager.wait_until_finished()
-            self._remove({*self._latest, *self._recorded})
+            self._remove()
+            _check_space(self._root, arrays)
             manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
-            self._latest = {name for name in names if name is not None}
+            self._latest = dict(zip(names, counts, strict=True))
         except Exception as error:  # of whatever kind: the runs matter more
             self._failed(error)
 
@@ -106,10 +109,15 @@ class Checkpoints:
         """What the checkpoints keep of a run, the latest first, as NumPy arrays."""
         places = self._places.get(run_id(self._task_name, run), [])
         for place in sorted(places, reverse=True):
+            if place.path in self._unreadable:
+                continue
             if self._read[0] != place.path:  # the last one stays, since its lanes come together
-                self._read = place.path, _restored(place.path, "arrays", place.names) or {}
-            if arrays := self._read[1]:
-                yield {name: array[place.lane] for name, array in arrays.items()}
+                found = _restored(place.path, "arrays", place.names)
+                if found is None:
+                    self._unreadable.add(place.path)
+                    continue
+                self._read = place.path, found
+            yield {name: array[place.lane] for name, array in self._read[1].items()}
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of some runs, by run_id, that have a checkpoint."""
@@ -123,7 +131,8 @@ class Checkpoints:
                 manager.close()
             except Exception as error:
                 self._failed(error)
-        self._remove(self._recorded)
+        self._latest = {}
+        self._remove()
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +141,7 @@ class Checkpoints:
         self.close()
 
     def _failed(self, error):
-        self._latest = set()
+        self._latest = {}
         for path in self._own.glob("*-tmp"):
             shutil.rmtree(path, ignore_errors=True)
         warnings.warn(
@@ -141,21 +150,32 @@ class Checkpoints:
             stacklevel=3,
         )
 
-    def _remove(self, done):
-        """Removes the directories of writers all of whose runs are done.
+    def _remove(self):
+        """Removes the directories of writers that nobody needs.
 
-        What is not ours to judge stays, and so does what may be another one's first, not finished.
+        What is not ours to judge stays, and so does what another may be writing.
         """
         needed = {self._own} if self._manager is not None else set()
-        for path, meta in _whole(self._root):
-            if meta is None or not {*meta["runs"]} <= {*done, None}:
-                needed.add(path.parent)
-        whole = {path.parent for path in self._root.glob("*/*") if path.name.isdigit()}
+        recorded = set()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it was told at the start
+            for path, meta in _whole(self._root):
+                if meta is None or not self._is_past(meta):
+                    needed.add(path.parent)
+                elif {*meta["runs"]} <= {*self._recorded, None}:
+                    recorded.add(path.parent)
         for path in set(self._root.glob("*")) - needed:
-            if path in whole or path == self._own or time.time() - path.stat().st_mtime > _STALE:
+            if path == self._own or path in recorded or not _may_be_written(path):
                 shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):  # it is not empty, or not there
             self._root.rmdir()
+
+    def _is_past(self, meta):
+        """Whether each run of a checkpoint is recorded, or as far in our own last one."""
+        return all(
+            name is None or name in self._recorded or self._latest.get(name, -1) >= count
+            for name, count in zip(meta["runs"], meta["counts"], strict=True)
+        )
 
     def _writer(self):
         import orbax.checkpoint as ocp  # here, since few sweeps take so long as to need it
@@ -175,6 +195,23 @@ def _whole(root):
                 _skipped(path, f"it is of another version (format {meta.get('format')})")
                 meta = None
             yield path, meta
+
+
+def _may_be_written(path):
+    """Whether a writer's directory has nothing finished, or something unfinished, that is young."""
+    with contextlib.suppress(OSError):  # gone meanwhile
+        parts = list(path.iterdir())
+        open_ones = [part for part in parts if not part.name.isdigit()] or ([] if parts else [path])
+        return any(time.time() - part.stat().st_mtime < _STALE for part in open_ones)
+    return False
+
+
+def _check_space(root, arrays):
+    """Raises OSError where a checkpoint would fill the disk, which records need too."""
+    root.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(root).free
+    if free < needed:
+        raise OSError(f"no space left on the disk: {needed:,} bytes wanted, {free:,} free")
 
 
 def _arguments(arrays, meta):
@@ -199,10 +236,12 @@ def _restored(path, item, names=()):
 
 def _skipped(path, why):
     warnings.warn(
-        f"skipped the checkpoint {path}: {why}; its runs go on from an older one, or begin anew.",
+        f"skipped the checkpoint {path}: {why}; a run that has no older one begins anew. Delete it "
+        "if nobody needs it.",
         stacklevel=2,
     )
 
 
 def _line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) < 240 else f"{text[:120]} ... {text[-120:]}"

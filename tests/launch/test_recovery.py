@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(call, enviro
     assert num_lines(tmp_path / "killed") == 0
 
     again = call("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
-    assert "2 of them have a checkpoint, from which they go on." in again.stderr, again.stderr
+    assert "2 of 2 runs have a checkpoint, from which they go on." in again.stderr, again.stderr
     assert not any(word in again.stderr for word in ("warning", "skipped", "orbax", "Manager"))
     whole = call("sweep", *LONG, f"--workdir={tmp_path / 'whole'}")
     assert "checkpoint" not in whole.stderr

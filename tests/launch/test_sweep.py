@@ -99,12 +99,13 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tiny, tmp
     workdir = tmp_path / "none"
     flags = ("--dry_run", f"--workdir={workdir}", "--config.run.momentum=0.5")
     done = call("sweep", *tiny, *flags)
-    *runs, cost = done.stdout.splitlines()
+    *runs, cost, measuring, here = done.stdout.splitlines()
     assert done.returncode == 0
     assert len(runs) == 12 and all(" momentum=0.5 " in run for run in runs)
     assert runs[0].startswith("batch_size=64 learning_rate=0.00390625 seed=0 ")
     # 67 and 16 updates: 6 runs of 64 * 67 examples, 6 of 256 * 16.
-    assert cost.startswith(f"12 runs, {6 * 64 * 67 + 6 * 256 * 16:,} training examples; about 0:0")
+    assert cost == f"12 runs, {6 * 64 * 67 + 6 * 256 * 16:,} training examples."
+    assert measuring.startswith("Measuring how long") and here.startswith("About 0:0")
     assert not workdir.exists()
 
 

@@ -123,8 +123,9 @@ def test_due_after_the_interval(tmp_path, monkeypatch):
         store.save(RUNS, [1, 2, 0], arrays(1))
     store.close()
     assert not sweeps.Checkpoints(tmp_path, "task", 0).due()
-    with pytest.raises(ValueError, match="must not be negative"):
-        sweeps.Checkpoints(tmp_path, "task", -1)
+    for wrong in (-1, float("nan")):
+        with pytest.raises(ValueError, match="must not be negative"):
+            sweeps.Checkpoints(tmp_path, "task", wrong)
 
 
 def name_of(run):
@@ -162,6 +163,32 @@ def test_what_a_later_checkpoint_has_is_removed(tmp_path):
     assert [each["updates"] for each in found(tmp_path, {"seed": 5})] == [6]
 
 
+def test_what_is_further_than_ours_stays(tmp_path):
+    save(tmp_path, 50)
+    with sweeps.Checkpoints(tmp_path, "task") as store:
+        for count in (6, 49, 50, 51):
+            store.save(RUNS, [count, count + 1, 0], arrays(count))
+            left = 1 if count == 51 else 2  # 50 was whole when 51 was begun
+            assert len(list((tmp_path / "checkpoints").iterdir())) == left
+
+
+def test_what_another_is_writing_stays(tmp_path):
+    save(tmp_path, 4)
+    (steps(tmp_path)[0].parent / "2.orbax-checkpoint-tmp").mkdir()
+    with sweeps.Checkpoints(tmp_path, "task") as store:
+        for count in (6, 7, 8):
+            store.save(RUNS, [count, count + 1, 0], arrays(count))
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_without_room_nothing_is_tried(tmp_path, monkeypatch):
+    full = types.SimpleNamespace(free=10)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: full)
+    with pytest.warns(UserWarning, match=r"no space left on the disk: \d+ bytes wanted, 10 free"):
+        save(tmp_path, 3)
+    assert not steps(tmp_path)
+
+
 def test_what_is_not_ours_to_judge_stays(tmp_path):
     save(tmp_path, 4)
     save(tmp_path, 5)
@@ -174,7 +201,7 @@ def test_what_is_not_ours_to_judge_stays(tmp_path):
     ):
         pass
     assert len(steps(tmp_path)) == 2  # the foreign one, and what another may be writing
-    os.utime(tmp_path / "checkpoints" / "another", (0, 0))
+    os.utime(tmp_path / "checkpoints" / "another" / "1.orbax-checkpoint-tmp", (0, 0))
     with (
         pytest.warns(UserWarning, match="another version"),
         sweeps.Checkpoints(tmp_path, "task", recorded=recorded),
