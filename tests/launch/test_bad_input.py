@@ -21,6 +21,12 @@ CASES = {
         (*GOES, "--config.convolution=fft"),
         ["convolution='fft'", "auto, patches, lax"],
     ),
+    "no scales": ("sweep", (DIGITS + ":cpu", "--dry_run"), ["no scales", "leave the colon"]),
+    "no experiment": (
+        "sweep",
+        ("--config=experiments/smith2020/common.py", "--dry_run"),
+        ["no get_config()", "no experiment"],
+    ),
     "field": ("sweep", (*GOES, "--config.run.momentm=0.5"), ["'momentm'", '"momentum"']),
     "value of a field": (
         "sweep",
