@@ -117,6 +117,11 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
+def devices() -> str:
+    """Number and kind of the devices that JAX computes on."""
+    return f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
+
+
 def processor() -> str:
     """Name of the processor."""
     listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
@@ -179,9 +184,8 @@ def _warn(text):
 @functools.cache
 def _device():
     """What trains: the accelerators, or the processor."""
-    kind = jax.devices()[0].device_kind
-    if kind != "cpu":
-        return f"{len(jax.devices())} x {kind}"
+    if jax.default_backend() != "cpu":
+        return devices()
     return f"{num_cores()} cores of {processor()}"
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 import noisegen
-from launch.command import num_cores, processor
+from launch.command import devices, num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -43,7 +43,7 @@ def describe(command: str, options: Options) -> dict[str, Any]:
             "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
             "load_average_before": os.getloadavg()[0],
         }
-        | ({"accelerator": accelerator()} if has_accelerator() else {}),
+        | ({"accelerator": devices()} if has_accelerator() else {}),
         "versions": {"python": platform.python_version(), "noisegen": noisegen.__version__}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
@@ -52,11 +52,6 @@ def describe(command: str, options: Options) -> dict[str, Any]:
 def has_accelerator() -> bool:
     """Whether JAX computes on something other than the processor."""
     return jax.default_backend() != "cpu"
-
-
-def accelerator() -> str:
-    """Number and kind of the devices that JAX computes on."""
-    return f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
 
 
 def environment(**changes: str | None) -> dict[str, str]:

@@ -8,15 +8,14 @@ these runs next, on this machine or another, takes the latest that can be read.
 import contextlib
 import os
 import pathlib
-import secrets
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from noisegen.sweeps.identity import run_id
+from noisegen.sweeps.records import writer_name
 
 FORMAT = 1  # changes when older checkpoints would be misread
 _STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
@@ -59,8 +58,7 @@ class Checkpoints:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
-        writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._own = self._root / writer
+        self._own = self._root / writer_name()
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
         self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})

@@ -48,7 +48,7 @@ class RecordWriter:
 
     def __init__(self, workdir: str | os.PathLike, writer: str | None = None):
         if writer is None:
-            writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            writer = writer_name()
         self.path = pathlib.Path(workdir) / "records" / f"{writer}.jsonl"
         self._file = None
         self._torn = False
@@ -93,6 +93,11 @@ class RecordWriter:
         size = os.fstat(self._file).st_size
         self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         _sync_directory(self.path.parent)
+
+
+def writer_name() -> str:
+    """A name that no other writer has: made of host, process and a random word."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> list[dict]:
