@@ -5,7 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from noisegen import diagnostics
+from noisegen.diagnostics import RunningNoise
 from noisegen.training.task import Batch, PyTree, Task, make_key
+
+NOISE_METRICS = ("gradient_noise_scale", "gradient_variance", "gradient_squared_norm")
 
 
 def evaluate(
@@ -48,14 +52,55 @@ def metric_names(task: Task) -> tuple[str, ...]:
     Raises:
       ValueError: two of them have one name, or that of one of a curve's own columns.
     """
-    found = [*names(task, "test"), *names(task, "train")]
-    taken = {"train_loss", "epoch", "update"} & {*found} | {n for n in found if found.count(n) > 1}
+    found = [*names(task, "test"), *names(task, "train"), *diagnostic_names(task)]
+    own = {"train_loss", "epoch", "update", *noise_names(task)}
+    taken = own & {*found} | {n for n in found if found.count(n) > 1}
     if taken:
         raise ValueError(
             f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as another one or "
             "one of the pool's own curves is; name the metric otherwise."
         )
-    return (*found, "train_loss")
+    return (*found, "train_loss", *noise_names(task))
+
+
+def curve_names(task: Task) -> tuple[str, ...]:
+    """What is measured at every evaluation."""
+    return tuple(name for name in metric_names(task) if name not in names(task, "train"))
+
+
+def unchecked_names(task: Task) -> tuple[str, ...]:
+    """What need not be finite in a run that has not diverged."""
+    return (*diagnostic_names(task), *noise_names(task))
+
+
+def noise_names(task: Task) -> tuple[str, ...]:
+    """What is measured of the gradient's noise."""
+    return NOISE_METRICS if task.noise_group else ()
+
+
+def noise_metrics(noise: RunningNoise | tuple[()]) -> dict[str, jax.Array]:
+    """What is recorded of the gradient's noise."""
+    if not noise:
+        return {}
+    values = (diagnostics.gradient_noise_scale(noise), noise.trace, noise.squared_norm)
+    return dict(zip(NOISE_METRICS, values, strict=True))
+
+
+@functools.lru_cache(maxsize=2)
+def diagnostic_names(task: Task) -> tuple[str, ...]:
+    """The names of the task's diagnostics."""
+
+    def found(train):
+        return task.diagnostics(*task.init(make_key(0)), train)
+
+    shapes = jax.eval_shape(found, task.train)
+    for name, value in shapes.items():
+        if value.shape:
+            raise ValueError(
+                f"The diagnostic {name!r} of task {task.name!r} must be a single number, but its "
+                f"shape is {value.shape}."
+            )
+    return tuple(sorted(shapes))
 
 
 @functools.lru_cache(maxsize=2)

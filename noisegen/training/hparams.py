@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.lanes import Numbers
@@ -87,7 +88,7 @@ class _Recorder(Mapping):
 
 
 def _names_read(task, names):
-    """The numbers that the task's optimizer and batch size ask for."""
+    """The numbers that the task's optimizer, batch size and weights ask for."""
     read: set[str] = set()
     given = (names | _PLAN_FIELDS) - {"last_batch"}
 
@@ -95,6 +96,9 @@ def _names_read(task, names):
         task.make_optimizer(_Recorder(values, read), make_key(0))
         if task.batch_size is not None:
             task.batch_size(_Recorder(values, read))(0)
+        if task.example_weights is not None:
+            places = jnp.zeros((1,), jnp.int32)
+            task.example_weights(_Recorder(values, read))(make_key(0), places, jnp.int32(1))
 
     try:
         jax.eval_shape(build, {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given})

@@ -22,7 +22,17 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from noisegen.training.evaluation import check_shape, evaluate, local_positions, metric_names, names
+from noisegen import diagnostics
+from noisegen.diagnostics import GroupSums, RunningNoise
+from noisegen.training.evaluation import (
+    check_shape,
+    curve_names,
+    diagnostic_names,
+    evaluate,
+    local_positions,
+    names,
+    noise_metrics,
+)
 from noisegen.training.task import Batch, PyTree, Task, make_key
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
@@ -45,6 +55,14 @@ class Numbers(NamedTuple):
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 
 
+class NoiseSums(NamedTuple):
+    """What is summed over microbatches to measure the noise of their gradients."""
+
+    squares: PyTree  # float32, of the gradients S of the summed losses: S^2 / examples
+    groups: jax.Array  # float32, (sum of squared weights) / examples
+    weights: jax.Array  # float32, sum of squared weights
+
+
 class Lane(NamedTuple):
     """State of one run in training."""
 
@@ -65,9 +83,11 @@ class Lane(NamedTuple):
     gradients: PyTree  # float32, over the batch so far
     loss: jax.Array  # float32, over the examples since the last evaluation
     examples: jax.Array  # int32, likewise
+    groups: NoiseSums | tuple[()]  # over the batch so far; () where no noise is measured
+    noise: RunningNoise | tuple[()]  # over the updates since the last evaluation
 
 
-SUMS = ("gradients", "loss", "examples")
+SUMS = ("gradients", "loss", "examples", "groups")
 LANE_SPEC = Lane(
     **{
         field: PartitionSpec("lanes", "batch") if field in SUMS else PartitionSpec("lanes")
@@ -102,6 +122,7 @@ def _start(task, numbers):
     params, state = task.init(_stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
+    zeros = jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params)
     final = dict.fromkeys(names(task, "train"), jnp.float32(jnp.nan))
     curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
     return Lane(
@@ -116,11 +137,13 @@ def _start(task, numbers):
         offset=zero,
         seen=zero,
         evals=zero,
-        curve={name: curve for name in metric_names(task) if name not in final},
+        curve=dict.fromkeys(curve_names(task), curve),
         final=final,
-        gradients=jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params),
+        gradients=zeros,
         loss=jnp.zeros((1,)),
         examples=jnp.zeros((1,), jnp.int32),
+        groups=NoiseSums(zeros, jnp.zeros((1,)), jnp.zeros((1,))) if task.noise_group else (),
+        noise=diagnostics.no_running_noise() if task.noise_group else (),
     )
 
 
@@ -203,13 +226,15 @@ def _accumulate(task, microbatch, lane, size, train):
     room = jnp.where(numbers.cut, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
     batch = _batch(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
+    weights = _weights(task, lane, lane.seen + room, batch.mask)
 
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
         check_shape(task, "The loss", losses, batch.mask)
-        return jnp.sum(jnp.where(batch.mask, losses.astype(jnp.float32), 0)), state
+        losses = jnp.where(batch.mask, losses.astype(jnp.float32), 0)
+        return jnp.sum(weights * losses), (jnp.sum(losses), state)
 
-    (loss, state), gradients = jax.value_and_grad(summed_loss, has_aux=True)(lane.params)
+    gradients, (loss, state) = jax.grad(summed_loss, has_aux=True)(lane.params)
     return lane._replace(
         state=state,
         offset=lane.offset + taken,
@@ -217,6 +242,30 @@ def _accumulate(task, microbatch, lane, size, train):
         gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
         loss=lane.loss + loss,
         examples=lane.examples + jnp.sum(batch.mask),
+        groups=_add_group(lane.groups, gradients, weights, batch.mask),
+    )
+
+
+def _weights(task, lane, batch_size, mask):
+    """The weights of a microbatch's losses; zero outside the mask."""
+    ones = mask.astype(jnp.float32)
+    if task.example_weights is None:
+        return ones
+    places = lane.seen + local_positions(len(mask))
+    key = jax.random.fold_in(_stream(lane.numbers, "weights"), lane.count)
+    return ones * task.example_weights(lane.numbers.hparams)(key, places, batch_size)
+
+
+def _add_group(groups, gradients, weights, mask):
+    """One more microbatch in the sums that the noise is measured by."""
+    if not groups:
+        return groups
+    share = 1 / jnp.maximum(jnp.sum(mask), 1)  # of an empty one, every summand is zero
+    squared_weights = jnp.sum(weights**2)
+    return NoiseSums(
+        squares=jax.tree.map(lambda s, g: s + share * g[None] ** 2, groups.squares, gradients),
+        groups=groups.groups + share * squared_weights,
+        weights=groups.weights + squared_weights,
     )
 
 
@@ -242,13 +291,13 @@ def _update(task, due, lanes):
     """One optax update, on the whole batch's mean gradient, in the lanes that are due."""
 
     def updated(lane):
-        mean = jax.tree.map(
-            lambda s, p: (jax.lax.psum(s[0], "batch") / lane.seen).astype(p.dtype),
-            lane.gradients,
-            lane.params,
+        total, groups = jax.tree.map(
+            lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.groups)
         )
-        optimizer = _optimizer(task, lane.numbers)
-        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params)
+        mean = jax.tree.map(lambda s, p: (s / lane.seen).astype(p.dtype), total, lane.params)
+        measured, running = _measure_noise(task, lane, total, groups)
+        optimizer = optax.with_extra_args_support(_optimizer(task, lane.numbers))
+        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params, **measured)
         params = optax.apply_updates(lane.params, updates)
         finite = jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]))
         return lane._replace(
@@ -258,9 +307,23 @@ def _update(task, due, lanes):
             count=lane.count + 1,
             seen=jnp.zeros_like(lane.seen),
             gradients=jax.tree.map(jnp.zeros_like, lane.gradients),
+            groups=jax.tree.map(jnp.zeros_like, lane.groups),
+            noise=running,
         )
 
     return _where(due, jax.vmap(updated)(lanes), lanes)
+
+
+def _measure_noise(task, lane, total, groups):
+    """What update functions are told of the batch, and the running means with it."""
+    if not groups:
+        return {}, lane.noise
+    noise = diagnostics.noise_of_sums(
+        GroupSums(total, groups.squares, lane.seen, groups.groups, groups.weights),
+        task.num_examples,
+    )
+    measured = {"batch_size": lane.seen, "gradient_noise": noise}
+    return measured, diagnostics.update_running_noise(lane.noise, noise, decay=1.0)
 
 
 def _evaluate(task, shape, lanes, updated, data):
@@ -275,9 +338,14 @@ def _evaluate(task, shape, lanes, updated, data):
         )
         return evaluate(task, split, shape.eval_batch, lane.params, state, data[split])
 
+    def diagnose(lane):
+        found = task.diagnostics(lane.params, lane.state, data["train"])
+        return {name: value.astype(jnp.float32) for name, value in found.items()}
+
     def record(lane, last, metrics, final):
         examples = jax.lax.psum(lane.examples[0], "batch")
         metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples
+        metrics |= noise_metrics(lane.noise)
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
             evals=lane.evals + 1,
@@ -285,14 +353,18 @@ def _evaluate(task, shape, lanes, updated, data):
             status=jnp.where(last, FINISHED, TRAINING),
             loss=jnp.zeros_like(lane.loss),
             examples=jnp.zeros_like(lane.examples),
+            noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 
-    def measured(split, due):
-        blank = {name: jnp.zeros(due.shape) for name in names(task, split)}
-        return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
+    def measured(measure, names, due):
+        if not names:
+            return {}
+        blank = {name: jnp.zeros(due.shape) for name in names}
+        return _for_due(due, measure, lanes, blank, shape.group)
 
-    metrics = measured("test", due)
-    final = measured("train", last) if names(task, "train") else {}
+    metrics = measured(functools.partial(measure, "test"), names(task, "test"), due)
+    metrics |= measured(diagnose, diagnostic_names(task), due)
+    final = measured(functools.partial(measure, "train"), names(task, "train"), last)
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 

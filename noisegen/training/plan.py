@@ -69,6 +69,11 @@ class Plan:
         """Micro-steps the run takes after `count` updates: a microbatch ends with its batch."""
         return int(np.sum(-(-self.batch_sizes[count:] // microbatch)))
 
+    @functools.cached_property
+    def smallest_batch(self) -> int:
+        """Examples of the smallest update."""
+        return int(self.batch_sizes.min())
+
     @property
     def batch_sizes(self) -> np.ndarray:
         """Examples of each update, int64 ``(num_updates,)``."""
@@ -91,7 +96,8 @@ def plan(
         batch anew from the whole training set, without replacement within the batch; that orders
         all N for every update); ``eval_every`` (epochs between evaluations)
         or ``num_evals`` (evaluations at equal numbers of updates); by default only the end is
-        evaluated. Other numbers are the optimizer's.
+        evaluated. ``reference_batch_size`` (of noise that is matched to a smaller batch) is at most
+        the smallest batch. Other numbers are the optimizer's.
       num_examples: size of the training set, N.
       batch_size_fn: the batch size as a function of an array of update counts, where it is not
         constant.
@@ -167,6 +173,8 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Pla
         plans = [plan(run, size) for run in runs]
     else:
         plans = [plan(run, size, _schedule(task, run)) for run in runs]
+    for run, each in zip(runs, plans, strict=True):
+        _check_reference(run, each)
     for each in set(plans):
         _check_batches(task, each)
         if each.order_length < each.epoch_length and not task.shuffle:
@@ -190,6 +198,25 @@ def _check_batches(task, each):
         raise ValueError(
             f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
             f"examples that task {task.name!r} normalises over, or smaller than one."
+        )
+
+    if task.noise_group and each.smallest_batch <= task.noise_group:
+        raise ValueError(
+            f"A batch of {each.smallest_batch} is a single group of the {task.noise_group} examples"
+            f" that task {task.name!r} measures the noise of gradients with, and one group says "
+            "nothing about noise: make noise_group half of the smallest batch or less (the ragged "
+            "last one included; last_batch='straddle' has none)."
+        )
+
+
+def _check_reference(run, each):
+    """Noise cannot be taken away from a batch."""
+    reference = run.get("reference_batch_size", each.smallest_batch)
+    if not 0 < reference <= each.smallest_batch:
+        raise ValueError(
+            f"reference_batch_size={reference} must be above 0 and at most {each.smallest_batch}, "
+            "the run's smallest batch: noise is added to make a batch as noisy as a smaller one, "
+            "and cannot be taken away."
         )
 
 

@@ -35,6 +35,7 @@ import jax
 import numpy as np
 
 from noisegen.training import lanes as lanes_lib
+from noisegen.training.evaluation import unchecked_names
 from noisegen.training.hparams import check_runs, device_numbers
 from noisegen.training.plan import Plan
 from noisegen.training.program import Program
@@ -236,11 +237,11 @@ class Pool:
             return stale, []
         evals, curves, finals = jax.device_get((lanes.evals, lanes.curve, lanes.final))
         now = time.perf_counter()
-        ended = []
+        ended, unchecked = [], unchecked_names(self.task)
         for i in np.flatnonzero(stale):
             curve = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
             final = {name: float(values[i]) for name, values in finals.items()}
-            ended.append(slots[i].result(curve, final, int(count[i]), status[i], now))
+            ended.append(slots[i].result(curve, final, int(count[i]), status[i], now, unchecked))
         return stale, ended
 
 
@@ -270,12 +271,13 @@ class _Slot:
             self, run=None, numbers=jax.tree.map(np.zeros_like, self.numbers)
         )
 
-    def result(self, curve, final, count, status, now):
+    def result(self, curve, final, count, status, now, unchecked):
         updates = self.plan.eval_updates[: len(curve["train_loss"])]
         ends = self.plan.ends
         metrics = {name: values[-1] if values else math.nan for name, values in curve.items()}
         metrics |= final
-        finite = status == lanes_lib.FINISHED and all(map(math.isfinite, metrics.values()))
+        checked = (value for name, value in metrics.items() if name not in unchecked)
+        finite = status == lanes_lib.FINISHED and all(map(math.isfinite, checked))
         return Result(
             run=self.run,
             status="finished" if finite else "diverged",

@@ -80,7 +80,8 @@ def _candidates(devices, plans, task, **fixed) -> Iterator[Settings]:
     microbatches = (16, 32, 64) if host else (64, 256, 1024)
     likely = 32 if host and min(sizes) > 16 else microbatches[0]
     whole = [
-        -(-min(size, task.only_batch_size or size) // task.ghost_size) * task.ghost_size
+        task.noise_group
+        or -(-min(size, task.only_batch_size or size) // task.ghost_size) * task.ghost_size
         for size in (likely, *microbatches)
     ]
     for microbatch in dict.fromkeys(whole):

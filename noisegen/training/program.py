@@ -98,7 +98,14 @@ def _check_state(task, settings):
 
 
 def _check_microbatch(task, settings):
-    if settings.microbatch // settings.batch_devices % task.ghost_size:
+    share = settings.microbatch // settings.batch_devices
+    if task.noise_group and share != task.noise_group:
+        raise ValueError(
+            f"microbatch={settings.microbatch} must be {task.noise_group * settings.batch_devices},"
+            f" as task {task.name!r} measures the noise of gradients of {task.noise_group} examples"
+            + (" on each of the batch devices." if settings.batch_devices > 1 else ".")
+        )
+    if share % task.ghost_size:
         raise ValueError(
             f"microbatch={settings.microbatch} must be a multiple of the ghost batches of "
             f"{task.ghost_size} examples that task {task.name!r} normalises over"

@@ -5,6 +5,7 @@ file. ``noisegen.tasks`` builds tasks from Flax NNX models.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -54,9 +55,23 @@ class Task:
       metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
       train_metrics: the same, of the training set as ``loss`` gets it, measured once, at the end of
         a run.
+      diagnostics: ``(params, state, train) -> {name: ()}``, whatever else is to be measured
+        whenever the test set is evaluated, of the training set or of the parameters alone, such as
+        the functions of `noisegen.diagnostics`. A value that is not finite is recorded as such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
         ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.
+      noise_group: measures the noise of the gradient, from the gradients of groups of this many
+        examples: a microbatch is one such group, and every batch must have two or more. Update
+        functions that take them get ``batch_size`` and ``gradient_noise`` (see
+        `noisegen.diagnostics.noise_of_sums`) of the batch, as `noisegen.matched_noise` needs them;
+        and the run's curve has ``gradient_noise_scale``, ``gradient_variance`` (trace of the
+        covariance, an example's) and ``gradient_squared_norm``, from the means of the last two over
+        the updates since the evaluation before.
+      example_weights: ``hparams -> ((key, places (M,), batch size) -> (M,))``, weights of the
+        examples' losses, of mean 1 over a batch. ``key`` is one of the update, ``places`` those in
+        the batch, such as `noisegen.matched_weights` takes them. The recorded `train_loss` is
+        without weights.
       batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default
         the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers,
         and may read the run's own numbers and ``num_examples`` only: the horizon follows from it.
@@ -81,6 +96,9 @@ class Task:
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
     train_metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]] = lambda *_: {}
+    diagnostics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] = lambda *_: {}
+    noise_group: int | None = None
+    example_weights: Callable[[Hparams], Callable[..., jax.Array]] | None = None
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
     ghost_size: int = 1
     only_batch_size: int | None = None
@@ -93,6 +111,8 @@ class Task:
             raise ValueError(
                 f"Task {self.name!r}: ghost_size={self.ghost_size} must be at least 1."
             )
+        if self.noise_group is not None:
+            self._check_noise_group()
         for split in ("train", "test"):
             lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
             if len(lengths) != 1 or lengths & {(), (0,)}:
@@ -100,6 +120,15 @@ class Task:
                     f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "
                     f"at least 1 example, got lengths {sorted(sum(lengths, ()))}."
                 )
+
+    def _check_noise_group(self):
+        # Pairs of weights must not be cut, and neither must ghost batches.
+        unit = math.lcm(self.ghost_size, 2 if self.example_weights else 1)
+        if self.noise_group < 1 or self.noise_group % unit:
+            raise ValueError(
+                f"Task {self.name!r}: noise_group={self.noise_group} must be a multiple of {unit}, "
+                "of the ghost size and, where examples have weights, of 2."
+            )
 
     @property
     def num_examples(self) -> int:

@@ -2,6 +2,7 @@
 
 from noisegen.transforms.gradient_noise import AddGradientNoiseState, add_gradient_noise
 from noisegen.transforms.langevin import langevin_noise
+from noisegen.transforms.matched import matched_noise, matched_variance, matched_weights
 from noisegen.transforms.samplers import Sampler, normal_noise, sphere_noise, uniform_noise
 from noisegen.transforms.temperature import scale_by_temperature
 
@@ -10,6 +11,9 @@ __all__ = [
     "Sampler",
     "add_gradient_noise",
     "langevin_noise",
+    "matched_noise",
+    "matched_variance",
+    "matched_weights",
     "normal_noise",
     "scale_by_temperature",
     "sphere_noise",

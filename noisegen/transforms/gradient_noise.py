@@ -9,6 +9,7 @@ r"""Additive noise as an optax transformation.
 >>> updates, state = tx.update({"w": jnp.zeros(3)}, tx.init(params), params)
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -95,24 +96,37 @@ def add_gradient_noise(
     """
     _validate.non_negative(stddev=stddev)
     _validate.scalar(stddev=stddev)
-    key_data = _key_data(key)
+    begin = begin_noise(key)
     # The default is None, not the function: inject_hyperparams would take that for a schedule.
     sampler = sampler or samplers.normal_noise
 
     def init_fn(params: Any) -> AddGradientNoiseState:
         del params
-        # A copy, since the state may be donated and the key is needed for the next init.
-        return AddGradientNoiseState(count=jnp.zeros([], jnp.int32), key=jnp.array(key_data))
+        return begin()
 
     def update_fn(updates: Any, state: AddGradientNoiseState, params: Any = None) -> Any:
         del params
-        run_key = jax.random.wrap_key_data(state.key, impl=_PRNG)
-        noise = sampler(jax.random.fold_in(run_key, state.count), updates)
         sigma = value_at(stddev, state.count)
+        noise, state = next_noise(state, updates, sampler)
         updates = jax.tree.map(lambda g, xi: (g + sigma * xi).astype(g.dtype), updates, noise)
-        return updates, state._replace(count=optax.safe_increment(state.count))
+        return updates, state
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def begin_noise(key: jax.Array) -> Callable[[], AddGradientNoiseState]:
+    """Checks a key; returns a function that gives the beginning of its stream of noise."""
+    key_data = _key_data(key)
+    # A copy, since the state may be donated and the key is needed for the next init.
+    return lambda: AddGradientNoiseState(count=jnp.zeros([], jnp.int32), key=jnp.array(key_data))
+
+
+def next_noise(
+    state: AddGradientNoiseState, tree: Any, sampler: samplers.Sampler
+) -> tuple[Any, AddGradientNoiseState]:
+    """Noise of variance 1 for every leaf of a tree, and the stream one update on."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=_PRNG), state.count)
+    return sampler(key, tree), state._replace(count=optax.safe_increment(state.count))
 
 
 def _key_data(key: jax.Array) -> jax.Array:

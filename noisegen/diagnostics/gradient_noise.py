@@ -1,0 +1,280 @@
+r"""How noisy a gradient is: the covariance of the examples' gradients, and the noise scale.
+
+With :math:`g_n` the gradient of example n, :math:`G` their mean over the N examples and
+
+.. math:: K = \frac{1}{N-1} \sum_n (g_n - G)(g_n - G)^T,
+
+the mean gradient of a batch of B examples, drawn without replacement, has mean G and covariance
+:math:`(1/B - 1/N) K`; of infinitely many examples (or with replacement), K / B. The estimates below
+are unbiased: their averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not,
+so average the two apart and divide last, as :func:`gradient_noise_scale` does with running sums.
+
+>>> import jax, jax.numpy as jnp
+>>> from noisegen import diagnostics
+>>> x = jnp.array([1.0, 3.0, 5.0, 7.0])  # the loss (w - x)**2 / 2 has the gradient w - x
+>>> noise = diagnostics.noise_of_groups({"w": 0.0 - x})
+>>> float(noise.trace).__round__(2), float(jnp.var(x, ddof=1)).__round__(2)
+(6.67, 6.67)
+
+References:
+  McCandlish et al., `An Empirical Model of Large-Batch Training
+  <https://arxiv.org/abs/1812.06162>`_, 2018, appendix A (noise scale, two batch sizes); Jastrzebski
+  et al., `Three Factors Influencing Minima in SGD <https://arxiv.org/abs/1711.04623>`_, 2017
+  (covariance without replacement)
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from noisegen import _validate
+
+PyTree = Any
+
+
+class GradientNoise(NamedTuple):
+    """Unbiased estimates of the noise of one example's gradient."""
+
+    trace: jax.Array  # (), float32, trace of K
+    squared_norm: jax.Array  # (), float32, |G|^2; an estimate may be negative
+    diagonal: PyTree  # like the parameters, float32, diagonal of K
+
+
+class GroupSums(NamedTuple):
+    """What :func:`noise_of_sums` needs of a batch, summed over its groups of examples.
+
+    A group of n examples with weights w (1 each, most often, and n in sum) has the weighted sum S
+    of its examples' gradients.
+    """
+
+    gradient: PyTree  # sum of S
+    squares: PyTree  # sum of S^2 / n, per coordinate
+    size: jax.Array  # sum of n: the batch size
+    groups: jax.Array  # sum of (sum of w^2) / n: the number of groups, where every weight is 1
+    weights: jax.Array  # sum of w^2: the batch size, where every weight is 1
+
+
+def noise_of_groups(
+    gradients: PyTree, sizes: ArrayLike = 1, num_examples: ArrayLike = math.inf
+) -> GradientNoise:
+    r"""Noise from the mean gradients of a batch's groups: microbatches, devices, examples.
+
+    With group means :math:`g_j` of :math:`n_j` examples, and their weighted mean :math:`\bar g`,
+
+    .. math:: \hat K = \frac{1}{k - 1} \sum_{j=1}^k n_j (g_j - \bar g)(g_j - \bar g)^T, \qquad
+      \widehat{|G|^2} = |\bar g|^2 - \left(\frac 1 B - \frac 1 N\right) \operatorname{tr} \hat K .
+
+    Args:
+      gradients: pytree of `(k, ...)`, all at the same parameters, before any artificial noise.
+      sizes: `(k,)`, examples in each group, or one number for all.
+      num_examples: N, of the training set that the batch is drawn from without replacement;
+        infinite for fresh or augmented examples.
+
+    Returns:
+      Trace, squared norm and diagonal, for one example. NaN where there is a single group: it says
+      nothing about noise.
+
+    Raises:
+      ValueError: the leaves disagree about the number of groups.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from noisegen import diagnostics
+      >>> noise = diagnostics.noise_of_groups(jnp.array([[1.0, 0.0], [3.0, 0.0]]), sizes=8)
+      >>> float(noise.trace), float(noise.squared_norm), noise.diagonal.tolist()
+      (16.0, 3.0, [16.0, 0.0])
+    """
+    counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
+    if len(counts) != 1 or () in counts:
+        raise ValueError(
+            "gradients must have one leading axis, of the groups, in every leaf; got lengths "
+            f"{sorted(sum(counts, ()))}."
+        )
+    [[k]] = counts
+    sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (k,))
+    total = sizes.sum()
+
+    def mean(leaf):
+        return jnp.tensordot(sizes / total, leaf.astype(jnp.float32), 1)
+
+    def spread(leaf):
+        deviations = leaf.astype(jnp.float32) - mean(leaf)[None]
+        return jnp.tensordot(sizes, deviations**2, 1) / jnp.where(k > 1, k - 1, jnp.nan)
+
+    diagonal = jax.tree.map(spread, gradients)
+    return _noise(jax.tree.map(mean, gradients), diagonal, 1 / total - 1 / num_examples)
+
+
+def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> GradientNoise:
+    """The estimate of :func:`noise_of_groups` from sums, which take the memory of one group.
+
+    Weights that add up to n in every group are allowed for: they make the gradient noisier, and
+    the estimate is of the noise without them.
+
+    Args:
+      sums: over the groups of the batch.
+      num_examples: as for :func:`noise_of_groups`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from noisegen import diagnostics
+      >>> sums = diagnostics.GroupSums(gradient=32.0, squares=80.0, size=16, groups=2, weights=16)
+      >>> float(diagnostics.noise_of_sums(sums).trace)
+      16.0
+    """
+    spread = sums.groups - sums.weights / sums.size
+    per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
+
+    def variance(squares, gradient):
+        return jnp.maximum(squares - gradient**2 / sums.size, 0) * per_example
+
+    diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
+    mean = jax.tree.map(lambda leaf: leaf / sums.size, sums.gradient)
+    return _noise(mean, diagonal, sums.weights / sums.size**2 - 1 / num_examples)
+
+
+def gradient_covariance(
+    loss: Callable[[PyTree, PyTree], jax.Array], params: PyTree, examples: PyTree, chunk: int = 64
+) -> GradientNoise:
+    """Exact trace and diagonal of K over a set of examples, and the squared norm of its gradient.
+
+    Args:
+      loss: `(params, example) -> ()`, of one example.
+      params: pytree of floating-point arrays.
+      examples: pytree of `(N, ...)`, N >= 2.
+      chunk: examples whose gradients are held at once.
+
+    Returns:
+      The exact values, no estimates; where they are not finite, so is the gradient.
+
+    Raises:
+      ValueError: fewer than 2 examples, or `chunk` is below 1.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from noisegen import diagnostics
+      >>> x = jnp.array([1.0, 3.0, 5.0, 7.0])
+      >>> noise = diagnostics.gradient_covariance(lambda w, x: (w - x) ** 2 / 2, 1.0, x)
+      >>> round(float(noise.trace), 2), float(noise.squared_norm)
+      (6.67, 9.0)
+    """
+    total = len(jax.tree.leaves(examples)[0])
+    if total < 2 or chunk < 1:
+        raise ValueError(f"Needs 2 examples or more and chunk >= 1, got {total} and {chunk}.")
+
+    def gradient(example):
+        found = jax.grad(loss)(params, example)
+        return jax.tree.map(lambda g: g.astype(jnp.float32), found)
+
+    def mean_of(fn):
+        mapped = jax.lax.map(fn, examples, batch_size=min(chunk, total))
+        return jax.tree.map(lambda leaf: leaf.mean(0), mapped)
+
+    mean = mean_of(gradient)
+    squares = mean_of(lambda e: jax.tree.map(lambda g, m: (g - m) ** 2, gradient(e), mean))
+    return _noise(mean, jax.tree.map(lambda s: s * (total / (total - 1)), squares), 0.0)
+
+
+def gradient_noise_scale(noise: Any) -> jax.Array:
+    r"""The simple noise scale, :math:`\operatorname{tr} K / |G|^2`, in examples.
+
+    The batch size at which noise and gradient are equally strong; beyond it, larger batches help
+    less and less. Its inverse is the signal-to-noise ratio of one example, see
+    :func:`signal_to_noise_ratio`.
+
+    Args:
+      noise: whatever has `trace` and `squared_norm`, averaged over many batches.
+
+    Returns:
+      NaN where the squared norm is not above zero: the gradient is lost in the noise, and more
+      batches must be averaged.
+
+    Examples:
+      >>> from noisegen import diagnostics
+      >>> float(diagnostics.gradient_noise_scale(diagnostics.RunningNoise(8.0, 2.0, 1)))
+      4.0
+    """
+    norm = jnp.asarray(noise.squared_norm, jnp.float32)
+    return noise.trace / jnp.where(norm > 0, norm, jnp.nan)
+
+
+def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
+    r"""Of a batch's mean gradient, :math:`B |G|^2 / \operatorname{tr} K`: 1 at the noise scale.
+
+    Args:
+      noise: as for :func:`gradient_noise_scale`.
+      batch_size: B > 0.
+
+    Examples:
+      >>> from noisegen import diagnostics
+      >>> float(diagnostics.signal_to_noise_ratio(diagnostics.RunningNoise(8.0, 2.0, 1), 16))
+      4.0
+    """
+    _validate.positive(batch_size=batch_size)
+    return batch_size * jnp.asarray(noise.squared_norm, jnp.float32) / noise.trace
+
+
+class RunningNoise(NamedTuple):
+    """Running means of trace and squared norm, apart from each other, over `count` batches."""
+
+    trace: jax.Array  # (), float32
+    squared_norm: jax.Array  # (), float32
+    count: jax.Array  # (), int32
+
+
+def no_running_noise() -> RunningNoise:
+    """The averages before the first batch: all zeros."""
+    return RunningNoise(jnp.float32(0), jnp.float32(0), jnp.int32(0))
+
+
+def update_running_noise(
+    running: RunningNoise, noise: GradientNoise, decay: ArrayLike = 0.99
+) -> RunningNoise:
+    r"""One more batch, in exponential averages that are means from the first batch on.
+
+    .. math:: \bar x_t = \bar x_{t-1} + \frac{1 - d}{1 - d^t} (x_t - \bar x_{t-1})
+
+    which is the bias-corrected exponential average; with d = 1 the plain mean of all batches. A
+    batch without an estimate (NaN) changes nothing.
+
+    Args:
+      running: the averages so far; before the first batch, :func:`no_running_noise`.
+      noise: of one batch.
+      decay: 0 <= d <= 1.
+
+    Examples:
+      >>> from noisegen import diagnostics
+      >>> running = diagnostics.no_running_noise()
+      >>> for trace in (4.0, 8.0):
+      ...     noise = diagnostics.GradientNoise(trace, squared_norm=1.0, diagonal=())
+      ...     running = diagnostics.update_running_noise(running, noise, decay=1.0)
+      >>> float(diagnostics.gradient_noise_scale(running))
+      6.0
+    """
+    count = running.count + 1
+    decay = jnp.asarray(decay, jnp.float32)
+    share = jnp.where(decay < 1, (1 - decay) / (1 - decay**count), 1 / count)
+    measured = jnp.isfinite(noise.trace)
+
+    def average(old, new):
+        return jnp.where(measured, old + share * (new - old), old)
+
+    return RunningNoise(
+        trace=average(running.trace, noise.trace),
+        squared_norm=average(running.squared_norm, noise.squared_norm),
+        count=jnp.where(measured, count, running.count),
+    )
+
+
+def _noise(mean, diagonal, factor):
+    """The estimates, the mean's own noise (`factor` times K) taken off its squared norm."""
+    trace = _sum(diagonal)
+    return GradientNoise(trace, _sum(jax.tree.map(jnp.square, mean)) - factor * trace, diagonal)
+
+
+def _sum(tree):
+    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0))

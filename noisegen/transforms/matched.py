@@ -1,0 +1,238 @@
+r"""Noise that makes a large batch as noisy as a smaller one, without a size to tune.
+
+A batch of B examples has the mean gradient G + noise of covariance (1/B - 1/N) K, where K is the
+covariance of one example's gradient; see `noisegen.diagnostics`. What a smaller batch of
+:math:`B_0` examples has more is :math:`(1/B_0 - 1/B) K`, whatever N. Three ways to add it, from the
+coarsest to the exact one:
+
+* ``matched_noise(..., shape="isotropic")``: the same variance in every coordinate, tr K in all;
+* ``matched_noise(..., shape="diagonal")``: every coordinate's own variance;
+* ``matched_weights``: the whole of K, by random weights on the examples of the batch.
+
+>>> import jax, jax.numpy as jnp, noisegen, optax
+>>> from noisegen import diagnostics
+>>> tx = optax.chain(noisegen.matched_noise(64, jax.random.key(0)), optax.sgd(0.1))
+>>> gradients = jnp.array([[1.0, 2.0], [3.0, 2.0]])  # of two microbatches of 512 examples
+>>> updates, state = tx.update(
+...     gradients.mean(0),
+...     tx.init(None),
+...     batch_size=1024,
+...     gradient_noise=diagnostics.noise_of_groups(gradients, sizes=512),
+... )
+
+References:
+  Hoffer, Hubara & Soudry, `Train longer, generalize better <https://arxiv.org/abs/1705.08741>`_,
+  2017, and Wu et al., `On the Noisy Gradient Descent that Generalizes as SGD
+  <https://arxiv.org/abs/1906.07405>`_, 2020 (random weights)
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from noisegen import _validate
+from noisegen.transforms import samplers
+from noisegen.transforms.gradient_noise import AddGradientNoiseState, begin_noise, next_noise
+
+SHAPES = ("isotropic", "diagonal")
+
+
+def matched_variance(
+    batch_size: ArrayLike,
+    reference_batch_size: ArrayLike,
+    *,
+    learning_rate: ArrayLike = 1.0,
+    reference_learning_rate: ArrayLike = 1.0,
+    num_examples: ArrayLike = math.inf,
+) -> ArrayLike:
+    r"""How much noise a batch lacks, in units of the covariance K of one example's gradient.
+
+    .. math:: x = \frac{\epsilon_0}{\epsilon} \left(\frac 1 {B_0} - \frac 1 N\right)
+      - \left(\frac 1 B - \frac 1 N\right)
+
+    **The target**: with x K added to its mean gradient, training with batch size B and learning
+    rate :math:`\epsilon` has the temperature of :math:`B_0` and :math:`\epsilon_0`: equal noise in
+    equal training time, which is updates times learning rate (momentum being equal).
+
+    * At equal learning rates, the default, this is the covariance of every single update, and
+      :math:`x = 1/B_0 - 1/B`.
+    * By the linear rule, :math:`\epsilon / \epsilon_0 = B / B_0`, hardly anything is lacking:
+      :math:`x = (1 - B_0/B) / N`. Adding :math:`1/B_0 - 1/B` on top of it would make training
+      :math:`B / B_0` times too hot.
+    * By the square-root rule the step of one update is as noisy as the reference's, but training
+      time passes faster, and :math:`x = 1/\sqrt{B_0 B} - 1/B` for large N.
+
+    Args:
+      batch_size: B > 0.
+      reference_batch_size: :math:`B_0 > 0`, need not be whole. From a temperature:
+        :func:`noisegen.batch_size_from_temperature`.
+      learning_rate: :math:`\epsilon > 0`.
+      reference_learning_rate: :math:`\epsilon_0 > 0`.
+      num_examples: N, of the training set; plays no part at equal learning rates.
+
+    Returns:
+      x; NaN for traced values where it would be below zero.
+
+    Raises:
+      ValueError: a concrete argument is not positive, or the batch is noisier than the reference:
+        noise cannot be taken away.
+
+    Examples:
+      >>> import noisegen
+      >>> noisegen.matched_variance(1024, 64)
+      0.0146484375
+    """
+    _validate.positive(
+        batch_size=batch_size,
+        reference_batch_size=reference_batch_size,
+        learning_rate=learning_rate,
+        reference_learning_rate=reference_learning_rate,
+    )
+    # In this order, equal batches at equal learning rates lack exactly 0.
+    ratio = reference_learning_rate / learning_rate
+    lacking = ratio / reference_batch_size - 1 / batch_size + (1 - ratio) / num_examples
+    if isinstance(lacking, jax.Array):
+        return jnp.where(lacking >= 0, lacking, jnp.nan)
+    if lacking < 0:
+        raise ValueError(
+            f"A batch of {batch_size} at learning rate {learning_rate} is noisier already than the "
+            f"reference of {reference_batch_size} at {reference_learning_rate}, and noise cannot "
+            "be taken away: the reference must be the smaller batch."
+        )
+    return lacking
+
+
+def matched_noise(
+    reference_batch_size: ArrayLike, key: jax.Array, *, shape: str = "diagonal"
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds normal noise that makes the batch's mean gradient as noisy as a smaller batch's.
+
+    .. math:: g \leftarrow g + \sqrt{1/B_0 - 1/B} \; D^{1/2} \xi, \qquad
+      D = \operatorname{diag} K \text{ or } \frac{\operatorname{tr} K}{d} I
+
+    with the K measured at this very update. **On the mean gradient, before momentum and learning
+    rate**, which it then passes through as the noise of sampling does; the target is the covariance
+    of an update at an equal learning rate, see :func:`matched_variance`. The expected covariance is
+    right at every update, since the estimate of K is unbiased. At :math:`B_0 = B` no bit changes.
+
+    ``update`` takes two arguments more, which the pool of `noisegen.training` gives where the task
+    has a `noise_group`:
+
+    * ``batch_size``: B, examples of this update;
+    * ``gradient_noise``: what has `trace` and `diagonal` of K, for one example, such as
+      `noisegen.diagnostics.noise_of_groups` of the gradients of microbatches or devices.
+
+    Args:
+      reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
+      key: as for :func:`noisegen.add_gradient_noise`, whose guarantees hold.
+      shape: "isotropic" or "diagonal".
+
+    Returns:
+      A gradient transformation; NaN where :math:`B_0 > B`, or K could not be measured.
+
+    Raises:
+      ValueError: an argument is out of its range; in a call outside jit also :math:`B_0 > B`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, noisegen
+      >>> from noisegen import diagnostics
+      >>> tx = noisegen.matched_noise(4, jax.random.key(0), shape="isotropic")
+      >>> noise = diagnostics.GradientNoise(trace=1e6, squared_norm=0.0, diagonal=())
+      >>> updates, state = tx.update(
+      ...     jnp.zeros(10_000), tx.init(None), batch_size=8, gradient_noise=noise
+      ... )
+      >>> round(float(jnp.var(updates)), 1)  # (1 / 4 - 1 / 8) * 1e6 / 10_000
+      12.5
+    """
+    _validate.positive(reference_batch_size=reference_batch_size)
+    _validate.scalar(reference_batch_size=reference_batch_size)
+    if shape not in SHAPES:
+        raise ValueError(f"shape must be one of {SHAPES}, but it is {shape!r}.")
+    begin = begin_noise(key)
+
+    def init_fn(params: Any) -> AddGradientNoiseState:
+        del params
+        return begin()
+
+    def update_fn(
+        updates: Any,
+        state: AddGradientNoiseState,
+        params: Any = None,
+        *,
+        batch_size: ArrayLike,
+        gradient_noise: Any,
+        **others: Any,
+    ) -> Any:
+        del params, others
+        lacking = matched_variance(batch_size, reference_batch_size)
+        noise, state = next_noise(state, updates, samplers.normal_noise)
+        updates = jax.tree.map(
+            lambda g, variance, xi: (g + jnp.sqrt(lacking * variance) * xi).astype(g.dtype),
+            updates,
+            _of_shape(shape, gradient_noise, updates),
+            noise,
+        )
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def matched_weights(
+    key: jax.Array, places: jax.Array, batch_size: ArrayLike, reference_batch_size: ArrayLike
+) -> jax.Array:
+    r"""Random weights of examples that make a batch's mean gradient as noisy as a smaller one's.
+
+    .. math:: w_{2k} = 1 + s \xi_k, \quad w_{2k+1} = 1 - s \xi_k, \quad \xi_k \sim N(0, 1), \qquad
+      s^2 = \frac{B^2}{2 \lfloor B / 2 \rfloor} \left(\frac 1 {B_0} - \frac 1 B\right)
+
+    The mean of the weighted losses, :math:`\frac 1 B \sum_i w_i \ell_i`, has the gradient of the
+    plain mean and, beside it, noise of covariance :math:`(1/B_0 - 1/B) K` with the *whole*
+    covariance K of the examples' gradients: a pair contributes :math:`g_{2k} - g_{2k+1}`, of
+    covariance 2 K. The weights of a pair have the mean 1, so the mean gradient itself is not
+    scaled. No gradient is computed twice and none is kept; only loss and backward pass see the
+    weights, so any way to cut a batch into microbatches gives the same. The last example of an odd
+    batch has the weight 1.
+
+    Args:
+      key: one key for the update: the same for every microbatch and device.
+      places: `(M,)` whole numbers, each example's place in its batch, from 0 to B - 1. Which
+        example stands where must be left to chance, as in a shuffled batch.
+      batch_size: B.
+      reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
+
+    Returns:
+      `(M,)` float32 weights, of mean 1; NaN where traced values say :math:`B_0 > B`.
+
+    Raises:
+      ValueError: concrete values say :math:`B_0 > B`, or are not positive.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, noisegen
+      >>> weights = noisegen.matched_weights(jax.random.key(0), jnp.arange(1000), 1000, 100)
+      >>> round(float(weights.mean()), 3), round(float(weights.std()))
+      (1.0, 3)
+    """
+    pairs = batch_size // 2
+    lacking = matched_variance(batch_size, reference_batch_size)
+    size = jnp.asarray(batch_size, jnp.float32)
+    deviation = size * jnp.sqrt(lacking / jnp.maximum(2 * pairs, 1))
+
+    def draw(pair):
+        return jax.random.normal(jax.random.fold_in(key, pair))
+
+    paired = places < 2 * pairs
+    signs = jnp.where(paired, 1 - 2 * (places % 2), 0)
+    return 1 + deviation * signs * jax.vmap(draw)(places // 2)
+
+
+def _of_shape(shape, gradient_noise, updates):
+    """The variance of every coordinate, a tree like the updates."""
+    if shape == "diagonal":
+        return gradient_noise.diagonal
+    leaves = jax.tree.leaves(updates)
+    mean = gradient_noise.trace / max(sum(leaf.size for leaf in leaves), 1)
+    return jax.tree.map(lambda leaf: mean, updates)
