@@ -14,11 +14,22 @@ from flax.training import train_state
 from jax.sharding import NamedSharding, PartitionSpec
 
 import noisegen
+from noisegen import diagnostics
 
 
 def scale_by(schedule):
     """A schedule as a transform."""
     return lambda key, x: optax.scale_by_schedule(schedule(x))
+
+
+def of_batch(tx):
+    """A transform that is told of a batch of 4 examples, whose gradients have the variance 1."""
+
+    def update(updates, state, params=None):
+        noise = diagnostics.GradientNoise(1.0, 1.0, jax.tree.map(jnp.ones_like, updates))
+        return tx.update(updates, state, params, batch_size=4, gradient_noise=noise)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 NOISES = {  # name: (key, x) -> transform; x is any of its numbers, and may be traced
@@ -27,6 +38,7 @@ NOISES = {  # name: (key, x) -> transform; x is any of its numbers, and may be t
     "sphere": lambda key, x: noisegen.add_gradient_noise(x, key, sampler=noisegen.sphere_noise),
     "decaying": lambda key, x: noisegen.add_gradient_noise(noisegen.power_decay(x, 0.55), key),
     "langevin": lambda key, x: noisegen.langevin_noise(x, noisegen.power_decay(x, x), key),
+    "matched": lambda key, x: of_batch(noisegen.matched_noise(4 / (1 + x), key)),
 }
 SCHEDULES = {  # name: x -> schedule
     "power_decay": lambda x: noisegen.power_decay(x, x),

@@ -1,0 +1,180 @@
+"""The noise of a gradient: known covariances, unbiased over many draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from noisegen import diagnostics
+
+N, DIM = 48, 3
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """The gradients of N examples, whose mean and covariance are known."""
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(N, DIM)) * [1.0, 2.0, 0.5] + [0.3, 0.0, 0.6]).astype(np.float32)
+
+
+def covariance(gradients):
+    return np.cov(gradients, rowvar=False)
+
+
+def group_means(gradients, sizes):
+    return np.stack([part.mean(0) for part in np.split(gradients, np.cumsum(sizes)[:-1])])
+
+
+def estimates(gradients, sizes, num_examples, num_draws=4000):
+    """Trace and squared norm as estimated from many batches, each drawn without replacement."""
+
+    def draw(key):
+        batch = jax.random.permutation(key, jnp.asarray(gradients))[: sum(sizes)]
+        ends = np.cumsum([0, *sizes])
+        means = jnp.stack([batch[a:b].mean(0) for a, b in zip(ends, ends[1:], strict=False)])
+        noise = diagnostics.noise_of_groups(means, jnp.array(sizes), num_examples)
+        return noise.trace, noise.squared_norm, jnp.sum(batch.mean(0) ** 2)
+
+    keys = jax.random.split(jax.random.key(1), num_draws)
+    return [np.asarray(values, np.float64) for values in jax.jit(jax.vmap(draw))(keys)]
+
+
+def z_score(values, expected):
+    """How many standard errors the mean is away from what is expected."""
+    return abs(values.mean() - expected) / (values.std() / np.sqrt(len(values)))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 4, 4), (8, 3, 1), (24, 24)])
+def test_estimates_are_unbiased(gradients, sizes):
+    trace, squared_norm, _ = estimates(gradients, sizes, N)
+    assert z_score(trace, np.trace(covariance(gradients))) < 4
+    exact = np.sum(gradients.mean(0) ** 2)
+    if sum(sizes) < N:
+        assert z_score(squared_norm, exact) < 4
+    else:  # the full batch has no noise at all
+        np.testing.assert_allclose(squared_norm, exact, rtol=1e-4)
+
+
+def test_a_biased_estimator_is_found_out(gradients):
+    sizes = (4, 4, 4)
+    trace, _, naive_norm = estimates(gradients, sizes, N)
+    exact = np.trace(covariance(gradients))
+    assert z_score(trace * (len(sizes) - 1) / len(sizes), exact) > 8  # k for k - 1
+    assert z_score(naive_norm, np.sum(gradients.mean(0) ** 2)) > 8  # |g|^2 for |G|^2
+
+
+def test_squared_norm_of_fresh_examples_counts_all_noise(gradients):
+    _, fresh, _ = estimates(gradients, (4, 4, 4), np.inf)
+    expected = np.sum(gradients.mean(0) ** 2) - np.trace(covariance(gradients)) / N
+    assert z_score(fresh, expected) < 4
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (5, 1, 3)])
+def test_sums_give_what_groups_give(gradients, sizes):
+    batch = gradients[: sum(sizes)]
+    counts = np.array(sizes, np.float32)
+    sums = group_means(batch, sizes) * counts[:, None]
+    found = diagnostics.noise_of_sums(
+        diagnostics.GroupSums(
+            gradient={"w": jnp.asarray(sums.sum(0))},
+            squares={"w": jnp.asarray((sums**2 / counts[:, None]).sum(0))},
+            size=sum(sizes),
+            groups=len(sizes),
+            weights=sum(sizes),
+        ),
+        N,
+    )
+    expected = diagnostics.noise_of_groups({"w": group_means(batch, sizes)}, counts, N)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_weights_are_not_taken_for_noise_of_the_examples(gradients, counted):
+    size, group, deviation = 12, 4, 3.0
+
+    def draw(key):
+        order, normal = jax.random.split(key)
+        batch = jax.random.permutation(order, jnp.asarray(gradients))[:size]
+        xi = deviation * jax.random.normal(normal, (size // 2,))
+        weights = (1 + jnp.stack([xi, -xi], 1)).ravel()
+        sums = (weights[:, None] * batch).reshape(size // group, group, DIM).sum(1)
+        squares = jnp.sum(weights**2) if counted else size
+        return diagnostics.noise_of_sums(
+            diagnostics.GroupSums(
+                sums.sum(0), (sums**2 / group).sum(0), size, squares / group, squares
+            ),
+            N,
+        )
+
+    noise = jax.vmap(draw)(jax.random.split(jax.random.key(2), 4000))
+    trace, norm = np.asarray(noise.trace), np.asarray(noise.squared_norm)
+    scores = (
+        z_score(trace, np.trace(covariance(gradients))),
+        z_score(norm, np.sum(gradients.mean(0) ** 2)),
+    )
+    if counted:  # unbiased for any weights
+        assert max(scores) < 4
+    else:
+        assert scores[0] > 8
+
+
+def test_diagonal_is_that_of_the_covariance(gradients):
+    noise = diagnostics.noise_of_groups(gradients)
+    np.testing.assert_allclose(noise.diagonal, np.diag(covariance(gradients)), rtol=1e-5)
+    np.testing.assert_allclose(noise.trace, np.trace(covariance(gradients)), rtol=1e-5)
+
+
+def test_exact_covariance_of_a_quadratic():
+    rng = np.random.default_rng(1)
+    hessian, x = np.diag([1.0, 3.0]).astype(np.float32), rng.normal(size=(50, 2)).astype(np.float32)
+    w = jnp.array([0.5, -1.0])
+
+    def loss(w, x):
+        return (w - x) @ hessian @ (w - x) / 2
+
+    gradients = (np.asarray(w) - x) @ hessian
+    for chunk in (1, 7, 64):
+        noise = diagnostics.gradient_covariance(loss, w, x, chunk)
+        np.testing.assert_allclose(noise.diagonal, np.diag(covariance(gradients)), rtol=1e-5)
+        np.testing.assert_allclose(noise.squared_norm, np.sum(gradients.mean(0) ** 2), rtol=1e-5)
+    scale = diagnostics.gradient_noise_scale(noise)
+    np.testing.assert_allclose(scale * diagnostics.signal_to_noise_ratio(noise), 1, rtol=1e-6)
+
+
+def test_single_group_says_nothing():
+    noise = diagnostics.noise_of_groups({"w": jnp.ones((1, 4))}, sizes=64)
+    assert np.isnan(noise.trace) and np.isnan(diagnostics.gradient_noise_scale(noise))
+    sums = diagnostics.GroupSums(jnp.ones(4), jnp.ones(4), size=8, groups=1, weights=8)
+    assert np.isnan(diagnostics.noise_of_sums(sums).trace)
+
+
+def test_noise_scale_of_no_gradient_is_no_number():
+    noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(-0.1), ())
+    assert np.isnan(diagnostics.gradient_noise_scale(noise))
+
+
+def test_running_noise_is_the_bias_corrected_average():
+    running, decay = diagnostics.no_running_noise(), 0.9
+    average, values = 0.0, [3.0, 5.0, 1.0, 8.0]
+    for value in values:
+        noise = diagnostics.GradientNoise(jnp.float32(value), jnp.float32(2 * value), ())
+        running = jax.jit(diagnostics.update_running_noise)(running, noise, decay)
+        average = decay * average + (1 - decay) * value
+    np.testing.assert_allclose(running.trace, average / (1 - decay ** len(values)), rtol=1e-5)
+    np.testing.assert_allclose(running.squared_norm, 2 * running.trace, rtol=1e-6)
+
+
+def test_running_noise_leaves_out_what_was_not_measured():
+    running = diagnostics.no_running_noise()
+    for trace in (4.0, np.nan, 8.0):
+        noise = diagnostics.GradientNoise(jnp.float32(trace), jnp.float32(trace), ())
+        running = diagnostics.update_running_noise(running, noise, decay=1.0)
+    assert (float(running.trace), int(running.count)) == (6.0, 2)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="one leading axis"):
+        diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))})
+    with pytest.raises(ValueError, match="2 examples or more"):
+        diagnostics.gradient_covariance(lambda w, x: w * x, 1.0, jnp.ones(1))

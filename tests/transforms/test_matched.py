@@ -1,0 +1,180 @@
+"""Matched noise: its covariance is that of a smaller batch, on gradients where that is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import noisegen
+from noisegen import diagnostics
+
+NUM_EXAMPLES, BATCH, REFERENCE = 64, 32, 4
+NUM_DRAWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Per-example gradients (N, P) of a small network: correlated, of very unequal variances."""
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (NUM_EXAMPLES, 3)) * jnp.array([[1.0, 3.0, 0.3]])
+    graph, params = nnx.split(model)
+
+    def loss(params, x):
+        return jnp.sum(jnp.tanh(nnx.merge(graph, params)(x)) ** 2) + 5 * params["bias"][...].sum()
+
+    found = jax.vmap(jax.grad(loss), (None, 0))(params, x)
+    flat, _ = jax.vmap(lambda tree: jax.flatten_util.ravel_pytree(tree)[0])(found), None
+    return np.asarray(flat)
+
+
+@pytest.fixture(scope="module")
+def lacking(gradients):
+    """(1 / B_0 - 1 / B) K."""
+    return (1 / REFERENCE - 1 / BATCH) * np.cov(gradients, rowvar=False)
+
+
+def drawn(function, seed=0):
+    """The covariance and mean of what `function` makes of many keys."""
+    keys = jax.random.split(jax.random.key(seed), NUM_DRAWS)
+    values = np.asarray(jax.jit(jax.vmap(function))(keys), np.float64)
+    return np.cov(values, rowvar=False), values.mean(0)
+
+
+def distance(covariance, expected):
+    """Between two covariances, of 1 at its most; a sample's own is about sqrt(2 d / draws)."""
+    return np.linalg.norm(covariance - expected) / np.linalg.norm(expected)
+
+
+def weighted(gradients, batch_size=BATCH, paired=True):
+    """The noise that weights add to the mean gradient of a random batch."""
+
+    def draw(key):
+        order, weight_key = jax.random.split(key)
+        batch = jax.random.permutation(order, jnp.asarray(gradients))[:batch_size]
+        if paired:
+            places = jnp.arange(batch_size)
+            weights = noisegen.matched_weights(weight_key, places, batch_size, REFERENCE)
+        else:
+            deviation = np.sqrt(batch_size / REFERENCE - 1)
+            weights = 1 + deviation * jax.random.normal(weight_key, (batch_size,))
+        return (weights - 1) @ batch / batch_size
+
+    return draw
+
+
+@pytest.mark.parametrize("batch_size", [BATCH, 31, 5])
+def test_weights_add_the_whole_covariance(gradients, batch_size):
+    expected = (1 / REFERENCE - 1 / batch_size) * np.cov(gradients, rowvar=False)
+    covariance, mean = drawn(weighted(gradients, batch_size))
+    assert distance(covariance, expected) < 0.06
+    standard_error = np.sqrt(np.diag(expected) / NUM_DRAWS)
+    assert np.all(np.abs(mean) < 4.5 * standard_error)
+
+
+def test_weights_that_are_not_of_mean_1_are_found_out(gradients, lacking):
+    # They also scale the mean gradient at random: E g g^T in the place of the covariance.
+    covariance, _ = drawn(weighted(gradients, paired=False))
+    assert distance(covariance, lacking) > 0.3
+
+
+def test_a_weighted_batch_is_distributed_as_a_small_one(gradients):
+    def small(key):
+        return jax.random.permutation(key, jnp.asarray(gradients))[:REFERENCE].mean(0)
+
+    def large(key):
+        order, noise_key = jax.random.split(key)
+        batch = jax.random.permutation(order, jnp.asarray(gradients))[:BATCH]
+        weights = noisegen.matched_weights(noise_key, jnp.arange(BATCH), BATCH, REFERENCE)
+        return weights @ batch / BATCH
+
+    def plain(key):
+        return jax.random.permutation(key, jnp.asarray(gradients))[:BATCH].mean(0)
+
+    (small, mean), (large, same), (plain, _) = drawn(small, 1), drawn(large, 2), drawn(plain, 3)
+    assert distance(large, small) < 0.08
+    assert distance(plain, small) > 0.5  # what has to be made up for
+    np.testing.assert_allclose(same, mean, atol=5 * np.sqrt(np.diag(small).max() / NUM_DRAWS))
+
+
+@pytest.mark.parametrize("shape", ["isotropic", "diagonal"])
+def test_normal_noise_has_the_measured_size(gradients, lacking, shape):
+    noise = diagnostics.noise_of_groups(gradients)
+
+    def draw(key):
+        tx = noisegen.matched_noise(REFERENCE, key, shape=shape)
+        zero = jnp.zeros(gradients.shape[1])
+        return tx.update(zero, tx.init(zero), batch_size=BATCH, gradient_noise=noise)[0]
+
+    covariance, _ = drawn(draw)
+    expected = np.diag(np.diag(lacking))
+    if shape == "isotropic":
+        expected = np.eye(len(lacking)) * np.trace(lacking) / len(lacking)
+    assert distance(covariance, expected) < 0.06
+    np.testing.assert_allclose(np.trace(covariance), np.trace(lacking), rtol=0.03)
+    assert distance(covariance, lacking) > 0.1  # neither is the whole of it
+
+
+def test_estimates_of_the_noise_give_the_right_covariance_on_average(gradients, lacking):
+    def draw(key):
+        order, noise_key = jax.random.split(key)
+        batch = jax.random.permutation(order, jnp.asarray(gradients))[:BATCH]
+        groups = batch.reshape(4, BATCH // 4, -1).mean(1)
+        tx = noisegen.matched_noise(REFERENCE, noise_key)
+        noise = diagnostics.noise_of_groups(groups, BATCH // 4)
+        zero = jnp.zeros(groups.shape[1])
+        return tx.update(zero, tx.init(zero), batch_size=BATCH, gradient_noise=noise)[0]
+
+    covariance, _ = drawn(draw)
+    assert distance(covariance, np.diag(np.diag(lacking))) < 0.1
+
+
+def test_equal_batches_lack_nothing():
+    key, noise = jax.random.key(0), diagnostics.GradientNoise(jnp.float32(3), 0.0, jnp.ones(8))
+    gradient = jax.random.normal(key, (8,))
+    for shape in ("isotropic", "diagonal"):
+        tx = noisegen.matched_noise(16, jax.random.key(1), shape=shape)
+        updates, _ = jax.jit(tx.update)(
+            gradient, tx.init(gradient), batch_size=16, gradient_noise=noise
+        )
+        np.testing.assert_array_equal(updates, gradient)
+    weights = noisegen.matched_weights(jax.random.key(2), jnp.arange(16), 16, 16)
+    np.testing.assert_array_equal(weights, np.ones(16))
+
+
+def test_weights_do_not_depend_on_the_cut_into_microbatches():
+    key, whole = jax.random.key(0), jnp.arange(12)
+    cut = [noisegen.matched_weights(key, part, 12, 3) for part in jnp.split(whole, 4)]
+    np.testing.assert_array_equal(jnp.concatenate(cut), noisegen.matched_weights(key, whole, 12, 3))
+    np.testing.assert_allclose(jnp.concatenate(cut).reshape(-1, 2).mean(1), 1, rtol=1e-6)
+
+
+def test_the_target_under_scaling_rules():
+    lacking, n, b, b0 = noisegen.matched_variance, 60_000, 1024, 64
+    linear = lacking(b, b0, learning_rate=b / b0, num_examples=n)
+    assert linear == pytest.approx((1 - b0 / b) / n)
+    root = lacking(b, b0, learning_rate=(b / b0) ** 0.5)
+    assert root == pytest.approx(1 / (b0 * b) ** 0.5 - 1 / b)
+    assert lacking(b, b0, num_examples=n) == pytest.approx(1 / b0 - 1 / b)
+    # From a temperature: T = learning rate / batch size.
+    reference = noisegen.batch_size_from_temperature(0.1 / 64, learning_rate=0.1)
+    assert lacking(b, reference) == pytest.approx(1 / 64 - 1 / b)
+
+
+def test_noise_cannot_be_taken_away():
+    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+        noisegen.matched_variance(64, 128)
+    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+        noisegen.matched_weights(jax.random.key(0), jnp.arange(64), 64, 128)
+    traced = jax.jit(lambda b: noisegen.matched_variance(b, 128))(64)
+    assert np.isnan(traced)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="'isotropic', 'diagonal'"):
+        noisegen.matched_noise(64, jax.random.key(0), shape="full")
+    with pytest.raises(ValueError, match="reference_batch_size"):
+        noisegen.matched_noise(0, jax.random.key(0))
+    with pytest.raises(TypeError, match="gradient_noise"):
+        tx = noisegen.matched_noise(4, jax.random.key(0))
+        tx.update(jnp.ones(3), tx.init(None), batch_size=8)
