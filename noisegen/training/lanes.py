@@ -340,7 +340,7 @@ def _evaluate(task, shape, lanes, updated, data):
 
     def diagnose(lane):
         found = task.diagnostics(lane.params, lane.state, data["train"])
-        return {name: value.astype(jnp.float32) for name, value in found.items()}
+        return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     def record(lane, last, metrics, final):
         examples = jax.lax.psum(lane.examples[0], "batch")

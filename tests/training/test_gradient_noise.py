@@ -1,0 +1,177 @@
+"""Noise that the engine measures and matches, against plain loops over whole batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+import noisegen
+from noisegen import diagnostics, training
+
+N, GROUP = 60, 4
+
+
+def make_task(**changes):
+    """Mean estimation: the loss |w - x|^2 / 2 has the gradient w - x, of the covariance of x."""
+    x = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32) * [1, 3] + [2, 1]
+
+    def losses(w, state, batch):
+        return jnp.sum((w[None] - batch.data) ** 2, -1) / 2, state
+
+    def make_optimizer(hparams, key):
+        noise = noisegen.matched_noise(hparams["reference_batch_size"], key)
+        return optax.chain(noise, optax.sgd(hparams["learning_rate"]))
+
+    fields = {
+        "name": "mean",
+        "train": x.astype(np.float32),
+        "test": x[:5].astype(np.float32),
+        "init": lambda key: (jnp.zeros(2), ()),
+        "loss": losses,
+        "metrics": lambda w, state, batch: {
+            "test_loss": losses(w, state, batch)[0],
+            "w": jnp.full(batch.mask.shape, w[0]),
+        },
+        "make_optimizer": make_optimizer,
+        "noise_group": GROUP,
+    }
+    return training.Task(**fields | changes)
+
+
+def plain_sgd(hparams, key):
+    return optax.sgd(hparams["learning_rate"])
+
+
+def weights(hparams):
+    return lambda key, places, size: noisegen.matched_weights(
+        key, places, size, hparams["reference_batch_size"]
+    )
+
+
+MATCHED = make_task()
+WEIGHTED = make_task(
+    name="weighted", make_optimizer=plain_sgd, noise_group=None, example_weights=weights
+)
+
+
+def make_run(batch_size=12, seed=0, **changes):
+    fields = {"learning_rate": 0.5, "reference_batch_size": 3, "num_epochs": 2, "eval_every": 1}
+    return {"batch_size": batch_size, "seed": seed} | fields | changes
+
+
+@pytest.fixture(scope="module")
+def batches(order):
+    """Returns batches(run) -> the examples of every batch."""
+
+    def found(run):
+        stream = np.concatenate([order(run["seed"], epoch, N) for epoch in range(2)])
+        return MATCHED.train[stream].reshape(-1, run["batch_size"], 2)
+
+    return found
+
+
+def stream(seed, name):
+    return training.lanes._stream(training.lanes.Numbers({"seed": jnp.int32(seed)}, 0, 0, 0), name)
+
+
+def test_measured_noise_is_that_of_the_microbatches(train, batches):
+    runs = [make_run(size, learning_rate=0.0) for size in (12, 20, 60)]
+    for run, result in zip(runs, train(MATCHED, runs, lanes=2, microbatch=GROUP), strict=True):
+        groups = batches(run).reshape(2, N // run["batch_size"], -1, GROUP, 2).mean(3)
+        noises = jax.vmap(jax.vmap(lambda g: diagnostics.noise_of_groups(g, GROUP, N)))(-groups)
+        trace, norm = noises.trace.mean(1), noises.squared_norm.mean(1)
+        np.testing.assert_allclose(result.curve["gradient_variance"], trace, rtol=1e-4)
+        np.testing.assert_allclose(result.curve["gradient_squared_norm"], norm, rtol=1e-4)
+        np.testing.assert_allclose(result.curve["gradient_noise_scale"], trace / norm, rtol=1e-4)
+
+
+def test_matched_noise_is_that_of_a_plain_loop(train, batches):
+    runs = [make_run(12), make_run(20, seed=1, reference_batch_size=2.5)]
+    for run, result in zip(runs, train(MATCHED, runs, lanes=2, microbatch=GROUP), strict=True):
+        tx = MATCHED.make_optimizer(run, stream(run["seed"], "optimizer"))
+        w = jnp.zeros(2)
+        state = tx.init(w)
+        for batch in batches(run):
+            groups = w[None] - batch.reshape(-1, GROUP, 2).mean(1)
+            updates, state = tx.update(
+                groups.mean(0),
+                state,
+                batch_size=len(batch),
+                gradient_noise=diagnostics.noise_of_groups(groups, GROUP),
+            )
+            w = w + updates
+        np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"lanes": 1, "microbatch": 4}, {"lanes": 2, "microbatch": 5}])
+def test_weighted_losses_are_those_of_a_plain_loop(train, batches, settings):
+    run = make_run(12)
+    [result] = train(WEIGHTED, [run], **settings)
+    w, losses = jnp.zeros(2), []
+    for update, batch in enumerate(batches(run)):
+        key = jax.random.fold_in(stream(run["seed"], "weights"), update)
+        weights = noisegen.matched_weights(key, jnp.arange(12), 12, run["reference_batch_size"])
+        losses.append(np.mean(np.sum((w[None] - batch) ** 2, 1) / 2))
+        w = w - 0.5 * weights @ (w[None] - batch) / 12
+    np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)
+    np.testing.assert_allclose(result.curve["train_loss"][-1], np.mean(losses[-5:]), rtol=1e-4)
+
+
+def test_noise_is_measured_without_that_of_the_weights(train):
+    task = make_task(name="both", make_optimizer=plain_sgd, example_weights=weights)
+    runs = [make_run(20, seed, learning_rate=0.0) for seed in range(200)]
+    results = train(task, runs, lanes=50, microbatch=GROUP)
+    values = np.array([result.metrics["gradient_variance"] for result in results])
+    expected = np.trace(np.cov(MATCHED.train, rowvar=False))
+    assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(len(values))
+
+
+def test_matched_training_ends_where_small_batches_do(train):
+    """In law: 400 runs of each, told apart by a Kolmogorov-Smirnov test."""
+
+    def ends(task, batch_size, reference, **settings):
+        runs = [
+            make_run(batch_size, seed, reference_batch_size=reference, num_epochs=None)
+            | {"num_updates": 6, "last_batch": "resample", "eval_every": 0}
+            for seed in range(400)
+        ]
+        runs = [{name: v for name, v in run.items() if v is not None} for run in runs]
+        return [result.metrics["w"] for result in train(task, runs, lanes=100, **settings)]
+
+    small = ends(WEIGHTED, 3, 3, microbatch=4)
+    for task in (WEIGHTED, MATCHED):
+        matched = ends(task, 24, 3, microbatch=4)
+        assert scipy.stats.ks_2samp(small, matched).pvalue > 0.01
+    plain = ends(WEIGHTED, 24, 24, microbatch=4)
+    assert scipy.stats.ks_2samp(small, plain).pvalue < 1e-6  # what the noise makes up for
+
+
+def test_diagnostics_are_measured_at_every_evaluation(train):
+    def found(w, state, data):
+        return {"distance": jnp.linalg.norm(w - data.mean(0)), "hopeless": jnp.nan}
+
+    task = make_task(name="diagnosed", diagnostics=found)
+    [result] = train(task, [make_run(12)], lanes=1, microbatch=GROUP)
+    assert result.status == "finished"  # what is not finite there has not diverged
+    assert np.isnan(result.curve["hopeless"]).all() and len(result.curve["distance"]) == 2
+    assert np.isfinite(result.metrics["distance"])
+
+
+def test_bad_input_is_refused(train):
+    def refused(message, task=MATCHED, microbatch=GROUP, **changes):
+        with pytest.raises(ValueError, match=message):
+            train(task, [make_run(**changes)], lanes=1, microbatch=microbatch)
+
+    refused("one group says nothing about noise", batch_size=4)
+    refused("one group says nothing", batch_size=28, last_batch="keep")  # leaves 4 examples
+    refused("cannot be taken away", reference_batch_size=13)
+    refused("cannot be taken away", reference_batch_size=0)
+    refused("microbatch=8 must be 4", microbatch=8)
+    with pytest.raises(ValueError, match="multiple of 2"):
+        make_task(noise_group=3, example_weights=weights)
+    with pytest.raises(ValueError, match="multiple of 8"):
+        make_task(noise_group=4, ghost_size=8)
+    with pytest.raises(ValueError, match="single number"):
+        training.metric_names(make_task(diagnostics=lambda w, state, data: {"w": w}))
