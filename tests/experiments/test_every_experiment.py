@@ -27,6 +27,7 @@ RATES = {"grid.effective_learning_rate": (2**-5,), "grid.seed": (0,), "best": 1}
 DIGITS = RATES | {"task.dataset": "digits", "task.num_train": 64, "task.num_test": 32}
 EPOCHS = DIGITS | {"run.batch_size": 16, "grid.num_epochs": (5, 6)}
 UPDATES = {"run.num_updates": 20}
+LENET = {"grid.batch_size": (5,), "grid.seed": (0,), "run.num_epochs": 2.0}
 TEXT = {"task.vocabulary_size": 20, "task.hidden": 4, "task.window": 5, "grid.batch_size": (4,)}
 # What makes a sweep small; an experiment without an entry fails its test.
 TINY = {
@@ -39,6 +40,17 @@ TINY = {
     },
     "experiments.additive_noise.figure1": IMAGES,
     "experiments.additive_noise.table1": IMAGES,
+    **{
+        f"experiments.signer2021.{name}": LENET
+        for name in (
+            *("adam", "constant_warmup", "decay"),
+            *("figure1", "figure2", "figure3", "figure4", "figure5"),
+        )
+    },
+    "experiments.signer2021.base_rate": LENET | {"grid.learning_rate": (0.01, 0.02)},
+    "experiments.signer2021.figure6": LENET
+    | {"base.batch_size": 3, "base.momentum_batch_size": 5, "grid.batch_size": (3, 5, 7)}
+    | {"grid.momentum_batch_size": (7,)},
     "experiments.smith2020.autoencoder": RATES
     | UPDATES
     | {"grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
@@ -70,11 +82,23 @@ SAME_TASK = {
         *("stability",),
         *("table1_cifar100", "table1_short", "table1_skipinit"),
     )
+} | {
+    f"experiments.signer2021.{name}"
+    for name in (
+        *("base_rate", "constant_warmup"),
+        *("figure1", "figure2", "figure3", "figure4", "figure5"),
+    )
 }
 NUM_RUNS = {
     "experiments.digits": 315,
     "experiments.additive_noise.figure1": 10,
     "experiments.additive_noise.table1": 756,
+    "experiments.signer2021.adam": (8 + 7 + 7) * 3,
+    "experiments.signer2021.base_rate": 8 * 3,
+    "experiments.signer2021.constant_warmup": 8 * 3,
+    "experiments.signer2021.decay": (8 + 7 + 7) * 3,
+    **{f"experiments.signer2021.figure{number}": 8 * 3 for number in range(1, 6)},
+    "experiments.signer2021.figure6": 4 * 3,
     "experiments.smith2020.autoencoder": 8 * 8 * 3,
     "experiments.smith2020.figure1": 8 * 8 * 2 * 3,
     "experiments.smith2020.figure1_autoencoder": 8 * 8 * 2 * 3,
