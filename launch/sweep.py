@@ -23,6 +23,9 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes", 5.0, "Minutes between checkpoints of the runs in training; 0: none.", 0.0
 )
+_KEEP_PARAMS = flags.DEFINE_bool(
+    "keep_params", False, "Keep the parameters of the runs that end, for what is measured of them."
+)
 _SPEED = {
     field.name: flags.DEFINE_integer(
         field.name, None, f"Speed setting {field.name}; by default measured.", 1, 2**31 - 1
@@ -131,8 +134,12 @@ def _train(exp, tasks, runs, workdir):
             for task, group in tasks.groups(todo).items():
                 if pool is None or pool.task is not task:
                     pool = _pool(task, group, show)
-                for result in pool.train(list(group.values()), show.progress, checkpoints):
+                for result in pool.train(
+                    list(group.values()), show.progress, checkpoints, _KEEP_PARAMS.value
+                ):
                     record = command.record(task, pool.settings, result)
+                    if result.params is not None:
+                        sweeps.save_params(workdir, record["run_id"], result.params)
                     writer.append(record)
                     runs.add(record)
                     show.add(record)

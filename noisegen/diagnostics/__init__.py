@@ -2,9 +2,10 @@
 
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics
->>> noise = diagnostics.noise_of_groups(jax.random.normal(jax.random.key(0), (8, 100)), sizes=32)
->>> float(diagnostics.gradient_noise_scale(noise)) > 0
-True
+>>> gradients = 1 + jax.random.normal(jax.random.key(0), (8, 1000))  # of 8 groups of 32 examples
+>>> noise = diagnostics.noise_of_groups(gradients, sizes=32)
+>>> round(float(noise.trace / 1000)), round(float(diagnostics.gradient_noise_scale(noise)))
+(33, 33)
 """
 
 from noisegen.diagnostics.gradient_noise import (
@@ -19,16 +20,30 @@ from noisegen.diagnostics.gradient_noise import (
     signal_to_noise_ratio,
     update_running_noise,
 )
+from noisegen.diagnostics.hessian import (
+    HessianEigenvalues,
+    critical_learning_rate,
+    hessian_eigenvalues,
+)
+from noisegen.diagnostics.interpolation import along_line, interpolate, over_plane
+from noisegen.diagnostics.sharpness import sharpness
 
 __all__ = [
     "GradientNoise",
     "GroupSums",
+    "HessianEigenvalues",
     "RunningNoise",
+    "along_line",
+    "critical_learning_rate",
     "gradient_covariance",
     "gradient_noise_scale",
+    "hessian_eigenvalues",
+    "interpolate",
     "no_running_noise",
     "noise_of_groups",
     "noise_of_sums",
+    "over_plane",
+    "sharpness",
     "signal_to_noise_ratio",
     "update_running_noise",
 ]

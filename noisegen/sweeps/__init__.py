@@ -16,6 +16,7 @@ from noisegen.sweeps.grid import (
 )
 from noisegen.sweeps.growth import extension, wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
+from noisegen.sweeps.parameters import load_params, save_params
 from noisegen.sweeps.protocol import (
     FLAGS,
     RECORDED,
@@ -66,6 +67,7 @@ __all__ = [
     "fit_broken_line",
     "fixed",
     "largest_stable",
+    "load_params",
     "make_table",
     "normalise",
     "open_workdir",
@@ -74,6 +76,7 @@ __all__ = [
     "read",
     "read_sweep",
     "run_id",
+    "save_params",
     "select",
     "to_csv",
     "to_latex",

@@ -25,8 +25,8 @@ def image_classification(
     *,
     name: str,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-    batch_size: Callable | None = None,
     clean_train_loss: bool = False,
+    **fields,
 ) -> Task:
     """Makes the task of classifying a data set's images.
 
@@ -43,11 +43,12 @@ def image_classification(
       name: identity of the task, which enters the hash of every run.
       augment: `(key, image) -> image` on one raw image `(H, W, C)`, in training only; for
         instance `noisegen.data.pad_crop_flip`.
-      batch_size: see `noisegen.training.Task`.
       clean_train_loss: whether a run ends with two more metrics: `clean_train_loss`, the mean loss
         of the training images as they are, in evaluation mode (`train_loss` is of augmented ones,
         in training mode), and `squared_norm`, the sum of the squares of all parameters: an L2 term
         of coefficient l2 adds `l2 / 2 * squared_norm` to either. Costs a third of an epoch a run.
+      **fields: see `from_nnx` (`diagnostics`, of the images as they are) and
+        `noisegen.training.Task` (`batch_size`, `noise_group`, `example_weights`).
 
     Returns:
       A `noisegen.training.Task`, which raises ValueError when it is traced if the model does not
@@ -117,6 +118,7 @@ def image_classification(
         train=dataset.train,
         test=dataset.test,
         make_optimizer=make_optimizer,
-        batch_size=batch_size,
         source=dataset.source,
+        evaluation_loss=lambda model, batch: metrics(model, batch)["test_loss"],
+        **fields,
     )

@@ -11,6 +11,10 @@ from flax import nnx
 
 from noisegen import models
 from noisegen.training import Batch, Task
+from noisegen.training.task import PyTree, make_key
+
+# (mean loss of parameters and examples, parameters, training set) -> numbers by name.
+Diagnostics = Callable[[Callable[..., jax.Array], PyTree, PyTree], dict[str, jax.Array]]
 
 _PARTS = (nnx.Param, nnx.RngState, ...)
 _STREAMS = zlib.crc32(b"streams")  # apart from what the loss draws from the same key
@@ -22,6 +26,8 @@ def from_nnx(
     loss: Callable[[nnx.Module, Batch], jax.Array],
     metrics: Callable[[nnx.Module, Batch], dict[str, jax.Array]],
     train_metrics: Callable[[nnx.Module, Batch], dict[str, jax.Array]] = lambda *_: {},
+    diagnostics: Diagnostics | None = None,
+    evaluation_loss: Callable[[nnx.Module, Batch], jax.Array] | None = None,
     **fields,
 ) -> Task:
     """Makes a task of a Flax NNX model.
@@ -37,6 +43,11 @@ def from_nnx(
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
       train_metrics: the same, of the training set, at the end of a run.
+      diagnostics: `(mean_loss, params, train) -> {name: ()}`, measured whenever the test set is
+        evaluated, where `mean_loss(params, examples)` is the mean loss of some examples in
+        evaluation mode, say of `jax.tree.map(lambda a: a[:512], train)`: what the functions of
+        `noisegen.diagnostics` take, as `lambda params: mean_loss(params, examples)`.
+      evaluation_loss: as `loss`, for `diagnostics`; `loss` itself where it draws nothing.
       **fields: the other fields of `noisegen.training.Task`.
 
     Returns:
@@ -83,6 +94,15 @@ def from_nnx(
         losses = loss(model, batch)
         return losses, nnx.split(model, *_PARTS)[3]
 
+    def diagnose(params, state, train):
+        def mean_loss(params, examples):
+            count = len(jax.tree.leaves(examples)[0])
+            keys = jnp.broadcast_to(make_key(0), (count,))
+            batch = Batch(examples, keys, jnp.ones(count, bool))
+            return jnp.mean(evaluation(evaluation_loss or loss, params, state, batch))
+
+        return diagnostics(mean_loss, params, train)
+
     def evaluation(measure, params, state, batch):
         model = merge(params, state, batch)
         model.eval()
@@ -93,6 +113,7 @@ def from_nnx(
         "recompute_state": any(norm.momentum is None for norm in norms),
         "metrics": functools.partial(evaluation, metrics),
         "train_metrics": functools.partial(evaluation, train_metrics),
+        **({"diagnostics": diagnose} if diagnostics else {}),
     } | fields
     return Task(init=init, loss=training_loss, **fields)
 

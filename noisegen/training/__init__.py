@@ -2,6 +2,7 @@
 
 from noisegen.training.evaluation import metric_names
 from noisegen.training.hparams import check_runs
+from noisegen.training.measurement import measure
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose
@@ -19,6 +20,7 @@ __all__ = [
     "Task",
     "check_runs",
     "choose",
+    "measure",
     "metric_names",
     "plan",
     "plan_runs",

@@ -131,7 +131,7 @@ def _start(task, numbers):
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutations=jnp.stack([_permutation(task, numbers, epoch) for epoch in (zero, zero + 1)]),
+        permutations=_first_permutations(task, numbers),
         count=zero,
         epoch=zero,
         offset=zero,
@@ -333,13 +333,13 @@ def _evaluate(task, shape, lanes, updated, data):
     last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
 
     def measure(split, lane):
-        state = (
-            _recomputed(task, shape, lane, data["train"]) if task.recompute_state else lane.state
-        )
-        return evaluate(task, split, shape.eval_batch, lane.params, state, data[split])
-
-    def diagnose(lane):
-        found = task.diagnostics(lane.params, lane.state, data["train"])
+        state = lane.state
+        if task.recompute_state:
+            orders = (lane.numbers, lane.permutations)
+            state = recomputed_state(task, shape.microbatch, lane.params, orders, data["train"])
+        found = evaluate(task, split, shape.eval_batch, lane.params, state, data[split])
+        if split == "test":
+            found |= task.diagnostics(lane.params, state, data["train"])
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     def record(lane, last, metrics, final):
@@ -356,33 +356,40 @@ def _evaluate(task, shape, lanes, updated, data):
             noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 
-    def measured(measure, names, due):
-        if not names:
-            return {}
+    def measured(split, names, due):
         blank = {name: jnp.zeros(due.shape) for name in names}
-        return _for_due(due, measure, lanes, blank, shape.group)
+        return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
 
-    metrics = measured(functools.partial(measure, "test"), names(task, "test"), due)
-    metrics |= measured(diagnose, diagnostic_names(task), due)
-    final = measured(functools.partial(measure, "train"), names(task, "train"), last)
+    metrics = measured("test", (*names(task, "test"), *diagnostic_names(task)), due)
+    final = measured("train", names(task, "train"), last) if names(task, "train") else {}
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
-def _recomputed(task, shape, lane, train):
-    """The state that one pass over the training set leaves, at the lane's parameters."""
-    numbers = lane.numbers._replace(order_length=jnp.int32(task.num_examples))
+def recomputed_state(
+    task: Task,
+    microbatch: int,
+    params: PyTree,
+    orders: tuple[Numbers, jax.Array],
+    train: PyTree,
+) -> PyTree:
+    """The state that one pass over the training set leaves, in the first order of a run's."""
+    numbers = orders[0]._replace(order_length=jnp.int32(task.num_examples))
 
     def piece(index, state):
-        offset = index * shape.microbatch
-        taken = jnp.minimum(task.num_examples - offset, shape.microbatch)
-        return task.loss(
-            lane.params,
-            state,
-            _batch(numbers, lane.permutations, 0, offset, taken, shape.microbatch, train),
-        )[1]
+        offset = index * microbatch
+        taken = jnp.minimum(task.num_examples - offset, microbatch)
+        batch = _batch(numbers, orders[1], 0, offset, taken, microbatch, train)
+        return task.loss(params, state, batch)[1]
 
     state = task.init(_stream(numbers, "init"))[1]
-    return jax.lax.fori_loop(0, -(-task.num_examples // shape.microbatch), piece, state)
+    return jax.lax.fori_loop(0, -(-task.num_examples // microbatch), piece, state)
+
+
+def first_orders(task: Task, seed: int) -> tuple[Numbers, jax.Array]:
+    """Numbers of a run that is nothing but its seed, and the first orders of its examples."""
+    zero = jnp.int32(0)
+    numbers = Numbers({"seed": jnp.int32(seed)}, zero, jnp.bool_(False), zero[None])
+    return numbers, _first_permutations(task, numbers)
 
 
 def _for_due(due, fn, inputs, outputs, group):
@@ -421,6 +428,10 @@ def _batch_size(task, lane):
     if task.batch_size is None:
         return lane.numbers.hparams["batch_size"]
     return jnp.asarray(task.batch_size(lane.numbers.hparams)(lane.count), jnp.int32)
+
+
+def _first_permutations(task, numbers):
+    return jnp.stack([_permutation(task, numbers, jnp.int32(epoch)) for epoch in (0, 1)])
 
 
 def _permutation(task, numbers, epoch):

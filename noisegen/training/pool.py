@@ -41,7 +41,7 @@ from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.settings import Settings
 from noisegen.training.snapshot import Checkpoints, pack, unpack
-from noisegen.training.task import Task
+from noisegen.training.task import PyTree, Task
 
 Run = Mapping[str, Any]
 
@@ -61,6 +61,7 @@ class Result:
       num_updates: updates made.
       num_examples: training examples consumed.
       seconds: wall time between start and end of the run, the other lanes working beside it.
+      params: the parameters at the end, NumPy arrays, where `Pool.train` was asked to keep them.
     """
 
     run: Run
@@ -71,6 +72,7 @@ class Result:
     num_updates: int
     num_examples: int
     seconds: float
+    params: PyTree | None = None
 
 
 class Pool:
@@ -98,6 +100,7 @@ class Pool:
         runs: Sequence[Run],
         on_progress: Callable[[list["Progress"]], None] | None = None,
         checkpoints: Checkpoints | None = None,
+        keep_params: bool = False,
     ) -> Iterator[Result]:
         """Trains every run, in the order given, and yields each result as soon as its run ends.
 
@@ -111,13 +114,15 @@ class Pool:
           checkpoints: keeps the runs in training, and knows those to go on with; see
             `noisegen.sweeps.Checkpoints`. A run that was stopped ends as it would have, to the last
             bit where the speed settings are equal.
+          keep_params: whether results have the parameters at the end.
 
         Raises:
           ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
             nothing reads one that they have. Raised before anything is trained.
         """
         slots = self._slots(list(runs))
-        return self._train(slots, on_progress or (lambda progress: None), checkpoints)
+        on_progress = on_progress or (lambda progress: None)
+        return self._train(slots, on_progress, checkpoints, keep_params)
 
     def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
         """Measures a micro-step of all lanes without its rare parts.
@@ -156,7 +161,7 @@ class Pool:
             for run, plan in zip(runs, plans, strict=True)
         )
 
-    def _train(self, queue, on_progress, checkpoints):
+    def _train(self, queue, on_progress, checkpoints, keep_params):
         first = next(queue, None)
         if first is None:
             return
@@ -184,6 +189,8 @@ class Pool:
             looked = time.perf_counter()
             rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
+            if keep_params:
+                ended = self._with_params(ended, lanes, stale)
             on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
             if checkpoints is not None and checkpoints.due():
                 yield from ended  # before anything can go wrong
@@ -223,6 +230,12 @@ class Pool:
             slot.seconds = seconds
             return self._program.place(lanes, np.int32(index), fields)
         return lanes
+
+    def _with_params(self, ended, lanes, stale):
+        """The results of the stale lanes, with their parameters."""
+        params = [jax.tree.map(lambda a, i=i: a[i], lanes.params) for i in np.flatnonzero(stale)]
+        kept = jax.device_get(params)
+        return [dataclasses.replace(r, params=p) for r, p in zip(ended, kept, strict=True)]
 
     def _look(self, lanes, slots, steps):
         """Which lanes' runs have ended, and what they left."""
