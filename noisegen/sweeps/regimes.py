@@ -110,8 +110,8 @@ def boundaries(
       seed: of the bootstrap.
 
     Returns:
-      From series label to `Boundary`; a series with fewer than two batch sizes that a run survived
-      is left out.
+      From series label to `Boundary`; a series with fewer than two batch sizes that a run survived,
+      or whose learning rates are given and not chosen, is left out.
 
     Raises:
       ValueError: the protocol is one of something else.
@@ -130,6 +130,8 @@ def boundaries(
     found = {}
     for label in dict.fromkeys(label for label, _ in chosen):
         sizes = np.array([row for series, row in chosen if series == label])
+        if all(len(scores[label, row][0]) == 1 for row in sizes):
+            continue
         rates = np.array([chosen[label, row] for row in sizes])
         fits = [
             fit_broken_line(sizes[alive], each[alive])

@@ -74,7 +74,9 @@ def make_table(
     rows = sorted({row for _, row in (*found, *published)})
     flags = [flag for flag in protocols.FLAGS if any(flag in optimum.flags for optimum in optima)]
     marks = dict(zip(flags, "abcde", strict=False))
-    columns = [title(protocol.metric), *(f"best {title(name)}" for name in protocol.tune)]
+    tuned = not optima or any(len(optimum.points) > 1 for optimum in optima)
+    best = "best " * tuned
+    columns = [title(protocol.metric), *(f"{best}{title(name)}" for name in protocol.tune)]
     columns += map(title, protocol.report)
     for name in compared:
         columns.append(f"published {title(name)}" if len(compared) > 1 else "published")
@@ -110,7 +112,7 @@ def make_table(
             ((number(row), ""), *(cell for label in labels for cell in cells(label, row)))
             for row in rows
         ),
-        notes=_notes(protocol, published, marks),
+        notes=_notes(protocol, tuned, published, marks),
         data=tuple(
             _datum(*at(*key), protocol, compared)
             for key in itertools.product(labels, rows)
@@ -263,23 +265,22 @@ def _datum(optimum, values, protocol, compared):
     return {name: "" if item is None or item != item else item for name, item in data.items()}
 
 
-def _notes(protocol, published, marks):
+def _notes(protocol, tuned, published, marks):
     """The sentences under the table, each with its mark."""
-    first, tuned = title(protocol.tune[0]), " and ".join(map(title, protocol.tune))
+    first, fields = title(protocol.tune[0]), " and ".join(map(title, protocol.tune))
     what = "Mean ± standard deviation" if protocol.best > 1 else "Result"
     best = "" if protocol.best == protocol.of else f"best {protocol.best} of "
     runs = f"the {best}{protocol.of} runs" if protocol.of > 1 else "one run"
-    notes = [
-        f"{what} (number) of {runs} with the best {tuned}; a diverged run counts as the worst."
-    ]
-    if protocol.best > 1:
+    runs += f" with the best {fields}" * tuned
+    notes = [f"{what} (number) of {runs}; a diverged run counts as the worst."]
+    if tuned and protocol.best > 1:
         notes.append(
             f"The range in brackets holds every {first} whose mean is within one standard"
             " deviation of the best."
         )
-    if protocol.metric.startswith("test_"):
+    if tuned and protocol.metric.startswith("test_"):
         notes.append(
-            f"Tuned on the test set: {tuned} chosen by the same"
+            f"Tuned on the test set: {fields} chosen by the same"
             f" {protocol.metric.replace('_', ' ')} that is shown."
         )
     if published:

@@ -108,6 +108,14 @@ def test_series_without_two_batch_sizes_have_no_boundary():
     assert sweeps.boundaries(records, PROTOCOL, num_resamples=2) == {}
 
 
+def test_learning_rates_by_a_rule_have_no_boundary():
+    records = make_records(256, 0.0, 0.0)
+    rate = "effective_learning_rate"
+    given = [r for r in records if r["run"][rate] == r["run"]["batch_size"] / 64]
+    assert len({r["run"]["batch_size"] for r in given}) > 1
+    assert sweeps.boundaries(given, PROTOCOL, num_resamples=2) == {}
+
+
 def test_largest_stable_learning_rate():
     def records(losses):
         return [

@@ -73,9 +73,17 @@ def test_general_notes(table):
     assert "of the 2 runs with the best learning rate and eta" in text
     assert "Tuned on the test set" in text and "Difference" in text
     protocol = sweeps.Protocol(metric="train_loss", mode="min")
-    loss = sweeps.make_table(sweeps.select(make({0.1: [0.5]}), protocol), protocol)
+    loss = sweeps.make_table(sweeps.select(make({0.1: [0.5], 0.2: [0.6]}), protocol), protocol)
     text = " ".join(note for _, note in loss.notes)
-    assert "test set" not in text and "Difference" not in text and "of one run" in text
+    assert "test set" not in text and "Difference" not in text and "of one run with" in text
+
+
+def test_nothing_is_called_best_that_was_not_chosen():
+    records = make({0.1: [0.8, 0.9]}) + make({0.2: [0.7, 0.8]}, batch_size=128)  # by a rule
+    protocol = sweeps.Protocol(best=2, of=2)
+    table = sweeps.make_table(sweeps.select(records, protocol), protocol)
+    text = " ".join((*table.header, *(note for _, note in table.notes)))
+    assert "best" not in text and "brackets" not in text and "Tuned" not in text
 
 
 def test_learning_rates_are_decimals_unless_all_are_powers_of_two():
