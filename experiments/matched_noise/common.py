@@ -19,6 +19,7 @@ import ml_collections
 import optax
 
 import noisegen
+from experiments.scales import at_scale
 from noisegen import data, models, sweeps, tasks
 
 MATCHED = ("isotropic", "diagonal", "full")
@@ -39,9 +40,7 @@ def make_config(scale: str, by_scale: Mapping[str, Mapping[str, Any]], **run: fl
     Raises:
       ValueError: there is no such scale.
     """
-    if scale not in by_scale:
-        raise ValueError(f"There is no scale {scale!r}; write :{' or :'.join(by_scale)}.")
-    chosen = by_scale[scale]
+    chosen = at_scale(scale, by_scale)
     fixed = {"momentum": 0.0, "gamma": 0.55, "l2": 0.0, "num_evals": 10}
     config = {**chosen, "run": fixed | run | chosen["run"], "convolution": "auto"}
     return ml_collections.ConfigDict(config)

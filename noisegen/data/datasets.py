@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from noisegen.data import cache, digits, prepared
+from noisegen.data import cache, digits, prepared, stratify
 
 
 class Dataset(NamedTuple):
@@ -42,6 +42,7 @@ class _Spec(NamedTuple):
     std: tuple[float, ...]
     test: str = "test"  # The split that has labels.
     varied: bool = False  # Images differ in size.
+    name: str | None = None  # Field of the images' names, where the split is our own.
 
 
 _IMAGENET = _Spec(1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "validation")
@@ -59,6 +60,10 @@ _SPECS = {
     "imagenet2012": _IMAGENET._replace(varied=True),
     "imagenet_resized/32x32": _IMAGENET,
     "imagenet_resized/64x64": _IMAGENET,
+    # Photographs like those of ImageNet, whose values are taken; the background is a class.
+    "caltech101": _IMAGENET._replace(
+        num_classes=102, test="test", varied=True, name="image/file_name"
+    ),
 }
 
 NAMES = tuple(_SPECS)
@@ -84,9 +89,10 @@ def load(
     Args:
       name: one of `NAMES`.
       pixels: for a data set whose images differ in size ('imagenet2012', whose test set is the
-        validation set): of each image the shorter side is brought to this length, and the middle
-        cut out. The decoded images take N * pixels**2 * 3 bytes, in memory while they are decoded
-        and later on the device: 63 GB for ImageNet at 128 pixels.
+        validation set, and 'caltech101', all of whose images, the background class included, are
+        split 3 : 1 in every class): of each image the shorter side is brought to this length, and
+        the middle cut out. The decoded images take N * pixels**2 * 3 bytes, in memory while they
+        are decoded and later on the device: 63 GB for ImageNet at 128 pixels.
       data_dir: directory of prepared data sets; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then ~/.cache/noisegen.
@@ -117,6 +123,7 @@ def load(
     found = prepared.find(name, data_dir)
     entry = _cached(found, pixels, cache.directory(cache_dir))
     size = f", the middle at {pixels} x {pixels} pixels" if pixels else ""
+    size += ", split 3 : 1 in every class" if _SPECS[name].name else ""
     return _assemble(name, entry, f"{name} {found.version}: {found.description}{size}")
 
 
@@ -148,8 +155,10 @@ def _cached(found: prepared.Prepared, pixels: int | None, root: pathlib.Path) ->
 
 def _build(found: prepared.Prepared, pixels: int | None, path: pathlib.Path) -> cache.Entry:
     """Decodes a prepared data set into the cache, or into memory when that cannot be written."""
-    splits = {"train": "train", "test": _SPECS[found.name].test}
-    arrays = prepared.decode(found, splits, pixels)
+    spec = _SPECS[found.name]
+    splits = {"train": "train", "test": spec.test}
+    arrays = prepared.decode(found, splits, pixels, spec.name)
+    arrays = stratify.split_anew(arrays) if spec.name else arrays
     _check(found, arrays)
     try:
         cache.write(path, arrays)

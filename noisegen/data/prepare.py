@@ -8,6 +8,7 @@ Needs TensorFlow (pip install 'noisegen[build-data]'), here only: what it leaves
 
 import argparse
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -39,9 +40,10 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        # Of some (ImageNet) the names are not known here; those of all forms of one are no help.
+        # Of some (ImageNet) the names are not known here, and one of Caltech-101's former places is
+        # called 'view'; those of all forms of one are no help.
         known = [] if builder.builder_config else builder.url_infos.values()
-        archives = sorted(info.filename for info in known if info.filename)
+        archives = sorted(i.filename for i in known if pathlib.Path(i.filename or "").suffix)
         if manual_dir is not None:
             _require_archives(manual_dir, archives)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)

@@ -54,17 +54,22 @@ def data_directory(data_dir: str | None = None) -> pathlib.Path:
 
 
 def decode(
-    prepared: Prepared, splits: Mapping[str, str], pixels: int | None = None
+    prepared: Prepared,
+    splits: Mapping[str, str],
+    pixels: int | None = None,
+    name: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays '<split>_image' and '<split>_label' of every split.
+    """Returns the arrays '<split>_image', '<split>_label' and, if asked for, '<split>_name'.
 
-    Images are uint8 of shape (N, H, W, C), labels int32 of shape (N,), in the order on disk.
+    Images are uint8 of shape (N, H, W, C), labels int32 and names bytes of shape (N,), of every
+    split, in the order on disk.
 
     Args:
       prepared: the data set.
       splits: from our names of the splits to its own.
       pixels: side of the square that is cut out of the middle of each image, once its shorter side
         has this length; None leaves the images as they are.
+      name: field of the examples' names; None where they have none.
     """
     try:
         with quiet():
@@ -73,7 +78,7 @@ def decode(
             source = tfds.builder_from_directory(prepared.directory).as_data_source()
             if missing := set(splits.values()) - set(source):
                 raise ValueError(f"it has no split {', '.join(missing)}")
-            decoded = {k: _decode_split(source[name], pixels) for k, name in splits.items()}
+            decoded = {k: _decode_split(source[v], pixels, name) for k, v in splits.items()}
     except ImportError as error:
         raise ImportError(
             f"cannot read {prepared.name} ({one_line(error)}); run: pip install 'noisegen[sweeps]'"
@@ -92,7 +97,7 @@ def decode(
     return {
         f"{split}_{field}": array
         for split, arrays in decoded.items()
-        for field, array in zip(("image", "label"), arrays, strict=True)
+        for field, array in arrays.items()
     }
 
 
@@ -126,26 +131,29 @@ def quiet() -> Iterator[None]:
 
 
 def _decode_split(
-    records: Sequence[Mapping[str, Any]], pixels: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and the labels of one split, written in place as threads decode them."""
+    records: Sequence[Mapping[str, Any]], pixels: int | None, name: str | None
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of one split; the images are written in place as threads decode them."""
 
     def chunk(start):
         found = records.__getitems__(range(start, min(start + _CHUNK, len(records))))
         images = [
             each["image"] if pixels is None else _square(each["image"], pixels) for each in found
         ]
-        return np.stack(images), [each["label"] for each in found]
+        names = [each[name] for each in found] if name else []
+        return np.stack(images), [each["label"] for each in found], names
 
-    images, labels = None, np.empty(len(records), np.int32)
+    images, labels, names = None, np.empty(len(records), np.int32), []
     starts = range(0, len(records), _CHUNK)
     with futures.ThreadPoolExecutor() as executor:
-        for start, (image, label) in zip(starts, executor.map(chunk, starts), strict=True):
+        for start, (image, label, some) in zip(starts, executor.map(chunk, starts), strict=True):
             if images is None:
                 images = np.empty((len(records), *image.shape[1:]), image.dtype)
             images[start : start + len(image)] = image
             labels[start : start + len(label)] = label
-    return images, labels
+            names += some
+    named = {"name": np.array(names, bytes)} if name else {}
+    return {"image": images, "label": labels} | named
 
 
 def _square(image_HxWxC: np.ndarray, pixels: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from noisegen.models.image import MLP, LeNet5, MnistCNN, SmallCNN
 from noisegen.models.language import LSTM
 from noisegen.models.layers import Conv, Linear, dropout, max_pool, uniform_fan_in
 from noisegen.models.normalization import GhostBatchNorm
-from noisegen.models.residual import ResNet50, WideResNet
+from noisegen.models.residual import ResNet18, ResNet50, WideResNet
 
 __all__ = [
     "LSTM",
@@ -16,6 +16,7 @@ __all__ = [
     "LeNet5",
     "Linear",
     "MnistCNN",
+    "ResNet18",
     "ResNet50",
     "SmallCNN",
     "WideResNet",

@@ -1,4 +1,4 @@
-"""Residual networks for images: Wide-ResNet for small ones, ResNet-50 for ImageNet.
+"""Residual networks for images: Wide-ResNet and ResNet-18 for small ones, ResNet-50 for large.
 
 Called as `model(images)` with normalised images `(N, H, W, C)`; returns logits `(N, classes)` in
 float32; in between the batch stands last. In training they take `keys`, one an example, for
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from noisegen import _validate
-from noisegen.models.layers import Conv, dropout
+from noisegen.models.layers import Conv, Linear, dropout
 from noisegen.models.normalization import GhostBatchNorm
 
 _HE = nnx.initializers.he_normal()
@@ -107,6 +107,73 @@ class WideResNet(nnx.Module):
         return self.logits(dropout(x, keys, self.dropout, stream=0).T)
 
 
+class ResNet18(nnx.Module):
+    """ResNet-18 as it is used on CIFAR-10, with ghost batch normalisation: 11,173,962 parameters.
+
+    A 3 x 3 convolution and no pooling; four stages of two blocks with 1, 2, 4 and 8 times `width`
+    channels, every stage but the first at half the resolution of the one before; mean over the
+    positions, logits. A block is two 3 x 3 convolutions, each normalised, beside its input (where
+    the shape changes: a normalised 1 x 1 convolution of it), then ReLU. All parameters start as
+    PyTorch's do by default.
+
+    Args:
+      num_classes: number of logits.
+      width: channels of the first stage.
+      stages: blocks of each stage.
+      channels: of the images.
+      ghost_size: examples of a ghost batch; that of the whole batch makes ordinary batch
+        normalisation.
+      recompute: as for `WideResNet`.
+      dtype: as for `WideResNet`.
+      convolution: as for `WideResNet`.
+      rngs: stream `params` initialises.
+
+    Raises:
+      ValueError: an argument is out of its range.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from noisegen import models
+      >>> net = models.ResNet18(width=4, ghost_size=2, rngs=nnx.Rngs(0))
+      >>> net(jnp.zeros((4, 8, 8, 3))).shape
+      (4, 10)
+
+    References:
+      He et al., Deep Residual Learning for Image Recognition, 2015,
+      https://arxiv.org/abs/1512.03385
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        *,
+        width: int = 64,
+        stages: Sequence[int] = (2, 2, 2, 2),
+        channels: int = 3,
+        ghost_size: int = 64,
+        recompute: bool = False,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        convolution: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        _validate.positive(width=width, ghost_size=ghost_size)
+        make = _Layers(ghost_size, recompute, dtype, convolution, rngs, kernel_init=None)
+        self.stem, self.norm = make.conv(channels, width, 3), make.norm(width)
+        widths, strides = _widths_and_strides(stages, width)
+        inputs = [width, *widths]
+        self.blocks = nnx.List(
+            [_BasicBlock(make, *each) for each in zip(inputs, widths, strides, strict=False)]
+        )
+        self.logits = Linear(inputs[-1], num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x = jax.nn.relu(self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask))
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.logits(jnp.mean(x, (1, 2), dtype=jnp.float32)).T
+
+
 class ResNet50(nnx.Module):
     """ResNet-50 for large images, with ghost batch normalisation: 25,557,032 parameters.
 
@@ -146,12 +213,7 @@ class ResNet50(nnx.Module):
         _validate.positive(ghost_size=ghost_size)
         make = _Layers(ghost_size, recompute, dtype, convolution, rngs)
         self.stem, self.norm = make.conv(3, 64, 7, 2), make.norm(64)
-        widths = [64 * 2**stage for stage, blocks in enumerate(stages) for _ in range(blocks)]
-        strides = [
-            1 + (stage > 0 and block == 0)
-            for stage, blocks in enumerate(stages)
-            for block in range(blocks)
-        ]
+        widths, strides = _widths_and_strides(stages, 64)
         inputs = [64] + [4 * width for width in widths]
         self.blocks = nnx.List(
             [_Bottleneck(make, *each) for each in zip(inputs, widths, strides, strict=False)]
@@ -170,12 +232,12 @@ class ResNet50(nnx.Module):
 class _Layers:
     """Makes the layers of a network, which share their settings."""
 
-    def __init__(self, ghost_size, recompute, dtype, convolution, rngs):
+    def __init__(self, ghost_size, recompute, dtype, convolution, rngs, kernel_init=_HE):
         self.normalised = ghost_size is not None
         self._conv = functools.partial(
             Conv,
             use_bias=not self.normalised,
-            kernel_init=_HE,
+            kernel_init=kernel_init,
             dtype=dtype,
             convolution=convolution,
             rngs=rngs,
@@ -214,6 +276,22 @@ class _WideBlock(nnx.Module):
         return skip + (x if self.gain is None else x * self.gain[...].astype(x.dtype))
 
 
+class _BasicBlock(nnx.Module):
+    """Two 3 x 3 convolutions, each followed by its normalisation."""
+
+    def __init__(self, make, inputs, outputs, stride):
+        self.conv1, self.norm1 = make.conv(inputs, outputs, 3, stride), make.norm(outputs)
+        self.conv2, self.norm2 = make.conv(outputs, outputs, 3), make.norm(outputs)
+        same = inputs == outputs and stride == 1
+        self.shortcut = None if same else make.conv(inputs, outputs, 1, stride)
+        self.shortcut_norm = None if same else make.norm(outputs)
+
+    def __call__(self, x, mask):
+        skip = x if self.shortcut is None else self.shortcut_norm(self.shortcut(x), mask=mask)
+        x = jax.nn.relu(self.norm1(self.conv1(x), mask=mask))
+        return jax.nn.relu(skip + self.norm2(self.conv2(x), mask=mask))
+
+
 class _Bottleneck(nnx.Module):
     """Three convolutions, each followed by its normalisation."""
 
@@ -232,6 +310,13 @@ class _Bottleneck(nnx.Module):
         x = jax.nn.relu(self.norm1(self.conv1(x), mask=mask))
         x = jax.nn.relu(self.norm2(self.conv2(x), mask=mask))
         return jax.nn.relu(skip + self.norm3(self.conv3(x), mask=mask))
+
+
+def _widths_and_strides(stages, width):
+    """Of every block; each stage has twice the channels of the one before, and half its size."""
+    places = [(stage, block) for stage, blocks in enumerate(stages) for block in range(blocks)]
+    widths = [width * 2**stage for stage, _ in places]
+    return widths, [1 + (stage > 0 and block == 0) for stage, block in places]
 
 
 def _apply(norm, x, mask):

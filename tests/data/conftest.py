@@ -10,7 +10,7 @@ import pytest
 
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1)}
 IMAGENET = ("imagenet2012", "imagenet_resized/32x32", "imagenet_resized/64x64")
-NUM_CLASSES = {"cifar100": 100} | dict.fromkeys(IMAGENET, 1000)
+NUM_CLASSES = {"cifar100": 100, "caltech101": 102} | dict.fromkeys(IMAGENET, 1000)
 
 
 @pytest.fixture
@@ -47,8 +47,17 @@ def _beside_repository(*parts):
 
 
 def _write_prepared(
-    data_dir, name="mnist", *, seed=0, version="3.0.1", shape=None, compress_level=6, sizes=None
+    data_dir,
+    name="mnist",
+    *,
+    seed=0,
+    version="3.0.1",
+    shape=None,
+    compress_level=6,
+    sizes=None,
+    named=None,
 ):
+    """`named`: what the examples of each split are called, and to which classes they belong."""
     rng = np.random.RandomState(seed)
     directory = pathlib.Path(data_dir) / name / version
     directory.mkdir(parents=True)
@@ -56,15 +65,24 @@ def _write_prepared(
     num_classes = NUM_CLASSES.get(name, 10)
     arrays = {}
     for split, size in (("train", 7), ("validation" if name in IMAGENET else "test", 3)):
+        size = len(named[split]) if named else size
         shapes = [(*sizes[k % len(sizes)], 3) for k in range(size)] if sizes else [shape] * size
         images = [rng.randint(0, 256, each).astype(np.uint8) for each in shapes]
         images = images if sizes else np.stack(images)
         labels = rng.randint(0, num_classes, size).astype(np.int32)
         labels[0] = num_classes - 1
-        _write_records(directory / _shard(name, split), images, labels, compress_level)
+        names = [None] * size
+        if named:
+            labels, names = (
+                np.array([label for label, _ in named[split]]),
+                [n for _, n in named[split]],
+            )
+            images[0] = images[0][..., 0]  # a grey one
+        path = directory / _shard(name, split)
+        _write_records(path, images, labels, names, compress_level)
         arrays[split] = {"image": images, "label": labels}
     shape = (None, None, 3) if sizes else shape
-    (directory / "features.json").write_text(json.dumps(_features(shape, num_classes)))
+    (directory / "features.json").write_text(json.dumps(_features(shape, num_classes, named)))
     info = _info(name, version, {split: len(a["label"]) for split, a in arrays.items()})
     (directory / "dataset_info.json").write_text(json.dumps(info))
     return {"train": arrays["train"], "test": arrays.get("test") or arrays["validation"]}
@@ -74,16 +92,16 @@ def _shard(name, split):
     return f"{name.partition('/')[0]}-{split}.array_record-00000-of-00001"
 
 
-def _write_records(path, images, labels, compress_level):
+def _write_records(path, images, labels, names, compress_level):
     from array_record.python import array_record_module
 
     writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-    for image, label in zip(images, labels, strict=True):
-        writer.write(_example(image, label, compress_level))
+    for each in zip(images, labels, names, strict=True):
+        writer.write(_example(*each, compress_level))
     writer.close()
 
 
-def _example(image, label, compress_level):
+def _example(image, label, name, compress_level):
     from PIL import Image
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -92,10 +110,12 @@ def _example(image, label, compress_level):
     example = tf_example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(file.getvalue())
     example.features.feature["label"].int64_list.value.append(int(label))
+    if name:
+        example.features.feature["image/file_name"].bytes_list.value.append(name.encode())
     return example.SerializeToString()
 
 
-def _features(shape, num_classes):
+def _features(shape, num_classes, named):
     module = "tensorflow_datasets.core.features."
     image = {"dtype": "uint8", "shape": {"dimensions": [str(n or -1) for n in shape]}}
     features = {
@@ -105,6 +125,9 @@ def _features(shape, num_classes):
             "pythonClassName": module + "class_label_feature.ClassLabel",
         },
     }
+    if named:
+        text = {"text": {}, "pythonClassName": module + "text_feature.Text"}
+        features["image/file_name"] = text
     return {
         "featuresDict": {"features": features},
         "pythonClassName": module + "features_dict.FeaturesDict",

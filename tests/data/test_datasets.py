@@ -72,7 +72,8 @@ class TestDigits:
 
 class TestPrepared:
     @pytest.mark.parametrize(
-        "name", [name for name in data.NAMES if name not in ("digits", "imagenet2012")]
+        "name",
+        [name for name in data.NAMES if name not in ("digits", "imagenet2012", "caltech101")],
     )
     def test_first_and_second_load(self, load, write_prepared, tmp_path, monkeypatch, name):
         arrays = write_prepared(tmp_path / "data", name)
@@ -108,11 +109,37 @@ class TestPrepared:
         assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.source
         assert four.fingerprint != six.fingerprint
 
+    def test_caltech101_is_split_anew_whatever_the_split_it_came_with(
+        self, load, write_prepared, tmp_path
+    ):
+        """Classes of 9, 5 and 1 images: 7, 4 and 1 of them are for training."""
+        counts = {0: 9, 1: 5, 101: 1}
+        known = [(c, f"image_{k:04}.jpg") for c, count in counts.items() for k in range(count)]
+        found = []
+        for directory, train in (("a", known[:4] + known[10:]), ("b", known[::2])):
+            named = {"train": train, "test": [each for each in known if each not in train]}
+            sizes, write = [(8, 8), (6, 12), (5, 9)], tmp_path / directory
+            arrays = write_prepared(write, "caltech101", sizes=sizes, named=named)
+            found.append(load("caltech101", pixels=4, data_dir=str(write)))
+            for split, numbers in (("train", [7, 4, 1]), ("test", [2, 1, 0])):
+                images, labels = getattr(found[-1], split).values()
+                assert images.shape == (sum(numbers), 4, 4, 3) and labels.dtype == np.int32
+                np.testing.assert_array_equal([np.sum(labels == c) for c in counts], numbers)
+            assert arrays["train"]["image"][0].ndim == 2  # grey: of three equal channels
+            images = np.concatenate([found[-1].train["image"], found[-1].test["image"]])
+            assert np.sum((images == images[..., :1]).all((1, 2, 3))) == 2
+        one, other = found
+        assert one.num_classes == 102 and "split 3 : 1 in every class" in one.source
+        for split in ("train", "test"):  # the images of the two differ
+            labels = [getattr(dataset, split)["label"] for dataset in found]
+            np.testing.assert_array_equal(*labels)
+
     @pytest.mark.parametrize(
         ("name", "pixels", "message"),
         [
             ("imagenet2012", None, r"differ in size: give pixels=\.\.\."),
             ("imagenet2012", 0, "got pixels=0"),
+            ("caltech101", None, r"differ in size: give pixels=\.\.\."),
             ("cifar10", 16, "a size of their own: leave pixels=16 out"),
         ],
     )

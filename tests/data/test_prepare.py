@@ -93,7 +93,8 @@ class _Info:
 def test_archives_without_a_name_or_of_other_forms_are_not_asked_for(
     monkeypatch, tmp_path, config, named
 ):
-    """ImageNet's have none, and `imagenet_resized` lists those of all its sizes."""
+    """ImageNet's have none, a former one of Caltech-101 is called 'view', and `imagenet_resized`
+    lists those of all its sizes."""
     import tensorflow_datasets as tfds
 
     def fail(**_):
@@ -101,7 +102,7 @@ def test_archives_without_a_name_or_of_other_forms_are_not_asked_for(
 
     builder = types.SimpleNamespace(
         builder_config=config,
-        url_infos={"a": _Info(None), "b": _Info("b.tar"), "c": _Info(None)},
+        url_infos={"a": _Info(None), "b": _Info("b.tar"), "c": _Info("view")},
         download_and_prepare=fail,
     )
     monkeypatch.setattr(tfds, "builder", lambda *_, **__: builder)

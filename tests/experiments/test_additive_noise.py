@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.additive_noise import figure1, oscillation, table1
-from noisegen import sweeps, training
+from experiments.additive_noise import (
+    figure1,
+    figure2,
+    oscillation,
+    table1,
+    table2,
+    table2_ghost,
+    table3,
+    wikitext2,
+)
+from noisegen import data, sweeps, training
 
 # As printed, in percent.
 PLAIN = {2048: 98.61, 4096: 96.45, 8192: 95.66, 16384: 94.37, 32768: 86.08, 45000: 86.48}
@@ -101,3 +110,103 @@ def test_oscillation_of_finished_runs_in_points_and_the_others_counted():
         "final 90.0 ± 0.0",
         "noise: 1 of 1 runs finished; a spread needs two",
     ]
+
+
+def test_full_batch_descent_makes_one_update_an_epoch():
+    for module, updates, seeds in ((figure2, 100, 3), (table3, 500, 1)):
+        runs = list(module.get_runs(module.get_config()))
+        assert len(runs) == 2 * seeds and values(runs, "eta") == [0, 1]
+        assert {training.plan(run, 60_000).num_updates for run in runs} == {updates}
+        constants = {"learning_rate": 0.01, "momentum": 0.5, "gamma": 0.55, "batch_size": 60_000}
+        assert all(run[name] == value for run in runs for name, value in constants.items())
+        sweeps.check_points(runs, module.get_protocol(module.get_config()))
+    assert table3.get_published(table3.get_config()) == {("noise", 60_000): (97.13, None)}
+
+
+# As printed: batch size, no noise, noise; and updates in 20 epochs of 50,000 images.
+TABLE_2 = {
+    1024: (86.36, 84.88, 980),
+    2048: (84.54, 84.16, 500),
+    4096: (79.33, 82.28, 260),
+    8192: (65.64, 71.08, 140),
+}
+
+
+def test_table_2_is_the_published_one():
+    config = table2.get_config("paper")
+    runs = list(table2.get_runs(config))
+    assert values(runs, "batch_size") == sorted(TABLE_2)
+    assert values(runs, "learning_rate") == [0.01, 0.02, 0.05, 0.1, 0.2]
+    assert values(runs, "eta") == [0, 0.005, 0.01, 0.3] and values(runs, "momentum") == [0.5]
+    updates = {run["batch_size"]: training.plan(run, 50_000).num_updates for run in runs}
+    assert updates == {size: row[2] for size, row in TABLE_2.items()}
+    published = table2.get_published(config)
+    assert published == table2.get_published(table2.get_config("gpu"))  # but for the dtype
+    assert published == {
+        (label, size): (row[i], None)
+        for size, row in TABLE_2.items()
+        for i, label in enumerate(table1.LABELS)
+    }
+    assert table2.get_published(table2.get_config("cpu")) == {}  # another network
+    assert table2.get_published(table2_ghost.get_config("paper")) == {}  # another normalisation
+
+
+@pytest.mark.parametrize("module", [table2, table2_ghost, wikitext2])
+def test_there_are_three_scales(module):
+    for scale in ("paper", "gpu", "cpu"):
+        config = module.get_config(scale)
+        sweeps.check_points(list(module.get_runs(config)), module.get_protocol(config))
+    with pytest.raises(ValueError, match="write one of paper, gpu, cpu after the colon"):
+        module.get_config("huge")
+
+
+def shrunk(config):
+    config.task.update({"dataset": "digits", "num_train": 22, "num_test": 8, "width": 2})
+    return config
+
+
+def test_the_batch_is_normalised_whole_or_in_ghost_batches():
+    """An epoch of 22 examples in batches of 8 ends with one of 6, which is normalised alone."""
+    make_task = table2.get_task(shrunk(table2.get_config()))
+    tasks = {size: make_task(size) for size in (4, 8)}
+    assert {size: task.ghost_size for size, task in tasks.items()} == {4: 4, 8: 8}
+    assert tasks[4].name == tasks[8].name
+    [run] = [run for run in table2.get_runs(table2.get_config()) if run["seed"] == 0][:1]
+    [plan] = training.plan_runs(tasks[8], [run | {"batch_size": 8, "num_epochs": 1.0}])
+    assert plan.batch_sizes.tolist() == [8, 8, 6]
+    ghosts = table2_ghost.get_task(shrunk(table2_ghost.get_config()))
+    assert ghosts.ghost_size == 16 and ghosts.name != tasks[8].name
+    assert table2_ghost.get_config("paper").task.ghost_size == 64
+
+
+@pytest.fixture
+def sgd_of_wikitext2(monkeypatch):
+    """make_optimizer of the language model, whose text is not read."""
+    text = data.Text("text", np.zeros(400, np.int32), np.zeros(400, np.int32), ("a",), "0", "made")
+    monkeypatch.setattr(wikitext2.data, "load_text", lambda *_: text)
+    return wikitext2.get_task(wikitext2.get_config("paper"))(4).make_optimizer
+
+
+def test_the_language_models_gradient_is_a_mean_over_tokens_clipped_before_the_noise(
+    sgd_of_wikitext2,
+):
+    hparams = {"eta": 0.0, "gamma": 0.55, "learning_rate": 20.0, "momentum": 0.0}
+    key, params = jax.random.key(0), jnp.zeros(10_000)
+
+    def step(gradient, **changed):
+        tx = sgd_of_wikitext2(hparams | changed, jax.random.clone(key))
+        return np.asarray(tx.update(gradient, tx.init(params))[0])
+
+    small, large = jnp.full(10_000, 0.001), jnp.full(10_000, 1.0)
+    np.testing.assert_allclose(step(small), -20 * 0.001 / 35, rtol=1e-5)  # of norm .1 / 35
+    np.testing.assert_allclose(step(large), -20 * 0.25 / 100, rtol=1e-5)  # of norm 100 / 35
+    noise = step(large, eta=0.01) - step(large)
+    np.testing.assert_allclose(noise.std(), 20 * 0.01, rtol=5 / np.sqrt(2e4))  # five errors
+
+
+def test_batches_of_text_are_doublings_of_twenty():
+    runs = list(wikitext2.get_runs(wikitext2.get_config("paper")))
+    assert values(runs, "batch_size") == [20, 40, 80, 160, 320, 640, 1280]
+    assert {20.0} < set(values(runs, "learning_rate")) and values(runs, "momentum") == [0]
+    protocol = wikitext2.get_protocol(wikitext2.get_config("cpu"))
+    assert (protocol.metric, protocol.mode, protocol.of) == ("test_loss", "min", 3)

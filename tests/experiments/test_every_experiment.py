@@ -29,6 +29,25 @@ EPOCHS = DIGITS | {"run.batch_size": 16, "grid.num_epochs": (5, 6)}
 UPDATES = {"run.num_updates": 20}
 LENET = {"grid.batch_size": (5,), "grid.seed": (0,), "run.num_epochs": 2.0}
 TEXT = {"task.vocabulary_size": 20, "task.hidden": 4, "task.window": 5, "grid.batch_size": (4,)}
+CIFAR = {"task.num_train": 7, "task.num_test": 3, "task.width": 2, "grid.seed": (0,)}
+RAGGED = CIFAR | {
+    "grid.batch_size": (4,),
+    "grid.eta": (0.0, 0.3),
+    "grid.learning_rate": (0.1,),
+    "run.num_epochs": 2.0,
+}
+RESIDUAL = CIFAR | {"run.num_epochs": 5.0, "run.num_evals": 2, "grid.batch_size": (4,)}
+MATCHED = {
+    "task.num_train": 7,
+    "task.num_test": 3,
+    "task.noise_group": 2,
+    "base.batch_size": 4,
+    "grid.batch_size": (6,),
+    "grid.learning_rate": (2**-4,),
+    "grid.eta": (0.1,),
+    "grid.seed": (0,),
+}
+GHOSTS = {"task.ghost_size": 2}
 # What makes a sweep small; an experiment without an entry fails its test.
 TINY = {
     "experiments.digits": {
@@ -39,7 +58,17 @@ TINY = {
         "best": 1,
     },
     "experiments.additive_noise.figure1": IMAGES,
+    "experiments.additive_noise.figure2": IMAGES,
     "experiments.additive_noise.table1": IMAGES,
+    "experiments.additive_noise.table2": RAGGED,
+    "experiments.additive_noise.table2_ghost": RAGGED | {"task.ghost_size": 4},
+    "experiments.additive_noise.table3": IMAGES,
+    "experiments.additive_noise.wikitext2": TEXT
+    | {"grid.learning_rate": (0.1,), "grid.seed": (0,), "run.num_epochs": 2.0},
+    "experiments.jaiswal2020.figure4": RESIDUAL,
+    "experiments.jaiswal2020.figure5": RESIDUAL,
+    "experiments.jaiswal2020.future": RESIDUAL,
+    "experiments.jaiswal2020.table2": RESIDUAL,
     **{
         f"experiments.signer2021.{name}": LENET
         for name in (
@@ -47,6 +76,20 @@ TINY = {
             *("figure1", "figure2", "figure3", "figure4", "figure5"),
         )
     },
+    "experiments.jaiswal2020.figure3": {
+        "task.num_train": 7,
+        "task.num_test": 3,
+        "task.hidden": (4,),
+        "task.num_measured": 5,
+        "grid.batch_size": (4, 6),
+        "grid.temperature": (2**-10,),
+        "grid.seed": (0,),
+        "run.num_epochs": 2.0,
+    },
+    "experiments.matched_noise.cifar10_epochs": MATCHED | {"task.dataset": "digits"} | GHOSTS,
+    "experiments.matched_noise.cifar10_steps": MATCHED | {"task.dataset": "digits"} | GHOSTS,
+    "experiments.matched_noise.mnist_epochs": MATCHED,
+    "experiments.matched_noise.mnist_steps": MATCHED,
     "experiments.signer2021.base_rate": LENET | {"grid.learning_rate": (0.01, 0.02)},
     "experiments.signer2021.figure6": LENET
     | {"base.batch_size": 3, "base.momentum_batch_size": 5, "grid.batch_size": (3, 5, 7)}
@@ -75,24 +118,49 @@ TINY = {
     "experiments.smith2020.table1_skipinit": DIGITS | UPDATES | {"grid.batch_size": (16,)},
     "experiments.smith2020.temperature": DIGITS | {"run.batch_size": 1, "run.num_epochs": 1.0},
 }
-SAME_TASK = {
-    f"experiments.smith2020.{name}"
-    for name in (
-        *("figure1", "figure1_autoencoder", "figure1_lstm", "figure1_skipinit", "figure2"),
-        *("stability",),
-        *("table1_cifar100", "table1_short", "table1_skipinit"),
-    )
-} | {
-    f"experiments.signer2021.{name}"
-    for name in (
-        *("base_rate", "constant_warmup"),
-        *("figure1", "figure2", "figure3", "figure4", "figure5"),
-    )
+SAME_TASK = (
+    {
+        f"experiments.smith2020.{name}"
+        for name in (
+            *("figure1", "figure1_autoencoder", "figure1_lstm", "figure1_skipinit", "figure2"),
+            *("stability",),
+            *("table1_cifar100", "table1_short", "table1_skipinit"),
+        )
+    }
+    | {
+        "experiments.matched_noise.cifar10_steps",
+        "experiments.matched_noise.mnist_steps",
+    }
+    | {
+        f"experiments.signer2021.{name}"
+        for name in (
+            *("base_rate", "constant_warmup"),
+            *("figure1", "figure2", "figure3", "figure4", "figure5"),
+        )
+    }
+)
+SAME_TASK |= {
+    f"experiments.additive_noise.{name}" for name in ("figure2", "table2_ghost", "table3")
 }
+SAME_TASK |= {f"experiments.jaiswal2020.{name}" for name in ("figure5", "table2")}
 NUM_RUNS = {
+    "experiments.jaiswal2020.figure3": 3 * 5 * 3,
+    "experiments.matched_noise.cifar10_epochs": 318,
+    "experiments.matched_noise.cifar10_steps": 93,
+    "experiments.matched_noise.mnist_epochs": 534,
+    "experiments.matched_noise.mnist_steps": 93,
     "experiments.digits": 315,
     "experiments.additive_noise.figure1": 10,
+    "experiments.additive_noise.figure2": 2 * 3,
     "experiments.additive_noise.table1": 756,
+    "experiments.additive_noise.table2": 4 * 5 * 4 * 3,
+    "experiments.additive_noise.table2_ghost": 4 * 5 * 4 * 3,
+    "experiments.additive_noise.table3": 2,
+    "experiments.additive_noise.wikitext2": 5 * 4 * 3 * 3,
+    "experiments.jaiswal2020.figure4": 3 * 2 * 5,
+    "experiments.jaiswal2020.figure5": 3 * 5,
+    "experiments.jaiswal2020.future": 6 * 2 * 5,
+    "experiments.jaiswal2020.table2": 2 * 2 * 5,
     "experiments.signer2021.adam": (8 + 7 + 7) * 3,
     "experiments.signer2021.base_rate": 8 * 3,
     "experiments.signer2021.constant_warmup": 8 * 3,
@@ -161,7 +229,7 @@ def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
 def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
     plan = load(name, TINY[name])
     [(task, group)] = plan.make_tasks().groups(dict(enumerate(plan.runs))).items()
-    microbatch = max(4, task.ghost_size)
+    microbatch = task.noise_group or max(4, task.ghost_size)
     pool = training.Pool(task, training.Settings(lanes=2, microbatch=microbatch, eval_batch=60))
     results = list(pool.train(list(group.values())))
     assert len(results) == len(plan.runs) and {r.status for r in results} == {"finished"}

@@ -22,9 +22,16 @@ def num_parameters(make):
         (lambda rngs: models.WideResNet(16, 4, rngs=rngs), 2_748_890),
         (lambda rngs: models.WideResNet(28, 10, 100, rngs=rngs), 36_536_884),
         (lambda rngs: models.WideResNet(16, 4, ghost_size=None, rngs=rngs), 2_747_536),
+        (lambda rngs: models.ResNet18(rngs=rngs), 11_173_962),
         (lambda rngs: models.ResNet50(rngs=rngs), 25_557_032),
     ],
-    ids=["WRN-16-4", "WRN-28-10 of 100 classes", "WRN-16-4 with SkipInit", "ResNet-50"],
+    ids=[
+        "WRN-16-4",
+        "WRN-28-10 of 100 classes",
+        "WRN-16-4 with SkipInit",
+        "ResNet-18",
+        "ResNet-50",
+    ],
 )
 def test_number_of_parameters_is_the_published_one(make, expected):
     assert num_parameters(make) == expected
@@ -38,6 +45,7 @@ def test_shapes_and_dtypes(dtype):
 
     for make, shape, classes in [
         (lambda rngs: models.WideResNet(dtype=dtype, rngs=rngs), (64, 32, 32, 3), 10),
+        (lambda rngs: models.ResNet18(7, dtype=dtype, rngs=rngs), (64, 32, 32, 3), 7),
         (
             lambda rngs: models.ResNet50(dtype=dtype, ghost_size=2, rngs=rngs),
             (2, 224, 224, 3),
@@ -105,3 +113,45 @@ def test_dropout_follows_the_keys():
 def test_sizes_that_do_not_exist_are_refused(depth, width):
     with pytest.raises(ValueError, match="depth 6 n"):
         models.WideResNet(depth, width, rngs=nnx.Rngs(0))
+
+
+def small_resnet18(ghost_size=8):
+    return models.ResNet18(width=4, stages=(1,), ghost_size=ghost_size, rngs=nnx.Rngs(0))
+
+
+def test_resnet18_halves_the_images_three_times_and_widens_eightfold():
+    model = nnx.eval_shape(lambda: models.ResNet18(width=4, rngs=nnx.Rngs(0)))
+    kernels = [block.conv1.kernel.shape[:2] for block in model.blocks]
+    assert kernels == [(4, 4), (4, 4), (8, 4), (8, 8), (16, 8), (16, 16), (32, 16), (32, 32)]
+    assert [block.conv1.stride for block in model.blocks] == [1, 1, 2, 1, 2, 1, 2, 1]
+    assert [block.shortcut is not None for block in model.blocks] == 2 * [False] + 3 * [True, False]
+
+
+def test_resnet18_starts_as_pytorch_does():
+    """Its kernels are uniform with deviation 1 / sqrt(3 fan in); He's would be 2.4 times larger."""
+    model = models.ResNet18(width=64, stages=(1,), rngs=nnx.Rngs(0))
+    kernel = np.asarray(model.blocks[0].conv1.kernel[...])
+    assert abs(kernel).max() <= 1 / 24  # fan in 64 * 9
+    np.testing.assert_allclose(kernel.std(), 1 / np.sqrt(3 * 576), rtol=0.02)
+    assert 0.9 / 8 < abs(np.asarray(model.logits.kernel[...])).max() <= 1 / 8  # fan in 64
+
+
+def test_batch_normalisation_of_a_ragged_batch_is_that_of_its_examples():
+    """With the ghost batch as large as the batch, examples outside the mask leave no trace."""
+    model, alone = small_resnet18(), small_resnet18()
+    mask = np.arange(8) < 5
+    images = np.where(mask[:, None, None, None], IMAGES, 100.0).astype(np.float32)
+    call = nnx.jit(lambda model, images, mask=None: model(images, mask=mask))
+    ragged, expected = call(model, images, mask)[:5], call(alone, IMAGES[:5])
+    np.testing.assert_allclose(ragged, expected, rtol=1e-4, atol=1e-5)
+    of_one, of_other = (jax.tree.leaves(nnx.state(m, nnx.BatchStat)) for m in (model, alone))
+    for one, other in zip(of_one, of_other, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(
+        call(small_resnet18(), images)[:5], expected, rtol=1e-2
+    )  # without the mask
+
+
+def test_a_width_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="width"):
+        models.ResNet18(width=0, rngs=nnx.Rngs(0))

@@ -1,0 +1,152 @@
+"""The experiments of Jaiswal & Taura: learning rates, decays, noise and numbers as published."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.jaiswal2020 import common, figure4, figure5, future, table2
+from noisegen import sweeps, training
+
+N = 6903  # training images, as the paper counts them
+
+
+def runs_of(module, scale="paper"):
+    return list(module.get_runs(module.get_config(scale)))
+
+
+def values(runs, name):
+    return sorted({run[name] for run in runs})
+
+
+@pytest.mark.parametrize("module", [figure4, figure5, table2, future])
+@pytest.mark.parametrize("scale", ["paper", "gpu", "cpu"])
+def test_every_scale_expands_to_a_grid_that_its_protocol_reads(module, scale):
+    runs, protocol = runs_of(module, scale), module.get_protocol(module.get_config(scale))
+    sweeps.check_points(runs, protocol)
+    assert protocol.of == len(values(runs, "seed"))
+    rates = {run["batch_size"]: run["learning_rate"] for run in runs}
+    for size, rate in rates.items():
+        np.testing.assert_allclose(rate / size, 0.01 / 32, rtol=1e-12)
+    with pytest.raises(ValueError, match="write one of paper, gpu, cpu after the colon"):
+        module.get_config("huge")
+
+
+def test_the_three_points_and_the_two_readings_of_the_decay():
+    runs = runs_of(figure4)
+    points = {(run["batch_size"], round(run["learning_rate"], 9)) for run in runs}
+    assert points == {(32, 0.01), (64, 0.02), (128, 0.04)}
+    assert values(runs, "decay_rate") == [0.1, 0.9] and values(runs, "variance") == [0]
+    assert {common.label(run) for run in runs} == {"no noise", "no noise, decay to 0.9"}
+
+
+def test_longer_training_makes_as_many_updates_at_every_batch_size():
+    epochs = {run["batch_size"]: run["num_epochs"] for run in runs_of(figure5)}
+    assert epochs == {32: 80, 64: 160, 128: 320}
+    updates = {training.plan(run, N).num_updates for run in runs_of(figure5)}
+    assert max(updates) - min(updates) <= 1  # 80 epochs are no whole number of batches
+    assert len({training.plan(run, N).num_updates for run in runs_of(figure4)}) == 3
+
+
+def learning_rates(run):
+    """Of every update of a run, by the step that the optimizer takes."""
+    plan = training.plan(run, N)
+    hparams = run | {"updates_per_epoch": plan.updates_per_epoch, "momentum": 0.0}
+    config = common.make_config("paper")
+    tx = common.make_optimizer(hparams, jax.random.key(0), config.task.decay_epochs)
+
+    def step(state, _):
+        updates, state = tx.update(jnp.ones(()), state)
+        return state, -updates
+
+    return np.asarray(jax.lax.scan(step, tx.init(jnp.zeros(())), length=plan.num_updates)[1])
+
+
+def test_the_learning_rate_decays_at_the_published_epochs():
+    for run in runs_of(figure4)[:3]:
+        rates, epoch = learning_rates(run), N / run["batch_size"]
+        drops = np.flatnonzero(np.diff(rates)) + 1
+        np.testing.assert_array_equal(drops, np.ceil(epoch * np.array([25, 40, 50, 60, 70])))
+        np.testing.assert_allclose(rates[0] * 0.1 ** np.arange(1, 6), rates[drops], rtol=1e-5)
+    control = [run for run in runs_of(figure4) if run["decay_rate"] == 0.9][0]
+    np.testing.assert_allclose(learning_rates(control)[-1], 0.01 * 0.9**5, rtol=1e-5)
+
+
+def test_longer_training_decays_after_as_many_updates_at_every_batch_size():
+    small, large = (
+        np.flatnonzero(np.diff(learning_rates(run)))
+        for run in (runs_of(figure5)[0], runs_of(figure5)[2])
+    )
+    np.testing.assert_allclose(small, large, atol=1)
+
+
+def test_the_noise_is_a_variance_on_the_gradient_before_momentum():
+    hparams = runs_of(table2)[-1] | {"updates_per_epoch": 54.0}
+    assert hparams["variance"] == 1e-5 and hparams["learning_rate"] == 0.04
+    size = 100_000
+    tx = common.make_optimizer(hparams, jax.random.key(0), (25.0, 40.0))
+    state, trace = tx.init(jnp.zeros(size)), np.zeros(size)
+    for t in range(3):
+        updates, state = tx.update(jnp.zeros(size), state)
+        noise = np.asarray(updates) / -0.04 - 0.9 * trace  # of this update alone
+        trace = np.asarray(updates) / -0.04
+        error = 5 / np.sqrt(2 * size)  # five standard errors of an estimated deviation
+        np.testing.assert_allclose(noise.std(), (1e-5 / (1 + t) ** 0.55) ** 0.5, rtol=error)
+
+
+def test_numbers_are_published_as_printed():
+    published = figure4.get_published(figure4.get_config("paper"))
+    for label in ("no noise", "no noise, decay to 0.9"):
+        found = {size: published[label, size] for size in (32, 64, 128)}
+        assert found == {32: (74.45, None), 64: (70.29, None), 128: (67.86, None)}
+    assert len(published) == 6
+    assert table2.get_published(table2.get_config("gpu")) == {  # but for the dtype
+        ("no noise", 64): (70.29, None),
+        ("no noise", 128): (67.86, None),
+        ("noise", 64): (72.07, None),
+        ("noise", 128): (71.01, 0.42),
+    }
+    other = table2.get_config("paper")
+    other.base_learning_rate = 0.1
+    for config in (table2.get_config("cpu"), other):
+        assert table2.get_published(config) == {}
+
+
+def test_a_window_of_an_image_anywhere_and_mirrored_half_of_the_time():
+    image = jnp.arange(25).reshape(5, 5, 1)
+    keys = jax.random.split(jax.random.key(0), 400)
+    crop = jax.vmap(common.crop_and_mirror, (0, None, None, None))
+    found = np.asarray(crop(keys, image, 3, True))[..., 0]
+    mirrored = found[:, 0, 1] < found[:, 0, 0]
+    assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / 20  # five standard errors
+    upright = np.where(mirrored[:, None, None], found[:, :, ::-1], found)
+    assert set(upright[:, 0, 0].tolist()) == {0, 1, 2, 5, 6, 7, 10, 11, 12}
+    inside = np.array([[0, 1, 2], [5, 6, 7], [10, 11, 12]])
+    np.testing.assert_array_equal(upright, upright[:, :1, :1] + inside)
+    whole = np.asarray(crop(jax.random.split(jax.random.key(1), 9), image, 5, False))
+    np.testing.assert_array_equal(whole, np.broadcast_to(image, whole.shape))
+
+
+def shrunk(module, **task):
+    config = module.get_config("cpu")
+    config.task.update({"dataset": "digits", "num_train": 32, "num_test": 8} | task)
+    return config
+
+
+def test_whole_batches_are_normalised_and_the_middle_of_test_images_is_kept():
+    make_task = table2.get_task(shrunk(table2, crop=6))
+    assert [make_task(size).ghost_size for size in (8, 16)] == [8, 16]
+    assert make_task(8).name == make_task(16).name
+    whole = table2.get_task(shrunk(table2))(8)
+    assert make_task(8).test["image"].shape == (8, 6, 6, 1)
+    np.testing.assert_array_equal(make_task(8).test["image"], whole.test["image"][:, 1:7, 1:7])
+
+
+def test_without_normalisation_one_task_serves_all_batch_sizes():
+    config = shrunk(future, network="mlp", pixels=8, crop=8)
+    assert isinstance(future.get_task(config), training.Task)
+    config.task.network = "resnet18"
+    assert future.get_task(config)(16).ghost_size == 16
+    config.task.network = "alexnet"
+    with pytest.raises(ValueError, match="must be one of resnet50, resnet18, lenet5, mlp"):
+        future.get_task(config)
