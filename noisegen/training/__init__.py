@@ -7,7 +7,7 @@ from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import choose
 from noisegen.training.settings import PRECISIONS, Settings
-from noisegen.training.task import Batch, Task
+from noisegen.training.task import Batch, Task, make_key
 
 __all__ = [
     "PRECISIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "Task",
     "check_runs",
     "choose",
+    "make_key",
     "measure",
     "metric_names",
     "plan",

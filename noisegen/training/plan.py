@@ -195,9 +195,11 @@ def _check_batches(task, each):
         )
     wrong = sizes[(sizes > task.ghost_size) & (sizes % task.ghost_size > 0)]
     if wrong.size:
+        below = wrong[0] // task.ghost_size * task.ghost_size
         raise ValueError(
             f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
-            f"examples that task {task.name!r} normalises over, or smaller than one."
+            f"examples that task {task.name!r} normalises over, or smaller than one; the nearest "
+            f"are {below} and {below + task.ghost_size}."
         )
 
     if task.noise_group and each.smallest_batch <= task.noise_group:

@@ -1,11 +1,16 @@
 """The experiments of Jaiswal & Taura: learning rates, decays, noise and numbers as published."""
 
+import dataclasses
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib import figure
 
-from experiments.jaiswal2020 import common, figure4, figure5, future, table2
+from experiments.jaiswal2020 import common, figure4, figure5, figure6, future, table2
+from launch import experiment
 from noisegen import sweeps, training
 
 N = 6903  # training images, as the paper counts them
@@ -150,3 +155,51 @@ def test_without_normalisation_one_task_serves_all_batch_sizes():
     config.task.network = "alexnet"
     with pytest.raises(ValueError, match="must be one of resnet50, resnet18, lenet5, mlp"):
         future.get_task(config)
+
+
+@pytest.fixture(name="between")
+def _between(tmp_path, monkeypatch):
+    """A sweep of Figure 4 in small, with the parameters of its runs, as Figure 6 reads it."""
+    config = figure4.get_config("cpu")
+    config.task.update({"dataset": "digits", "num_train": 64, "num_test": 32, "network": "mlp"})
+    config.grid.update({"seed": (0, 1), "decay_rate": (0.1,), "batch_size": (8, 16)})
+    config.run.num_epochs = 2.0
+    plan = experiment.load(pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd()), config)
+    monkeypatch.setattr(experiment, "load_from_workdir", lambda workdir: plan)
+    sweeps.open_workdir(tmp_path, plan.name, "any", {})
+    with sweeps.RecordWriter(tmp_path) as writer:
+        for task, runs in plan.make_tasks().groups(dict(enumerate(plan.runs))).items():
+            pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=32))
+            for result in pool.train(list(runs.values()), keep_params=True):
+                name = sweeps.run_id(task.name, result.run)
+                sweeps.save_params(tmp_path, name, result.params)
+                writer.append({"run_id": name} | vars(dataclasses.replace(result, params=None)))
+    return tmp_path
+
+
+def test_the_ends_of_the_line_are_the_runs_themselves(between):
+    curves = figure6.load(str(between), 0.1)
+    assert list(curves) == [16] and curves[16]["test"].shape == (2, 25)
+    final = {
+        (record["run"]["batch_size"], record["run"]["seed"]): record["metrics"]["test_accuracy"]
+        for record in sweeps.read(between)
+    }
+    for seed, accuracy in enumerate(curves[16]["test"]):
+        ends = accuracy[[8, 16]] / 100  # alpha 0 and 1
+        np.testing.assert_allclose(ends, [final[8, seed], final[16, seed]], atol=1e-6)
+    lines = figure6.table(curves)
+    assert len(lines) == 4 and lines[2].startswith("| 16 | train |")
+    canvas = figure.Figure()
+    assert len(figure6.plot(curves, canvas.subplots()).lines) == 2
+
+
+def test_one_batch_size_has_no_line(between):
+    with pytest.raises(ValueError, match="two are needed"):
+        figure6.load(str(between), 0.9)
+
+
+def test_widths_end_where_accuracy_has_fallen():
+    accuracy = np.where(figure6.ALPHAS < -0.4, 50.0, np.where(figure6.ALPHAS > 1.2, 70.0, 90.0))
+    assert figure6.width(accuracy, 0, -1) == pytest.approx(0.375)
+    assert figure6.width(accuracy, 1, 1) == pytest.approx(0.125)
+    assert figure6.width(np.full(25, 90.0), 1, 1) == 1  # as far as it was looked

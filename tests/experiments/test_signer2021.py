@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from experiments.signer2021 import (
     constant_warmup,
     curves,
     decay,
+    devices,
     figure1,
     figure4,
     figure6,
@@ -289,3 +291,23 @@ def test_a_table_of_published_curves_without_a_column_says_which(tmp_path):
     path.write_text("figure,epoch\nFig1,1\n")
     with pytest.raises(ValueError, match="lacks batch_size, momentum, test_accuracy; give a table"):
         curves.read_published(path)
+
+
+def test_time_on_more_devices_is_beside_that_on_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "seconds_per_epoch", lambda task, size, count: size / count)
+    monkeypatch.setattr(devices.common, "get_task", lambda config: Task())
+    devices.main(str(tmp_path))
+    record = json.loads((tmp_path / "devices.json").read_text())
+    assert record["seconds_per_epoch"]["64"]["1"] == 64 and record["date"]
+
+
+class Task:
+    source = "nothing"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_epoch_is_measured_on_several_devices(made_data, count):
+    if len(jax.devices()) < count:
+        pytest.skip(f"needs {count} devices")
+    task = common.get_task(common.make_sgd_config())
+    assert devices.seconds_per_epoch(task, 5, count) > 0
