@@ -38,6 +38,7 @@ setuptools.setup(
         "test": [
             *SWEEPS,
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "scipy>=1.13",
         ],

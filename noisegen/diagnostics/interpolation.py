@@ -87,7 +87,7 @@ def along_line(measure: Measure, first: PyTree, second: PyTree, alphas: ArrayLik
       >>> train, test = jax.random.normal(jax.random.key(0), (2, 64, 3)) + 1
       >>> def measure(params):
       ...     hidden = train @ params["w"]
-      ...     mean, stddev = hidden.mean(0), hidden.std(0)  # of this network, on training data
+      ...     mean, stddev = hidden.mean(0)[None], hidden.std(0)[None]  # of this very network
       ...     return {"spread": ((test @ params["w"] - mean) / stddev).std()}
       >>> first, second = {"w": jnp.eye(3)}, {"w": 100 * jnp.eye(3)}
       >>> diagnostics.along_line(measure, first, second, jnp.linspace(0, 1, 3))["spread"].round(1)

@@ -27,7 +27,7 @@ from noisegen.diagnostics import hessian
 PyTree = Any
 
 _FIRST = 1 / 8  # step, of a coordinate with a gradient of mean size; a box reaches from -1 to 1
-_LONGEST = 2.0**30
+_SHORTEST, _LONGEST = 2.0**-30, 2.0**30  # first tries, so that halving never ends in 0
 _HALVINGS = 12
 _ENOUGH = 0.3  # of the rise that the slope promises: steps far past a maximum are halved
 
@@ -141,7 +141,7 @@ def _climb(
             lambda s: loss(move(s)), lambda s: gradient @ (move(s) - u), value, size
         )
         u = jnp.where(found, move(size), u)
-        return u, *jax.value_and_grad(loss)(u), jnp.minimum(2 * size, _LONGEST)
+        return u, *jax.value_and_grad(loss)(u), jnp.clip(2 * size, _SHORTEST, _LONGEST)
 
     carry = (*start, jnp.float32(_FIRST))
     return jax.lax.fori_loop(0, num_iterations, iterate, carry)[1]

@@ -135,7 +135,7 @@ class ResNet18(nnx.Module):
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from noisegen import models
-      >>> net = models.ResNet18(width=4, ghost_size=2, rngs=nnx.Rngs(0))
+      >>> net = models.ResNet18(width=4, stages=(1, 1), ghost_size=2, rngs=nnx.Rngs(0))
       >>> net(jnp.zeros((4, 8, 8, 3))).shape
       (4, 10)
 

@@ -7,9 +7,9 @@
 >>> optima = sweeps.select([record], protocol)
 >>> table = sweeps.make_table(optima, protocol, published={("", 64): (98.61, None)})
 >>> print(sweeps.to_text(table))  # doctest: +ELLIPSIS
-  batch size  test accuracy (%)  best learning rate  published  difference
-  ------------------------------------------------------------------------
-          64          98.60 (1)             0.1 [a]      98.61           -
+  batch size  test accuracy (%)  learning rate  published  difference
+  -------------------------------------------------------------------
+          64          98.60 (1)        0.1 [a]      98.61           -
 ...
 """
 

@@ -145,8 +145,8 @@ def matched_noise(
       >>> updates, state = tx.update(
       ...     jnp.zeros(10_000), tx.init(None), batch_size=8, gradient_noise=noise
       ... )
-      >>> round(float(jnp.var(updates)), 1)  # (1 / 4 - 1 / 8) * 1e6 / 10_000
-      12.5
+      >>> round(float(jnp.var(updates)))  # (1 / 4 - 1 / 8) * 1e6 / 10_000
+      12
     """
     _validate.positive(reference_batch_size=reference_batch_size)
     _validate.scalar(reference_batch_size=reference_batch_size)

@@ -98,6 +98,15 @@ def test_the_corner_of_a_linear_loss_with_slopes_of_every_size():
     np.testing.assert_allclose(found, 100 * 1e-2 * np.abs(slopes).sum() / 2, rtol=1e-2)
 
 
+def test_the_corner_is_chosen_from_inside_the_box():
+    # The slope at the centre points to the corner (1, 1), which rises by 0.515 and is a maximum of
+    # its own; curvature to the side of it leads to (1, -1), which rises by 2.505.
+    def loss(w):
+        return 1 + (w[0] - w[1]) ** 2 / 2 + jnp.sum(w**2) / 4 + 0.01 * w[0] + 0.005 * w[1]
+
+    np.testing.assert_allclose(sharpness(loss, jnp.zeros(2), epsilon=1.0), 125.25, rtol=1e-4)
+
+
 def test_a_maximum_inside_the_box():
     x = jnp.zeros(3)
     peak = jnp.array([0.3, -0.2, 0.05])
@@ -175,7 +184,9 @@ def test_points_where_the_loss_is_not_finite_do_not_count():
     ],
 )
 def test_what_is_not_defined_gives_nan(loss):
-    assert np.isnan(jax.jit(lambda w: sharpness(loss, w))(jnp.zeros(2)))
+    for num_iterations in (10, 100):  # steps shrink with each that is in vain
+        measure = jax.jit(lambda w, n=num_iterations: sharpness(loss, w, num_iterations=n))
+        assert np.isnan(measure(jnp.zeros(2)))
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,17 @@ RAGGED = CIFAR | {
     "grid.learning_rate": (0.1,),
     "run.num_epochs": 2.0,
 }
-RESIDUAL = CIFAR | {"run.num_epochs": 5.0, "run.num_evals": 2, "grid.batch_size": (4,)}
+DENSE = CIFAR | {
+    "task.network": "mlp",
+    "grid.batch_size": (4,),
+    "run.num_epochs": 5.0,
+    "run.num_evals": 2,
+}
 MATCHED = {
     "task.num_train": 7,
     "task.num_test": 3,
     "task.noise_group": 2,
+    "run.num_evals": 1,
     "base.batch_size": 4,
     "grid.batch_size": (6,),
     "grid.learning_rate": (2**-4,),
@@ -65,10 +71,10 @@ TINY = {
     "experiments.additive_noise.table3": IMAGES,
     "experiments.additive_noise.wikitext2": TEXT
     | {"grid.learning_rate": (0.1,), "grid.seed": (0,), "run.num_epochs": 2.0},
-    "experiments.jaiswal2020.figure4": RESIDUAL,
-    "experiments.jaiswal2020.figure5": RESIDUAL,
-    "experiments.jaiswal2020.future": RESIDUAL,
-    "experiments.jaiswal2020.table2": RESIDUAL,
+    "experiments.jaiswal2020.figure4": DENSE,
+    "experiments.jaiswal2020.figure5": DENSE,
+    "experiments.jaiswal2020.future": DENSE,
+    "experiments.jaiswal2020.table2": DENSE,
     **{
         f"experiments.signer2021.{name}": LENET
         for name in (
