@@ -100,6 +100,11 @@ TINY = {
     "experiments.signer2021.figure6": LENET
     | {"base.batch_size": 3, "base.momentum_batch_size": 5, "grid.batch_size": (3, 5, 7)}
     | {"grid.momentum_batch_size": (7,)},
+    "experiments.smith2020.figure2_autoencoder": RATES
+    | {"grid.num_epochs": (2, 4), "run.batch_size": 2, "task.num_train": 5, "task.num_test": 3},
+    "experiments.smith2020.figure2_lstm": RATES
+    | {name: value for name, value in TEXT.items() if name != "grid.batch_size"}
+    | {"grid.num_epochs": (2, 4), "run.batch_size": 4},
     "experiments.smith2020.autoencoder": RATES
     | UPDATES
     | {"grid.batch_size": (4,), "task.num_train": 5, "task.num_test": 3},
@@ -129,7 +134,7 @@ SAME_TASK = (
         f"experiments.smith2020.{name}"
         for name in (
             *("figure1", "figure1_autoencoder", "figure1_lstm", "figure1_skipinit", "figure2"),
-            *("stability",),
+            *("figure2_autoencoder", "figure2_lstm", "stability"),
             *("table1_cifar100", "table1_short", "table1_skipinit"),
         )
     }
@@ -179,6 +184,8 @@ NUM_RUNS = {
     "experiments.smith2020.figure1_lstm": 6 * 6 * 2 * 3,
     "experiments.smith2020.figure1_skipinit": 8 * 8 * 2 * 3,
     "experiments.smith2020.figure2": 6 * 7 * 3,
+    "experiments.smith2020.figure2_autoencoder": 5 * 6 * 3,
+    "experiments.smith2020.figure2_lstm": 5 * 6 * 3,
     "experiments.smith2020.figure2_skipinit": 6 * 7 * 3,
     "experiments.smith2020.figure3": 3 * 5 * 4 * 3,
     "experiments.smith2020.lstm": 6 * 6 * 3,
