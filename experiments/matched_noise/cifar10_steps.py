@@ -15,5 +15,6 @@ def get_config(scale="cpu"):
     config = common.make_config(scale, cifar10_epochs.BY_SCALE, l2=5e-4)
     del config.run.num_epochs
     config.run.num_updates = _NUM_UPDATES[scale]
+    config.run.last_batch = "resample"  # else the noise of small batches adds up to 0 in an epoch
     config.grid.learning_rate = (config.base.learning_rate,)
     return config

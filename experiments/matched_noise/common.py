@@ -41,7 +41,7 @@ def make_config(scale: str, by_scale: Mapping[str, Mapping[str, Any]], **run: fl
       ValueError: there is no such scale.
     """
     chosen = at_scale(scale, by_scale)
-    fixed = {"momentum": 0.0, "gamma": 0.55, "l2": 0.0, "num_evals": 10}
+    fixed = {"momentum": 0.0, "gamma": 0.55, "l2": 0.0, "num_evals": 10, "last_batch": "straddle"}
     config = {**chosen, "run": fixed | run | chosen["run"], "convolution": "auto"}
     return ml_collections.ConfigDict(config)
 
@@ -150,12 +150,23 @@ def _large(config, size, rate):
     point = _PLAIN | {"batch_size": size, "learning_rate": rate}
     alone = point | {"reference_batch_size": float(size)}
     yield from (alone | {"eta": eta} for eta in (0.0, *config.grid.eta))
-    # Equal temperatures: at the base learning rate that of the base batch size.
-    temperature = noisegen.temperature(config.base.learning_rate, config.base.batch_size)
-    reference = noisegen.batch_size_from_temperature(temperature, rate)
+    reference = _equally_hot(config, rate)
     if reference <= size:  # else the large batch is noisy enough, and more
         for kind in MATCHED:
             yield point | {kind: 1, "reference_batch_size": reference}
+
+
+def _equally_hot(config, rate):
+    """The batch size whose noise at a learning rate is that of the base, in equal training time."""
+    base, num_examples = config.base, config.task.num_train
+    lacking = noisegen.matched_variance(  # of a batch of all examples, which has no noise
+        num_examples,
+        base.batch_size,
+        learning_rate=rate,
+        reference_learning_rate=base.learning_rate,
+        num_examples=num_examples,
+    )
+    return 1 / (lacking + 1 / num_examples)
 
 
 def kind(run: Mapping[str, float], base_batch_size: int) -> str:

@@ -41,13 +41,16 @@ def test_every_kind_is_there_at_every_batch_size(module, scale):
 @pytest.mark.parametrize("module", EVERY)
 def test_matched_runs_have_the_temperature_of_the_small_batch(module):
     config, runs = runs_of(module)
-    wanted = config.base.learning_rate / config.base.batch_size
+    n, base = config.task.num_train, config.base
+    wanted = base.learning_rate * (1 / base.batch_size - 1 / n)  # of the covariance, in unit time
     matched = [run for run in runs if any(run[kind] for kind in common.MATCHED)]
+    assert len(matched) >= len(common.MATCHED) * len(config.grid.batch_size)
     for run in matched:
-        assert run["learning_rate"] / run["reference_batch_size"] == pytest.approx(wanted)
-        assert run["reference_batch_size"] <= run["batch_size"]
+        own = 1 / run["batch_size"] - 1 / n
+        added = 1 / run["reference_batch_size"] - 1 / run["batch_size"]
+        assert added >= 0
+        assert run["learning_rate"] * (own + added) == pytest.approx(wanted)
         assert run["eta"] == run["scaling"] == 0
-    assert len(matched) % len(common.MATCHED) == 0
 
 
 def test_at_equal_steps_all_have_one_learning_rate():
@@ -94,7 +97,7 @@ def test_rules_scale_the_learning_rate():
             np.testing.assert_allclose(updates, -config.base.learning_rate * ratio, rtol=1e-5)
 
 
-def test_one_program_trains_all_kinds():
+def test_all_kinds_have_the_same_numbers():
     _, runs = runs_of(mnist_epochs)
     assert len({frozenset(run) for run in runs}) == 1
     assert len(sweeps.by_run_id("any", runs)) == len(runs)
