@@ -102,8 +102,8 @@ def make_optimizer(hparams, key, base_batch_size):
     )
     return optax.chain(
         noisegen.add_gradient_noise(stddev, tuned),
-        noisegen.matched_noise(_reference(hparams, "isotropic"), isotropic, shape="isotropic"),
-        noisegen.matched_noise(_reference(hparams, "diagonal"), diagonal, shape="diagonal"),
+        noisegen.matched_noise(_reference(hparams, "isotropic"), isotropic, covariance="isotropic"),
+        noisegen.matched_noise(_reference(hparams, "diagonal"), diagonal, covariance="diagonal"),
         optax.add_decayed_weights(hparams["l2"]),
         optax.sgd(rate, hparams["momentum"]),
     )

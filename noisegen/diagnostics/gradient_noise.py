@@ -5,14 +5,14 @@ With :math:`g_n` the gradient of example n, :math:`G` their mean over the N exam
 .. math:: K = \frac{1}{N-1} \sum_n (g_n - G)(g_n - G)^T,
 
 the mean gradient of a batch of B examples, drawn without replacement, has mean G and covariance
-:math:`(1/B - 1/N) K`; of infinitely many examples (or with replacement), K / B. The estimates below
+:math:`(1/B - 1/N) K`; of infinitely many examples, K / B. The estimates below
 are unbiased: their averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not,
 so average the two apart and divide last, as :func:`gradient_noise_scale` does with running sums.
 
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics
 >>> x = jnp.array([1.0, 3.0, 5.0, 7.0])  # the loss (w - x)**2 / 2 has the gradient w - x
->>> noise = diagnostics.noise_of_groups({"w": 0.0 - x})
+>>> noise = diagnostics.noise_of_groups({"w": 0.0 - x}, sizes=1)
 >>> float(noise.trace).__round__(2), float(jnp.var(x, ddof=1)).__round__(2)
 (6.67, 6.67)
 
@@ -59,7 +59,7 @@ class GroupSums(NamedTuple):
 
 
 def noise_of_groups(
-    gradients: PyTree, sizes: ArrayLike = 1, num_examples: ArrayLike = math.inf
+    gradients: PyTree, sizes: ArrayLike, num_examples: ArrayLike = math.inf
 ) -> GradientNoise:
     r"""Noise from the mean gradients of a batch's groups: microbatches, devices, examples.
 
@@ -72,14 +72,16 @@ def noise_of_groups(
       gradients: pytree of `(k, ...)`, all at the same parameters, before any artificial noise.
       sizes: `(k,)`, examples in each group, or one number for all.
       num_examples: N, of the training set that the batch is drawn from without replacement;
-        infinite for fresh or augmented examples.
+        infinite for fresh examples. Of augmented examples the trace is unbiased either way, and the
+        squared norm with neither: it lies between the two.
 
     Returns:
       Trace, squared norm and diagonal, for one example. NaN where there is a single group: it says
       nothing about noise.
 
     Raises:
-      ValueError: the leaves disagree about the number of groups.
+      ValueError: the leaves, or the sizes, disagree about the number of groups; a concrete size is
+        not positive.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -95,6 +97,9 @@ def noise_of_groups(
             f"{sorted(sum(counts, ()))}."
         )
     [[k]] = counts
+    _validate.positive(sizes=sizes)
+    if jnp.shape(sizes) not in ((), (k,)):
+        raise ValueError(f"sizes must be one number or {k}, but their shape is {jnp.shape(sizes)}.")
     sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (k,))
     total = sizes.sum()
 
@@ -126,15 +131,16 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
       >>> float(diagnostics.noise_of_sums(sums).trace)
       16.0
     """
-    spread = sums.groups - sums.weights / sums.size
+    size = jnp.asarray(sums.size, jnp.float32)  # whose square int32 does not hold
+    spread = sums.groups - sums.weights / size
     per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
 
     def variance(squares, gradient):
-        return jnp.maximum(squares - gradient**2 / sums.size, 0) * per_example
+        return jnp.maximum(squares - gradient**2 / size, 0) * per_example
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
-    mean = jax.tree.map(lambda leaf: leaf / sums.size, sums.gradient)
-    return _noise(mean, diagonal, sums.weights / sums.size**2 - 1 / num_examples)
+    mean = jax.tree.map(lambda leaf: leaf / size, sums.gradient)
+    return _noise(mean, diagonal, sums.weights / size**2 - 1 / num_examples)
 
 
 def gradient_covariance(
@@ -149,7 +155,7 @@ def gradient_covariance(
       chunk: examples whose gradients are held at once.
 
     Returns:
-      The exact values, no estimates; where they are not finite, so is the gradient.
+      The exact values, no estimates; not finite where a gradient is not.
 
     Raises:
       ValueError: fewer than 2 examples, or `chunk` is below 1.
@@ -171,8 +177,17 @@ def gradient_covariance(
         return jax.tree.map(lambda g: g.astype(jnp.float32), found)
 
     def mean_of(fn):
-        mapped = jax.lax.map(fn, examples, batch_size=min(chunk, total))
-        return jax.tree.map(lambda leaf: leaf.mean(0), mapped)
+        def piece(index, sums):
+            places = index * chunk + jnp.arange(chunk)
+            some = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(places, total - 1)], examples)
+            counted = (places < total).astype(jnp.float32)
+            return jax.tree.map(
+                lambda s, g: s + jnp.tensordot(counted, g, 1), sums, jax.vmap(fn)(some)
+            )
+
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), params)
+        sums = jax.lax.fori_loop(0, -(-total // chunk), piece, zeros)
+        return jax.tree.map(lambda s: s / total, sums)
 
     mean = mean_of(gradient)
     squares = mean_of(lambda e: jax.tree.map(lambda g, m: (g - m) ** 2, gradient(e), mean))
@@ -209,13 +224,16 @@ def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
       noise: as for :func:`gradient_noise_scale`.
       batch_size: B > 0.
 
+    Returns:
+      The ratio; NaN where the squared norm is not above zero.
+
     Examples:
       >>> from noisegen import diagnostics
       >>> float(diagnostics.signal_to_noise_ratio(diagnostics.RunningNoise(8.0, 2.0, 1), 16))
       4.0
     """
     _validate.positive(batch_size=batch_size)
-    return batch_size * jnp.asarray(noise.squared_norm, jnp.float32) / noise.trace
+    return batch_size / gradient_noise_scale(noise)
 
 
 class RunningNoise(NamedTuple):
@@ -226,7 +244,7 @@ class RunningNoise(NamedTuple):
     count: jax.Array  # (), int32
 
 
-def no_running_noise() -> RunningNoise:
+def init_running_noise() -> RunningNoise:
     """The averages before the first batch: all zeros."""
     return RunningNoise(jnp.float32(0), jnp.float32(0), jnp.int32(0))
 
@@ -242,13 +260,13 @@ def update_running_noise(
     batch without an estimate (NaN) changes nothing.
 
     Args:
-      running: the averages so far; before the first batch, :func:`no_running_noise`.
+      running: the averages so far; before the first batch, :func:`init_running_noise`.
       noise: of one batch.
       decay: 0 <= d <= 1.
 
     Examples:
       >>> from noisegen import diagnostics
-      >>> running = diagnostics.no_running_noise()
+      >>> running = diagnostics.init_running_noise()
       >>> for trace in (4.0, 8.0):
       ...     noise = diagnostics.GradientNoise(trace, squared_norm=1.0, diagonal=())
       ...     running = diagnostics.update_running_noise(running, noise, decay=1.0)

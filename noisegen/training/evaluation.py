@@ -5,11 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from noisegen import diagnostics
-from noisegen.diagnostics import RunningNoise
+from noisegen.training import noise
 from noisegen.training.task import Batch, PyTree, Task, make_key
-
-NOISE_METRICS = ("gradient_noise_scale", "gradient_variance", "gradient_squared_norm")
 
 
 def evaluate(
@@ -53,14 +50,14 @@ def metric_names(task: Task) -> tuple[str, ...]:
       ValueError: two of them have one name, or that of one of a curve's own columns.
     """
     found = [*names(task, "test"), *names(task, "train"), *diagnostic_names(task)]
-    own = {"train_loss", "epoch", "update", *noise_names(task)}
+    own = {"train_loss", "epoch", "update", *noise.metric_names(task)}
     taken = own & {*found} | {n for n in found if found.count(n) > 1}
     if taken:
         raise ValueError(
             f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as another one or "
             "one of the pool's own curves is; name the metric otherwise."
         )
-    return (*found, "train_loss", *noise_names(task))
+    return (*found, "train_loss", *noise.metric_names(task))
 
 
 def curve_names(task: Task) -> tuple[str, ...]:
@@ -68,22 +65,9 @@ def curve_names(task: Task) -> tuple[str, ...]:
     return tuple(name for name in metric_names(task) if name not in names(task, "train"))
 
 
-def unchecked_names(task: Task) -> tuple[str, ...]:
+def may_be_nan(task: Task) -> tuple[str, ...]:
     """What need not be finite in a run that has not diverged."""
-    return (*diagnostic_names(task), *noise_names(task))
-
-
-def noise_names(task: Task) -> tuple[str, ...]:
-    """What is measured of the gradient's noise."""
-    return NOISE_METRICS if task.noise_group else ()
-
-
-def noise_metrics(noise: RunningNoise | tuple[()]) -> dict[str, jax.Array]:
-    """What is recorded of the gradient's noise."""
-    if not noise:
-        return {}
-    values = (diagnostics.gradient_noise_scale(noise), noise.trace, noise.squared_norm)
-    return dict(zip(NOISE_METRICS, values, strict=True))
+    return (*diagnostic_names(task), *noise.metric_names(task))
 
 
 @functools.lru_cache(maxsize=2)

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from noisegen import diagnostics
-from noisegen.diagnostics import GroupSums, RunningNoise
+from noisegen.diagnostics import RunningNoise
+from noisegen.training import noise
 from noisegen.training.evaluation import (
     check_shape,
     curve_names,
@@ -31,7 +31,6 @@ from noisegen.training.evaluation import (
     evaluate,
     local_positions,
     names,
-    noise_metrics,
 )
 from noisegen.training.task import Batch, PyTree, Task, make_key
 
@@ -55,14 +54,6 @@ class Numbers(NamedTuple):
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 
 
-class NoiseSums(NamedTuple):
-    """What is summed over microbatches to measure the noise of their gradients."""
-
-    squares: PyTree  # float32, of the gradients S of the summed losses: S^2 / examples
-    groups: jax.Array  # float32, (sum of squared weights) / examples
-    weights: jax.Array  # float32, sum of squared weights
-
-
 class Lane(NamedTuple):
     """State of one run in training."""
 
@@ -83,7 +74,7 @@ class Lane(NamedTuple):
     gradients: PyTree  # float32, over the batch so far
     loss: jax.Array  # float32, over the examples since the last evaluation
     examples: jax.Array  # int32, likewise
-    groups: NoiseSums | tuple[()]  # over the batch so far; () where no noise is measured
+    groups: noise.NoiseSums | tuple[()]  # over the batch so far; () where no noise is measured
     noise: RunningNoise | tuple[()]  # over the updates since the last evaluation
 
 
@@ -123,6 +114,7 @@ def _start(task, numbers):
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
     zeros = jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params)
+    groups, running = noise.begin(task, zeros)
     final = dict.fromkeys(names(task, "train"), jnp.float32(jnp.nan))
     curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
     return Lane(
@@ -142,8 +134,8 @@ def _start(task, numbers):
         gradients=zeros,
         loss=jnp.zeros((1,)),
         examples=jnp.zeros((1,), jnp.int32),
-        groups=NoiseSums(zeros, jnp.zeros((1,)), jnp.zeros((1,))) if task.noise_group else (),
-        noise=diagnostics.no_running_noise() if task.noise_group else (),
+        groups=groups,
+        noise=running,
     )
 
 
@@ -242,7 +234,7 @@ def _accumulate(task, microbatch, lane, size, train):
         gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
         loss=lane.loss + loss,
         examples=lane.examples + jnp.sum(batch.mask),
-        groups=_add_group(lane.groups, gradients, weights, batch.mask),
+        groups=noise.add_group(lane.groups, gradients, weights, batch.mask),
     )
 
 
@@ -251,22 +243,9 @@ def _weights(task, lane, batch_size, mask):
     ones = mask.astype(jnp.float32)
     if task.example_weights is None:
         return ones
-    places = lane.seen + local_positions(len(mask))
+    places = lane.seen + local_positions(len(mask) * jax.lax.axis_size("batch"))
     key = jax.random.fold_in(_stream(lane.numbers, "weights"), lane.count)
     return ones * task.example_weights(lane.numbers.hparams)(key, places, batch_size)
-
-
-def _add_group(groups, gradients, weights, mask):
-    """One more microbatch in the sums that the noise is measured by."""
-    if not groups:
-        return groups
-    share = 1 / jnp.maximum(jnp.sum(mask), 1)  # of an empty one, every summand is zero
-    squared_weights = jnp.sum(weights**2)
-    return NoiseSums(
-        squares=jax.tree.map(lambda s, g: s + share * g[None] ** 2, groups.squares, gradients),
-        groups=groups.groups + share * squared_weights,
-        weights=groups.weights + squared_weights,
-    )
 
 
 def _batch(numbers, permutations, epoch, offset, taken, microbatch, train):
@@ -295,9 +274,9 @@ def _update(task, due, lanes):
             lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.groups)
         )
         mean = jax.tree.map(lambda s, p: (s / lane.seen).astype(p.dtype), total, lane.params)
-        measured, running = _measure_noise(task, lane, total, groups)
+        told, running = noise.measure(task, groups, total, lane.seen, lane.noise)
         optimizer = optax.with_extra_args_support(_optimizer(task, lane.numbers))
-        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params, **measured)
+        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params, **told)
         params = optax.apply_updates(lane.params, updates)
         finite = jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]))
         return lane._replace(
@@ -312,18 +291,6 @@ def _update(task, due, lanes):
         )
 
     return _where(due, jax.vmap(updated)(lanes), lanes)
-
-
-def _measure_noise(task, lane, total, groups):
-    """What update functions are told of the batch, and the running means with it."""
-    if not groups:
-        return {}, lane.noise
-    noise = diagnostics.noise_of_sums(
-        GroupSums(total, groups.squares, lane.seen, groups.groups, groups.weights),
-        task.num_examples,
-    )
-    measured = {"batch_size": lane.seen, "gradient_noise": noise}
-    return measured, diagnostics.update_running_noise(lane.noise, noise, decay=1.0)
 
 
 def _evaluate(task, shape, lanes, updated, data):
@@ -345,7 +312,7 @@ def _evaluate(task, shape, lanes, updated, data):
     def record(lane, last, metrics, final):
         examples = jax.lax.psum(lane.examples[0], "batch")
         metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples
-        metrics |= noise_metrics(lane.noise)
+        metrics |= noise.metrics(lane.noise)
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
             evals=lane.evals + 1,

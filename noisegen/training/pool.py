@@ -35,7 +35,7 @@ import jax
 import numpy as np
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training.evaluation import unchecked_names
+from noisegen.training.evaluation import may_be_nan
 from noisegen.training.hparams import check_runs, device_numbers
 from noisegen.training.plan import Plan
 from noisegen.training.program import Program
@@ -250,11 +250,11 @@ class Pool:
             return stale, []
         evals, curves, finals = jax.device_get((lanes.evals, lanes.curve, lanes.final))
         now = time.perf_counter()
-        ended, unchecked = [], unchecked_names(self.task)
+        ended, allowed = [], may_be_nan(self.task)
         for i in np.flatnonzero(stale):
             curve = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
             final = {name: float(values[i]) for name, values in finals.items()}
-            ended.append(slots[i].result(curve, final, int(count[i]), status[i], now, unchecked))
+            ended.append(slots[i].result(curve, final, int(count[i]), status[i], now, allowed))
         return stale, ended
 
 
@@ -284,12 +284,12 @@ class _Slot:
             self, run=None, numbers=jax.tree.map(np.zeros_like, self.numbers)
         )
 
-    def result(self, curve, final, count, status, now, unchecked):
+    def result(self, curve, final, count, status, now, allowed):
         updates = self.plan.eval_updates[: len(curve["train_loss"])]
         ends = self.plan.ends
         metrics = {name: values[-1] if values else math.nan for name, values in curve.items()}
         metrics |= final
-        checked = (value for name, value in metrics.items() if name not in unchecked)
+        checked = (value for name, value in metrics.items() if name not in allowed)
         finite = status == lanes_lib.FINISHED and all(map(math.isfinite, checked))
         return Result(
             run=self.run,

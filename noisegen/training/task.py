@@ -67,7 +67,9 @@ class Task:
         `noisegen.diagnostics.noise_of_sums`) of the batch, as `noisegen.matched_noise` needs them;
         and the run's curve has ``gradient_noise_scale``, ``gradient_variance`` (trace of the
         covariance, an example's) and ``gradient_squared_norm``, from the means of the last two over
-        the updates since the evaluation before.
+        the updates since the evaluation before. The trace is unbiased; the squared norm where
+        batches are drawn without replacement (``last_batch`` other than ``straddle``, of which a
+        batch over two epochs is a little noisier: by up to trace / 2N) and not augmented.
       example_weights: ``hparams -> ((key, places (M,), batch size) -> (M,))``, weights of the
         examples' losses, of mean 1 over a batch. ``key`` is one of the update, ``places`` those in
         the batch, such as `noisegen.matched_weights` takes them. The recorded `train_loss` is
@@ -111,8 +113,7 @@ class Task:
             raise ValueError(
                 f"Task {self.name!r}: ghost_size={self.ghost_size} must be at least 1."
             )
-        if self.noise_group is not None:
-            self._check_noise_group()
+        self._check_noise()
         for split in ("train", "test"):
             lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
             if len(lengths) != 1 or lengths & {(), (0,)}:
@@ -121,10 +122,17 @@ class Task:
                     f"at least 1 example, got lengths {sorted(sum(lengths, ()))}."
                 )
 
-    def _check_noise_group(self):
+    def _check_noise(self):
+        if self.noise_group is None and self.example_weights is None:
+            return
+        if not self.shuffle:
+            raise ValueError(
+                f"Task {self.name!r}: shuffle must be True, since noise is measured of examples, "
+                "and weights are drawn for examples, that chance has put together."
+            )
         # Pairs of weights must not be cut, and neither must ghost batches.
         unit = math.lcm(self.ghost_size, 2 if self.example_weights else 1)
-        if self.noise_group < 1 or self.noise_group % unit:
+        if self.noise_group is not None and (self.noise_group < 1 or self.noise_group % unit):
             raise ValueError(
                 f"Task {self.name!r}: noise_group={self.noise_group} must be a multiple of {unit}, "
                 "of the ghost size and, where examples have weights, of 2."

@@ -5,8 +5,8 @@ covariance of one example's gradient; see `noisegen.diagnostics`. What a smaller
 :math:`B_0` examples has more is :math:`(1/B_0 - 1/B) K`, whatever N. Three ways to add it, from the
 coarsest to the exact one:
 
-* ``matched_noise(..., shape="isotropic")``: the same variance in every coordinate, tr K in all;
-* ``matched_noise(..., shape="diagonal")``: every coordinate's own variance;
+* ``matched_noise(..., covariance="isotropic")``: one variance for all coordinates, tr K together;
+* ``matched_noise(..., covariance="diagonal")``: every coordinate's own variance;
 * ``matched_weights``: the whole of K, by random weights on the examples of the batch.
 
 >>> import jax, jax.numpy as jnp, noisegen, optax
@@ -31,6 +31,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -38,7 +39,7 @@ from noisegen import _validate
 from noisegen.transforms import samplers
 from noisegen.transforms.gradient_noise import AddGradientNoiseState, begin_noise, next_noise
 
-SHAPES = ("isotropic", "diagonal")
+COVARIANCES = ("isotropic", "diagonal")
 
 
 def matched_variance(
@@ -75,11 +76,11 @@ def matched_variance(
       num_examples: N, of the training set; plays no part at equal learning rates.
 
     Returns:
-      x; NaN for traced values where it would be below zero.
+      x; of JAX arrays, traced ones among them, NaN where it would be below zero.
 
     Raises:
-      ValueError: a concrete argument is not positive, or the batch is noisier than the reference:
-        noise cannot be taken away.
+      ValueError: a number is not positive, or the batch is noisier than the reference: noise cannot
+        be taken away.
 
     Examples:
       >>> import noisegen
@@ -97,7 +98,7 @@ def matched_variance(
     lacking = ratio / reference_batch_size - 1 / batch_size + (1 - ratio) / num_examples
     if isinstance(lacking, jax.Array):
         return jnp.where(lacking >= 0, lacking, jnp.nan)
-    if lacking < 0:
+    if np.any(lacking < 0):
         raise ValueError(
             f"A batch of {batch_size} at learning rate {learning_rate} is noisier already than the "
             f"reference of {reference_batch_size} at {reference_learning_rate}, and noise cannot "
@@ -107,7 +108,7 @@ def matched_variance(
 
 
 def matched_noise(
-    reference_batch_size: ArrayLike, key: jax.Array, *, shape: str = "diagonal"
+    reference_batch_size: ArrayLike, key: jax.Array, *, covariance: str = "diagonal"
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds normal noise that makes the batch's mean gradient as noisy as a smaller batch's.
 
@@ -129,7 +130,7 @@ def matched_noise(
     Args:
       reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
       key: as for :func:`noisegen.add_gradient_noise`, whose guarantees hold.
-      shape: "isotropic" or "diagonal".
+      covariance: "isotropic" or "diagonal".
 
     Returns:
       A gradient transformation; NaN where :math:`B_0 > B`, or K could not be measured.
@@ -140,7 +141,7 @@ def matched_noise(
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
       >>> from noisegen import diagnostics
-      >>> tx = noisegen.matched_noise(4, jax.random.key(0), shape="isotropic")
+      >>> tx = noisegen.matched_noise(4, jax.random.key(0), covariance="isotropic")
       >>> noise = diagnostics.GradientNoise(trace=1e6, squared_norm=0.0, diagonal=())
       >>> updates, state = tx.update(
       ...     jnp.zeros(10_000), tx.init(None), batch_size=8, gradient_noise=noise
@@ -150,8 +151,8 @@ def matched_noise(
     """
     _validate.positive(reference_batch_size=reference_batch_size)
     _validate.scalar(reference_batch_size=reference_batch_size)
-    if shape not in SHAPES:
-        raise ValueError(f"shape must be one of {SHAPES}, but it is {shape!r}.")
+    if covariance not in COVARIANCES:
+        raise ValueError(f"covariance must be one of {COVARIANCES}, but it is {covariance!r}.")
     begin = begin_noise(key)
 
     def init_fn(params: Any) -> AddGradientNoiseState:
@@ -173,7 +174,7 @@ def matched_noise(
         updates = jax.tree.map(
             lambda g, variance, xi: (g + jnp.sqrt(lacking * variance) * xi).astype(g.dtype),
             updates,
-            _of_shape(shape, gradient_noise, updates),
+            _variances(covariance, gradient_noise, updates),
             noise,
         )
         return updates, state
@@ -195,7 +196,11 @@ def matched_weights(
     covariance 2 K. The weights of a pair have the mean 1, so the mean gradient itself is not
     scaled. No gradient is computed twice and none is kept; only loss and backward pass see the
     weights, so any way to cut a batch into microbatches gives the same. The last example of an odd
-    batch has the weight 1.
+    batch has the weight 1. Each loss must be that of one example: where ghost batches are
+    normalised together, noise that their members share is not all there.
+
+    A small batch is as noisy in one update; over an epoch without replacement its noise adds up to
+    nearly zero at unchanged parameters, as that of the weights does not.
 
     Args:
       key: one key for the update: the same for every microbatch and device.
@@ -205,10 +210,11 @@ def matched_weights(
       reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
 
     Returns:
-      `(M,)` float32 weights, of mean 1; NaN where traced values say :math:`B_0 > B`.
+      `(M,)` float32 weights, of mean 1 over a batch; NaN where JAX arrays say :math:`B_0 > B`, and
+      for a batch of 1.
 
     Raises:
-      ValueError: concrete values say :math:`B_0 > B`, or are not positive.
+      ValueError: numbers say :math:`B_0 > B`, or are not positive.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -219,7 +225,8 @@ def matched_weights(
     pairs = batch_size // 2
     lacking = matched_variance(batch_size, reference_batch_size)
     size = jnp.asarray(batch_size, jnp.float32)
-    deviation = size * jnp.sqrt(lacking / jnp.maximum(2 * pairs, 1))
+    # Infinite where a single example has no other to be paired with, and its weight NaN.
+    deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0, lacking / jnp.float32(2 * pairs)))
 
     def draw(pair):
         return jax.random.normal(jax.random.fold_in(key, pair))
@@ -229,9 +236,9 @@ def matched_weights(
     return 1 + deviation * signs * jax.vmap(draw)(places // 2)
 
 
-def _of_shape(shape, gradient_noise, updates):
+def _variances(covariance, gradient_noise, updates):
     """The variance of every coordinate, a tree like the updates."""
-    if shape == "diagonal":
+    if covariance == "diagonal":
         return gradient_noise.diagonal
     leaves = jax.tree.leaves(updates)
     mean = gradient_noise.trace / max(sum(leaf.size for leaf in leaves), 1)

@@ -120,7 +120,7 @@ def test_weights_are_not_taken_for_noise_of_the_examples(gradients, counted):
 
 
 def test_diagonal_is_that_of_the_covariance(gradients):
-    noise = diagnostics.noise_of_groups(gradients)
+    noise = diagnostics.noise_of_groups(gradients, sizes=1)
     np.testing.assert_allclose(noise.diagonal, np.diag(covariance(gradients)), rtol=1e-5)
     np.testing.assert_allclose(noise.trace, np.trace(covariance(gradients)), rtol=1e-5)
 
@@ -155,7 +155,7 @@ def test_noise_scale_of_no_gradient_is_no_number():
 
 
 def test_running_noise_is_the_bias_corrected_average():
-    running, decay = diagnostics.no_running_noise(), 0.9
+    running, decay = diagnostics.init_running_noise(), 0.9
     average, values = 0.0, [3.0, 5.0, 1.0, 8.0]
     for value in values:
         noise = diagnostics.GradientNoise(jnp.float32(value), jnp.float32(2 * value), ())
@@ -166,15 +166,34 @@ def test_running_noise_is_the_bias_corrected_average():
 
 
 def test_running_noise_leaves_out_what_was_not_measured():
-    running = diagnostics.no_running_noise()
+    running = diagnostics.init_running_noise()
     for trace in (4.0, np.nan, 8.0):
         noise = diagnostics.GradientNoise(jnp.float32(trace), jnp.float32(trace), ())
         running = diagnostics.update_running_noise(running, noise, decay=1.0)
     assert (float(running.trace), int(running.count)) == (6.0, 2)
 
 
+def test_only_a_chunk_of_gradients_is_held():
+    x, w = jnp.ones((2000, 50)), jnp.ones((50, 20))
+
+    def measure(w, x):
+        return diagnostics.gradient_covariance(lambda w, x: jnp.sum((x @ w) ** 2), w, x, chunk=4)
+
+    used = jax.jit(measure).lower(w, x).compile().memory_analysis().temp_size_in_bytes
+    assert used < 50 * 1000 * 4  # all of them are 2000 times 1000 numbers
+
+
+def test_the_ratio_of_no_signal_is_no_number():
+    noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(-0.1), ())
+    assert np.isnan(diagnostics.signal_to_noise_ratio(noise, 64))
+
+
 def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="sizes must be one number or 2"):
+        diagnostics.noise_of_groups(jnp.ones((2, 3)), jnp.ones(3))
+    with pytest.raises(ValueError, match="sizes must be a finite number > 0"):
+        diagnostics.noise_of_groups(jnp.ones((2, 3)), 0)
     with pytest.raises(ValueError, match="one leading axis"):
-        diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))})
+        diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, 1)
     with pytest.raises(ValueError, match="2 examples or more"):
         diagnostics.gradient_covariance(lambda w, x: w * x, 1.0, jnp.ones(1))

@@ -9,6 +9,7 @@ import scipy.stats
 
 import noisegen
 from noisegen import diagnostics, training
+from noisegen.training import noise
 
 N, GROUP = 60, 4
 
@@ -105,7 +106,15 @@ def test_matched_noise_is_that_of_a_plain_loop(train, batches):
         np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{"lanes": 1, "microbatch": 4}, {"lanes": 2, "microbatch": 5}])
+CUTS = [
+    {"lanes": 1, "microbatch": 4},
+    {"lanes": 2, "microbatch": 5},
+    {"lanes": 1, "microbatch": 4, "eval_batch": 4, "batch_devices": 2},
+    {"lanes": 1, "microbatch": 8, "eval_batch": 4, "batch_devices": 2},
+]
+
+
+@pytest.mark.parametrize("settings", CUTS)
 def test_weighted_losses_are_those_of_a_plain_loop(train, batches, settings):
     run = make_run(12)
     [result] = train(WEIGHTED, [run], **settings)
@@ -117,6 +126,46 @@ def test_weighted_losses_are_those_of_a_plain_loop(train, batches, settings):
         w = w - 0.5 * weights @ (w[None] - batch) / 12
     np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)
     np.testing.assert_allclose(result.curve["train_loss"][-1], np.mean(losses[-5:]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("last_batch", ["straddle", "keep"])
+def test_more_devices_measure_and_match_alike(train, last_batch):
+    task = make_task(name="all of it", example_weights=weights)
+    run = make_run(25, last_batch=last_batch)  # of 60: straddles, or leaves 10
+    [one] = train(task, [run], lanes=1, microbatch=GROUP)
+    [two] = train(task, [run], lanes=1, microbatch=2 * GROUP, batch_devices=2, eval_batch=4)
+    for name, values in one.curve.items():
+        np.testing.assert_allclose(two.curve[name], values, rtol=2e-5, err_msg=name)
+
+
+def test_a_growing_batch_is_measured(train):
+    grown = make_task(
+        name="grown",
+        make_optimizer=plain_sgd,
+        batch_size=lambda hparams: lambda count: hparams["batch_size"] + 4 * (count >= 2),
+    )
+    run = {name: v for name, v in make_run(12).items() if name != "reference_batch_size"}
+    [result] = train(grown, [run], lanes=1, microbatch=GROUP)
+    assert np.isfinite(result.curve["gradient_variance"]).all()
+
+
+def test_full_batches_of_many_examples_have_no_noise():
+    batch_size = jnp.int32(60_000)  # whose square is beyond int32
+    n = float(batch_size)
+    sums = noise.NoiseSums(jnp.float32(2 * n), jnp.float32(n / GROUP), jnp.float32(n))
+    task = make_task()
+    object.__setattr__(task, "train", np.zeros((60_000, 1), np.float32))
+    told, _ = noise.measure(task, sums, jnp.float32(n), batch_size, noise.begin(task, ())[1])
+    np.testing.assert_allclose(told["gradient_noise"].squared_norm, 1, rtol=1e-6)
+
+
+def test_noise_of_bf16_gradients_is_summed_in_float32():
+    gradient = jnp.full(3, 2.33, jnp.bfloat16)
+    sums, _ = noise.begin(make_task(), jnp.zeros((1, 3)))
+    ones = jnp.ones(GROUP)
+    sums = noise.add_group(sums, gradient, ones, ones > 0)
+    exact = np.float32(gradient[0]) ** 2 / GROUP
+    np.testing.assert_allclose(sums.squares, np.full((1, 3), exact), rtol=1e-6)
 
 
 def test_noise_is_measured_without_that_of_the_weights(train):
@@ -173,5 +222,7 @@ def test_bad_input_is_refused(train):
         make_task(noise_group=3, example_weights=weights)
     with pytest.raises(ValueError, match="multiple of 8"):
         make_task(noise_group=4, ghost_size=8)
+    with pytest.raises(ValueError, match="shuffle must be True"):
+        make_task(shuffle=False)
     with pytest.raises(ValueError, match="single number"):
         training.metric_names(make_task(diagnostics=lambda w, state, data: {"w": w}))

@@ -52,7 +52,39 @@ def test_kept_parameters_measure_as_in_training(momentum):
     # The order of the examples is another one, so the ghost batches are; or gathered in training.
     tolerance = 0.01 if momentum is None else 0.2
     np.testing.assert_allclose(found["test_loss"], result.metrics["test_loss"], rtol=tolerance)
-    assert np.isfinite([result.metrics["clean_loss"], result.metrics["curvature"]]).all()
+
+
+def test_diagnostics_get_the_loss_in_evaluation_mode():
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+
+    class Dropping(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = models.Linear(3, 1, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.linear(self.dropout(x).T).T[:, 0]
+
+    def found(mean_loss, params, train):
+        key = jax.random.key(0)
+        [largest], _ = diagnostics.hessian_eigenvalues(lambda p: mean_loss(p, train), params, key)
+        return {"clean_loss": mean_loss(params, train), "curvature": largest}
+
+    task = tasks.from_nnx(
+        Dropping,
+        loss=lambda model, batch: model(batch.data) ** 2 / 2,
+        metrics=lambda model, batch: {"test_loss": model(batch.data) ** 2 / 2},
+        name="dropping",
+        train=x,
+        test=x,
+        make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+        diagnostics=found,
+    )
+    [result] = training.Pool(task, training.Settings(microbatch=8)).train([RUN])
+    np.testing.assert_allclose(result.metrics["clean_loss"], result.metrics["test_loss"], rtol=1e-5)
+    with_bias = np.concatenate([x, np.ones((40, 1))], 1)  # the Hessian is the mean of x x^T
+    largest = np.linalg.eigvalsh(with_bias.T @ with_bias / 40)[-1]
+    np.testing.assert_allclose(result.metrics["curvature"], largest, rtol=1e-3)
 
 
 def test_statistics_are_recomputed_along_a_line():

@@ -99,10 +99,10 @@ def test_a_weighted_batch_is_distributed_as_a_small_one(gradients):
 
 @pytest.mark.parametrize("shape", ["isotropic", "diagonal"])
 def test_normal_noise_has_the_measured_size(gradients, lacking, shape):
-    noise = diagnostics.noise_of_groups(gradients)
+    noise = diagnostics.noise_of_groups(gradients, sizes=1)
 
     def draw(key):
-        tx = noisegen.matched_noise(REFERENCE, key, shape=shape)
+        tx = noisegen.matched_noise(REFERENCE, key, covariance=shape)
         zero = jnp.zeros(gradients.shape[1])
         return tx.update(zero, tx.init(zero), batch_size=BATCH, gradient_noise=noise)[0]
 
@@ -133,7 +133,7 @@ def test_equal_batches_lack_nothing():
     key, noise = jax.random.key(0), diagnostics.GradientNoise(jnp.float32(3), 0.0, jnp.ones(8))
     gradient = jax.random.normal(key, (8,))
     for shape in ("isotropic", "diagonal"):
-        tx = noisegen.matched_noise(16, jax.random.key(1), shape=shape)
+        tx = noisegen.matched_noise(16, jax.random.key(1), covariance=shape)
         updates, _ = jax.jit(tx.update)(
             gradient, tx.init(gradient), batch_size=16, gradient_noise=noise
         )
@@ -168,11 +168,15 @@ def test_noise_cannot_be_taken_away():
         noisegen.matched_weights(jax.random.key(0), jnp.arange(64), 64, 128)
     traced = jax.jit(lambda b: noisegen.matched_variance(b, 128))(64)
     assert np.isnan(traced)
+    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+        noisegen.matched_variance(np.array([64, 256]), 128)
+    alone = noisegen.matched_weights(jax.random.key(0), jnp.arange(1), 1, 0.5)
+    assert np.isnan(alone).all()  # has no other example to be paired with
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="'isotropic', 'diagonal'"):
-        noisegen.matched_noise(64, jax.random.key(0), shape="full")
+        noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
         noisegen.matched_noise(0, jax.random.key(0))
     with pytest.raises(TypeError, match="gradient_noise"):
