@@ -38,9 +38,13 @@ def load(workdir: str, decay_rate: float) -> dict[int, dict[str, np.ndarray]]:
       FileNotFoundError: parameters were not kept.
     """
     exp = experiment.load_from_workdir(workdir)
-    runs = [r for r in sweeps.read(workdir, curves=False) if r["status"] == "finished"]
-    runs = [r for r in runs if r["run"]["decay_rate"] == decay_rate]
-    names = {(r["run"]["batch_size"], r["run"]["seed"]): r["run_id"] for r in runs}
+    planned = sweeps.by_run_id(sweeps.read_sweep(workdir)["task"], exp.runs)
+    names = {
+        (r["run"]["batch_size"], r["run"]["seed"]): r["run_id"]
+        for r in sweeps.read(workdir, curves=False)
+        if r["run_id"] in planned and r["status"] == "finished"
+        if r["run"]["decay_rate"] == decay_rate
+    }
     sizes = sorted({size for size, _ in names})
     if len(sizes) < 2:
         raise ValueError(f"{workdir} has runs of batch sizes {sizes}; two are needed.")
@@ -112,14 +116,17 @@ def _by_size(exp, batch_size):
 
 
 def _measure(task):
-    """Accuracy on both splits, of images as they are."""
+    """Accuracy on both splits, of the middles of images as the test set has them."""
     ghost = task.ghost_size
     microbatch = -(-64 // ghost) * ghost
+    edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2
+    middle = slice(edge, edge + task.test["image"].shape[1])
+    train = task.train | {"image": task.train["image"][:, middle, middle]}
 
     def accuracy(params, examples):
         return training.measure(task, params, examples, microbatch=microbatch)["test_accuracy"]
 
-    return lambda p: {"train": accuracy(p, task.train), "test": accuracy(p, task.test)}
+    return lambda p: {"train": accuracy(p, train), "test": accuracy(p, task.test)}
 
 
 def main(workdir: str, out: str, decay_rate: float) -> None:

@@ -1,8 +1,9 @@
 """Jaiswal & Taura, future work: other networks and data, with and without noise
 
 The paper plans to try its noise on networks "like MLP, GoogleNet and AlexNet" and on MNIST,
-CIFAR-10 and CIFAR-100, among others; there is no number. Here, with learning rate over batch size
-constant as in Table 2: LeNet-5 on MNIST, or, by overrides,
+CIFAR-10 and CIFAR-100, among others; there is no number. For GoogLeNet and AlexNet ResNet-18 stands
+in; Caltech-256 and ImageNet are not among ours. Here, with learning rate over batch size constant
+as in Table 2: LeNet-5 on MNIST, or, by overrides,
 
     --config.task.network=mlp (or resnet18, of which task.width is the width)
     --config.task.dataset=cifar10 (or cifar100) --config.task.mirror=True

@@ -13,6 +13,7 @@ import ml_collections
 import optax
 
 import noisegen
+from experiments.scales import at_scale
 from noisegen import sweeps
 
 
@@ -34,15 +35,11 @@ def make_config(
     Raises:
       ValueError: there is no such scale.
     """
-    if scale not in tasks:
-        raise ValueError(
-            f"There is no scale {scale!r}; write one of {', '.join(tasks)} after the colon, as in "
-            "table1.py:cpu."
-        )
+    task = at_scale(scale, tasks)
     numbers = dict(by_scale[scale])
     grid = {"seed": tuple(range(numbers.pop("seeds")))}
     run = {"momentum": 0.9, "l2": 0.0, "gamma": 2.0, "num_evals": 20}
-    config = {"task": tasks[scale], "run": run, "grid": grid, "best": numbers.pop("best")} | fields
+    config = {"task": task, "run": run, "grid": grid, "best": numbers.pop("best")} | fields
     for name, value in numbers.items():
         (grid if isinstance(value, tuple) else run)[name] = value
     return ml_collections.ConfigDict(config)

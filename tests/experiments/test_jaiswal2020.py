@@ -166,7 +166,7 @@ def _between(tmp_path, monkeypatch):
     config.run.num_epochs = 2.0
     plan = experiment.load(pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd()), config)
     monkeypatch.setattr(experiment, "load_from_workdir", lambda workdir: plan)
-    sweeps.open_workdir(tmp_path, plan.name, "any", {})
+    sweeps.open_workdir(tmp_path, plan.name, plan.make_tasks().name, {})
     with sweeps.RecordWriter(tmp_path) as writer:
         for task, runs in plan.make_tasks().groups(dict(enumerate(plan.runs))).items():
             pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=32))
@@ -187,6 +187,7 @@ def test_the_ends_of_the_line_are_the_runs_themselves(between):
     for seed, accuracy in enumerate(curves[16]["test"]):
         ends = accuracy[[8, 16]] / 100  # alpha 0 and 1
         np.testing.assert_allclose(ends, [final[8, seed], final[16, seed]], atol=1e-6)
+    assert np.all(curves[16]["train"][:, [8, 16]] > 100 / 10)  # better than guessing
     lines = figure6.table(curves)
     assert len(lines) == 4 and lines[2].startswith("| 16 | train |")
     canvas = figure.Figure()
