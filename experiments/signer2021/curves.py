@@ -31,7 +31,7 @@ FIGURES = {f"figure{number}": f"Fig{number}" for number in range(1, 7)} | {
 }
 NEEDED = {"figure", "batch_size", "momentum", "epoch", METRIC}
 COLUMNS = 4  # of panels
-COLORS = (*plots.COLORS, plots.INK, plots.FAINT)
+COLORS = plots.COLORS
 
 Published = Mapping[tuple[str, int, float], tuple[Sequence[float], Sequence[float]]]
 

@@ -25,7 +25,10 @@ import numpy as np
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import regimes, tables
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
+    *("#5b3a1e", "#7f7f00"),  # where there are more than six series
+)
 INK, FAINT = "#22262b", "#8d949c"
 MARKERS = "osD^vPX*<>"
 MAX_TICKS = 12
@@ -48,15 +51,16 @@ def plot_metric(
     published = {
         key: values[protocol.metric] for key, values in named.items() if protocol.metric in values
     }
-    for index, (label, found) in enumerate(_by_series(optima, published).items()):
+    series = _by_series(optima, published)
+    for index, (label, found) in enumerate(series.items()):
         means, stds = ([factor * getattr(o, name) for o in found] for name in ("mean", "std"))
-        x = _aside([optimum.row for optimum in found], index)
+        x = _aside([optimum.row for optimum in found], index, len(series))
         _line(ax, x, means, stds, index, label or "measured")
         points = sorted((key[1], *value) for key, value in published.items() if key[0] == label)
         if points:
             rows, means, stds = zip(*points, strict=True)
             stds = [math.nan if std is None else std for std in stds]
-            x, name = _aside(rows, index), f"{label} published".strip()
+            x, name = _aside(rows, index, len(series)), f"{label} published".strip()
             _line(ax, x, means, stds, index, name, **_HOLLOW)
     _row_axis(ax, [row for _, row in published] + [optimum.row for optimum in optima], protocol)
     ax.set_ylabel(tables.title(protocol.metric))
@@ -78,10 +82,11 @@ def plot_tuned(
     name = protocol.tune[0]
     rule = protocol.row == "batch_size" and name.endswith("learning_rate")
     anchors = set()
-    for index, (label, found) in enumerate(_by_series(optima).items()):
+    series = _by_series(optima)
+    for index, (label, found) in enumerate(series.items()):
         x, y = [optimum.row for optimum in found], [optimum.values[name] for optimum in found]
         bars = [[o.values[name] - o.low for o in found], [o.high - o.values[name] for o in found]]
-        _line(ax, _aside(x, index), y, bars, index, label or "measured")
+        _line(ax, _aside(x, index, len(series)), y, bars, index, label or "measured")
         if rule and len(x) > 1 and (x[0], y[0]) not in anchors:
             line, name_once = [y[0] * value / x[0] for value in x], "linear rule" * (not anchors)
             ax.plot(x, line, "--", color=FAINT, linewidth=1.5, label=name_once, zorder=1)
@@ -209,9 +214,9 @@ def _by_series(optima, published=()):
     return {label: [o for o in optima if o.series == label and o.n] for label in labels}
 
 
-def _aside(rows, index):
+def _aside(rows, index, count):
     """Places of a series on the row axis: side by side, or equal optima would hide each other."""
-    return [row * 1.05**index for row in rows]
+    return [row * min(1.05, 1.3 ** (1 / count)) ** index for row in rows]
 
 
 def _line(ax, x, y, bars, index, label, **look):
@@ -277,7 +282,8 @@ def _finish(ax, empty):
         ax.set_yticks([])
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        columns = 4 if len(handles) > 4 else 2 if len(handles) == 4 else 3
+        columns = max(1, min(4, 54 // (max(map(len, labels)) + 6)))  # that fit the width
+        columns = 2 if len(handles) == 4 else columns
         below = -0.17 if ax.get_xticklabels()[0].get_rotation() == 0 else -0.24
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, below), "ncols": columns}
         ax.legend(handles, labels, frameon=False, **place)
