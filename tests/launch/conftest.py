@@ -65,7 +65,7 @@ def call(environment):
 def finished(call, tmp_path_factory):
     """The workdir of the tiny sweep, trained without an interruption, and what it printed."""
     workdir = tmp_path_factory.mktemp("finished") / "sweep"
-    done = call("sweep", *TINY, f"--workdir={workdir}")
+    done = call("sweep", *TINY, "--keep_params", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir, done
 

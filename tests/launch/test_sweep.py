@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import pytest
 
-from noisegen import sweeps
+from experiments import digits
+from noisegen import sweeps, training
 
 # Names are stable: the records of years ago stay readable.
 MODEL = '{"dataset": "digits", "filters": 16, "hidden": 64}'
@@ -39,6 +41,18 @@ def test_a_record_says_what_a_reader_must_know(finished):
         assert "T" in record["finished_at"] and record["finished_at"].endswith("+00:00")
 
 
+def test_kept_parameters_are_those_that_were_evaluated(finished):
+    workdir, _ = finished
+    task = digits.get_task(digits.get_config())
+    like = jax.eval_shape(task.init, training.make_key(0))[0]
+    records = sweeps.read(workdir)
+    assert len(list((workdir / "params").iterdir())) == len(records)
+    for record in records[:3]:
+        params = sweeps.load_params(workdir, record["run_id"], like)
+        found = training.measure(task, params)["test_accuracy"]
+        assert float(found) == pytest.approx(record["metrics"]["test_accuracy"], abs=1e-6)
+
+
 def test_away_from_a_terminal_progress_is_plain_lines(finished):
     _, done = finished
     first, *_, last = done.stderr.splitlines()
@@ -63,7 +77,7 @@ def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
 def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call, tiny):
     workdir, done = finished
     before = content(workdir)
-    again = call("sweep", *tiny, f"--workdir={workdir}")
+    again = call("sweep", *tiny, "--keep_params", f"--workdir={workdir}")
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert again.stderr == "24/24 runs\n"
     assert content(workdir) == before
