@@ -1,15 +1,18 @@
 """The comparison of matched noise: what each kind of run has, and what it lacks."""
 
 import collections
+import pathlib
 
 import jax
 import numpy as np
 import pytest
+from matplotlib import figure
 
 from experiments.matched_noise import (
     cifar10_epochs,
     cifar10_steps,
     common,
+    compare,
     mnist_epochs,
     mnist_steps,
 )
@@ -106,6 +109,26 @@ def test_all_kinds_have_the_same_numbers():
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="write one of gpu, cpu"):
         mnist_epochs.get_config("paper")
+
+
+def test_the_figure_shows_every_kind_or_says_how_low_it_is():
+    points = {kind: {128: (93.0, 0.2), 768: (92.0, 0.3)} for kind in compare.KINDS}
+    points |= {"small batch": {16: (95.0, 0.1)}, "linear rule": {128: (10.0, 0.0)}}
+    canvas = figure.Figure()
+    ax = compare.plot(points, canvas.subplots(), "title")
+    low, _ = ax.get_ylim()
+    assert low == 92.0 - 3.0 and [text.get_text() for text in ax.texts] == ["10 ↓"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == list(compare.KINDS)
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["batch size 16", "batch size 128", "batch size 768"]
+
+
+def test_the_committed_records_are_read_as_a_figure_reads_them(monkeypatch):
+    root = pathlib.Path(compare.__file__).parents[2]
+    monkeypatch.chdir(root)
+    title, points = compare.load("experiments/results/matched_noise/cpu/mnist_steps")
+    assert title == "Matched noise on MNIST at equal steps" and set(points) == set(common.LABELS)
+    assert points["full"][768][0] > points["no noise"][768][0] + 0.5
 
 
 def _noise(gradient):
