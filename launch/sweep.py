@@ -79,6 +79,12 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
         )
     sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
     _train(exp, tasks, runs, workdir)
+    if _KEEP_PARAMS.value and (without := sweeps.without_params(workdir, runs.wanted)):
+        warnings.warn(
+            f"{len(without)} runs had finished before --keep_params was given, and their "
+            "parameters are not kept; a new --workdir keeps those of all.",
+            stacklevel=1,
+        )
     command.report(exp, workdir)
 
 

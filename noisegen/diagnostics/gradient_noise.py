@@ -69,7 +69,9 @@ def noise_of_groups(
       \widehat{|G|^2} = |\bar g|^2 - \left(\frac 1 B - \frac 1 N\right) \operatorname{tr} \hat K .
 
     Args:
-      gradients: pytree of `(k, ...)`, all at the same parameters, before any artificial noise.
+      gradients: pytree of `(k, ...)`, all at the same parameters, before any artificial noise. Of a
+        list of k gradients make one with `jax.tree.map(lambda *g: jnp.stack(g), *gradients)`: as it
+        is, it would be taken for one pytree.
       sizes: `(k,)`, examples in each group, or one number for all.
       num_examples: N, of the training set that the batch is drawn from without replacement;
         infinite for fresh examples. Of augmented examples the trace is unbiased either way, and the
@@ -94,7 +96,8 @@ def noise_of_groups(
     if len(counts) != 1 or () in counts:
         raise ValueError(
             "gradients must have one leading axis, of the groups, in every leaf; got lengths "
-            f"{sorted(sum(counts, ()))}."
+            f"{sorted(sum(counts, ()))}. Gradients in a list have to be stacked: "
+            "jax.tree.map(lambda *g: jnp.stack(g), *gradients)."
         )
     [[k]] = counts
     _validate.positive(sizes=sizes)

@@ -16,7 +16,7 @@ from noisegen.sweeps.grid import (
 )
 from noisegen.sweeps.growth import extension, wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
-from noisegen.sweeps.parameters import load_params, save_params
+from noisegen.sweeps.parameters import load_params, save_params, without_params
 from noisegen.sweeps.protocol import (
     FLAGS,
     RECORDED,
@@ -84,6 +84,7 @@ __all__ = [
     "to_text",
     "values",
     "wanted",
+    "without_params",
     "write_file",
     "zipped",
 ]

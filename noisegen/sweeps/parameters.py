@@ -15,6 +15,7 @@ import io
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -57,7 +58,7 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
     if not path.is_file():
         raise FileNotFoundError(
             f"{workdir} has no parameters of the run {run_id}: they are kept where a sweep trains "
-            "with --keep_params, from then on."
+            "with --keep_params, from then on; train it in a new workdir."
         )
     try:
         # Opened here, since NumPy leaves a file open that it cannot read.
@@ -70,10 +71,16 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
     if wanted != found:
         odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))[0]
         raise ValueError(
-            f"{path} is of another network: its {odd} has shape {found.get(odd)}, not "
-            f"{wanted.get(odd)}."
+            f"{path} is of another network: its {odd} has shape {found.get(odd, 'missing')}, not "
+            f"{wanted.get(odd, 'missing')}; give like=jax.eval_shape(task.init, key)[0] of the "
+            "task that trained it."
         )
     return jax.tree.map_with_path(lambda at, leaf: arrays[_name(at)].astype(leaf.dtype), like)
+
+
+def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
+    """Those of some runs whose parameters were not kept."""
+    return [name for name in run_ids if not _path(workdir, name).is_file()]
 
 
 def _path(workdir, run_id):

@@ -47,7 +47,8 @@ def from_nnx(
         evaluated, where `mean_loss(params, examples)` is the mean loss of some examples in
         evaluation mode, say of `jax.tree.map(lambda a: a[:512], train)`: what the functions of
         `noisegen.diagnostics` take, as `lambda params: mean_loss(params, examples)`.
-      evaluation_loss: as `loss`, for `diagnostics`; `loss` itself where it draws nothing.
+      evaluation_loss: as `loss`, for `diagnostics`; by default `loss` itself, with the same draws
+        at every evaluation.
       **fields: the other fields of `noisegen.training.Task`.
 
     Returns:
@@ -97,7 +98,7 @@ def from_nnx(
     def diagnose(params, state, train):
         def mean_loss(params, examples):
             count = len(jax.tree.leaves(examples)[0])
-            keys = jnp.broadcast_to(make_key(0), (count,))
+            keys = jax.random.split(make_key(0), count)
             batch = Batch(examples, keys, jnp.ones(count, bool))
             return jnp.mean(evaluation(evaluation_loss or loss, params, state, batch))
 

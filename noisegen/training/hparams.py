@@ -98,7 +98,13 @@ def _names_read(task, names):
             task.batch_size(_Recorder(values, read))(0)
         if task.example_weights is not None:
             places = jnp.zeros((1,), jnp.int32)
-            task.example_weights(_Recorder(values, read))(make_key(0), places, jnp.int32(1))
+            drawn = task.example_weights(_Recorder(values, read))
+            weights = drawn(make_key(0), places, jnp.int32(1))
+            if jnp.shape(weights) != (1,):
+                raise ValueError(
+                    f"The weights of task {task.name!r} must be one number an example, of shape "
+                    f"(M,) = (1,), got shape {jnp.shape(weights)}."
+                )
 
     try:
         jax.eval_shape(build, {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given})

@@ -35,7 +35,7 @@ def measure(
       `noisegen.diagnostics.along_line`.
 
     Raises:
-      ValueError: the microbatch cuts ghost batches.
+      ValueError: the microbatch cuts ghost batches, or the parameters are of another network.
 
     Examples:
       >>> import jax, optax
@@ -54,7 +54,12 @@ def measure(
         raise ValueError(
             f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
         )
-    _, state = task.init(make_key(0))
+    like, state = task.init(make_key(0))
+    if _shapes(like) != _shapes(params):
+        raise ValueError(
+            f"These are no parameters of task {task.name!r}: give what its `init` gives first, or "
+            "what Pool.train or sweeps.load_params gave."
+        )
     train, examples = jax.tree.map(
         jnp.asarray, (task.train, task.test if examples is None else examples)
     )
@@ -69,3 +74,8 @@ def measure(
     # What is measured sums over the devices of a batch: here one.
     found = jax.vmap(on_one_device, axis_name="batch")(jnp.zeros(1))
     return {name: values[0] for name, values in found.items()}
+
+
+def _shapes(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [jnp.shape(leaf) for leaf in leaves]

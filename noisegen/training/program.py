@@ -101,8 +101,9 @@ def _check_microbatch(task, settings):
     share = settings.microbatch // settings.batch_devices
     if task.noise_group and share != task.noise_group:
         raise ValueError(
-            f"microbatch={settings.microbatch} must be {task.noise_group * settings.batch_devices},"
-            f" as task {task.name!r} measures the noise of gradients of {task.noise_group} examples"
+            f"microbatch={settings.microbatch} must be {task.noise_group * settings.batch_devices}"
+            f" in the settings, as task {task.name!r} measures the noise of gradients of "
+            f"{task.noise_group} examples"
             + (" on each of the batch devices." if settings.batch_devices > 1 else ".")
         )
     if share % task.ghost_size:

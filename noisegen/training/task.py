@@ -134,8 +134,8 @@ class Task:
         unit = math.lcm(self.ghost_size, 2 if self.example_weights else 1)
         if self.noise_group is not None and (self.noise_group < 1 or self.noise_group % unit):
             raise ValueError(
-                f"Task {self.name!r}: noise_group={self.noise_group} must be a multiple of {unit}, "
-                "of the ghost size and, where examples have weights, of 2."
+                f"Task {self.name!r}: noise_group={self.noise_group} must be at least 1 and a "
+                f"multiple of {unit}: of the ghost size and, where examples have weights, of 2."
             )
 
     @property

@@ -99,10 +99,11 @@ def matched_variance(
     if isinstance(lacking, jax.Array):
         return jnp.where(lacking >= 0, lacking, jnp.nan)
     if np.any(lacking < 0):
+        rates = f" at learning rates {learning_rate} and {reference_learning_rate}"
         raise ValueError(
-            f"A batch of {batch_size} at learning rate {learning_rate} is noisier already than the "
-            f"reference of {reference_batch_size} at {reference_learning_rate}, and noise cannot "
-            "be taken away: the reference must be the smaller batch."
+            f"A batch of {batch_size} is noisier already than the reference of "
+            f"{reference_batch_size}{rates * int(np.any(ratio != 1))}, and noise cannot be taken away: "
+            "the reference must be the smaller batch."
         )
     return lacking
 
@@ -126,6 +127,9 @@ def matched_noise(
     * ``batch_size``: B, examples of this update;
     * ``gradient_noise``: what has `trace` and `diagonal` of K, for one example, such as
       `noisegen.diagnostics.noise_of_groups` of the gradients of microbatches or devices.
+
+    In a sweep, name the number of the runs ``reference_batch_size``: then the pool refuses runs
+    where :math:`B_0 > B`. Under another name they diverge at the first update.
 
     Args:
       reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
@@ -164,11 +168,16 @@ def matched_noise(
         state: AddGradientNoiseState,
         params: Any = None,
         *,
-        batch_size: ArrayLike,
-        gradient_noise: Any,
+        batch_size: ArrayLike | None = None,
+        gradient_noise: Any = None,
         **others: Any,
     ) -> Any:
         del params, others
+        if batch_size is None or gradient_noise is None:
+            raise ValueError(
+                "matched_noise must be told of the batch: update(..., batch_size=, "
+                "gradient_noise=); in a pool, give the task a noise_group."
+            )
         lacking = matched_variance(batch_size, reference_batch_size)
         noise, state = next_noise(state, updates, samplers.normal_noise)
         updates = jax.tree.map(
@@ -198,6 +207,9 @@ def matched_weights(
     weights, so any way to cut a batch into microbatches gives the same. The last example of an odd
     batch has the weight 1. Each loss must be that of one example: where ghost batches are
     normalised together, noise that their members share is not all there.
+
+    In a task: ``example_weights=lambda hparams: lambda key, places, batch_size:
+    matched_weights(key, places, batch_size, hparams["reference_batch_size"])``.
 
     A small batch is as noisy in one update; over an epoch without replacement its noise adds up to
     nearly zero at unchanged parameters, as that of the weights does not.

@@ -32,7 +32,9 @@ def test_another_network_is_refused(tmp_path):
 def test_missing_and_damaged_files_are_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match="--keep_params"):
         sweeps.load_params(tmp_path, "9f", PARAMS)
+    assert sweeps.without_params(tmp_path, ["9f"]) == ["9f"]
     sweeps.save_params(tmp_path, "9f", PARAMS)
+    assert sweeps.without_params(tmp_path, ["9f"]) == []
     path = tmp_path / "params" / "9f.npz"
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no archive"):

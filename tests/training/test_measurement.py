@@ -109,6 +109,12 @@ def test_results_have_no_parameters_unless_asked():
     assert result.params is None
 
 
+def test_parameters_of_another_network_are_refused():
+    task = make_task(None)
+    with pytest.raises(ValueError, match="no parameters of task 'normalised'"):
+        training.measure(task, {"w": np.ones(3)})
+
+
 def test_a_microbatch_that_cuts_ghost_batches_is_refused():
     task = make_task(None)
     with pytest.raises(ValueError, match="multiple of the ghost size"):
