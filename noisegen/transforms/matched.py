@@ -100,10 +100,11 @@ def matched_variance(
         return jnp.where(lacking >= 0, lacking, jnp.nan)
     if np.any(lacking < 0):
         rates = f" at learning rates {learning_rate} and {reference_learning_rate}"
+        rates *= int(np.any(ratio != 1))
         raise ValueError(
             f"A batch of {batch_size} is noisier already than the reference of "
-            f"{reference_batch_size}{rates * int(np.any(ratio != 1))}, and noise cannot be taken away: "
-            "the reference must be the smaller batch."
+            f"{reference_batch_size}{rates}, and noise cannot be taken away: the reference must be "
+            "the smaller batch."
         )
     return lacking
 
