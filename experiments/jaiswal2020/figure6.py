@@ -107,12 +107,9 @@ def plot(curves: Mapping[int, Mapping[str, np.ndarray]], ax: Any) -> Any:
 
 def _task(exp, batch_size):
     """The task of the smallest batch size, whose ghost batches are used throughout."""
-    [small] = [task for task, runs in exp.make_tasks().groups(_by_size(exp, batch_size)).items()]
-    return small
-
-
-def _by_size(exp, batch_size):
-    return {"any": next(run for run in exp.runs if run["batch_size"] == batch_size)}
+    run = next(run for run in exp.runs if run["batch_size"] == batch_size)
+    [task] = exp.make_tasks().groups({"any": run})
+    return task
 
 
 def _measure(task):

@@ -38,12 +38,12 @@ def load(workdir: str) -> tuple[str, dict[str, dict[int, Point]]]:
 
 def plot(points: Mapping[str, Mapping[int, Point]], ax: Any, title: str = "") -> Any:
     """Draws one sweep into Matplotlib axes, and returns these."""
-    [small] = points[SMALL].values()
+    [(reference, small)] = points[SMALL].items()
     sizes = sorted({size for kind in KINDS for size in points.get(kind, {})})
     worst = min(mean for mean, _ in points["no noise"].values())
     floor = max(0.0, worst - max(1.0, small[0] - worst))
     ax.axhspan(small[0] - small[1], small[0] + small[1], color=plots.FAINT, alpha=0.25, lw=0)
-    ax.axhline(small[0], color=plots.FAINT, linewidth=1.5, label=f"batch size {_size(points)}")
+    ax.axhline(small[0], color=plots.FAINT, linewidth=1.5, label=f"batch size {reference}")
     for index, size in enumerate(sizes):
         color, marker = plots.COLORS[index], plots.MARKERS[index]
         look = {"color": color, "marker": marker, "linestyle": "", "capsize": 4}
@@ -65,10 +65,6 @@ def plot(points: Mapping[str, Mapping[int, Point]], ax: Any, title: str = "") ->
     ax.set(ylim=(floor, None), xlim=(-0.6, len(KINDS) - 0.4))
     ax.legend()
     return ax
-
-
-def _size(points):
-    return next(iter(points[SMALL]))
 
 
 def main(workdirs: Sequence[str], out: str) -> None:

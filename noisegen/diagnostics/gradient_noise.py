@@ -5,9 +5,9 @@ With :math:`g_n` the gradient of example n, :math:`G` their mean over the N exam
 .. math:: K = \frac{1}{N-1} \sum_n (g_n - G)(g_n - G)^T,
 
 the mean gradient of a batch of B examples, drawn without replacement, has mean G and covariance
-:math:`(1/B - 1/N) K`; of infinitely many examples, K / B. The estimates below
-are unbiased: their averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not,
-so average the two apart and divide last, as :func:`gradient_noise_scale` does with running sums.
+:math:`(1/B - 1/N) K`; of infinitely many examples, K / B. The estimates below are unbiased: their
+averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not, so average the two
+apart and divide last, as :func:`gradient_noise_scale` does with running means.
 
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics

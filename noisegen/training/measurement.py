@@ -54,7 +54,7 @@ def measure(
         raise ValueError(
             f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
         )
-    like, state = task.init(make_key(0))
+    like, state = jax.eval_shape(task.init, make_key(0))
     if _shapes(like) != _shapes(params):
         raise ValueError(
             f"These are no parameters of task {task.name!r}: give what its `init` gives first, or "
