@@ -6,7 +6,7 @@ from typing import Any
 from noisegen import sweeps
 
 # Of a record; the rest would only fill the memory.
-_KEPT = ("run_id", "run", "status", "metrics", *sweeps.RECORDED)
+_KEPT = ("run_id", "run", "status", "metrics", "finished_at", *sweeps.RECORDED)
 
 
 class Agenda:
@@ -42,9 +42,11 @@ class Agenda:
             self.add(record)
         self.extend()
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Takes note of a finished run."""
-        self.records[record["run_id"]] = {name: record[name] for name in _KEPT if name in record}
+    def add(self, record: Mapping[str, Any]) -> bool:
+        """Takes note of a finished run; says whether it had no record before."""
+        new = record["run_id"] not in self.records
+        sweeps.first_finished(self.records, {n: record[n] for n in _KEPT if n in record})
+        return new
 
     def extend(self) -> None:
         """Adds the runs that the records call for; with 100,000 records this takes seconds."""

@@ -1,6 +1,7 @@
 """What the commands share: devices, errors, records."""
 
 import collections
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -9,10 +10,11 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -101,6 +103,21 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "curve": result.curve,
     }
+
+
+@contextlib.contextmanager
+def signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Has `stop` called at the signals with which people, Slurm and the system end a process."""
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def report(exp: Experiment, workdir: str) -> None:

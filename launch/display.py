@@ -101,9 +101,10 @@ class Display:
             self._live.__exit__(*error)
 
     def say(self, doing: str) -> None:
-        """Shows what is being done before the first run ends."""
-        self._doing = doing
-        self._print(self.line())
+        """Shows what is being done while no run is trained."""
+        if doing != self._doing:
+            self._doing = doing
+            self._print(self.line())
 
     def note(self, text: str) -> None:
         """Says something that stays on the screen."""
@@ -129,7 +130,7 @@ class Display:
         """Takes note of a finished run."""
         self._running = [other for other in self._running if other.run != record["run"]]
         self._consumed += record["num_examples"]
-        self._examples.pop(record["run_id"])
+        self._examples.pop(record["run_id"], None)
         self._tally.add(record)
 
     def line(self) -> str:

@@ -14,7 +14,7 @@ import warnings
 from absl import flags
 from ml_collections import config_flags
 
-from launch import agenda, command, display, experiment
+from launch import agenda, command, display, experiment, ledger, local, worker
 from noisegen import sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -25,6 +25,19 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 )
 _KEEP_PARAMS = flags.DEFINE_bool(
     "keep_params", False, "Keep the parameters of the runs that end, for what is measured of them."
+)
+_WORKERS = flags.DEFINE_string(
+    "workers",
+    "",
+    "Number of workers on this host, or 'auto': one for each accelerator or group "
+    "of processor cores.",
+)
+_SHARE = flags.DEFINE_string(
+    "share", "0/1", "INDEX/COUNT: the share of the runs with which this worker begins."
+)
+_REPORT = flags.DEFINE_bool("report", True, "Write the report in the end.")
+_PATIENCE = flags.DEFINE_float(
+    "patience", 60.0, "Seconds of silence after which another worker is taken for dead.", 1.0
 )
 _SPEED = {
     field.name: flags.DEFINE_integer(
@@ -67,8 +80,9 @@ def main(argv: list[str]) -> None:
 def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
     tasks = exp.make_tasks()
-    runs = _agenda(exp, tasks, workdir)
-    tasks.check(runs.wanted, exp.protocols)
+    sweeps.check_workdir(workdir, exp.name, tasks.name)
+    book = ledger.Ledger(exp, tasks, workdir)
+    tasks.check(book.runs.wanted, exp.protocols)
     meta = experiment.meta(exp, tasks.source, shlex.join(["python", *sys.orig_argv[1:]]))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
@@ -78,20 +92,29 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             stacklevel=1,
         )
     sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
-    _train(exp, tasks, runs, workdir)
-    if _KEEP_PARAMS.value and (without := sweeps.without_params(workdir, runs.wanted)):
+    if _WORKERS.value:
+        places = local.places(None if _WORKERS.value == "auto" else int(_WORKERS.value))
+        local.Workers(book, workdir, places, _PATIENCE.value).run()
+    else:
+        worker.Worker(book, workdir, _options()).run()
+    if _KEEP_PARAMS.value and (without := sweeps.without_params(workdir, book.runs.wanted)):
         warnings.warn(
             f"{len(without)} runs had finished before --keep_params was given, and their "
             "parameters are not kept; a new --workdir keeps those of all.",
             stacklevel=1,
         )
-    command.report(exp, workdir)
+    if _REPORT.value:
+        command.report(exp, workdir)
 
 
 def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
     tasks = exp.make_tasks()
-    todo = _agenda(exp, tasks, workdir).todo()
+    records = []
+    if workdir is not None:
+        sweeps.check_workdir(workdir, exp.name, tasks.name)
+        records = sweeps.read(workdir, curves=False)
+    todo = agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
     if not todo:
         print("Every run has its record.")
         return
@@ -114,63 +137,23 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     )
 
 
-def _agenda(exp, tasks, workdir):
-    """The runs of the sweep, and which are done."""
-    records = []
-    if workdir is not None:
-        sweeps.check_workdir(workdir, exp.name, tasks.name)
-        records = sweeps.read(workdir, curves=False)
-    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records)
-
-
-def _train(exp, tasks, runs, workdir):
-    """Trains until every wanted run has its record."""
-    tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
-    pool = None
-    with (
-        sweeps.RecordWriter(workdir) as writer,
-        _checkpoints(tasks, runs, workdir) as checkpoints,
-        display.Display(exp.title, tally) as show,
-    ):
-        if known := checkpoints.known(runs.todo()):
-            count = f"{len(known)} of {len(runs.todo())} runs"
-            show.note(f"{count} have a checkpoint, from which they go on.")
-        while todo := runs.todo():
-            show.expect(tasks.examples(todo))
-            for task, group in tasks.groups(todo).items():
-                if pool is None or pool.task is not task:
-                    pool = _pool(task, group, show)
-                for result in pool.train(
-                    list(group.values()), show.progress, checkpoints, _KEEP_PARAMS.value
-                ):
-                    record = command.record(task, pool.settings, result)
-                    if result.params is not None:
-                        sweeps.save_params(workdir, record["run_id"], result.params)
-                    writer.append(record)
-                    runs.add(record)
-                    show.add(record)
-            runs.extend()
-            if further := runs.todo():
-                show.note(display.growth(exp.protocols[0], further.values()))
-
-
-def _checkpoints(tasks, runs, workdir):
-    seconds = 60 * _CHECKPOINT_MINUTES.value
-    return sweeps.Checkpoints(workdir, tasks.name, seconds, runs.records.keys())
-
-
-def _pool(task, runs, show):
-    """A pool with the settings that suit the runs."""
-    show.say("measuring what is fastest here")
-    settings, _ = _settings(task, runs)
-    show.say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
-    return training.Pool(task, settings)
+def _options():
+    return worker.Options(
+        share=worker.Share.parse(_SHARE.value),
+        speed=_given_speed(),
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
+        keep_params=_KEEP_PARAMS.value,
+        patience=_PATIENCE.value,
+    )
 
 
 def _settings(task, runs):
     """Measured speed settings, those given as flags kept, and the predicted seconds of the runs."""
-    given = {name: flag.value for name, flag in _SPEED.items() if flag.value is not None}
-    return training.choose(task, list(runs.values()), **given)
+    return training.choose(task, list(runs.values()), **_given_speed())
+
+
+def _given_speed():
+    return {name: flag.value for name, flag in _SPEED.items() if flag.value is not None}
 
 
 if __name__ == "__main__":

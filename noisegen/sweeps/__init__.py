@@ -4,6 +4,7 @@ Needs NumPy only (and orbax, where there are checkpoints), and knows neither mod
 """
 
 from noisegen.sweeps.checkpoints import Checkpoints
+from noisegen.sweeps.crew import Crew, Worker, workers
 from noisegen.sweeps.grid import (
     Grid,
     chain,
@@ -28,8 +29,10 @@ from noisegen.sweeps.protocol import (
     select,
 )
 from noisegen.sweeps.records import (
+    RecordReader,
     RecordWriter,
     check_workdir,
+    first_finished,
     open_workdir,
     read,
     read_sweep,
@@ -49,12 +52,15 @@ __all__ = [
     "RECORDED",
     "Boundary",
     "Checkpoints",
+    "Crew",
     "Grid",
     "Optimum",
     "Point",
     "Protocol",
+    "RecordReader",
     "RecordWriter",
     "Table",
+    "Worker",
     "boundaries",
     "by_run_id",
     "chain",
@@ -64,6 +70,7 @@ __all__ = [
     "doublings",
     "effective_learning_rate",
     "extension",
+    "first_finished",
     "fit_broken_line",
     "fixed",
     "largest_stable",
@@ -85,6 +92,7 @@ __all__ = [
     "values",
     "wanted",
     "without_params",
+    "workers",
     "write_file",
     "zipped",
 ]

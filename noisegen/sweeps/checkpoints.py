@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+from noisegen.sweeps.crew import Crew
 from noisegen.sweeps.identity import run_id
-from noisegen.sweeps.records import writer_name
 
 FORMAT = 1  # changes when older checkpoints would be misread
+_LITTLE = 10.0  # seconds of training that need not be kept
 _STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
 
 
@@ -42,6 +43,7 @@ class Checkpoints:
       task_name: identity of the task, which with a run's numbers makes its `run_id`.
       seconds: between two checkpoints; 0 for none (those there are are read all the same).
       recorded: run_ids of the runs that have a record; looked at again at every use.
+      crew: the workers of the sweep; what those alive keep is theirs to remove.
 
     Raises:
       ValueError: `seconds` is negative.
@@ -53,16 +55,23 @@ class Checkpoints:
         task_name: str,
         seconds: float = 300.0,
         recorded: Collection[str] = (),
+        crew: Crew | None = None,
     ):
         if not seconds >= 0:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
-        self._own = self._root / writer_name()
+        self._crew = crew or Crew(workdir)
+        self._own = self._root / self._crew.name
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
         self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
         self._unreadable: set[pathlib.Path] = set()
+        self._hurried = False
+        self.look()
+
+    def look(self) -> None:
+        """Looks anew which checkpoints there are, as others may have written some."""
         self._places: dict[str, list[_Place]] = {}
         for path, meta in _whole(self._root):
             if meta is not None:
@@ -72,7 +81,11 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return 0 < self._seconds <= time.monotonic() - self._saved_at
+        return self._hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
+
+    def hurry(self) -> None:
+        """Makes it time to save, as training is to stop, unless little would be lost."""
+        self._hurried = self._seconds > 0 and time.monotonic() - self._saved_at > _LITTLE
 
     def save(
         self,
@@ -87,7 +100,7 @@ class Checkpoints:
           counts: updates that each has made.
           arrays: with one entry a lane; copied before this returns.
         """
-        self._saved_at = time.monotonic()
+        self._saved_at, self._hurried = time.monotonic(), False
         self._read = (None, {})  # what is not taken up by now is not needed soon
         names = [None if run is None else run_id(self._task_name, run) for run in runs]
         counts = [int(count) for count in counts]
@@ -153,7 +166,9 @@ class Checkpoints:
 
         What is not ours to judge stays, and so does what another may be writing.
         """
-        needed = {self._own} if self._manager is not None else set()
+        needed = {self._root / worker.name for worker in self._crew.others()}
+        if self._manager is not None:
+            needed.add(self._own)
         recorded = set()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it was told at the start

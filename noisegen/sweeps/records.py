@@ -22,12 +22,13 @@ import math
 import os
 import pathlib
 import secrets
-import socket
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Self
 
 import numpy as np
+
+from noisegen.sweeps.crew import writer_name
 
 STATUSES = ("finished", "diverged")
 _CURVE = b', "curve": '
@@ -95,9 +96,48 @@ class RecordWriter:
         _sync_directory(self.path.parent)
 
 
-def writer_name() -> str:
-    """A name that no other writer has: made of host, process and a random word."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+class RecordReader:
+    """Follows the records of all writers while they are written.
+
+    Args:
+      workdir: The directory of the sweep.
+      curves: Whether records keep their `curve`, or the run_ids of those that do; without curves
+        reading is several times faster and smaller.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, curves: bool | Collection[str] = False):
+        self._root, self._curves = pathlib.Path(workdir) / "records", curves
+        self._offsets: dict[pathlib.Path, int] = {}
+
+    def new(self) -> list[dict]:
+        """The records added since the last call, at first all; of a run there may be several.
+
+        Lines that are no record (torn by a kill, say) are skipped, with one warning for all.
+        """
+        found, skipped = [], collections.Counter()
+        for path in sorted(self._root.glob("*.jsonl")):
+            first, offset = path not in self._offsets, self._offsets.get(path, 0)
+            if not first and path.stat().st_size == offset:
+                continue
+            with path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    record = _parse(line.strip(), self._curves) if line.strip() else None
+                    whole = record is not None or line.endswith(b"\n")
+                    offset += len(line) * whole  # the rest of it may come
+                    if record is not None:
+                        found.append(record)
+                    elif line.strip() and (whole or first):
+                        skipped[path.name] += 1
+            self._offsets[path] = offset
+        if skipped:
+            warnings.warn(
+                f"skipped {skipped.total()} lines that are no whole records in {self._root}: "
+                f"{', '.join(skipped)}; the same sweep command does their runs again, unless it "
+                "has.",
+                stacklevel=2,
+            )
+        return found
 
 
 def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> list[dict]:
@@ -114,24 +154,23 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
     Returns:
       The records; an empty list before the first one.
     """
-    records, skipped = {}, collections.Counter()
-    for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
-        with path.open("rb") as file:
-            for line in filter(None, map(bytes.strip, file)):
-                if (record := _parse(line, curves)) is None:
-                    skipped[path.name] += 1
-                    continue
-                known = records.setdefault(record["run_id"], record)
-                if _finished_at(record) < _finished_at(known):
-                    records[record["run_id"]] = record
-    if skipped:
-        warnings.warn(
-            f"skipped {skipped.total()} lines that are no whole records in"
-            f" {pathlib.Path(workdir) / 'records'}: {', '.join(skipped)}; the same sweep command"
-            " does their runs again, unless it has.",
-            stacklevel=2,
-        )
+    records = {}
+    for record in RecordReader(workdir, curves).new():
+        first_finished(records, record)
     return [records[name] for name in sorted(records)]
+
+
+def first_finished(records: dict[str, dict], record: dict) -> bool:
+    """Adds a record to those known by run_id; of several of one run the first finished counts.
+
+    Returns:
+      Whether it was added, be it in place of another.
+    """
+    known = records.get(record["run_id"])
+    counts = known is None or _finished_at(record) < _finished_at(known)
+    if counts:
+        records[record["run_id"]] = record
+    return counts
 
 
 def open_workdir(

@@ -101,6 +101,7 @@ class Pool:
         on_progress: Callable[[list["Progress"]], None] | None = None,
         checkpoints: Checkpoints | None = None,
         keep_params: bool = False,
+        take: Callable[[Run], bool] | None = None,
     ) -> Iterator[Result]:
         """Trains every run, in the order given, and yields each result as soon as its run ends.
 
@@ -115,12 +116,16 @@ class Pool:
             `noisegen.sweeps.Checkpoints`. A run that was stopped ends as it would have, to the last
             bit where the speed settings are equal.
           keep_params: whether results have the parameters at the end.
+          take: asked of each run just before it begins; one that it refuses is left out, since
+            another pool has it, for example.
 
         Raises:
           ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
             nothing reads one that they have. Raised before anything is trained.
         """
         slots = self._slots(list(runs))
+        if take is not None:
+            slots = (slot for slot in slots if take(slot.run))
         on_progress = on_progress or (lambda progress: None)
         return self._train(slots, on_progress, checkpoints, keep_params)
 

@@ -1,0 +1,73 @@
+"""What a sweep has done and has to do, read from its records and shown while they are written."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from launch import display
+from launch.agenda import Agenda
+from launch.experiment import Experiment
+from launch.tasks import Tasks
+from noisegen import sweeps, training
+
+
+class Ledger:
+    """The runs of a sweep as one process sees them, whoever trains them.
+
+    Args:
+      exp: the experiment.
+      tasks: what it trains.
+      workdir: the directory of the sweep; need not exist.
+
+    Attributes:
+      tasks: what it trains.
+      runs: which runs it wants, and which are done.
+      costs: training examples of every wanted run, by run_id, as far as `todo` was asked.
+      show: the display, a context in which all else is used.
+    """
+
+    def __init__(self, exp: Experiment, tasks: Tasks, workdir: str):
+        self.tasks, self._protocol = tasks, exp.protocols[0]
+        self._reader = sweeps.RecordReader(workdir)
+        self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new())
+        self.costs: dict[str, int] = {}
+        tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
+        self.show = display.Display(exp.title, tally)
+
+    def todo(self) -> dict[str, dict]:
+        """The runs without a record, by run_id; if there are none, those that the records call for.
+
+        None are left when the sweep is done.
+        """
+        if not (todo := self.runs.todo()):
+            self.runs.extend()
+            if (todo := self.runs.todo()) and self.costs:
+                self.show.note(display.growth(self._protocol, todo.values()))
+        new = {name: run for name, run in self.runs.wanted.items() if name not in self.costs}
+        if new:
+            self.costs |= self.tasks.examples(new)
+            self.show.expect({name: self.costs[name] for name in todo})
+        return todo
+
+    def read(self) -> None:
+        """Takes note of the records that anybody has written."""
+        for record in self._reader.new():
+            self.note(record)
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Takes note of a record."""
+        if self.runs.add(record) and record["run_id"] in self.runs.wanted:
+            self.show.add(record)
+
+    def watch(self, workers: Iterable[sweeps.Worker]) -> None:
+        """Shows what some workers do."""
+        self.read()
+        running = [
+            training.Progress(self.runs.wanted[name], examples, self.costs[name])
+            for worker in workers
+            for name, examples in worker.runs.items()
+            if name in self.costs and name not in self.runs.records
+        ]
+        if running:
+            self.show.progress(running)
+        else:
+            self.show.say(", ".join(dict.fromkeys(worker.doing for worker in workers)))

@@ -1,0 +1,198 @@
+"""A worker: trains the runs of a sweep that nobody else trains, until every one has its record.
+
+Any number of workers share a sweep's directory, on any hosts, started by whatever; each begins with
+its own share of the runs and then helps the others. What they know of each other stands in the
+directory alone: records, and the files of `noisegen.sweeps.Crew`.
+"""
+
+import contextlib
+import heapq
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from launch import command
+from launch.ledger import Ledger
+from noisegen import sweeps, training
+
+_POLL = 0.2  # seconds between two looks while others train what is left
+COMPILING = 15  # times as long as at other times may a worker be silent while it compiles
+
+
+class Share(NamedTuple):
+    """Which worker this is, of how many: the runs are dealt out among them."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """Reads `INDEX/COUNT`.
+
+        Raises:
+          ValueError: it is something else, or the index is not below the count.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise ValueError(f"--share={text} must be INDEX/COUNT, such as 0/4 to 3/4.")
+        return cls(int(index), int(count))
+
+
+class Options(NamedTuple):
+    """How a worker works; nothing here changes a result.
+
+    Attributes:
+      share: of the runs, with which it begins.
+      speed: fields of `training.Settings` that are given, not measured.
+      checkpoint_minutes: between two checkpoints; 0 for none.
+      keep_params: whether the parameters of runs that end are kept.
+      patience: seconds without a sign of life after which a worker is taken for dead.
+    """
+
+    share: Share = Share()
+    speed: Mapping[str, Any] = {}
+    checkpoint_minutes: float = 5.0
+    keep_params: bool = False
+    patience: float = 60.0
+
+
+class Worker:
+    """Trains what a sweep wants.
+
+    Args:
+      ledger: what there is to do.
+      workdir: the directory of the sweep.
+      options: how.
+    """
+
+    def __init__(self, ledger: Ledger, workdir: str, options: Options):
+        self.ledger, self.workdir, self.options = ledger, workdir, options
+        self.pool: training.Pool | None = None
+        self.order: dict[str, tuple] = {}  # of each run
+        self.stopping = self.in_training = False
+        self.crew = sweeps.Crew(workdir, options.patience)
+        self.writer = sweeps.RecordWriter(workdir, self.crew.name)
+        self.checkpoints = sweeps.Checkpoints(
+            workdir,
+            ledger.tasks.name,
+            60 * options.checkpoint_minutes,
+            ledger.runs.records.keys(),
+            self.crew,
+        )
+
+    def run(self) -> None:
+        """Works until every wanted run has its record."""
+        contexts = (self.crew, self.writer, self.checkpoints, self.ledger.show)
+        with command.signals(self._stop), contextlib.ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
+            todo = self.ledger.todo()
+            if known := self.checkpoints.known(todo):
+                count = f"{len(known)} of {len(todo)} runs"
+                self.ledger.show.note(f"{count} have a checkpoint, from which they go on.")
+            while todo := self.ledger.todo():
+                claimed = self.crew.claimed()
+                if free := {name: run for name, run in todo.items() if name not in claimed}:
+                    self._train(free)
+                else:
+                    self.crew.beat("waiting for runs of others")
+                    time.sleep(_POLL)
+                self.ledger.read()
+
+    def _train(self, runs):
+        """Trains those of some runs that are still free when their turn comes."""
+        self.checkpoints.look()
+        for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
+            if self.pool is None or self.pool.task is not task:
+                self.pool = self._make_pool(task, list(group.values()))
+            results = self.pool.train(
+                list(group.values()),
+                self._progress,
+                self.checkpoints,
+                self.options.keep_params,
+                self._take,
+            )
+            for result in results:
+                self._finish(task, result)
+            self.in_training = False
+
+    def _sorted(self, runs):
+        """The runs in the order in which this worker trains them."""
+        costs = self.ledger.costs
+        new = {name: cost for name, cost in costs.items() if name not in self.order}
+        self.order |= order(new, self.options.share)
+        return dict(sorted(runs.items(), key=lambda item: self.order[item[0]]))
+
+    def _take(self, run):
+        """Whether a run is this worker's to train."""
+        name = sweeps.run_id(self.ledger.tasks.name, run)
+        if name in self.ledger.runs.records or not self.crew.claim(name):
+            return False
+        self.ledger.read()  # whoever recorded it has given its claim up since
+        if name in self.ledger.runs.records:
+            self.crew.release(name)
+            return False
+        return True
+
+    def _progress(self, running: Sequence[training.Progress]):
+        self.in_training = True
+        if self.stopping and not self.checkpoints.due():  # they are kept
+            raise KeyboardInterrupt
+        name = self.ledger.tasks.name
+        self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running})
+        self.ledger.read()
+        self.ledger.show.progress(running)
+
+    def _finish(self, task, result):
+        record = command.record(task, self.pool.settings, result)
+        if result.params is not None:
+            sweeps.save_params(self.workdir, record["run_id"], result.params)
+        self.writer.append(record)
+        self.ledger.note(record)
+        self.crew.release(record["run_id"])
+
+    def _make_pool(self, task, runs):
+        """A pool with the settings that suit the runs, or that others on such a device found to."""
+        key = json.dumps([command.devices(), task.only_batch_size, dict(self.options.speed)])
+        if found := self.crew.settings(key):
+            settings = training.Settings(**found)
+        else:
+            self._say("measuring what is fastest here")
+            runs = runs[: -(-len(runs) // self.options.share.count)]
+            settings, _ = training.choose(task, runs, **self.options.speed)
+            self.crew.share_settings(key, vars(settings))
+        self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
+        return training.Pool(task, settings)
+
+    def _say(self, doing):
+        self.ledger.show.say(doing)
+        self.crew.beat(doing, COMPILING * self.options.patience)
+
+    def _stop(self):
+        """What a signal to stop does: runs in training are kept first."""
+        if self.stopping or not self.in_training:
+            raise KeyboardInterrupt
+        self.stopping = True
+        self.checkpoints.hurry()
+
+
+def order(costs: Mapping[str, int], share: Share) -> dict[str, tuple]:
+    """By which a worker sorts the runs: its own share first, in both the costliest first.
+
+    The runs are dealt out, the costliest first, each to the worker with the least to do so far; all
+    workers do this alike. A single one keeps the order of the plan.
+
+    Args:
+      costs: of the runs, by run_id.
+      share: which worker this is.
+    """
+    if share.count == 1:
+        return dict.fromkeys(costs, ())
+    loads = [(0, index) for index in range(share.count)]
+    keys = {}
+    for name in sorted(costs, key=costs.get, reverse=True):
+        load, index = loads[0]
+        heapq.heapreplace(loads, (load + costs[name], index))
+        keys[name] = (index != share.index, -costs[name])
+    return keys
