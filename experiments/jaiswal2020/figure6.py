@@ -119,11 +119,13 @@ def _measure(task):
     edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2
     middle = slice(edge, edge + task.test["image"].shape[1])
     train = task.train | {"image": task.train["image"][:, middle, middle]}
+    examples = {"train": train, "test": task.test}
 
-    def accuracy(params, examples):
-        return training.measure(task, params, examples, microbatch=microbatch)["test_accuracy"]
+    def accuracies(params):
+        found = training.measure(task, params, examples, microbatch=microbatch)
+        return {split: metrics["test_accuracy"] for split, metrics in found.items()}
 
-    return lambda p: {"train": accuracy(p, train), "test": accuracy(p, task.test)}
+    return accuracies
 
 
 def main(workdir: str, out: str, decay_rate: float) -> None:

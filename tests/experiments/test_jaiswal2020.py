@@ -194,6 +194,16 @@ def test_the_ends_of_the_line_are_the_runs_themselves(between):
     assert len(figure6.plot(curves, canvas.subplots()).lines) == 2
 
 
+def test_a_point_gathers_batch_statistics_once():
+    task, calls = table2.get_task(shrunk(table2, crop=6))(8), []
+    counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
+    params, _ = jax.eval_shape(task.init, training.make_key(0))
+    jax.eval_shape(lambda p: training.measure(counted, p, microbatch=8), params)
+    once = len(calls)
+    accuracies = jax.eval_shape(figure6._measure(counted), params)
+    assert accuracies.keys() == {"train", "test"} and len(calls) == 2 * once > 0
+
+
 def test_one_batch_size_has_no_line(between):
     with pytest.raises(ValueError, match="two are needed"):
         figure6.load(str(between), 0.9)

@@ -1,5 +1,7 @@
 """Measuring given parameters agrees with what training measures of its own."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -103,6 +105,24 @@ def test_statistics_are_recomputed_along_a_line():
     np.testing.assert_allclose(found, found[0], rtol=1e-3)
 
 
+def test_statistics_are_gathered_once_for_any_number_of_sets():
+    task, calls = make_task(None), []
+    counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
+    params, _ = task.init(training.task.make_key(0))
+
+    def measured(examples):
+        calls.clear()
+        found = training.measure(counted, params, examples, microbatch=8, eval_batch=4)
+        return found, len(calls)
+
+    sets = (task.train, task.test, task.test[:3])
+    alone, counts = zip(*map(measured, sets), strict=True)
+    together, count = measured({"splits": sets[:2], "few": sets[2]})
+    assert count == counts[0] > 0
+    assert together == {"splits": alone[:2], "few": alone[2]}
+    assert len({float(found["test_loss"]) for found in alone}) == 3
+
+
 def test_results_have_no_parameters_unless_asked():
     task = make_task(None)
     [result] = training.Pool(task, training.Settings(microbatch=8)).train([RUN])
@@ -113,6 +133,15 @@ def test_parameters_of_another_network_are_refused():
     task = make_task(None)
     with pytest.raises(ValueError, match="no parameters of task 'normalised'"):
         training.measure(task, {"w": np.ones(3)})
+
+
+def test_examples_of_another_kind_are_refused():
+    task = make_task(None)
+    params, x = task.init(jax.random.key(0))[0], task.test
+    task = dataclasses.replace(task, train={"x": x}, test={"x": x, "y": x})
+    for examples in (x, {"y": x}, [task.test, {"y": x}]):
+        with pytest.raises(ValueError, match="like the test or training set of task 'normalised'"):
+            training.measure(task, params, examples)
 
 
 def test_a_microbatch_that_cuts_ghost_batches_is_refused():
