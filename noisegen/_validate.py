@@ -41,6 +41,18 @@ def scalar(**values: Any) -> None:
             )
 
 
+def kind(value: Any) -> str:
+    """What a value is, in a message's words: a number, an array of a shape, or else its type.
+
+    >>> kind(0.5), kind(np.ones((2, 3))), kind({})
+    ('a number', 'an array of shape (2, 3)', 'a value of type dict')
+    """
+    shape = getattr(value, "shape", () if isinstance(value, int | float | complex) else None)
+    if shape is None:
+        return f"a value of type {type(value).__name__}"
+    return f"an array of shape {shape}" if shape else "a number"
+
+
 def _check(requirement: str, holds: Callable[[Any], Any], values: dict[str, Any]) -> None:
     """Raises for the first concrete value that does not hold; schedules and JAX arrays pass."""
     for name, value in values.items():

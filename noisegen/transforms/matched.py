@@ -141,7 +141,8 @@ def matched_noise(
       A gradient transformation; NaN where :math:`B_0 > B`, or K could not be measured.
 
     Raises:
-      ValueError: an argument is out of its range; in a call outside jit also :math:`B_0 > B`.
+      ValueError: an argument is out of its range; ``gradient_noise`` is of another kind, or its
+        diagonal of other shapes than the updates; in a call outside jit also :math:`B_0 > B`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -252,7 +253,31 @@ def matched_weights(
 def _variances(covariance, gradient_noise, updates):
     """The variance of every coordinate, a tree like the updates."""
     if covariance == "diagonal":
-        return gradient_noise.diagonal
+        return _measured(gradient_noise, "diagonal", like=updates)
     leaves = jax.tree.leaves(updates)
-    mean = gradient_noise.trace / max(sum(leaf.size for leaf in leaves), 1)
+    trace = _measured(gradient_noise, "trace", like=0.0)
+    mean = trace / max(sum(leaf.size for leaf in leaves), 1)
     return jax.tree.map(lambda leaf: mean, updates)
+
+
+def _measured(gradient_noise, field, like):
+    """A field of the noise, refused unless it is like another tree, in structure and in shapes."""
+    found = getattr(gradient_noise, field, ())
+    given = _kinds(found)
+    for path, expected in _kinds(like).items():
+        if given.get(path) != expected:
+            raise ValueError(
+                f"gradient_noise.{field}{path} must be {expected} for these updates, but it is "
+                f"{given.get(path, 'nothing of the kind')}; gradient_noise is "
+                f"{_validate.kind(gradient_noise)}. Give what noisegen.diagnostics.noise_of_groups "
+                "makes of gradients of the very parameters that are updated; in a pool, give the "
+                "task a noise_group."
+            )
+    return found
+
+
+def _kinds(tree):
+    """What every leaf of a tree is, by its path, and how the tree holds them."""
+    leaves = jax.tree.leaves_with_path(tree)
+    kinds = {jax.tree_util.keystr(path): _validate.kind(leaf) for path, leaf in leaves}
+    return kinds | {"'s structure": jax.tree.structure(tree)}

@@ -8,6 +8,7 @@ from flax import nnx
 
 import noisegen
 from noisegen import diagnostics
+from noisegen.transforms.matched import COVARIANCES
 
 NUM_EXAMPLES, BATCH, REFERENCE = 64, 32, 4
 NUM_DRAWS = 20_000
@@ -182,3 +183,46 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="give the task a noise_group"):
         tx = noisegen.matched_noise(4, jax.random.key(0))
         tx.update(jnp.ones(3), tx.init(None), batch_size=8)
+
+
+UPDATES = {"w": jnp.ones(3), "b": jnp.ones(())}
+NOISE = diagnostics.GradientNoise(1.0, 1.0, UPDATES)
+OF_NO_KIND = {  # what has neither of the two: what the message calls it
+    "a number": 1.0,
+    r"an array of shape \(3, 3\)": jnp.ones((3, 3)),  # has methods of the fields' names
+    "a value of type dict": NOISE._asdict(),
+    "a value of type tuple": tuple(NOISE),
+    "a value of type GroupSums": diagnostics.GroupSums(UPDATES, UPDATES, 8, 2, 8),
+    "a value of type function": diagnostics.noise_of_groups,
+}
+OF_OTHER_SHAPES = [
+    ("isotropic", {"trace": jnp.ones(2)}, r"trace must be a number .* of shape \(2,\)"),
+    ("isotropic", {"trace": None}, "trace must be a number .* nothing of the kind"),
+    ("diagonal", {"diagonal": ()}, r"diagonal\['b'\] must be a number .* nothing of the kind"),
+    ("diagonal", {"diagonal": {"b": 1.0}}, r"diagonal\['w'\] must be an array of shape \(3,\)"),
+    ("diagonal", {"diagonal": UPDATES | {"z": 1.0}}, "diagonal's structure must be .* 'z'"),
+    ("diagonal", {"diagonal": UPDATES | {"w": 1.0}}, r"\['w'\] must be an array .* is a number"),
+    ("diagonal", {"diagonal": UPDATES | {"w": "w"}}, r"\['w'\] must be an array .* of type str"),
+]
+
+
+@pytest.mark.parametrize(
+    ("covariance", "noise", "message"),
+    [(c, noise, f"gradient_noise is {m}") for m, noise in OF_NO_KIND.items() for c in COVARIANCES]
+    + [(c, NOISE._replace(**fields), message) for c, fields, message in OF_OTHER_SHAPES]
+    + [("diagonal", diagnostics.init_running_noise(), "is a value of type RunningNoise")],
+)
+def test_other_things_than_the_noise_of_these_updates_are_refused(covariance, noise, message):
+    tx = noisegen.matched_noise(4, jax.random.key(0), covariance=covariance)
+    with pytest.raises(ValueError, match=f"{message}.* Give what noisegen.diagnostics"):
+        tx.update(UPDATES, tx.init(UPDATES), batch_size=8, gradient_noise=noise)
+
+
+def test_only_what_is_read_of_the_noise_must_fit():
+    for covariance, noise in (
+        ("isotropic", diagnostics.init_running_noise()),
+        ("isotropic", NOISE._replace(diagonal=())),
+        ("diagonal", NOISE._replace(trace=None)),
+    ):
+        tx = noisegen.matched_noise(4, jax.random.key(0), covariance=covariance)
+        tx.update(UPDATES, tx.init(UPDATES), batch_size=8, gradient_noise=noise)
