@@ -1,10 +1,13 @@
 """What is measured: the metrics of a task over a whole split of its examples."""
 
 import functools
+import itertools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from noisegen import _validate
 from noisegen.training import noise
 from noisegen.training.task import Batch, PyTree, Task, make_key
 
@@ -47,17 +50,25 @@ def metric_names(task: Task) -> tuple[str, ...]:
     """What is measured at the end of a run: the task's metrics, and `train_loss`.
 
     Raises:
-      ValueError: two of them have one name, or that of one of a curve's own columns.
+      ValueError: two of them have one name, or that of one of a curve's own columns; or the
+        diagnostics are no numbers by name.
     """
-    found = [*names(task, "test"), *names(task, "train"), *diagnostic_names(task)]
-    own = {"train_loss", "epoch", "update", *noise.metric_names(task)}
-    taken = own & {*found} | {n for n in found if found.count(n) > 1}
-    if taken:
-        raise ValueError(
-            f"Task {task.name!r} has a metric named {', '.join(sorted(taken))}, as another one or "
-            "one of the pool's own curves is; name the metric otherwise."
-        )
-    return (*found, "train_loss", *noise.metric_names(task))
+    sources = {
+        "metrics": names(task, "test"),
+        "train_metrics": names(task, "train"),
+        "diagnostics": diagnostic_names(task),
+    }
+    found = [*itertools.chain(*sources.values())]
+    own = ("train_loss", *noise.metric_names(task))
+    sources["the pool's own curves"] = ("epoch", "update", *own)
+    for name in found:
+        among = [source for source, its in sources.items() if name in its]
+        if len(among) > 1:
+            raise ValueError(
+                f"Task {task.name!r} has a metric named {name} in {' and in '.join(among)}; name "
+                "one of them otherwise."
+            )
+    return (*found, *own)
 
 
 def curve_names(task: Task) -> tuple[str, ...]:
@@ -75,16 +86,26 @@ def diagnostic_names(task: Task) -> tuple[str, ...]:
     """The names of the task's diagnostics."""
 
     def found(train):
-        return task.diagnostics(*task.init(make_key(0)), train)
+        # Checked in here, since JAX would refuse what is no array in words of its own.
+        return _checked(task, task.diagnostics(*task.init(make_key(0)), train))
 
-    shapes = jax.eval_shape(found, task.train)
-    for name, value in shapes.items():
-        if value.shape:
+    return tuple(sorted(jax.eval_shape(found, task.train)))
+
+
+def _checked(task, diagnostics):
+    """The diagnostics, refused unless they are numbers by name."""
+    if not isinstance(diagnostics, Mapping):
+        raise ValueError(
+            f"The diagnostics of task {task.name!r} must be a dictionary of numbers by name, but "
+            f"what the function returned is {_validate.kind(diagnostics)}."
+        )
+    for name, value in diagnostics.items():
+        if _validate.kind(value) != "a number":
             raise ValueError(
-                f"The diagnostic {name!r} of task {task.name!r} must be a single number, but its "
-                f"shape is {value.shape}."
+                f"The diagnostic {name!r} of task {task.name!r} must be a single number, but it is "
+                f"{_validate.kind(value)}; give each number in it a name of its own."
             )
-    return tuple(sorted(shapes))
+    return diagnostics
 
 
 @functools.lru_cache(maxsize=2)

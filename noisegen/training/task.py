@@ -57,7 +57,8 @@ class Task:
         a run.
       diagnostics: ``(params, state, train) -> {name: ()}``, whatever else is to be measured
         whenever the test set is evaluated, of the training set or of the parameters alone, such as
-        the functions of `noisegen.diagnostics`. A value that is not finite is recorded as such.
+        the functions of `noisegen.diagnostics`, under names that no metric has. A value that is not
+        finite is recorded as such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
         ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.

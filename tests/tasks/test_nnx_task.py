@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from noisegen import tasks, training
@@ -37,7 +38,7 @@ def squared_error(model, batch):
     return (model(batch.data["x"]) - batch.data["y"]) ** 2
 
 
-def make_task(make_model=Net, loss=squared_error, metric=squared_error):
+def make_task(make_model=Net, loss=squared_error, metric=squared_error, **fields):
     return tasks.from_nnx(
         make_model,
         loss=loss,
@@ -46,6 +47,7 @@ def make_task(make_model=Net, loss=squared_error, metric=squared_error):
         train=ARRAYS,
         test=ARRAYS,
         make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+        **fields,
     )
 
 
@@ -123,6 +125,20 @@ def test_layers_with_random_streams():
     # A quarter where the layers draw apart, half if they drew alike.
     error = 5 * (0.25 * 0.75 / (48 * 50)) ** 0.5
     assert abs(np.mean(both) / 50 - 0.25) < error
+
+
+def test_diagnostics_are_numbers_by_names_of_their_own():
+    def names(found):
+        return training.metric_names(make_task(diagnostics=found))
+
+    for number in (0.5, np.float32(1), jnp.ones(()), nnx.Param(jnp.ones(()))):
+        assert names(lambda *_, n=number: {"mine": n}) == ("test_loss", "mine", "train_loss")
+    with pytest.raises(ValueError, match="of task 'net' must be a dictionary .* is a number"):
+        names(lambda mean_loss, params, train: mean_loss(params, train))
+    with pytest.raises(ValueError, match="'mine' of task 'net' must be a single .* of type dict"):
+        names(lambda mean_loss, params, train: {"mine": {"loss": mean_loss(params, train)}})
+    with pytest.raises(ValueError, match="'net' has a metric named test_loss in metrics and in d"):
+        names(lambda mean_loss, params, train: {"test_loss": mean_loss(params, train)})
 
 
 def test_trains_in_lanes():

@@ -9,6 +9,7 @@ import scipy.stats
 
 import noisegen
 from noisegen import diagnostics, training
+from noisegen.diagnostics import init_running_noise
 from noisegen.training import noise
 
 N, GROUP = 60, 4
@@ -208,6 +209,32 @@ def test_diagnostics_are_measured_at_every_evaluation(train):
     assert np.isfinite(result.metrics["distance"])
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (jnp.ones(2), r"diagnostics of task 'mean' must be .* is an array of shape \(2,\)"),
+        (0.5, "diagnostics of task 'mean' must be a dictionary of numbers .* is a number"),
+        (None, "diagnostics of task 'mean' must be .* is a value of type NoneType"),
+        ([("a", 0.5)], "diagnostics of task 'mean' must be .* is a value of type list"),
+        ({"a": jnp.ones(1)}, r"'a' of task 'mean' must be a single number, .* of shape \(1,\)"),
+        ({"a": init_running_noise()}, "'a' of task 'mean' must be .* of type RunningNoise"),
+        ({"a": None}, "'a' of task 'mean' must be a single number, .* of type NoneType"),
+        ({"a": "0.5"}, "'a' of task 'mean' must be a single number, .* of type str"),
+        ({"w": 0.5}, "'mean' has a metric named w in metrics and in diagnostics; name"),
+        ({"end": 0.5}, "metric named end in train_metrics and in diagnostics"),
+        ({"epoch": 0.5}, "metric named epoch in diagnostics and in the pool's own curves"),
+        ({"gradient_variance": 0.5}, "gradient_variance in diagnostics and in the pool's own"),
+    ],
+)
+def test_diagnostics_that_are_no_numbers_by_names_of_their_own_are_refused(train, found, message):
+    task = make_task(
+        diagnostics=lambda w, state, data: found,
+        train_metrics=lambda w, state, batch: {"end": jnp.ones(batch.mask.shape)},
+    )
+    with pytest.raises(ValueError, match=message):
+        train(task, [make_run()], lanes=1, microbatch=GROUP)
+
+
 def test_bad_input_is_refused(train):
     def refused(message, task=MATCHED, microbatch=GROUP, **changes):
         with pytest.raises(ValueError, match=message):
@@ -226,5 +253,3 @@ def test_bad_input_is_refused(train):
     refused("one number an example", scalar)
     with pytest.raises(ValueError, match="shuffle must be True"):
         make_task(shuffle=False)
-    with pytest.raises(ValueError, match="single number"):
-        training.metric_names(make_task(diagnostics=lambda w, state, data: {"w": w}))
