@@ -30,8 +30,8 @@ class Ledger:
         self._reader = sweeps.RecordReader(workdir)
         self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new())
         self.costs: dict[str, int] = {}
-        tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
-        self.show = display.Display(exp.title, tally)
+        self._tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
+        self.show = display.Display(exp.title, self._tally)
 
     def todo(self) -> dict[str, dict]:
         """The runs without a record, by run_id; if there are none, those that the records call for.
@@ -61,6 +61,8 @@ class Ledger:
     def watch(self, workers: Iterable[sweeps.Worker]) -> None:
         """Shows what some workers do."""
         self.read()
+        if self._tally.done >= self._tally.wanted:
+            self.todo()  # the grid may grow
         running = [
             training.Progress(self.runs.wanted[name], examples, self.costs[name])
             for worker in workers

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from launch import command
@@ -64,7 +65,7 @@ class Workers:
         """Works until every wanted run has its record.
 
         Raises:
-          RuntimeError: a worker ended with an error that the user can mend, or all died too often.
+          ChildProcessError: a worker ended with an error that the user can mend, or all died too often.
         """
         with command.signals(_interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)
@@ -77,7 +78,7 @@ class Workers:
                 self._look_after({worker.pid: worker for worker in workers})
             self._ledger.read()
             if left := self._ledger.todo():
-                raise RuntimeError(
+                raise ChildProcessError(
                     f"{len(left)} runs are left, as the workers died too often; {self._logs} says "
                     "why. The same command goes on."
                 )
@@ -126,7 +127,7 @@ class Workers:
             return
         last = self._log(index).read_text(errors="replace").strip().rpartition("\n")[2]
         if code == 1 and last.startswith("error: "):
-            raise RuntimeError(f"worker {index}: {last.removeprefix('error: ')}")
+            raise ChildProcessError(f"worker {index}: {last.removeprefix('error: ')}")
         again = self._starts[index] <= _RESTARTS
         self._ledger.show.note(
             f"worker {index} ended with exit code {code} ({self._log(index)}); "
@@ -152,18 +153,22 @@ class Workers:
         return self._logs / f"worker-{index}.log"
 
 
-def places(count: int | None = None) -> list[Place]:
-    """Where to run `count` workers; by default one for each accelerator or group of cores.
+def places(workers: str = "auto") -> list[Place]:
+    """Where to run so many workers; `auto` is one for each accelerator or group of cores.
+
+    From then on this process leaves the accelerators to them.
 
     Raises:
-      ValueError: the count is not positive.
+      ValueError: it is no such number.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"--workers={count} must be 'auto' or a number of at least 1.")
+    if workers != "auto" and not (workers.isdecimal() and int(workers)):
+        raise ValueError(f"--workers={workers} must be 'auto' or a number of at least 1.")
+    count = 0 if workers == "auto" else int(workers)
     asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True)
     if asked.returncode:
-        raise RuntimeError(f"JAX finds no device: {asked.stderr.strip()}")
+        raise ChildProcessError(f"JAX finds no device: {asked.stderr.strip()}")
     backend, devices = asked.stdout.split()[-2:]
+    jax.config.update("jax_platforms", "cpu")
     if backend == "tpu":
         return [Place((), {})]  # one process drives all the chips of a host
     groups = _groups()

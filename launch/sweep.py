@@ -79,6 +79,7 @@ def main(argv: list[str]) -> None:
 
 def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
+    places = local.places(_WORKERS.value) if _WORKERS.value else None
     tasks = exp.make_tasks()
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir)
@@ -92,8 +93,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             stacklevel=1,
         )
     sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
-    if _WORKERS.value:
-        places = local.places(None if _WORKERS.value == "auto" else int(_WORKERS.value))
+    if places:
         local.Workers(book, workdir, places, _PATIENCE.value).run()
     else:
         worker.Worker(book, workdir, _options()).run()

@@ -154,13 +154,15 @@ class Worker:
 
     def _make_pool(self, task, runs):
         """A pool with the settings that suit the runs, or that others on such a device found to."""
-        key = json.dumps([command.devices(), task.only_batch_size, dict(self.options.speed)])
-        if found := self.crew.settings(key):
+        given, count = dict(self.options.speed), self.options.share.count
+        key = json.dumps([command.devices(), task.only_batch_size, given])
+        if given.keys() >= training.MEASURED:
+            settings = training.Settings(**given)
+        elif found := self.crew.settings(key):
             settings = training.Settings(**found)
         else:
             self._say("measuring what is fastest here")
-            runs = runs[: -(-len(runs) // self.options.share.count)]
-            settings, _ = training.choose(task, runs, **self.options.speed)
+            settings, _ = training.choose(task, runs[: -(-len(runs) // count)], **given)
             self.crew.share_settings(key, vars(settings))
         self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
         return training.Pool(task, settings)

@@ -23,6 +23,7 @@ import os
 import pathlib
 import random
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -146,10 +147,10 @@ class Crew:
         return {name for worker in self.others() for name in worker.runs}
 
     def close(self) -> None:
-        """Leaves: gives all runs up."""
+        """Leaves: gives all runs up; the last one leaves nothing."""
         self._path(self.name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # others are there, or it was never made
-            self._root.rmdir()
+        if not any(self._root.glob("*.json")):
+            shutil.rmtree(self._root, ignore_errors=True)  # drafts of killed workers
 
     def __enter__(self) -> Self:
         return self

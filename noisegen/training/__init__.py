@@ -5,11 +5,12 @@ from noisegen.training.hparams import check_runs
 from noisegen.training.measurement import measure
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
-from noisegen.training.probe import choose
+from noisegen.training.probe import MEASURED, choose
 from noisegen.training.settings import PRECISIONS, Settings
 from noisegen.training.task import Batch, Task, make_key
 
 __all__ = [
+    "MEASURED",
     "PRECISIONS",
     "Batch",
     "Plan",

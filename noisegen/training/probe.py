@@ -17,6 +17,8 @@ from noisegen.training.pool import Pool
 from noisegen.training.settings import Settings, check_field
 from noisegen.training.task import Task
 
+# The fields of `Settings` that are chosen where they are not given.
+MEASURED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "group"})
 _SHORT = 60.0  # Seconds. On a processor, measuring more would take what it can save of these.
 
 

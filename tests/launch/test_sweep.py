@@ -56,7 +56,7 @@ def test_kept_parameters_are_those_that_were_evaluated(finished):
 def test_away_from_a_terminal_progress_is_plain_lines(finished):
     _, done = finished
     first, *_, last = done.stderr.splitlines()
-    assert first == "0/12 runs, measuring what is fastest here"
+    assert first == "0/12 runs, compiling for 2 lanes, microbatch 16"  # all settings are given
     assert last.startswith("24/24 runs, ") and last.endswith(" examples/s")
     assert "\x1b" not in done.stderr and "backend" not in done.stderr
 

@@ -1,0 +1,78 @@
+"""Workers killed at random moments; the same command then completes the sweep as if nothing was.
+
+In CI a dozen die within a minute or two; `pytest -m slow` has 60 of a sweep four times as long.
+"""
+
+import collections
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+from noisegen import sweeps
+from tests.launch.test_recovery import metrics, tables
+
+ROOT = pathlib.Path(__file__).parents[2]
+CHAOS = pathlib.Path(__file__).with_name("chaos.py")
+SECONDS = 1200
+FLAGS = (
+    "--config=experiments/digits.py",
+    "--config.grid.batch_size=(16, 64)",
+    "--config.grid.learning_rate=(0.00390625, 0.0078125, 0.015625)",
+    "--config.grid.seed=(0, 1)",
+    "--config.best=2",
+    "--config.run.eval_every=20.0",
+    *("--lanes=1", "--lane_devices=1", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    "--checkpoint_minutes=0.002",
+)
+ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}
+
+
+def ordeal(call, environment, tmp_path, deaths, seed, epochs):
+    """A sweep whose workers die, completed by one that does not, and the same in peace."""
+    flags = (*FLAGS, f"--config.run.num_epochs={epochs}")
+    died = subprocess.run(
+        [sys.executable, CHAOS, str(deaths), str(seed), *flags, f"--workdir={tmp_path / 'chaos'}"],
+        cwd=ROOT,
+        env=environment | ONE_CORE | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    last = call("sweep", *flags, f"--workdir={tmp_path / 'chaos'}", **ONE_CORE)
+    peace = call("sweep", *flags, f"--workdir={tmp_path / 'peace'}", **ONE_CORE)
+    return types.SimpleNamespace(
+        moments=[line.rsplit(": ", 1) for line in died.stdout.splitlines()],
+        stderr=died.stderr,
+        codes=(died.returncode, last.returncode, peace.returncode),
+        chaos=tmp_path / "chaos",
+        peace=tmp_path / "peace",
+    )
+
+
+def check(found, deaths):
+    assert found.codes == (0, 0, 0), found.stderr
+    assert "Traceback" not in found.stderr
+    statuses = collections.Counter(status for _, status in found.moments)
+    assert statuses["-9"] >= 0.9 * deaths and statuses.keys() <= {"-9", "0"}
+    kinds = ("after", "record", "claim", "compilation", "checkpoint")
+    assert all(any(kind in name for name, _ in found.moments) for kind in kinds)
+    assert metrics(found.chaos) == metrics(found.peace) != {}
+    assert tables(found.chaos) == tables(found.peace)
+    left = {path.name for path in found.chaos.iterdir()} - {
+        path.name for path in found.peace.iterdir()
+    }
+    assert left == set()  # no claims, no checkpoints
+    assert len(sweeps.read(found.chaos)) == 24
+
+
+def test_workers_killed_at_random_moments_cost_nothing_but_time(call, environment, tmp_path):
+    check(ordeal(call, environment, tmp_path, deaths=12, seed=0, epochs=60.0), 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_many_more_workers_killed_at_random_moments(call, environment, tmp_path, seed):
+    check(ordeal(call, environment, tmp_path, deaths=60, seed=seed, epochs=240.0), 60)

@@ -1,0 +1,191 @@
+"""Workers that share a sweep: each run is claimed once, and the dead give theirs up."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from noisegen import sweeps
+from noisegen.sweeps import crew as crew_lib
+
+
+def write(workdir, name, **changes):
+    """The file of a worker elsewhere, which is silent from now on."""
+    fields = {"place": "elsewhere", "pid": 1, "beat": 1, "patience": 60.0, "doing": "training"}
+    fields |= {"runs": {"a": 5}, "settings": {}}
+    (workdir / "workers").mkdir(exist_ok=True)
+    (workdir / "workers" / f"{name}.json").write_text(json.dumps(fields | changes))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that pass for this process, in a list to be changed."""
+    now = [1000.0]
+    monkeypatch.setattr(crew_lib.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
+    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+        assert one.claim("a") and not other.claim("a") and other.claim("b")
+        assert one.claimed() == {"b"} and other.claimed() == {"a"}
+        one.release("a")
+        assert other.claim("a") and not one.claim("a")
+    assert not (tmp_path / "workers").exists()
+
+
+def test_who_leaves_gives_its_runs_up(tmp_path):
+    with sweeps.Crew(tmp_path) as one:
+        with sweeps.Crew(tmp_path) as other:
+            assert other.claim("a")
+        assert one.claim("a")
+
+
+def test_the_last_to_leave_leaves_nothing(tmp_path):
+    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+        one.claim("a")
+        other.claim("b")
+        (tmp_path / "workers" / ".killed").write_text("{")  # before it showed what it claimed
+        other.close()
+        assert other.claimed() == {"a"}
+    assert not (tmp_path / "workers").exists()
+
+
+def test_progress_is_told_of_claimed_runs_only(tmp_path):
+    watcher = sweeps.Crew(tmp_path)
+    with sweeps.Crew(tmp_path) as one:
+        one.claim("a")
+        one.release("a")
+        one.claim("b")
+        one._beaten_at = -float("inf")
+        one.progress({"a": 7, "b": 8})
+        [worker] = watcher.others()
+    assert (worker.name, worker.runs, worker.doing) == (one.name, {"b": 8}, "training")
+
+
+def test_progress_is_written_every_second_at_most(tmp_path, clock):
+    with sweeps.Crew(tmp_path) as one:
+        one.claim("a")
+        path = tmp_path / "workers" / f"{one.name}.json"
+        before = path.read_bytes()
+        clock[0] += 0.9
+        one.progress({"a": 1})
+        assert path.read_bytes() == before
+        clock[0] += 0.2
+        one.progress({"a": 2})
+        assert json.loads(path.read_text())["runs"] == {"a": 2}
+
+
+def test_a_silent_worker_is_dead_after_its_patience_by_our_own_clock(tmp_path, clock):
+    write(tmp_path, "slow", patience=600.0)
+    write(tmp_path, "quick", runs={"b": 0})
+    os.utime(tmp_path / "workers" / "quick.json", (0, 0))  # the clock of another host plays no part
+    one = sweeps.Crew(tmp_path)
+    assert one.claimed() == {"a", "b"}
+    clock[0] += 59
+    assert one.claimed() == {"a", "b"}
+    write(tmp_path, "quick", runs={"b": 9}, beat=2)
+    assert one.claimed() == {"a", "b"}
+    clock[0] += 59
+    assert one.claimed() == {"a", "b"}
+    clock[0] += 2
+    assert one.claimed() == {"a"}
+    assert not (tmp_path / "workers" / "quick.json").exists()
+    assert one.claim("b")
+
+
+def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    write(tmp_path, "ended", place=crew_lib._place(), pid=process.pid)
+    write(tmp_path, "elsewhere", pid=process.pid, runs={"b": 0})
+    assert sweeps.Crew(tmp_path).claimed() == {"b"}
+
+
+def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, clock):
+    one, other = sweeps.Crew(tmp_path), sweeps.Crew(tmp_path)
+    assert one.claim("a") and other.claimed() == {"a"}
+    clock[0] += 61
+    assert other.claimed() == set()
+    one.beat()
+    assert other.claimed() == {"a"}
+
+
+def test_settings_are_those_of_a_live_worker(tmp_path, clock):
+    one, other = sweeps.Crew(tmp_path), sweeps.Crew(tmp_path)
+    assert other.settings("device") is None
+    one.share_settings("device", {"lanes": 4})
+    assert other.settings("device") == {"lanes": 4} and other.settings("another") is None
+    clock[0] += 61
+    assert other.settings("device") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "7", '{"pid": 1}', b"\xff\xfe", json.dumps({"runs": "abc"})],
+)
+def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
+    write(tmp_path, "real")
+    content = content.encode() if isinstance(content, str) else content
+    (tmp_path / "workers" / "x.json").write_bytes(content)
+    assert [worker.name for worker in sweeps.workers(tmp_path)] == ["real"]
+
+
+@pytest.mark.parametrize("field, value", [("runs", ["a"]), ("patience", "60"), ("pid", 1.5)])
+def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
+    write(tmp_path, "x", **{field: value})
+    assert sweeps.workers(tmp_path) == [] and sweeps.Crew(tmp_path).claimed() == set()
+
+
+def test_a_file_cannot_name_another_file_to_be_removed(tmp_path, clock):
+    (tmp_path / "precious.json").write_text("x")
+    write(tmp_path, "bad")
+    path = tmp_path / "workers" / "bad.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "../precious"}))
+    crew = sweeps.Crew(tmp_path)
+    assert crew.others() == []
+    clock[0] += 1e6
+    crew.others()
+    assert (tmp_path / "precious.json").exists()
+
+
+def test_a_full_disk_does_not_stop_a_worker(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with sweeps.Crew(tmp_path) as one:
+        monkeypatch.setattr(crew_lib.pathlib.Path, "write_text", full)
+        assert one.claim("a")  # the next record will tell
+
+
+def _claim_all(workdir, names, start, claimed):
+    crew = sweeps.Crew(workdir)
+    start.wait()
+    for name in names:
+        if crew.claim(name):
+            claimed.put((name, os.getpid()))
+    time.sleep(2)  # claims hold as long as the process is there
+    claimed.put(None)
+
+
+def test_processes_that_claim_at_once_never_share_a_run(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    names, count = [f"{i}" for i in range(100)], 3
+    start, claimed = context.Barrier(count), context.Queue()
+    arguments = (tmp_path, names, start, claimed)
+    processes = [context.Process(target=_claim_all, args=arguments) for _ in range(count)]
+    for process in processes:
+        process.start()
+    found, left = [], count
+    while left:
+        item = claimed.get(timeout=60)
+        left -= item is None
+        found += [item] * (item is not None)
+    for process in processes:
+        process.join()
+    taken = [name for name, _ in found]
+    assert len(taken) == len(set(taken)) > 50  # two that collide may both go on to another
