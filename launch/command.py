@@ -203,7 +203,8 @@ def _device():
     """What trains: the accelerators, or the processor."""
     if jax.default_backend() != "cpu":
         return devices()
-    return f"{num_cores()} cores of {processor()}"
+    several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+    return f"{several}{num_cores()} cores of {processor()}"
 
 
 @functools.cache

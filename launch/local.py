@@ -65,7 +65,7 @@ class Workers:
         """Works until every wanted run has its record.
 
         Raises:
-          ChildProcessError: a worker ended with an error that the user can mend, or all died too often.
+          ChildProcessError: a worker met an error that the user can mend, or all died too often.
         """
         with command.signals(_interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)

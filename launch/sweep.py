@@ -11,10 +11,11 @@ import shlex
 import sys
 import warnings
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import agenda, command, display, experiment, ledger, local, worker
+from launch import agenda, command, display, distributed, experiment, ledger, local, worker
 from noisegen import sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -34,6 +35,11 @@ _WORKERS = flags.DEFINE_string(
 )
 _SHARE = flags.DEFINE_string(
     "share", "0/1", "INDEX/COUNT: the share of the runs with which this worker begins."
+)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "",
+    "Spread this worker over processes: 'auto' under Slurm, or HOST:PORT,INDEX/COUNT.",
 )
 _REPORT = flags.DEFINE_bool("report", True, "Write the report in the end.")
 _PATIENCE = flags.DEFINE_float(
@@ -61,6 +67,8 @@ def main(argv: list[str]) -> None:
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
     if not _DRY_RUN.value:
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
+    if _DISTRIBUTED.value:
+        distributed.join(_DISTRIBUTED.value)
     exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
     if _DRY_RUN.value:
         dry_run(exp, _WORKDIR.value)
@@ -81,6 +89,9 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report."""
     places = local.places(_WORKERS.value) if _WORKERS.value else None
     tasks = exp.make_tasks()
+    if jax.process_index():
+        distributed.follow(tasks, _KEEP_PARAMS.value)
+        return
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir)
     tasks.check(book.runs.wanted, exp.protocols)

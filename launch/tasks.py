@@ -31,14 +31,23 @@ class Tasks:
     ):
         self._make = functools.cache(found) if callable(found) else None
         self._one = found
-        first = self._of(next(iter(runs)))
+        first = self.of(next(iter(runs)))
         self.name, self.source = first.name, first.source
+
+    def of(self, run: Mapping[str, Any]) -> training.Task:
+        """The task of a run."""
+        if self._make and "batch_size" not in run:
+            raise ValueError(f"A run needs the field batch_size; one has only {', '.join(run)}.")
+        task = self._make(run["batch_size"]) if self._make else self._one
+        if not isinstance(task, training.Task):
+            raise ValueError(f"get_task gives {task!r:.80}, which is no Task; is there a return?")
+        return task
 
     def groups(self, runs: Runs) -> dict[training.Task, dict[str, Mapping]]:
         """The runs of each task, in their order."""
         found: dict[training.Task, dict[str, Mapping]] = {}
         for name, run in runs.items():
-            task = self._of(run)
+            task = self.of(run)
             if task.name != self.name:
                 raise ValueError(
                     f"get_task names its tasks {self.name!r} and {task.name!r}: give those of all "
@@ -65,11 +74,3 @@ class Tasks:
             plans = training.plan_runs(task, list(group.values()))
             found |= {name: p.num_examples for name, p in zip(group, plans, strict=True)}
         return found
-
-    def _of(self, run):
-        if self._make and "batch_size" not in run:
-            raise ValueError(f"A run needs the field batch_size; one has only {', '.join(run)}.")
-        task = self._make(run["batch_size"]) if self._make else self._one
-        if not isinstance(task, training.Task):
-            raise ValueError(f"get_task gives {task!r:.80}, which is no Task; is there a return?")
-        return task

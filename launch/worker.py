@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from launch import command
+from launch import command, distributed
 from launch.ledger import Ledger
 from noisegen import sweeps, training
+from noisegen.training import hosts
 
 _POLL = 0.2  # seconds between two looks while others train what is left
 COMPILING = 15  # times as long as at other times may a worker be silent while it compiles
@@ -99,19 +100,27 @@ class Worker:
                     self.crew.beat("waiting for runs of others")
                     time.sleep(_POLL)
                 self.ledger.read()
+            distributed.tell_end()
 
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
         self.checkpoints.look()
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
+            group = list(group.values())
             if self.pool is None or self.pool.task is not task:
-                self.pool = self._make_pool(task, list(group.values()))
+                self.pool = None  # frees its device for what is measured
+                settings = self._settings(task, group)
+                self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
+                distributed.tell(runs=group, settings=vars(settings))
+                self.pool = training.Pool(task, settings)
+            else:
+                distributed.tell(runs=group, settings=vars(self.pool.settings))
             results = self.pool.train(
-                list(group.values()),
+                group,
                 self._progress,
-                self.checkpoints,
+                distributed.Kept(self.checkpoints),
                 self.options.keep_params,
-                self._take,
+                lambda run: hosts.agreed(self._take(run)),
             )
             for result in results:
                 self._finish(task, result)
@@ -137,8 +146,7 @@ class Worker:
 
     def _progress(self, running: Sequence[training.Progress]):
         self.in_training = True
-        if self.stopping and not self.checkpoints.due():  # they are kept
-            raise KeyboardInterrupt
+        distributed.check_stop(self.stopping and not self.checkpoints.due())  # they are kept
         name = self.ledger.tasks.name
         self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running})
         self.ledger.read()
@@ -152,20 +160,20 @@ class Worker:
         self.ledger.note(record)
         self.crew.release(record["run_id"])
 
-    def _make_pool(self, task, runs):
-        """A pool with the settings that suit the runs, or that others on such a device found to."""
+    def _settings(self, task, runs):
+        """Speed settings for the runs: given, found by others on such devices, or measured."""
         given, count = dict(self.options.speed), self.options.share.count
-        key = json.dumps([command.devices(), task.only_batch_size, given])
         if given.keys() >= training.MEASURED:
-            settings = training.Settings(**given)
-        elif found := self.crew.settings(key):
-            settings = training.Settings(**found)
-        else:
-            self._say("measuring what is fastest here")
-            settings, _ = training.choose(task, runs[: -(-len(runs) // count)], **given)
-            self.crew.share_settings(key, vars(settings))
-        self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
-        return training.Pool(task, settings)
+            return training.Settings(**given)
+        key = json.dumps([command.devices(), task.only_batch_size, given])
+        if found := self.crew.settings(key):
+            return training.Settings(**found)
+        self._say("measuring what is fastest here")
+        runs = runs[: -(-len(runs) // count)]
+        distributed.tell(runs=runs, settings=None, given=given)
+        settings, _ = training.choose(task, runs, **given)
+        self.crew.share_settings(key, vars(settings))
+        return settings
 
     def _say(self, doing):
         self.ledger.show.say(doing)

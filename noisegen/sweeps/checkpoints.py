@@ -194,8 +194,11 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # here, since few sweeps take so long as to need it
 
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(max_to_keep=2)
-            self._manager = ocp.CheckpointManager(self._own, options=options)
+            self._own.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False, **_alone())
+            self._manager = ocp.CheckpointManager(
+                self._own, options=options, item_handlers=_handlers()
+            )
         return self._manager
 
 
@@ -239,10 +242,11 @@ def _restored(path, item, names=()):
     import orbax.checkpoint as ocp
 
     try:
+        checkpointer = ocp.Checkpointer(_handlers()[item], **_alone())
         if item == "meta":
-            return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / item)
+            return checkpointer.restore(path / item)
         kinds = dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray))
-        return ocp.PyTreeCheckpointer().restore(path / item, restore_args=kinds)
+        return checkpointer.restore(path / item, restore_args=kinds)
     except Exception as error:  # truncated, of another kind, gone: whatever it is
         _skipped(path, _line(error))
 
@@ -253,6 +257,25 @@ def _skipped(path, why):
         "if nobody needs it.",
         stacklevel=2,
     )
+
+
+def _handlers():
+    import orbax.checkpoint as ocp
+
+    arrays, meta = ocp.PyTreeCheckpointHandler, ocp.JsonCheckpointHandler
+    return {"arrays": arrays(**_alone()), "meta": meta(**_alone())}
+
+
+def _alone():
+    """What keeps orbax from waiting for other processes of `jax.distributed`."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return {}
+    index = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(index, {index}, f"noisegen {index}")
+    return {"multiprocessing_options": options}
 
 
 def _line(error):

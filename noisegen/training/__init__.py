@@ -7,12 +7,14 @@ from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.probe import MEASURED, choose
 from noisegen.training.settings import PRECISIONS, Settings
+from noisegen.training.snapshot import Checkpoints
 from noisegen.training.task import Batch, Task, make_key
 
 __all__ = [
     "MEASURED",
     "PRECISIONS",
     "Batch",
+    "Checkpoints",
     "Plan",
     "Pool",
     "Progress",

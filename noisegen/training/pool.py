@@ -36,6 +36,7 @@ import numpy as np
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.evaluation import may_be_nan
+from noisegen.training.hosts import agreed, gathered
 from noisegen.training.hparams import check_runs, device_numbers
 from noisegen.training.plan import Plan
 from noisegen.training.program import Program
@@ -148,7 +149,7 @@ class Pool:
                 steps *= 2
                 started = time.perf_counter()
                 lanes = jax.block_until_ready(program.accumulate(lanes, program.data, steps))
-                elapsed = time.perf_counter() - started
+                elapsed = agreed(time.perf_counter() - started)
         return elapsed / steps
 
     def _slots(self, runs) -> Iterator["_Slot"]:
@@ -183,14 +184,14 @@ class Pool:
             if not busy:
                 break
             most = max(1, int(rate * self.settings.chunk_seconds))
-            num_steps = min(most, *(slot.steps_left for slot in busy))
+            num_steps = agreed(min(most, *(slot.steps_left for slot in busy)))
             lanes, steps = self._dispatch(lanes, slots, stale, num_steps, checkpoints)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             for i in np.flatnonzero(stale):
                 slots[i].started = dispatched - slots[i].seconds
             yield from ended  # the host writes records while the device works
-            steps = np.asarray(steps)  # waits for the device
+            steps = gathered(steps)  # waits for the device
             looked = time.perf_counter()
             rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
@@ -239,12 +240,12 @@ class Pool:
     def _with_params(self, ended, lanes, stale):
         """The results of the stale lanes, with their parameters."""
         params = [jax.tree.map(lambda a, i=i: a[i], lanes.params) for i in np.flatnonzero(stale)]
-        kept = jax.device_get(params)
+        kept = gathered(params)
         return [dataclasses.replace(r, params=p) for r, p in zip(ended, kept, strict=True)]
 
     def _look(self, lanes, slots, steps):
         """Which lanes' runs have ended, and what they left."""
-        status, count, epoch, offset = jax.device_get(
+        status, count, epoch, offset = gathered(
             (lanes.status, lanes.count, lanes.epoch, lanes.offset)
         )
         for i, slot in enumerate(slots):
@@ -253,7 +254,7 @@ class Pool:
         stale = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
         if not stale.any():
             return stale, []
-        evals, curves, finals = jax.device_get((lanes.evals, lanes.curve, lanes.final))
+        evals, curves, finals = gathered((lanes.evals, lanes.curve, lanes.final))
         now = time.perf_counter()
         ended, allowed = [], may_be_nan(self.task)
         for i in np.flatnonzero(stale):
@@ -316,7 +317,7 @@ def _save(checkpoints, lanes, slots, stale, now):
     """Keeps the lanes, and the runs of those that are still in training."""
     runs = [None if ended else slot.run for slot, ended in zip(slots, stale, strict=True)]
     seconds = np.array([now - slot.started for slot in slots])
-    checkpoints.save(runs, np.asarray(lanes.count), pack(lanes) | {"seconds": seconds})
+    checkpoints.save(runs, gathered(lanes.count), pack(lanes) | {"seconds": seconds})
 
 
 def _stack(numbers):

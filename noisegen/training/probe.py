@@ -47,6 +47,8 @@ def choose(
     best, failure = None, None
     host = devices[0].platform == "cpu"
     plans = collections.Counter(plan_runs(task, runs))
+    if jax.process_count() > 1:
+        fixed.setdefault("lane_devices", len(devices) // fixed.get("batch_devices", 1))
     for settings in dict.fromkeys(_candidates(devices, plans, task, **fixed)):
         pool = Pool(task, settings, devices)
         try:

@@ -82,6 +82,11 @@ def _mesh(settings, devices):
             f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
             f"is {wanted} devices; there are {len(devices)}."
         )
+    if jax.process_count() > 1 and len(devices) > wanted:
+        raise ValueError(
+            f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
+            f"must be all of the {len(devices)} devices, as several processes share them."
+        )
     grid = np.asarray(devices[:wanted]).reshape(settings.lane_devices, settings.batch_devices)
     return Mesh(grid, ("lanes", "batch"))
 

@@ -1,0 +1,118 @@
+"""A worker spread over several processes, on one host or several.
+
+The first process is the worker: it alone reads and writes the sweep's directory, and decides. The
+others follow it, since every process must run the same programs. If one of them ends, JAX ends the
+rest, and another worker, or the same command, goes on.
+"""
+
+import os
+from typing import Any
+
+import jax
+
+from launch.tasks import Tasks
+from noisegen import training
+from noisegen.training import hosts
+
+_IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+
+def join(where: str) -> None:
+    """Joins the processes of a worker; must come before JAX is first used.
+
+    Args:
+      where: `auto`, where Slurm, MPI or Kubernetes say which process this is, or
+        `HOST:PORT,INDEX/COUNT`, of which the first has the address.
+
+    Raises:
+      ValueError: it is neither, or nothing says which process this is.
+    """
+    # Else two processes may begin the sums over their processors in different orders, and crash.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_IN_ORDER}".strip()
+    if where == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                "--distributed=auto finds no Slurm, MPI or Kubernetes that says which process this "
+                f"is; give HOST:PORT,INDEX/COUNT. ({error})"
+            ) from error
+        return
+    address, _, process = where.partition(",")
+    index, _, count = process.partition("/")
+    if not (":" in address and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(
+            f"--distributed={where} must be auto or HOST:PORT,INDEX/COUNT, such as "
+            "127.0.0.1:9876,0/2 in the first of two processes."
+        )
+    # The first one listens at the address only, not at all of its host's.
+    bind = {"coordinator_bind_address": address} if index == "0" else {}
+    jax.distributed.initialize(address, int(count), int(index), **bind)
+
+
+def follow(tasks: Tasks, keep_params: bool) -> None:
+    """Does what the first process does, until it is done."""
+    pool = None
+    while (order := hosts.agreed(None)) is not None:
+        runs, settings = order["runs"], order["settings"]
+        task = tasks.of(runs[0])
+        if "given" in order:
+            training.choose(task, runs, **order["given"])
+            continue
+        if pool is None or pool.task is not task:
+            pool = training.Pool(task, training.Settings(**settings))
+        for _ in pool.train(runs, _stopped, Kept(None), keep_params, _taken):
+            pass
+
+
+def check_stop(stop: bool) -> None:
+    """Stops all processes if the first one is to stop.
+
+    Raises:
+      KeyboardInterrupt: it is.
+    """
+    if hosts.agreed(stop):
+        raise KeyboardInterrupt
+
+
+def tell(**order: Any) -> None:
+    """Has the followers do what this process does next: measure settings or train runs."""
+    hosts.agreed(order)
+
+
+def tell_end() -> None:
+    """Lets the followers end."""
+    hosts.agreed(None)
+
+
+class Kept:
+    """The checkpoints of a worker, as each of its processes uses them.
+
+    Args:
+      checkpoints: those of the first process; the others have none.
+    """
+
+    def __init__(self, checkpoints: training.Checkpoints | None):
+        self._own = checkpoints
+
+    def due(self):
+        return hosts.agreed(self._own is not None and self._own.due())
+
+    def save(self, runs, counts, arrays):
+        if jax.process_count() > 1:
+            arrays = hosts.gathered(arrays)
+        if self._own is not None:
+            self._own.save(runs, counts, arrays)
+
+    def load(self, run):
+        own = iter(() if self._own is None else self._own.load(run))
+        while (arrays := hosts.agreed_arrays(next(own, None))) is not None:
+            yield arrays
+
+
+def _taken(_):
+    return hosts.agreed(None)
+
+
+def _stopped(_):
+    check_stop(False)

@@ -1,0 +1,110 @@
+"""One worker over two processes that jax.distributed joins, on this host."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import distributed
+from tests.launch.test_recovery import ROOT, SECONDS, metrics, num_lines, tables
+
+SHORT = (
+    "--config=experiments/digits.py",
+    "--config.grid.batch_size=(64, 256)",
+    "--config.grid.learning_rate=(0.0078125,)",
+    "--config.grid.seed=(0, 1)",
+    "--config.best=2",
+    "--config.run.eval_every=2.0",
+    *("--microbatch=32", "--eval_batch=360", "--group=1"),
+)
+LANES = ("--lanes=2", "--lane_devices=2", "--batch_devices=1")
+BATCH = ("--lanes=1", "--lane_devices=1", "--batch_devices=2")
+
+
+@pytest.fixture
+def pair(environment):
+    """pair(*flags) begins a worker of two processes; both are ended with the test."""
+    processes = []
+
+    def begin(*flags):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = "{}:{}".format(*free.getsockname())
+        for index in range(2):
+            words = ("-m", "launch.sweep", *flags, f"--distributed={address},{index}/2")
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *words],
+                    cwd=ROOT,
+                    env=environment | {"JAX_NUM_CPU_DEVICES": "1"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        return processes[-2:]
+
+    yield begin
+    for process in processes:
+        with contextlib.suppress(OSError):
+            process.kill()
+        process.communicate()
+
+
+def finish(pair):
+    said = [process.communicate(timeout=SECONDS) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    return said
+
+
+@pytest.mark.parametrize("spread", [LANES, BATCH])
+def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_path, spread):
+    flags = (*SHORT, *spread, "--config.run.num_epochs=2.0")
+    both = pair(*flags, f"--workdir={tmp_path / 'two'}")
+    call("sweep", *flags, f"--workdir={tmp_path / 'one'}")
+    (stdout, _), (silence, _) = finish(both)
+    assert "Report: " in stdout and "Report: " not in silence
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
+    assert tables(tmp_path / "two") == tables(tmp_path / "one")
+    assert num_lines(tmp_path / "two") == 4
+
+
+def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call, tmp_path):
+    flags = (*SHORT, *LANES, "--config.run.num_epochs=30.0", "--checkpoint_minutes=0.003")
+    both = pair(*flags, f"--workdir={tmp_path / 'two'}")
+    deadline = time.monotonic() + SECONDS
+    while not any(int(p.name) > 2 for p in tmp_path.glob("two/checkpoints/*/[0-9]")):
+        assert both[0].poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    both[0].send_signal(signal.SIGKILL)  # the other cannot go on alone
+    assert both[1].wait(timeout=SECONDS) != 0
+    (_, stderr), _ = finish(pair(*flags, f"--workdir={tmp_path / 'two'}"))
+    assert "runs have a checkpoint, from which they go on." in stderr
+    call("sweep", *flags, f"--workdir={tmp_path / 'one'}")
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
+
+
+@pytest.mark.slow
+def test_settings_are_measured_by_both_together(pair, tmp_path):
+    flags = [flag for flag in SHORT if "microbatch" not in flag]
+    finish(pair(*flags, "--config.run.num_epochs=1.0", f"--workdir={tmp_path / 'two'}"))
+    assert num_lines(tmp_path / "two") == 4
+
+
+def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
+    flags = (*SHORT, "--lanes=1", "--lane_devices=1", "--batch_devices=1")
+    first, other = pair(*flags, "--config.run.num_epochs=1.0", f"--workdir={tmp_path / 'two'}")
+    _, stderr = first.communicate(timeout=SECONDS)
+    assert first.returncode == 1
+    assert "must be all of the 2 devices" in stderr
+    other.communicate(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "127.0.0.1:1,2/2", "127.0.0.1:1,a/2", "here,0/1"])
+def test_what_is_no_place_is_refused(where):
+    with pytest.raises(ValueError, match="must be auto or HOST:PORT,INDEX/COUNT"):
+        distributed.join(where)
