@@ -5,7 +5,6 @@ import io
 import os
 import pathlib
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import plots, style
@@ -118,10 +117,7 @@ def _page(sweep, records, missing, sections):
 def _curves(workdir, optima):
     """From run_id to curve, for the runs at the optima."""
     wanted = {record["run_id"] for optimum in optima for record in optimum.best}
-    with warnings.catch_warnings():  # Torn lines were warned of in the first reading.
-        warnings.simplefilter("ignore")
-        found = records_lib.read(workdir, curves=wanted) if wanted else []
-    return {record["run_id"]: record["curve"] for record in found if record.get("curve")}
+    return records_lib.read_curves(workdir, wanted)
 
 
 def _boundaries(records, protocol):

@@ -31,15 +31,20 @@ def extension(
     """
     if protocol.tune[0] in _COUNTS:
         return []
-    done = {frozenset(record["run"].items()): record for record in records}
     groups = collections.defaultdict(list)
     for run in runs:
         groups[protocol.group(run)].append(dict(run))
+    fields = sorted({name for tried in groups.values() for name in tried[0]})
+
+    def key(run):
+        return len(run), *map(run.get, fields)
+
+    done = {key(record["run"]): record for record in records}
     added = []
     for tried in groups.values():
         planned = len(tried)
         for _ in range(protocol.max_extensions):
-            found = [done.get(frozenset(run.items())) for run in tried]
+            found = [done.get(key(run)) for run in tried]
             if None in found:
                 break
             [optimum] = protocols.select(found, protocol)

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import secrets
 import warnings
 from collections.abc import Collection, Mapping
@@ -32,6 +33,7 @@ from noisegen.sweeps.crew import writer_name
 
 STATUSES = ("finished", "diverged")
 _CURVE = b', "curve": '
+_RUN_ID = re.compile(rb'"run_id": "([^"]*)"')
 
 
 class RecordWriter:
@@ -101,11 +103,11 @@ class RecordReader:
 
     Args:
       workdir: The directory of the sweep.
-      curves: Whether records keep their `curve`, or the run_ids of those that do; without curves
-        reading is several times faster and smaller.
+      curves: Whether records keep their `curve`; without, reading is several times faster and
+        smaller.
     """
 
-    def __init__(self, workdir: str | os.PathLike, curves: bool | Collection[str] = False):
+    def __init__(self, workdir: str | os.PathLike, curves: bool = False):
         self._root, self._curves = pathlib.Path(workdir) / "records", curves
         self._offsets: dict[pathlib.Path, int] = {}
 
@@ -140,7 +142,7 @@ class RecordReader:
         return found
 
 
-def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> list[dict]:
+def read(workdir: str | os.PathLike, curves: bool = True) -> list[dict]:
     """The records of all writers, one for each run, sorted by run_id.
 
     Of several records of one run the one finished first counts. Lines that are no record (torn by a
@@ -148,8 +150,8 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
 
     Args:
       workdir: The directory of the sweep.
-      curves: Whether records keep their `curve`, or the run_ids of those that do; without curves
-        reading is several times faster and smaller.
+      curves: Whether records keep their `curve`; without, reading is several times faster and
+        smaller.
 
     Returns:
       The records; an empty list before the first one.
@@ -158,6 +160,24 @@ def read(workdir: str | os.PathLike, curves: bool | Collection[str] = True) -> l
     for record in RecordReader(workdir, curves).new():
         first_finished(records, record)
     return [records[name] for name in sorted(records)]
+
+
+def read_curves(workdir: str | os.PathLike, names: Collection[str]) -> dict[str, dict]:
+    """The curves of some runs, by run_id, as far as they have any; the other records are skipped.
+
+    Args:
+      workdir: The directory of the sweep.
+      names: The run_ids.
+    """
+    records = {}
+    for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                named = _RUN_ID.search(line)
+                wanted = named and named[1].decode(errors="replace") in names
+                if wanted and (record := _record(line)):
+                    first_finished(records, record)
+    return {name: record["curve"] for name, record in records.items() if record.get("curve")}
 
 
 def first_finished(records: dict[str, dict], record: dict) -> bool:
@@ -269,13 +289,13 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def _parse(line, curves):
-    """A record with its curve, without, or (where `curves` are names) with it if named."""
-    if curves is not True and line.endswith(b"}}"):  # So the curve, if any, is whole.
-        record = _record(line.partition(_CURVE)[0] + b"}")
-        if record is not None and not (curves and record["run_id"] in curves):
-            return record
-    record = _record(line)
-    if record is not None and curves is False:
+    """A record, with its curve or without."""
+    if curves:
+        return _record(line)
+    whole = line.endswith(b"}}")  # So the curve, if any, is whole, and need not be parsed.
+    if whole and (record := _record(line.partition(_CURVE)[0] + b"}")):
+        return record
+    if record := _record(line):
         record.pop("curve", None)
     return record
 

@@ -34,6 +34,8 @@ def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
         assert one.claim("a") and not other.claim("a") and other.claim("b")
         assert one.claimed() == {"b"} and other.claimed() == {"a"}
         one.release("a")
+        one.beat()
+        other.claimed()
         assert other.claim("a") and not one.claim("a")
     assert not (tmp_path / "workers").exists()
 
@@ -41,7 +43,8 @@ def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
 def test_who_leaves_gives_its_runs_up(tmp_path):
     with sweeps.Crew(tmp_path) as one:
         with sweeps.Crew(tmp_path) as other:
-            assert other.claim("a")
+            assert other.claim("a") and not one.claim("a")
+        assert one.claimed() == set()
         assert one.claim("a")
 
 

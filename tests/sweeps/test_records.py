@@ -57,8 +57,9 @@ def test_curves_are_read_for_all_for_none_or_for_some(tmp_path):
     everything.append(without_curve(make_record(4)))
     assert sweeps.read(tmp_path) == everything
     assert sweeps.read(tmp_path, curves=False) == [without_curve(record) for record in everything]
-    some = sweeps.read(tmp_path, curves={make_record(1)["run_id"]})
-    assert some[0] == make_record(1) and "curve" not in some[2]
+    names = {record["run_id"] for record in everything[:1] + everything[3:]} | {"unknown"}
+    curves = records_lib.read_curves(tmp_path, names)
+    assert curves == {make_record(1)["run_id"]: make_record(1)["curve"]}
 
 
 def test_a_nested_field_named_curve_is_kept(tmp_path):
