@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from noisegen.sweeps.crew import Crew
+from noisegen.sweeps.crew import Crew, has_ended
 from noisegen.sweeps.identity import run_id
 
 FORMAT = 1  # changes when older checkpoints would be misread
@@ -178,7 +178,8 @@ class Checkpoints:
                 elif {*meta["runs"]} <= {*self._recorded, None}:
                     recorded.add(path.parent)
         for path in set(self._root.glob("*")) - needed:
-            if path == self._own or path in recorded or not _may_be_written(path):
+            ours = path == self._own or path in recorded or has_ended(path.name)
+            if ours or not _may_be_written(path):
                 shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):  # it is not empty, or not there
             self._root.rmdir()

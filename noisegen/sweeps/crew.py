@@ -188,6 +188,12 @@ def writer_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def has_ended(name: str) -> bool:
+    """Whether a writer, by name, is known to have been a process of this host that has ended."""
+    host, _, rest = name.rpartition("-")[0].rpartition("-")
+    return host == socket.gethostname() and rest.isdecimal() and not _runs(int(rest))
+
+
 def _place():
     """Where process numbers mean something: the host, and on Linux the container."""
     with contextlib.suppress(OSError):
@@ -197,12 +203,15 @@ def _place():
 
 def _is_gone(worker):
     """Whether a worker's process is known to have ended."""
-    if worker.place != _place():
-        return False
+    return worker.place == _place() and not _runs(worker.pid)
+
+
+def _runs(pid):
+    """Whether a process of this host is there."""
     try:
-        os.kill(worker.pid, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return False
     except OSError:  # of another user
         pass
-    return False
+    return True

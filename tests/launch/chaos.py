@@ -3,11 +3,13 @@
     python tests/launch/chaos.py DEATHS SEED launch.sweep's flags
 
 Moments follow from the seed: after a random time, in the middle of a record, between writing a
-claim and showing it, while compiling, while a checkpoint is written. Prints one line a worker: how
+claim and showing it, while compiling, while a checkpoint is written. The clock of each worker is
+wrong by up to a day. Prints one line a worker: how
 it was to die, and its exit status. All are forked from one process, which has imported everything
 and begun nothing, so that a death costs a second or two.
 """
 
+import datetime
 import os
 import random
 import signal
@@ -79,12 +81,25 @@ class _Module:
         self.__dict__.update(vars(module) | changed)
 
 
-def start(share, arrange, words):
+def skew(seconds):
+    """Makes this process's records wrong about the time."""
+    from launch import command
+
+    class Skewed(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
+
+    command.datetime = _Module(datetime, datetime=Skewed)
+
+
+def start(share, skewed, arrange, words):
     """A worker in a process of its own."""
     if pid := os.fork():
         return pid
     from launch import command, sweep
 
+    skew(skewed)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     sys.argv = ["launch.sweep", *words, f"--share={share}/2"]
@@ -100,7 +115,10 @@ def main(deaths, seed, *words):
     rng = random.Random(int(seed))
     for _ in range(int(deaths) // 2):
         moments = [plan(rng) for _ in range(2)]
-        pids = [start(share, moment[1], words) for share, moment in enumerate(moments)]
+        pids = [
+            start(share, rng.uniform(-86400, 86400), arrange, words)
+            for share, (_, arrange) in enumerate(moments)
+        ]
         for pid, (name, _) in zip(pids, moments, strict=True):
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             print(f"{name}: {status}", flush=True)

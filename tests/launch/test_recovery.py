@@ -217,6 +217,26 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, tiny, f
     assert metrics(workdir) == metrics(finished[0])
 
 
+def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
+    small_disk, call, tiny, finished
+):
+    disk, enlarge = small_disk
+    enlarge()
+    flags = (*tiny, f"--workdir={disk / 'sweep'}")
+    shutil.copytree(finished[0], disk / "sweep")
+    [file] = (disk / "sweep" / "records").iterdir()
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:20]))
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    stopped = call("sweep", *flags)
+    assert stopped.returncode == 1
+    line = stopped.stderr.splitlines()[-1]
+    assert line.startswith("error: could not write") and "Read-only file system" in line
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert num_lines(disk / "sweep") == 20
+    assert call("sweep", *flags).returncode == 0
+    assert tables(disk / "sweep") == tables(finished[0])
+
+
 def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
     flags = (
         "--config=experiments/additive_noise/table1.py",

@@ -109,6 +109,16 @@ def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
     assert sweeps.Crew(tmp_path).claimed() == {"b"}
 
 
+def test_a_name_tells_whether_its_writer_has_ended():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    mine = crew_lib.writer_name()
+    ended = mine.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    assert crew_lib.has_ended(ended) and not crew_lib.has_ended(mine)
+    assert not crew_lib.has_ended(f"elsewhere-{process.pid}-00")
+    assert not any(map(crew_lib.has_ended, ("", "a", "a-b", "a-b-c")))
+
+
 def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, clock):
     one, other = sweeps.Crew(tmp_path), sweeps.Crew(tmp_path)
     assert one.claim("a") and other.claimed() == {"a"}
