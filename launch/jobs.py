@@ -118,7 +118,7 @@ def _counts(job, own: Mapping[str, State]):
     """How many workers of an array are in which state."""
     counts = collections.Counter(_words(state) for state in own.values())
     if forgotten := job.size - len(own):
-        counts["ended, more than minutes ago"] = forgotten
+        counts["ended some time ago"] = forgotten
     return ", ".join(f"{count} {words}" for words, count in counts.items())
 
 
@@ -131,7 +131,7 @@ def _words(state):
 def _failures(workdir, own: Mapping[str, State]):
     """The last error that those print that failed, each error once."""
     said = collections.defaultdict(list)
-    for name, state in own.items():
+    for name, state in sorted(own.items()):
         if state.word in _FAILED:
             said[_last_error(workdir / "logs" / f"slurm-{name}.log")].append(name)
     for error, names in said.items():

@@ -8,6 +8,8 @@ What submitit writes is executed by the jobs, so it lies in a directory that onl
 to, and never in that of the sweep.
 """
 
+import contextlib
+import io
 import os
 import pathlib
 import re
@@ -15,20 +17,15 @@ import shlex
 import shutil
 import stat
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
-from ml_collections import config_dict, config_flags
+from absl import flags
 
 from launch import jobs
 
 _REQUEUES = 10_000  # at the time limit: a sweep may be many times as long
 _MARGIN = 30  # seconds before the time limit at which a job asks to be requeued, at the latest
-_AT_LEAST = {
-    **dict.fromkeys(("array", "array_parallelism", "nodes", "ntasks_per_node", "cpus_per_task"), 1),
-    "gpus_per_node": 0,
-    "signal_delay_s": _MARGIN + 1,
-}
 _AS_IN_SBATCH = (
     *("account", "constraint", "cpus_per_task", "gpus_per_node", "job_name", "mem", "nodes"),
     *("ntasks_per_node", "partition", "qos", "signal_delay_s"),
@@ -41,35 +38,41 @@ _TIMES = (
 _SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """What may be said of the jobs; fields that sbatch has too mean the same as there.
-
-    `array` is the number of workers, `setup` a shell command that comes before each of them,
-    `folder` the directory of submitit's files; `options` are further ones of sbatch, such as
-    "--exclude=n3 --exclusive". `signal_delay_s` seconds before the time limit a worker begins to
-    keep its runs.
-    """
-    fields = {
-        **{"array": 1, "time": "4:00:00", "nodes": 1, "ntasks_per_node": 1, "options": ""},
-        **{"signal_delay_s": 120, "job_name": "noisegen", "folder": "~/.noisegen/slurm"},
-    }
-    for name in ("array_parallelism", "gpus_per_node", "cpus_per_task"):
-        fields[name] = config_dict.placeholder(int)
-    for name in ("partition", "account", "qos", "constraint", "mem", "setup"):
-        fields[name] = config_dict.placeholder(str)
-    return ml_collections.ConfigDict(fields)
-
-
-CONFIG = config_flags.DEFINE_config_dict(
-    "slurm", get_config(), "The jobs of --launcher=slurm, such as --slurm.array=32."
-)
+_TEXTS = {
+    "time": ("4:00:00", "Longest time of a job, as Slurm has it; a job that needs more goes on."),
+    "partition": (None, "As of sbatch."),
+    "account": (None, "As of sbatch."),
+    "qos": (None, "As of sbatch."),
+    "constraint": (None, "As of sbatch."),
+    "mem": (None, "Memory of a node, such as 16G."),
+    "job_name": ("noisegen", "Name of the jobs."),
+    "setup": (None, "Shell command that comes before each worker."),
+    "options": ("", "Further options of sbatch, such as '--exclude=n3 --exclusive'."),
+    "folder": ("~/.noisegen/slurm", "Directory of what the jobs execute: yours alone, shared."),
+}
+_NUMBERS = {
+    "array": (1, 1, "Number of workers, each a job of the array."),
+    "array_parallelism": (None, 1, "How many of them run at a time; by default all."),
+    "nodes": (1, 1, "Nodes of each worker."),
+    "ntasks_per_node": (1, 1, "Processes of each worker on each node."),
+    "gpus_per_node": (None, 0, "As of sbatch."),
+    "cpus_per_task": (None, 1, "As of sbatch."),
+    "signal_delay_s": (120, _MARGIN + 1, "Seconds before the time limit at which a job stops."),
+}
+FLAGS = {
+    name: flags.DEFINE_string(f"slurm.{name}", default, words)
+    for name, (default, words) in _TEXTS.items()
+} | {
+    name: flags.DEFINE_integer(f"slurm.{name}", default, words, lower_bound=least)
+    for name, (default, least, words) in _NUMBERS.items()
+}
 
 
 class Array:
     """An array of Slurm jobs, each of which runs one worker.
 
     Args:
-      config: as `get_config` has it.
+      fields: values of all `FLAGS`, by name.
       workdir: the directory of the sweep.
 
     Raises:
@@ -77,14 +80,14 @@ class Array:
       ImportError: submitit is not installed.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: str):
-        self._size, self._folder = config.array, pathlib.Path(config.folder).expanduser().absolute()
-        self._logs = pathlib.Path(workdir).absolute() / "logs"
-        self._workdir, self._submitit = pathlib.Path(workdir), _submitit()
-        _check(config, self._folder, self._workdir)
-        self._grace = config.signal_delay_s - _MARGIN
-        self._distributed = config.nodes * config.ntasks_per_node > 1
-        self._parameters = _parameters(config, self._logs)
+    def __init__(self, fields: Mapping[str, Any], workdir: str):
+        self._size, self._workdir = fields["array"], pathlib.Path(workdir)
+        self._folder = pathlib.Path(fields["folder"]).expanduser().absolute()
+        self._submitit = _submitit()
+        _check(fields, self._folder, self._workdir)
+        self._grace = fields["signal_delay_s"] - _MARGIN
+        self._distributed = fields["nodes"] * fields["ntasks_per_node"] > 1
+        self._parameters = _parameters(fields, self._workdir.absolute() / "logs")
 
     def text(self) -> str:
         """What sbatch would be given."""
@@ -133,13 +136,14 @@ class Array:
         """
         from launch import slurm_job  # imports submitit
 
-        self._logs.mkdir(parents=True, exist_ok=True)
+        (self._workdir / "logs").mkdir(parents=True, exist_ok=True)
         executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=_REQUEUES)
         executor.update_parameters(**self._parameters)
         here = os.getcwd()
         calls = [slurm_job.Job(self.command(i), here, self._grace) for i in range(self._size)]
         try:
-            submitted = executor.submit_array(calls)
+            with contextlib.redirect_stderr(io.StringIO()):  # else sbatch's words come twice
+                submitted = executor.submit_array(calls)
         except RuntimeError as error:  # of which all of submitit's are
             said = [line for line in str(error).splitlines() if "error: " in line]
             raise ValueError(
@@ -162,16 +166,13 @@ def _submitit():
     return slurm
 
 
-def _check(config, folder, workdir):
+def _check(fields, folder, workdir):
     """Refuses what makes no sense before Slurm is asked."""
-    for name, least in _AT_LEAST.items():
-        if config[name] is not None and config[name] < least:
-            raise ValueError(f"--slurm.{name}={config[name]} must be at least {least}.")
-    if _minutes(config.time) * 60 <= config.signal_delay_s:
+    if _minutes(fields["time"]) * 60 <= fields["signal_delay_s"]:
         raise ValueError(
-            f"--slurm.time={config.time} is no longer than the {config.signal_delay_s} seconds "
-            "(--slurm.signal_delay_s) in which a job ends: give more time. As everywhere in "
-            "Slurm, 4:00 are minutes and seconds, 4:00:00 are hours."
+            f"--slurm.time={fields['time']} is no longer than the {fields['signal_delay_s']} "
+            "seconds (--slurm.signal_delay_s) in which a job ends: give more time. As everywhere "
+            "in Slurm, 4:00 are minutes and seconds, 4:00:00 are hours."
         )
     if folder.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(
@@ -180,18 +181,17 @@ def _check(config, folder, workdir):
         )
 
 
-def _parameters(config, logs) -> dict[str, Any]:
+def _parameters(fields, logs) -> dict[str, Any]:
     """The jobs as submitit's executor is told of them."""
-    given = {name: config[name] for name in _AS_IN_SBATCH if config[name] is not None}
-    log = str(logs).replace("%", "%%") + f"/slurm-{'%A_%a' if config.array > 1 else '%j'}.log"
+    log = str(logs).replace("%", "%%") + f"/slurm-{'%A_%a' if fields['array'] > 1 else '%j'}.log"
     srun = ["--output", log, "--open-mode=append", "--kill-on-bad-exit=1"]
-    if config.cpus_per_task:  # of which srun has not been told since Slurm 22.05
-        srun.append(f"--cpus-per-task={config.cpus_per_task}")
-    return given | {
-        "time": _minutes(config.time),
-        "array_parallelism": config.array_parallelism or config.array,
-        "setup": [config.setup] if config.setup else None,
-        "additional_parameters": {"output": log, **_options(config.options)},
+    if fields["cpus_per_task"]:  # of which srun has not been told since Slurm 22.05
+        srun.append(f"--cpus-per-task={fields['cpus_per_task']}")
+    return {name: fields[name] for name in _AS_IN_SBATCH if fields[name] is not None} | {
+        "time": _minutes(fields["time"]),
+        "array_parallelism": fields["array_parallelism"] or fields["array"],
+        "setup": [fields["setup"]] if fields["setup"] else None,
+        "additional_parameters": {"output": log, **_options(fields["options"])},
         "srun_args": srun,
         "stderr_to_stdout": True,
         "wckey": None,
@@ -212,11 +212,13 @@ def _minutes(text):
 
 def _options(text):
     """Further options of sbatch, by name."""
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quotation that is left open
+        words = [text]
     if wrong := [word for word in words if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", word)]:
         raise ValueError(
-            f"--slurm.options={text!r}: {wrong[0]!r} must be --name or --name=value, such as "
-            "--exclude=n3."
+            f"--slurm.options: {wrong[0]!r} must be --name or --name=value, such as --exclude=n3."
         )
     pairs = (word[2:].partition("=") for word in words)
     return {name: value if equals else True for name, equals, value in pairs}

@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
         distributed.join(_DISTRIBUTED.value)
     if _WORKERS.value and _LAUNCHER.value != "local":
         raise ValueError("--workers is for --launcher=local; on Slurm give --slurm.array=NUMBER.")
-    array = slurm.Array(slurm.CONFIG.value, _WORKDIR.value) if _LAUNCHER.value == "slurm" else None
+    array = _array() if _LAUNCHER.value == "slurm" else None
     exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
     if array and _DRY_RUN.value:
         print(f"{array.text()}\nEach job runs\n  {shlex.join(array.command('INDEX'))}")
@@ -193,6 +193,10 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
         f"measured ({settings}); compilation, evaluations and further runs, if the grid has to "
         "grow, left out."
     )
+
+
+def _array():
+    return slurm.Array({n: flag.value for n, flag in slurm.FLAGS.items()}, _WORKDIR.value)
 
 
 def _command(workdir):
