@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Sequence
 
+import submitit
 from submitit import helpers
 
 _POLL = 0.1  # seconds
 _STOPPED = (130, -signal.SIGINT)  # exit codes of a worker that was told to stop
-_LONGEST = 600  # seconds that Slurm leaves a job which it preempts, at most
+_PATIENCE = 60.0  # seconds within which the first process of a job requeues it
 # Slurm's signals come to the worker too or not, as the cluster is configured, and the second one
 # that reaches it would stop it at once. So it hears none of them, but this process's SIGINT.
 _DEAF = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
@@ -24,7 +25,8 @@ _DEAF = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
 class Job:
     """Starts a worker and waits for it; submitit calls it in the job.
 
-    SIGUSR2, of which submitit takes care, stops the worker and requeues the job; SIGTERM stops it.
+    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, as the cluster is configured; before
+    the time limit SIGUSR2; when the job is cancelled SIGTERM. submitit takes care of SIGUSR2 only.
 
     Args:
       command: of the worker.
@@ -45,9 +47,10 @@ class Job:
         )
         if self._stopping:  # since before it was known
             self._worker.send_signal(signal.SIGINT)
-        code = self._worker.wait()
+        while (code := self._worker.poll()) is None:  # a signal may come to a thread of numpy's,
+            time.sleep(_POLL)  # and would leave this one in a `wait` without an end
         if self._stopping and code in _STOPPED:
-            _await_the_end()
+            _requeue()
         if code:
             sys.exit(code if code > 0 else 128 - code)  # as shells have it; submitit is silent then
 
@@ -67,17 +70,20 @@ class Job:
         self._stopping = True
 
     def _is_running(self):
-        """Whether the worker has yet to end; `poll` would not know while `wait` is interrupted."""
+        """Whether the worker has yet to end; `poll` may be what is interrupted."""
         with contextlib.suppress(ChildProcessError):
             flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return self._worker is not None and not os.waitid(os.P_PID, self._worker.pid, flags)
         return False
 
 
-def _await_the_end():
-    """Waits until Slurm ends the job: one that it preempts and that ended itself has failed."""
-    ask = ["squeue", "--noheader", "--format=%T", f"--jobs={os.environ['SLURM_JOB_ID']}"]
-    for _ in range(_LONGEST):
-        if subprocess.run(ask, capture_output=True, text=True).stdout.strip() != "RUNNING":
-            return  # cancelled, most likely
-        time.sleep(1)
+def _requeue():
+    """Has Slurm start this job anew, unless it was cancelled."""
+    job = submitit.JobEnvironment()
+    ask = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+    if subprocess.run(ask, capture_output=True, text=True).stdout.strip() != "RUNNING":
+        return
+    if job.global_rank == 0:
+        subprocess.run(["scontrol", "requeue", job.job_id])
+    else:
+        time.sleep(_PATIENCE)  # were this one to end first, the job would have failed

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
@@ -52,10 +51,13 @@ def script(path, text):
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """job(*command) starts a job that runs a command; squeue says what is in the file `state`."""
-    script(tmp_path / "squeue", f"cat {tmp_path / 'state'}")
-    (tmp_path / "state").write_text("RUNNING\n")
+    script(tmp_path / "squeue", f"[ $3 = --jobs=7_3 ] && cat {tmp_path / 'state'}")
+    script(tmp_path / "scontrol", 'echo "$@"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    variables = {"JOB_ID": "7", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "3", "PROCID": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     started = []
 
     def start(*command):
@@ -89,16 +91,15 @@ def test_a_requeued_job_stops_its_worker_once_whoever_else_gets_the_signal(job):
     assert process.returncode == 9
 
 
-def test_a_job_that_slurm_ends_waits_for_it(job, tmp_path):
+@pytest.mark.parametrize(("state", "requeued"), [("RUNNING", "requeue 7_3\n"), ("CANCELLED", "")])
+def test_a_job_that_is_told_to_end_is_requeued_unless_cancelled(job, tmp_path, state, requeued):
+    (tmp_path / "state").write_text(f"{state}\n")
     process = job(sys.executable, "-c", WORKER)
     _, worker = process.stdout.readline().split()
     os.kill(int(worker), signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == "SIGINT\n"
-    time.sleep(1.5)
-    assert process.poll() is None  # preempted, it would count as failed
-    (tmp_path / "state").write_text("CANCELLED\n")
-    assert process.wait(60) == 130
+    assert process.communicate(timeout=60)[0] == f"SIGINT\n{requeued}"
+    assert process.returncode == 130
 
 
 def array(workdir="sweep", **fields):
