@@ -12,7 +12,7 @@ import pathlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from noisegen import sweeps
@@ -96,11 +96,12 @@ def describe(workdir: pathlib.Path) -> list[str]:
         found = states(known)
     except OSError as error:
         numbers = ", ".join(each.job for each in known)
-        return [f"Slurm jobs {numbers}: state unknown here, as {error}."]
+        return [f"Slurm job {numbers}: state unknown here, as {error}."]
     lines = []
     for each in known:
         own = {name: s for name, s in found.items() if name.partition("_")[0] == each.job}
-        lines.append(f"Slurm job {each.job} of {each.size} workers: {_counts(each, own)}")
+        workers = f"{each.size} worker{'s' * (each.size != 1)}"
+        lines.append(f"Slurm job {each.job}, {workers}: {_counts(each, own)}")
         lines += _failures(pathlib.Path(workdir), own)
     return lines
 
@@ -112,6 +113,11 @@ def waiting(workdir: pathlib.Path) -> list[str]:
         alive = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "CONFIGURING")
         return [name for name, state in states(known).items() if state.word in alive]
     return []
+
+
+def several(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are beside."""
+    return names[0] + f" and {len(names) - 1} more" * (len(names) > 1)
 
 
 def _counts(job, own: Mapping[str, State]):
@@ -135,7 +141,7 @@ def _failures(workdir, own: Mapping[str, State]):
         if state.word in _FAILED:
             said[_last_error(workdir / "logs" / f"slurm-{name}.log")].append(name)
     for error, names in said.items():
-        yield f"  {names[0]} {f'and {len(names) - 1} more ' * (len(names) > 1)}failed: {error}"
+        yield f"  {several(names)} failed: {error}"
 
 
 def _last_error(log):

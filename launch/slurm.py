@@ -37,7 +37,7 @@ _TIMES = (
 )
 _SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
-
+# Of each flag: its default, for numbers the least, what it is.
 _TEXTS = {
     "time": ("4:00:00", "Longest time of a job, as Slurm has it; a job that needs more goes on."),
     "partition": (None, "As of sbatch."),

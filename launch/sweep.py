@@ -153,8 +153,7 @@ def submit(array: slurm.Array, workdir: str) -> None:
     """Submits jobs that train the sweep, and says how to follow them."""
     if waiting := jobs.waiting(workdir):
         warnings.warn(
-            f"{len(waiting)} jobs of this sweep, {waiting[0]} for one, have yet to end; the new "
-            "ones help them.",
+            f"Jobs of this sweep have yet to end ({jobs.several(waiting)}); the new ones help.",
             stacklevel=1,
         )
     job = array.submit()

@@ -159,7 +159,7 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
     wait_until(lambda: "Restarts=1" in slurms("scontrol", "show", "job", job))
     said = call("status", f"--workdir={workdir}", SLURM_CONF=slurm).stdout
     assert wait_for_the_end(workdir) == {job: "COMPLETED"}
-    assert re.search(rf"Slurm job {job} of 1 workers: 1 (running|pending \(\w+\))\n", said), said
+    assert re.search(rf"Slurm job {job}, 1 worker: 1 (running|pending \(\w+\))\n", said), said
     assert "2 of 2 runs have a checkpoint" in logs(workdir)
     assert metrics(workdir) == results
 
@@ -184,7 +184,7 @@ def test_the_error_of_a_worker_is_in_the_status(submit, slurm, tiny, call, tmp_p
     assert set(wait_for_the_end(workdir).values()) == {"FAILED"}
     said = call("status", f"--workdir={workdir}", SLURM_CONF=slurm).stdout
     job = jobs.submitted(workdir)[0].job
-    assert f"Slurm job {job} of 2 workers: 2 failed" in said
+    assert f"Slurm job {job}, 2 workers: 2 failed" in said
     assert f"{job}_0 and 1 more failed: Settings: microbatch=16 must" in said, said
 
 

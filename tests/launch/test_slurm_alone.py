@@ -197,11 +197,11 @@ def test_status_says_what_became_of_the_jobs(known):
     for index in range(2):
         (known / "logs" / f"slurm-7_{index}.log").write_text("0/2 runs\nerror: no such data\nsrun:")
     assert jobs.describe(known) == [
-        "Slurm job 5 of 1 workers: 1 ended some time ago",
-        "Slurm job 7 of 3 workers: 2 failed, 1 out of memory",
+        "Slurm job 5, 1 worker: 1 ended some time ago",
+        "Slurm job 7, 3 workers: 2 failed, 1 out of memory",
         "  7_0 and 1 more failed: no such data",
         f"  7_2 failed: see {known}/logs/slurm-7_2.log",
-        "Slurm job 12 of 2 workers: 1 pending (Priority), 1 running",
+        "Slurm job 12, 2 workers: 1 pending (Priority), 1 running",
     ]
     assert "--jobs=5,7,12" in (known / "asked").read_text()
     assert jobs.waiting(known) == ["12_0", "12_1"]
@@ -212,7 +212,7 @@ def test_status_says_when_it_cannot_know(known):
     assert len(jobs.describe(known)) == 3
     script(known / "bin" / "squeue", "echo 'error: Unable to contact controller' >&2; exit 1")
     assert jobs.describe(known) == [
-        "Slurm jobs 5, 7, 12: state unknown here, as squeue does not answer: error: Unable to "
+        "Slurm job 5, 7, 12: state unknown here, as squeue does not answer: error: Unable to "
         "contact controller."
     ]
     assert jobs.waiting(known) == []
@@ -230,4 +230,4 @@ def test_without_slurm_status_shows_the_workers_all_the_same(finished, call, tmp
     (workdir / "jobs").rmdir()
     assert said.returncode == 0, said.stderr
     assert f"Worker {crew.name}: training 1 run, heard of 0:0" in said.stdout
-    assert "Slurm jobs 7: state unknown here, as there is no squeue on this machine." in said.stdout
+    assert "Slurm job 7: state unknown here, as there is no squeue on this machine." in said.stdout
