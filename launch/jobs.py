@@ -108,7 +108,8 @@ def describe(workdir: pathlib.Path) -> list[str]:
 
 def waiting(workdir: pathlib.Path) -> list[str]:
     """The jobs of a sweep that have yet to end, as far as Slurm says so."""
-    known = submitted(workdir)
+    if not (known := submitted(workdir)):
+        return []
     with contextlib.suppress(OSError):
         alive = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "CONFIGURING")
         return [name for name, state in states(known).items() if state.word in alive]

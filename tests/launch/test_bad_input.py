@@ -109,7 +109,7 @@ CASES = {
     "field of slurm": (
         "sweep",
         (*GOES, "--launcher=slurm", "--slurm.arry=2"),
-        ["'slurm.arry'", "slurm.array ?"],
+        ["'slurm.arry'", "slurm.array, "],
     ),
     "value of slurm": (
         "sweep",

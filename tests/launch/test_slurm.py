@@ -22,13 +22,17 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 def slurm(tmp_path_factory):
     """A Slurm with three nodes; the value of SLURM_CONF."""
     directory = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run([START, directory, "3"], capture_output=True, text=True, timeout=120)
-    if started.returncode:
-        pytest.skip(f"no Slurm can be started here: {started.stderr.strip()[-300:]}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(directory / "slurm.conf"))
-        yield str(directory / "slurm.conf")
-        subprocess.run([directory / "stop"], timeout=120)
+    try:
+        command = [START, directory, "3"]
+        started = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if started.returncode:
+            pytest.skip(f"no Slurm can be started here: {started.stderr.strip()[-300:]}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(directory / "slurm.conf"))
+            yield str(directory / "slurm.conf")
+    finally:
+        if (directory / "stop").exists():
+            subprocess.run([directory / "stop"], timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -205,6 +205,7 @@ def test_status_says_what_became_of_the_jobs(known):
     ]
     assert "--jobs=5,7,12" in (known / "asked").read_text()
     assert jobs.waiting(known) == ["12_0", "12_1"]
+    assert jobs.waiting(known / "logs") == []  # of a sweep without jobs, not all there are
 
 
 def test_status_says_when_it_cannot_know(known):
