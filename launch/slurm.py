@@ -103,7 +103,7 @@ class Array:
         """What the job with this index runs."""
         own = ["--launcher=local", "--workers=", f"--share={index}/{self._size}", "--noreport"]
         given = [word for word in sys.orig_argv[1:] if word != "--dry_run"]
-        return [sys.executable, *given, *own, *["--distributed"] * self._distributed]
+        return [sys.executable, *given, *own, *["--distributed=auto"] * self._distributed]
 
     def logs(self, job: str) -> pathlib.Path:
         """The files, as a pattern, that what a job prints goes to."""

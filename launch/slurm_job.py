@@ -16,7 +16,6 @@ from submitit import helpers
 
 _POLL = 0.1  # seconds
 _STOPPED = (130, -signal.SIGINT)  # exit codes of a worker that was told to stop
-_PATIENCE = 60.0  # seconds within which the first process of a job requeues it
 # Slurm's signals come to the worker too or not, as the cluster is configured, and the second one
 # that reaches it would stop it at once. So it hears none of them, but this process's SIGINT.
 _DEAF = ("sh", "-c", 'trap "" TERM USR2; exec "$@"', "sh")
@@ -27,6 +26,7 @@ class Job:
 
     Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, as the cluster is configured; before
     the time limit SIGUSR2; when the job is cancelled SIGTERM. submitit takes care of SIGUSR2 only.
+    Of a worker that is spread over several processes the first is told, and tells the others.
 
     Args:
       command: of the worker.
@@ -41,7 +41,8 @@ class Job:
 
     def __call__(self) -> None:
         """Runs the worker; if it fails, the job ends with its exit code."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        first = submitit.JobEnvironment().global_rank == 0
+        signal.signal(signal.SIGTERM, lambda *_: first and self._stop())
         self._worker = subprocess.Popen(
             [*_DEAF, *self.command], cwd=self.directory, stdin=subprocess.DEVNULL
         )
@@ -49,7 +50,11 @@ class Job:
             self._worker.send_signal(signal.SIGINT)
         while (code := self._worker.poll()) is None:  # a signal may come to a thread of numpy's,
             time.sleep(_POLL)  # and would leave this one in a `wait` without an end
-        if self._stopping and code in _STOPPED:
+        if code in _STOPPED and not first:
+            time.sleep(
+                self.grace
+            )  # or the job would end before the first process has kept the runs
+        if code in _STOPPED and self._stopping:
             _requeue()
         if code:
             sys.exit(code if code > 0 else 128 - code)  # as shells have it; submitit is silent then
@@ -81,9 +86,5 @@ def _requeue():
     """Has Slurm start this job anew, unless it was cancelled."""
     job = submitit.JobEnvironment()
     ask = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
-    if subprocess.run(ask, capture_output=True, text=True).stdout.strip() != "RUNNING":
-        return
-    if job.global_rank == 0:
+    if subprocess.run(ask, capture_output=True, text=True).stdout.strip() == "RUNNING":
         subprocess.run(["scontrol", "requeue", job.job_id])
-    else:
-        time.sleep(_PATIENCE)  # were this one to end first, the job would have failed

@@ -102,6 +102,19 @@ def test_a_job_that_is_told_to_end_is_requeued_unless_cancelled(job, tmp_path, s
     assert process.returncode == 130
 
 
+def test_only_the_first_process_of_a_worker_is_told(job, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    process = job(sys.executable, "-c", WORKER)
+    _, worker = process.stdout.readline().split()
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    os.kill(int(worker), signal.SIGINT)  # stands for what the first one tells it
+    assert process.stdout.readline() == "SIGINT\n"
+    with pytest.raises(subprocess.TimeoutExpired):  # as it would end the first one, too
+        process.wait(1)
+
+
 def array(workdir="sweep", **fields):
     defaults = {name: flag.default for name, flag in slurm.FLAGS.items()}
     return slurm.Array(defaults | fields, str(workdir))
@@ -150,9 +163,13 @@ def test_fields_reach_sbatch(tmp_path):
 
 
 def test_workers_of_several_processes_are_told_so():
-    assert "--distributed" not in array().command(0)
-    assert array(nodes=2, array=3).command(1)[-3:] == ["--share=1/3", "--noreport", "--distributed"]
-    assert array(ntasks_per_node=2).command(0)[-1] == "--distributed"
+    assert "--distributed=auto" not in array().command(0)
+    assert array(nodes=2, array=3).command(1)[-3:] == [
+        "--share=1/3",
+        "--noreport",
+        "--distributed=auto",
+    ]
+    assert array(ntasks_per_node=2).command(0)[-1] == "--distributed=auto"
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
