@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import time
 import types
@@ -45,9 +46,9 @@ def folder(tmp_path_factory):
 def submit(slurm, call, folder):
     """submit(workdir, *flags) gives the sweep to Slurm and returns what was said."""
 
-    def run(workdir, *flags):
+    def run(workdir, *flags, **variables):
         own = ("--launcher=slurm", f"--slurm.folder={folder}", f"--workdir={workdir}")
-        done = call("sweep", *flags, *own, SLURM_CONF=slurm)
+        done = call("sweep", *flags, *own, SLURM_CONF=slurm, **variables)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -166,6 +167,21 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
     assert re.search(rf"Slurm job {job}, 1 worker: 1 (running|pending \(\w+\))\n", said), said
     assert "2 of 2 runs have a checkpoint" in logs(workdir)
     assert metrics(workdir) == results
+
+
+def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
+    flags = [flag.replace("=400.0", "=20.0").replace("=25.0", "=10.0") for flag in longer[0]]
+    workdir = tmp_path / "sweep"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    meeting = f"127.0.0.1:{port}"  # the names of the nodes lead nowhere here
+    one_each = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COORDINATOR_ADDRESS": meeting}
+    submit(workdir, *flags, "--slurm.nodes=2", **one_each)
+    [state] = wait_for_the_end(workdir).values()
+    assert state == "COMPLETED", logs(workdir)
+    records = sweeps.read(workdir)
+    assert len(records) == num_lines(workdir) == 2
+    assert {record["settings"]["lane_devices"] for record in records} == {2}
 
 
 @pytest.mark.slow  # a minute is the shortest time limit
