@@ -34,9 +34,11 @@ setuptools.setup(
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],
     extras_require={
         "sweeps": SWEEPS,
+        "slurm": ["submitit>=1.5,<1.6"],
         "build-data": ["tensorflow-cpu>=2.20"],
         "test": [
             *SWEEPS,
+            "submitit>=1.5,<1.6",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",

@@ -3,12 +3,16 @@
 python -m launch.status --workdir=sweeps/digits
 """
 
+import contextlib
 import gc
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
 
 from absl import flags
 from rich import console
 
-from launch import agenda, command, display, experiment
+from launch import agenda, command, display, experiment, jobs
 from noisegen import sweeps
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
@@ -27,8 +31,25 @@ def main(argv: list[str]) -> None:
     if tally.best:
         console.Console().print(tally.table())
         print("Last record:", max(str(record.get("finished_at")) for record in records))
+    for line in (*describe(sweeps.workers(workdir), workdir), *jobs.describe(workdir)):
+        print(line)
     if tally.done < tally.wanted:
         print(f"The runs that are missing are trained by\n  {sweep['command']}")
+
+
+def describe(workers: Iterable[sweeps.Worker], workdir: str) -> Iterator[str]:
+    """What each worker does and when it was last heard of, in lines; for the dead, that they are.
+
+    Those of other hosts write their files by other clocks, which are taken for equal.
+    """
+    for worker in workers:
+        with contextlib.suppress(FileNotFoundError):  # it has just left
+            path = pathlib.Path(workdir, "workers", f"{worker.name}.json")
+            silence = max(0.0, time.time() - path.stat().st_mtime)
+            runs = f" {len(worker.runs)} run{'s' * (len(worker.runs) > 1)}" if worker.runs else ""
+            dead = ", probably dead" if silence > worker.patience else ""
+            heard = f"heard of {display.duration(silence)} ago{dead}"
+            yield f"Worker {worker.name}: {worker.doing}{runs}, {heard}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
 Any field of the config is overridden by a flag such as --config.run.momentum=0.5. Stopped by
-anything, the same command goes on where it was.
+anything, the same command goes on where it was. With --launcher=slurm it submits jobs that do so.
 """
 
 import dataclasses
@@ -15,7 +15,18 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import agenda, command, display, distributed, experiment, ledger, local, worker
+from launch import (
+    agenda,
+    command,
+    display,
+    distributed,
+    experiment,
+    jobs,
+    ledger,
+    local,
+    slurm,
+    worker,
+)
 from noisegen import sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -26,6 +37,12 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 )
 _KEEP_PARAMS = flags.DEFINE_bool(
     "keep_params", False, "Keep the parameters of the runs that end, for what is measured of them."
+)
+_LAUNCHER = flags.DEFINE_enum(
+    "launcher",
+    "local",
+    ["local", "slurm"],
+    "Where the workers run: here, or in jobs that Slurm is given.",
 )
 _WORKERS = flags.DEFINE_string(
     "workers",
@@ -65,16 +82,22 @@ def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
     command.no_arguments(argv)
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
-    if not _DRY_RUN.value:
+    if not _DRY_RUN.value or _LAUNCHER.value != "local":
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
     if _DISTRIBUTED.value:
         distributed.join(_DISTRIBUTED.value)
+    if _WORKERS.value and _LAUNCHER.value != "local":
+        raise ValueError("--workers is for --launcher=local; on Slurm give --slurm.array=NUMBER.")
+    array = _array() if _LAUNCHER.value == "slurm" else None
     exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
+    if array and _DRY_RUN.value:
+        print(f"{array.text()}\nEach job runs\n  {shlex.join(array.command('INDEX'))}")
+        return
     if _DRY_RUN.value:
         dry_run(exp, _WORKDIR.value)
         return
     try:
-        sweep(exp, _WORKDIR.value)
+        sweep(exp, _WORKDIR.value, array)
     except KeyboardInterrupt:
         print(
             f"Stopped; finished runs and the last checkpoint of others are kept in "
@@ -85,8 +108,13 @@ def main(argv: list[str]) -> None:
         sys.exit(command.INTERRUPTED)
 
 
-def sweep(exp: experiment.Experiment, workdir: str) -> None:
-    """Trains the runs without a record, and those that the records call for; writes the report."""
+def sweep(exp: experiment.Experiment, workdir: str, array: slurm.Array | None = None) -> None:
+    """Trains the runs without a record, and those that the records call for; writes the report.
+
+    With an array of Slurm jobs it submits that and returns, unless all is done.
+    """
+    if array:
+        array.check()
     places = local.places(_WORKERS.value) if _WORKERS.value else None
     tasks = exp.make_tasks()
     if jax.process_index():
@@ -95,7 +123,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir)
     tasks.check(book.runs.wanted, exp.protocols)
-    meta = experiment.meta(exp, tasks.source, shlex.join(["python", *sys.orig_argv[1:]]))
+    meta = experiment.meta(exp, tasks.source, _command(workdir))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
         warnings.warn(
@@ -104,6 +132,9 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             stacklevel=1,
         )
     sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
+    if array and book.runs.todo():
+        submit(array, workdir)
+        return
     if places:
         local.Workers(book, workdir, places, _PATIENCE.value).run()
     else:
@@ -116,6 +147,21 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
         )
     if _REPORT.value:
         command.report(exp, workdir)
+
+
+def submit(array: slurm.Array, workdir: str) -> None:
+    """Submits jobs that train the sweep, and says how to follow them."""
+    if waiting := jobs.waiting(workdir):
+        warnings.warn(
+            f"Jobs of this sweep have yet to end ({jobs.several(waiting)}); the new ones help.",
+            stacklevel=1,
+        )
+    job = array.submit()
+    asks = shlex.join(["python", "-m", "launch.status", f"--workdir={workdir}"])
+    print(
+        f"Submitted Slurm job {job}; what it prints goes to {array.logs(job)}.\n"
+        f"How far it is says\n  {asks}\nWhen all is done, the command just given writes the report."
+    )
 
 
 def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
@@ -146,6 +192,17 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
         f"measured ({settings}); compilation, evaluations and further runs, if the grid has to "
         "grow, left out."
     )
+
+
+def _array():
+    return slurm.Array({n: flag.value for n, flag in slurm.FLAGS.items()}, _WORKDIR.value)
+
+
+def _command(workdir):
+    """The command that began the sweep: this one, unless another has started this worker."""
+    if not _REPORT.value and experiment.begun_with(workdir):
+        return sweeps.read_sweep(workdir)["command"]
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _options():

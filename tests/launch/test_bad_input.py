@@ -105,6 +105,32 @@ CASES = {
     ),
     "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
     "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
+    "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
+    "field of slurm": (
+        "sweep",
+        (*GOES, "--launcher=slurm", "--slurm.arry=2"),
+        ["'slurm.arry'", "slurm.array, "],
+    ),
+    "value of slurm": (
+        "sweep",
+        (*GOES, "--launcher=slurm", "--slurm.array=0"),
+        ["--slurm.array=0", "positive"],
+    ),
+    "time of slurm": (
+        "sweep",
+        (*GOES, "--launcher=slurm", "--slurm.time=4h"),
+        ["--slurm.time=4h", "4:00:00"],
+    ),
+    "workers on slurm": (
+        "sweep",
+        (*GOES, "--launcher=slurm", "--workers=2"),
+        ["--workers", "--slurm.array="],
+    ),
+    "slurm without a workdir": (
+        "sweep",
+        (DIGITS, "--launcher=slurm", "--dry_run"),
+        ["--workdir=", "sweeps/digits"],
+    ),
     "no flag": ("sweep", (DIGITS, "sweeps/digits"), ["'sweeps/digits'", "begin with --"]),
     "status without a sweep": (
         "status",
