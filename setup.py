@@ -35,12 +35,14 @@ setuptools.setup(
     extras_require={
         "sweeps": SWEEPS,
         "build-data": ["tensorflow-cpu>=2.20"],
+        "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [
             *SWEEPS,
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "scipy>=1.13",
+            "psutil>=5.9",
         ],
     },
 )

@@ -3,10 +3,11 @@
     python -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
 Any field of the config is overridden by a flag such as --config.run.momentum=0.5. Stopped by
-anything, the same command goes on where it was.
+anything, the same command goes on where it was. With --launcher=ray the workers are tasks of Ray.
 """
 
 import dataclasses
+import json
 import shlex
 import sys
 import warnings
@@ -15,7 +16,18 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import agenda, command, display, distributed, experiment, ledger, local, worker
+from launch import (
+    agenda,
+    command,
+    display,
+    distributed,
+    experiment,
+    ledger,
+    local,
+    on_ray,
+    ray_plan,
+    worker,
+)
 from noisegen import sweeps, training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
@@ -26,6 +38,13 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 )
 _KEEP_PARAMS = flags.DEFINE_bool(
     "keep_params", False, "Keep the parameters of the runs that end, for what is measured of them."
+)
+_LAUNCHER = flags.DEFINE_enum(
+    "launcher",
+    "local",
+    ("local", "ray"),
+    "Where the workers run: in this process, or on this host with --workers; or as tasks of Ray, "
+    "see --ray.",
 )
 _WORKERS = flags.DEFINE_string(
     "workers",
@@ -40,6 +59,15 @@ _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     "",
     "Spread this worker over processes: 'auto' under Slurm, or HOST:PORT,INDEX/COUNT.",
+)
+_ONLY = flags.DEFINE_list(
+    "only", [], "Train these runs only, by run_id, and leave: what launchers tell their workers."
+)
+_TIED = flags.DEFINE_bool(
+    "tied", False, "Stop when standard input ends: what launchers tell their workers."
+)
+_PREDICT = flags.DEFINE_bool(
+    "predict", False, "Measure for a launcher what --share costs here; train nothing."
 )
 _REPORT = flags.DEFINE_bool("report", True, "Write the report in the end.")
 _PATIENCE = flags.DEFINE_float(
@@ -65,13 +93,26 @@ def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
     command.no_arguments(argv)
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
-    if not _DRY_RUN.value:
+    if not (_DRY_RUN.value or _PREDICT.value):
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
+    if _LAUNCHER.value != "local":
+        if _WORKERS.value:
+            raise ValueError(
+                f"--workers is for this host: leave it or --launcher={_LAUNCHER.value}."
+            )
+        jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
+    if _TIED.value:
+        command.stop_with_input()
     if _DISTRIBUTED.value:
         distributed.join(_DISTRIBUTED.value)
     exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
     if _DRY_RUN.value:
         dry_run(exp, _WORKDIR.value)
+        return
+    if _PREDICT.value:
+        tasks = exp.make_tasks()
+        todo = _todo(exp, tasks, _WORKDIR.value)
+        print(json.dumps(worker.predict(tasks, todo, _options())), flush=True)
         return
     try:
         sweep(exp, _WORKDIR.value)
@@ -95,7 +136,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir)
     tasks.check(book.runs.wanted, exp.protocols)
-    meta = experiment.meta(exp, tasks.source, shlex.join(["python", *sys.orig_argv[1:]]))
+    meta = experiment.meta(exp, tasks.source, _command(workdir))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
         warnings.warn(
@@ -104,7 +145,9 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             stacklevel=1,
         )
     sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
-    if places:
+    if _LAUNCHER.value == "ray":
+        on_ray.Driver(book, workdir, ray_plan.Options.parse()).run()
+    elif places:
         local.Workers(book, workdir, places, _PATIENCE.value).run()
     else:
         worker.Worker(book, workdir, _options()).run()
@@ -121,20 +164,20 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
 def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
     tasks = exp.make_tasks()
-    records = []
-    if workdir is not None:
-        sweeps.check_workdir(workdir, exp.name, tasks.name)
-        records = sweeps.read(workdir, curves=False)
-    todo = agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
+    todo = _todo(exp, tasks, workdir)
     if not todo:
         print("Every run has its record.")
         return
-    examples = sum(tasks.examples(todo).values())
+    costs = tasks.examples(todo)
+    examples = sum(costs.values())
     for run in todo.values():
         print(" ".join(f"{name}={value}" for name, value in run.items()))
     print(f"{len(todo):,} runs, {examples:,} training examples.")
     if rate := exp.config.get("gpu_examples_per_second"):
         print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
+    if _LAUNCHER.value == "ray":
+        print(on_ray.plan(costs, ray_plan.Options.parse()))
+        return
     print("Measuring how long they take here; for a large network this takes minutes.", flush=True)
     measured = [_settings(task, group) for task, group in tasks.groups(todo).items()]
     seconds = sum(each for _, each in measured)
@@ -148,9 +191,26 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     )
 
 
+def _todo(exp, tasks, workdir):
+    """The runs without a record."""
+    records = []
+    if workdir is not None:
+        sweeps.check_workdir(workdir, exp.name, tasks.name)
+        records = sweeps.read(workdir, curves=False)
+    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
+
+
+def _command(workdir):
+    """The command that began the sweep: this one, unless another has started this worker."""
+    if not _REPORT.value and experiment.begun_with(workdir):
+        return sweeps.read_sweep(workdir)["command"]
+    return shlex.join(["python", *sys.orig_argv[1:]])
+
+
 def _options():
     return worker.Options(
         share=worker.Share.parse(_SHARE.value),
+        only=_ONLY.value,
         speed=_given_speed(),
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         keep_params=_KEEP_PARAMS.value,
