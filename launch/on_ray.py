@@ -68,7 +68,7 @@ class Driver:
         tasks = dict(map(self._submit, dealt))
         try:
             while tasks:
-                self._watch(f"{display.count(len(tasks), 'task')} waiting to start")
+                self._watch(f"{display.count(len(tasks), 'task')} to go")
                 for task in self._cluster.done(tasks, ray_plan.POLL):
                     self._ended(tasks.pop(task), task)
         finally:

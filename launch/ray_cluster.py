@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import socket
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +15,7 @@ from launch import command, local, ray_task
 
 _STORE = 100 << 20  # bytes of memory for objects, where we start Ray: tasks return a line each
 _CONNECTING = 10.0  # seconds
+_ENDING = 1.0  # seconds in which a task that is done is seen to be
 _CANCELLING = 60.0  # seconds in which cancelled tasks let their workers keep the runs
 # Variables that a worker on another host has as well. CUDA_VISIBLE_DEVICES is Ray's to set.
 _SENT = ("JAX_", "XLA_", "NOISEGEN_", "TFDS_", "PYTHONPATH")
@@ -135,15 +137,17 @@ class Cluster:
 
     def cancel(self, refs: Iterable[Any]) -> None:
         """Cancels tasks; those that run have time to keep what they have."""
-        if not (refs := list(refs)):
-            return
-        for force, seconds in ((False, _CANCELLING), (True, 1.0)):
+        # Ray 2.60 crashes when a task ends while it is cancelled: those about to end go first.
+        refs = self._unfinished(list(refs), _ENDING)
+        for force, seconds in ((False, _CANCELLING), (True, _ENDING)):
             for ref in refs:
                 with contextlib.suppress(ValueError, self._ray.exceptions.RayError):
                     self._ray.cancel(ref, force=force)
-            _, refs = self._ray.wait(refs, num_returns=len(refs), timeout=seconds)
-            if not refs:
-                return
+            refs = self._unfinished(refs, seconds)
+
+    def _unfinished(self, refs, seconds):
+        """Which tasks have not ended after so many seconds."""
+        return self._ray.wait(refs, num_returns=len(refs), timeout=seconds)[1] if refs else []
 
     def __enter__(self) -> Self:
         return self
@@ -236,7 +240,10 @@ def _quiet():
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # JAX warns of it, whose threads the processes that Ray begins have no use for.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
+            yield
     finally:
         logger.setLevel(before)
 

@@ -132,9 +132,10 @@ def measure(
     try:
         while not cluster.done([task], POLL):
             watch()
-        return Measured(**json.loads(cluster.result(task)))
-    finally:
+    except BaseException:
         cluster.cancel([task])
+        raise
+    return Measured(**json.loads(cluster.result(task)))
 
 
 def deal(
