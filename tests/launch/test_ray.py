@@ -278,7 +278,11 @@ def test_a_command_ends_with_its_task_and_its_node(victim, environment, tmp_path
         command = int(log.read_text())
         assert alive(command)
         os.kill({"task": task, "node": node.pid}[victim], signal.SIGKILL)
-        wait_until(lambda: not (alive(command) or alive(task)))
+        try:
+            wait_until(lambda: not (alive(command) or alive(task)))
+        finally:
+            for pid in filter(alive, (task, command)):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_node_fits_as_many_tasks_as_its_scarcest_resource_allows():
