@@ -36,6 +36,7 @@ setuptools.setup(
         "sweeps": SWEEPS,
         "slurm": ["submitit>=1.5,<1.6"],
         "build-data": ["tensorflow-cpu>=2.20"],
+        "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [
             *SWEEPS,
             "submitit>=1.5,<1.6",
@@ -43,6 +44,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "scipy>=1.13",
+            "psutil>=5.9",
         ],
     },
 )

@@ -12,6 +12,8 @@ import platform
 import re
 import signal
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from noisegen.data import cache
 from noisegen.training import Settings, Task
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+_GRACE = 30.0  # seconds in which a process that has to stop keeps what it has
 
 # What a flag, or a config's file, may raise.
 _UNREADABLE = (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError)
@@ -118,6 +121,22 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_input() -> None:
+    """Has this process stop, as by SIGTERM, when its standard input ends.
+
+    A pipe from the process that started it ends with that process, however it ends.
+    """
+
+    def wait():
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def report(exp: Experiment, workdir: str) -> None:

@@ -184,6 +184,11 @@ def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:
     return text.replace("_", " ")
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {what}" + "s" * (number != 1)
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -180,6 +180,13 @@ def places(workers: str = "auto") -> list[Place]:
     return [Place(cores[i], _accelerator(i, count, int(devices))) for i in range(count)]
 
 
+def memory(part: float) -> dict[str, str]:
+    """The variable that gives a worker part of an accelerator's memory, unless the user set it."""
+    if any(name in os.environ for name in _FRACTIONS):
+        return {}
+    return {_FRACTIONS[0]: f"{_MEMORY * part:.3f}"}
+
+
 def _groups():
     """The cores that this process may use, by the last-level cache that they share."""
     if not hasattr(os, "sched_getaffinity"):
@@ -207,8 +214,8 @@ def _accelerator(index, count, devices):
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         visible = (os.environ.get(name) or ",".join(map(str, range(devices)))).split(",")
         environment[name] = visible[index % devices]
-    if count > devices and not any(name in os.environ for name in _FRACTIONS):
-        environment[_FRACTIONS[0]] = f"{_MEMORY / -(-count // devices):.3f}"
+    if count > devices:
+        environment |= memory(1 / -(-count // devices))
     return environment
 
 

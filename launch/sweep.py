@@ -3,10 +3,12 @@
     python -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
 Any field of the config is overridden by a flag such as --config.run.momentum=0.5. Stopped by
-anything, the same command goes on where it was. With --launcher=slurm it submits jobs that do so.
+anything, the same command goes on where it was. With --launcher=slurm it submits jobs that do so,
+with --launcher=ray the workers are tasks of Ray.
 """
 
 import dataclasses
+import json
 import shlex
 import sys
 import warnings
@@ -24,6 +26,8 @@ from launch import (
     jobs,
     ledger,
     local,
+    on_ray,
+    ray_plan,
     slurm,
     worker,
 )
@@ -41,8 +45,9 @@ _KEEP_PARAMS = flags.DEFINE_bool(
 _LAUNCHER = flags.DEFINE_enum(
     "launcher",
     "local",
-    ["local", "slurm"],
-    "Where the workers run: here, or in jobs that Slurm is given.",
+    ["local", "slurm", "ray"],
+    "Where the workers run: in this process, or on this host with --workers; in jobs that Slurm is "
+    "given; or as tasks of Ray.",
 )
 _WORKERS = flags.DEFINE_string(
     "workers",
@@ -57,6 +62,15 @@ _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     "",
     "Spread this worker over processes: 'auto' under Slurm, or HOST:PORT,INDEX/COUNT.",
+)
+_ONLY = flags.DEFINE_list(
+    "only", [], "Train these runs only, by run_id, and leave: what launchers tell their workers."
+)
+_TIED = flags.DEFINE_bool(
+    "tied", False, "Stop when standard input ends: what launchers tell their workers."
+)
+_PREDICT = flags.DEFINE_bool(
+    "predict", False, "Measure for a launcher what --share costs here; train nothing."
 )
 _REPORT = flags.DEFINE_bool("report", True, "Write the report in the end.")
 _PATIENCE = flags.DEFINE_float(
@@ -82,37 +96,33 @@ def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
     command.no_arguments(argv)
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
-    if not _DRY_RUN.value or _LAUNCHER.value != "local":
+    if not (_DRY_RUN.value or _PREDICT.value) or _LAUNCHER.value == "slurm":
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
-    if _DISTRIBUTED.value:
-        distributed.join(_DISTRIBUTED.value)
-    if _WORKERS.value and _LAUNCHER.value != "local":
-        raise ValueError("--workers is for --launcher=local; on Slurm give --slurm.array=NUMBER.")
-    array = _array() if _LAUNCHER.value == "slurm" else None
+    _prepare()
     exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
-    if array and _DRY_RUN.value:
-        print(f"{array.text()}\nEach job runs\n  {shlex.join(array.command('INDEX'))}")
-        return
     if _DRY_RUN.value:
         dry_run(exp, _WORKDIR.value)
-        return
-    try:
-        sweep(exp, _WORKDIR.value, array)
-    except KeyboardInterrupt:
-        print(
-            f"Stopped; finished runs and the last checkpoint of others are kept in "
-            f"{_WORKDIR.value}. To go on, give the same command again:\n"
-            f"  {shlex.join(sys.orig_argv)}",
-            file=sys.stderr,
-        )
-        sys.exit(command.INTERRUPTED)
+    elif _PREDICT.value:
+        predict(exp, _WORKDIR.value)
+    else:
+        try:
+            sweep(exp, _WORKDIR.value)
+        except KeyboardInterrupt:
+            print(
+                f"Stopped; finished runs and the last checkpoint of others are kept in "
+                f"{_WORKDIR.value}. To go on, give the same command again:\n"
+                f"  {shlex.join(sys.orig_argv)}",
+                file=sys.stderr,
+            )
+            sys.exit(command.INTERRUPTED)
 
 
-def sweep(exp: experiment.Experiment, workdir: str, array: slurm.Array | None = None) -> None:
+def sweep(exp: experiment.Experiment, workdir: str) -> None:
     """Trains the runs without a record, and those that the records call for; writes the report.
 
-    With an array of Slurm jobs it submits that and returns, unless all is done.
+    On Slurm it submits jobs that do so and returns, unless all is done.
     """
+    array = _array()
     if array:
         array.check()
     places = local.places(_WORKERS.value) if _WORKERS.value else None
@@ -135,7 +145,9 @@ def sweep(exp: experiment.Experiment, workdir: str, array: slurm.Array | None = 
     if array and book.runs.todo():
         submit(array, workdir)
         return
-    if places:
+    if _LAUNCHER.value == "ray":
+        on_ray.Driver(book, workdir, ray_plan.Options.parse()).run()
+    elif places:
         local.Workers(book, workdir, places, _PATIENCE.value).run()
     else:
         worker.Worker(book, workdir, _options()).run()
@@ -164,23 +176,33 @@ def submit(array: slurm.Array, workdir: str) -> None:
     )
 
 
-def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
-    """Prints the runs that would be trained, and an estimate of what they cost on this machine."""
+def predict(exp: experiment.Experiment, workdir: str | None) -> None:
+    """Prints what a worker with this one's share of the runs needs here, as JSON."""
     tasks = exp.make_tasks()
-    records = []
-    if workdir is not None:
-        sweeps.check_workdir(workdir, exp.name, tasks.name)
-        records = sweeps.read(workdir, curves=False)
-    todo = agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
+    found = worker.predict(tasks, _todo(exp, tasks, workdir), _options())
+    print(json.dumps(found), flush=True)
+
+
+def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
+    """Prints what would be trained, and an estimate of what it costs; or what Slurm is given."""
+    if array := _array():
+        print(f"{array.text()}\nEach job runs\n  {shlex.join(array.command('INDEX'))}")
+        return
+    tasks = exp.make_tasks()
+    todo = _todo(exp, tasks, workdir)
     if not todo:
         print("Every run has its record.")
         return
-    examples = sum(tasks.examples(todo).values())
+    costs = tasks.examples(todo)
+    examples = sum(costs.values())
     for run in todo.values():
         print(" ".join(f"{name}={value}" for name, value in run.items()))
     print(f"{len(todo):,} runs, {examples:,} training examples.")
     if rate := exp.config.get("gpu_examples_per_second"):
         print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
+    if _LAUNCHER.value == "ray":
+        print(on_ray.plan(costs, ray_plan.Options.parse()))
+        return
     print("Measuring how long they take here; for a large network this takes minutes.", flush=True)
     measured = [_settings(task, group) for task, group in tasks.groups(todo).items()]
     seconds = sum(each for _, each in measured)
@@ -194,8 +216,34 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     )
 
 
+def _prepare():
+    """What must come before JAX is first used."""
+    if _LAUNCHER.value != "local":
+        if _WORKERS.value:
+            raise ValueError(
+                f"--workers is for this host: leave it or --launcher={_LAUNCHER.value}."
+            )
+        jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
+    if _TIED.value:
+        command.stop_with_input()
+    if _DISTRIBUTED.value:
+        distributed.join(_DISTRIBUTED.value)
+
+
 def _array():
+    """The jobs of the sweep, where it is Slurm's."""
+    if _LAUNCHER.value != "slurm":
+        return None
     return slurm.Array({n: flag.value for n, flag in slurm.FLAGS.items()}, _WORKDIR.value)
+
+
+def _todo(exp, tasks, workdir):
+    """The runs without a record."""
+    records = []
+    if workdir is not None:
+        sweeps.check_workdir(workdir, exp.name, tasks.name)
+        records = sweeps.read(workdir, curves=False)
+    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
 
 
 def _command(workdir):
@@ -208,6 +256,7 @@ def _command(workdir):
 def _options():
     return worker.Options(
         share=worker.Share.parse(_SHARE.value),
+        only=_ONLY.value,
         speed=_given_speed(),
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         keep_params=_KEEP_PARAMS.value,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from launch import command, distributed
 from launch.ledger import Ledger
+from launch.tasks import Tasks
 from noisegen import sweeps, training
 from noisegen.training import hosts
 
@@ -45,6 +46,8 @@ class Options(NamedTuple):
 
     Attributes:
       share: of the runs, with which it begins.
+      only: run_ids of those it trains, in this order; none for all runs of the sweep. A worker
+        with runs of its own leaves when they have their records, and helps nobody.
       speed: fields of `training.Settings` that are given, not measured.
       checkpoint_minutes: between two checkpoints; 0 for none.
       keep_params: whether the parameters of runs that end are kept.
@@ -52,6 +55,7 @@ class Options(NamedTuple):
     """
 
     share: Share = Share()
+    only: Sequence[str] = ()
     speed: Mapping[str, Any] = {}
     checkpoint_minutes: float = 5.0
     keep_params: bool = False
@@ -83,16 +87,16 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Works until every wanted run has its record."""
+        """Works until every run that it is to train has its record."""
         contexts = (self.crew, self.writer, self.checkpoints, self.ledger.show)
         with command.signals(self._stop), contextlib.ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
-            todo = self.ledger.todo()
+            todo = self._todo()
             if known := self.checkpoints.known(todo):
                 count = f"{len(known)} of {len(todo)} runs"
                 self.ledger.show.note(f"{count} have a checkpoint, from which they go on.")
-            while todo := self.ledger.todo():
+            while todo := self._todo():
                 claimed = self.crew.claimed()
                 if free := {name: run for name, run in todo.items() if name not in claimed}:
                     self._train(free)
@@ -101,6 +105,11 @@ class Worker:
                     time.sleep(_POLL)
                 self.ledger.read()
             distributed.tell_end()
+
+    def _todo(self):
+        """The runs that are still to be trained by this worker or others."""
+        todo, only = self.ledger.todo(), self.options.only
+        return {name: todo[name] for name in only if name in todo} if only else todo
 
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
@@ -165,7 +174,7 @@ class Worker:
         given, count = dict(self.options.speed), self.options.share.count
         if given.keys() >= training.MEASURED:
             return training.Settings(**given)
-        key = json.dumps([command.devices(), task.only_batch_size, given])
+        key = _key(task, self.options)
         if found := self.crew.settings(key):
             return training.Settings(**found)
         self._say("measuring what is fastest here")
@@ -187,11 +196,36 @@ class Worker:
         self.checkpoints.hurry()
 
 
+def predict(tasks: Tasks, runs: Mapping[str, Mapping], options: Options) -> dict[str, Any]:
+    """What workers need here for some runs, measured for the share of one.
+
+    Args:
+      tasks: what is trained.
+      runs: all of them, by run_id.
+      options: of the worker.
+
+    Returns:
+      `seconds_per_example` of training; `lanes`, runs trained at a time; `settings` by what they
+      are for, see `Crew.settings`.
+    """
+    costs = tasks.examples(runs)
+    share = [n for n, i in deal(costs, options.share.count).items() if i == options.share.index]
+    seconds, settings = 0.0, {}
+    for task, group in tasks.groups({name: runs[name] for name in share}).items():
+        chosen, predicted = training.choose(task, list(group.values()), **options.speed)
+        seconds += predicted
+        settings[_key(task, options)] = vars(chosen)
+    return {
+        "seconds_per_example": seconds / sum(costs[name] for name in share),
+        "lanes": max(each["lanes"] for each in settings.values()),
+        "settings": settings,
+    }
+
+
 def order(costs: Mapping[str, int], share: Share) -> dict[str, tuple]:
     """By which a worker sorts the runs: its own share first, in both the costliest first.
 
-    The runs are dealt out, the costliest first, each to the worker with the least to do so far; all
-    workers do this alike. A single one keeps the order of the plan.
+    A single worker keeps the order of the plan.
 
     Args:
       costs: of the runs, by run_id.
@@ -199,10 +233,24 @@ def order(costs: Mapping[str, int], share: Share) -> dict[str, tuple]:
     """
     if share.count == 1:
         return dict.fromkeys(costs, ())
-    loads = [(0, index) for index in range(share.count)]
-    keys = {}
+    dealt = deal(costs, share.count)
+    return {name: (index != share.index, -costs[name]) for name, index in dealt.items()}
+
+
+def deal(costs: Mapping[str, int], count: int) -> dict[str, int]:
+    """Which of `count` workers gets each run, by run_id, the costliest run first.
+
+    Each goes to the worker with the least to do so far; all processes deal alike.
+    """
+    loads = [(0, index) for index in range(count)]
+    dealt = {}
     for name in sorted(costs, key=costs.get, reverse=True):
         load, index = loads[0]
         heapq.heapreplace(loads, (load + costs[name], index))
-        keys[name] = (index != share.index, -costs[name])
-    return keys
+        dealt[name] = index
+    return dealt
+
+
+def _key(task, options):
+    """For which device, task and given fields speed settings are chosen."""
+    return json.dumps([command.devices(), task.only_batch_size, dict(options.speed)])
