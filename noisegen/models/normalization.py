@@ -132,6 +132,35 @@ class GhostBatchNorm(nnx.Module):
         self._update(mean, var, mask.reshape(-1, size).any(1))
         return self._affine(grouped, axes, mean, var).reshape(x.shape)
 
+    def combine(self, shares: "GhostBatchNorm") -> None:
+        """Takes over the statistics that parts of one batch left, each of which began with these.
+
+        Then they are those of the whole batch, whose groups came part by part.
+
+        Args:
+          shares: the layer after each part: its statistics have a leading axis, the parts in order.
+        """
+        began = self.groups[...]
+        statistics = (
+            (self.mean, self.var),
+            (self.mean[...], self.var[...]),
+            (shares.mean[...], shares.var[...]),
+        )
+        for part, groups in enumerate(shares.groups[...]):
+            new = groups - began
+            if self.momentum is None:  # every group has equal weight
+                seen = self.groups[...]
+                kept = seen / jnp.maximum(seen + new, 1)
+                scale = groups / jnp.maximum(seen + new, 1)
+                share = began / jnp.maximum(groups, 1)
+            else:
+                kept = share = self.momentum**new
+                scale = 1.0
+            for running, old, parts in zip(*statistics, strict=True):
+                added = scale * (parts[part] - share * old)
+                running[...] = jnp.where(new > 0, kept * running[...] + added, running[...])
+            self.groups[...] += new
+
     def _affine(self, x, axes, mean, var):
         """`x` normalised by statistics `(K, C)`, scaled and shifted."""
         scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...][None]

@@ -109,7 +109,18 @@ def from_nnx(
         model.eval()
         return measure(model, batch)
 
+    def combine_state(params, state, parts):
+        random = _begin(streams, make_key(0))
+        # Copies, as above.
+        model, shares = (nnx.merge(graph, params, random, s, copy=True) for s in (state, parts))
+        for norm, share in zip(ghost_norms(model), ghost_norms(shares), strict=True):
+            norm.combine(share)
+        return nnx.split(model, *_PARTS)[3]
+
+    known = sum(len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat))) for norm in norms)
+    combines = bool(norms) and known == len(jax.tree.leaves(nnx.split(abstract, *_PARTS)[3]))
     fields = {
+        "combine_state": combine_state if combines else None,
         "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
         "recompute_state": any(norm.momentum is None for norm in norms),
         "metrics": functools.partial(evaluation, metrics),

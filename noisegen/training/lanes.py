@@ -228,7 +228,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
     gradients, (loss, state) = jax.grad(summed_loss, has_aux=True)(lane.params)
     return lane._replace(
-        state=state,
+        state=_combined(task, lane.params, lane.state, state),
         offset=lane.offset + taken,
         seen=lane.seen + taken,
         gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
@@ -236,6 +236,14 @@ def _accumulate(task, microbatch, lane, size, train):
         examples=lane.examples + jnp.sum(batch.mask),
         groups=noise.add_group(lane.groups, gradients, weights, batch.mask),
     )
+
+
+def _combined(task, params, before, after):
+    """The state after a microbatch, of which each batch device has had its share."""
+    if jax.lax.axis_size("batch") == 1 or task.combine_state is None:
+        return after
+    parts = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, "batch"), after)
+    return task.combine_state(params, before, parts)
 
 
 def _weights(task, lane, batch_size, mask):
@@ -346,7 +354,7 @@ def recomputed_state(
         offset = index * microbatch
         taken = jnp.minimum(task.num_examples - offset, microbatch)
         batch = _batch(numbers, orders[1], 0, offset, taken, microbatch, train)
-        return task.loss(params, state, batch)[1]
+        return _combined(task, params, state, task.loss(params, state, batch)[1])
 
     state = task.init(_stream(numbers, "init"))[1]
     return jax.lax.fori_loop(0, -(-task.num_examples // microbatch), piece, state)

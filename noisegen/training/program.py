@@ -93,7 +93,7 @@ def _mesh(settings, devices):
 
 def _check_state(task, settings):
     """Each batch device would change the state by its own examples, and no two would agree."""
-    if settings.batch_devices == 1:
+    if settings.batch_devices == 1 or task.combine_state is not None:
         return
     if jax.tree.leaves(jax.eval_shape(task.init, make_key(0))[1]):
         raise ValueError(

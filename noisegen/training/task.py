@@ -88,6 +88,10 @@ class Task:
       recompute_state: evaluate with the state that one pass of `loss` over the training set leaves,
         from `init`'s on, at the parameters in question, instead of the one that training left. It
         costs a third of an epoch at every evaluation, and again for `train_metrics`.
+      combine_state: ``(params, state, parts) -> state``, the state after a microbatch that was
+        spread over devices, from the states that its parts left, in order: on a leading axis of
+        ``parts``, each having begun with ``state``. Without it the batch of a task with a state
+        cannot be spread. `noisegen.tasks.from_nnx` knows how for ghost batch normalisation.
       source: one line on where the data come from, for the report.
     """
 
@@ -107,6 +111,7 @@ class Task:
     only_batch_size: int | None = None
     shuffle: bool = True
     recompute_state: bool = False
+    combine_state: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
     source: str = ""
 
     def __post_init__(self):

@@ -68,6 +68,40 @@ def test_the_microbatch_changes_no_result(task, train, assert_agrees, microbatch
         assert_agrees(task, result, tolerance=5e-4)
 
 
+@pytest.mark.parametrize("momentum", [0.9, None])
+@pytest.mark.parametrize("devices", [{"batch_devices": 2}, {"batch_devices": 2, "lane_devices": 2}])
+def test_devices_that_share_a_batch_change_no_result(train, momentum, devices):
+    task = make_task(momentum, recompute_state=False)
+    lanes = 2 * devices.get("lane_devices", 1)
+    one = train(task, RUNS, lanes=2, microbatch=8, eval_batch=6)
+    several = train(task, RUNS, lanes=lanes, microbatch=16, eval_batch=6, **devices)
+    by_run = {repr(result.run): result for result in one}
+    for result in several:
+        for name, values in by_run[repr(result.run)].curve.items():
+            np.testing.assert_allclose(result.curve[name], values, rtol=5e-4, atol=1e-6)
+
+
+def test_a_state_that_a_model_has_beside_ghost_statistics_cannot_be_spread():
+    class Both(Net):
+        def __init__(self, momentum, rngs):
+            super().__init__(momentum, rngs)
+            self.other = nnx.BatchNorm(6, rngs=rngs)
+
+    assert make_task().combine_state is not None
+    arrays = {"x": np.zeros((N, 3), np.float32)}
+    task = tasks.from_nnx(
+        lambda rngs: Both(0.9, rngs),
+        loss=lambda model, batch: model(batch.data["x"]),
+        metrics=lambda model, batch: {"loss": model(batch.data["x"])},
+        name="both",
+        train=arrays,
+        test=arrays,
+        make_optimizer=lambda hparams, key: optax.sgd(0.1),
+    )
+    with pytest.raises(ValueError, match="batch_devices=2 must be 1"):
+        training.Pool(task, training.Settings(batch_devices=2, microbatch=16))
+
+
 def test_the_ghost_size_of_the_model_is_the_tasks(task):
     assert task.ghost_size == GHOST
     assert make_task(ghost_size=8).ghost_size == 8
