@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisegen.training.lanes import Numbers
+from noisegen.training.examples import Numbers
 from noisegen.training.plan import RUN_FIELDS, Plan, plan_runs
 from noisegen.training.task import Task, make_key
 

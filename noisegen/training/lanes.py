@@ -14,7 +14,6 @@ a time.
 """
 
 import functools
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -32,7 +31,16 @@ from noisegen.training.evaluation import (
     local_positions,
     names,
 )
-from noisegen.training.task import Batch, PyTree, Task, make_key
+from noisegen.training.examples import (
+    Numbers,
+    combined_state,
+    first_permutations,
+    permutation,
+    recomputed_state,
+    stream,
+    take,
+)
+from noisegen.training.task import PyTree, Task
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
@@ -43,15 +51,6 @@ class Shape(NamedTuple):
     microbatch: int  # examples, over all devices of the batch axis
     eval_batch: int  # likewise
     group: int  # lanes that do rare work together
-
-
-class Numbers(NamedTuple):
-    """What tells one run from another, as scalars (one entry a lane)."""
-
-    hparams: dict[str, jax.Array]  # seed and num_updates among them
-    order_length: jax.Array  # int32, examples taken from one permutation: most often an epoch
-    cut: jax.Array  # bool, the end of an epoch ends the batch
-    eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 
 
 class Lane(NamedTuple):
@@ -110,7 +109,7 @@ def place(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
 
 def _start(task, numbers):
     """A lane at the beginning of its run."""
-    params, state = task.init(_stream(numbers, "init"))
+    params, state = task.init(stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
     zeros = jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params)
@@ -123,7 +122,7 @@ def _start(task, numbers):
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutations=_first_permutations(task, numbers),
+        permutations=first_permutations(task, numbers),
         count=zero,
         epoch=zero,
         offset=zero,
@@ -187,7 +186,7 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
         permutations=_for_due(
             epoch_over,
             lambda lane: jnp.stack(
-                [lane.permutations[1], _permutation(task, lane.numbers, lane.epoch + 2)]
+                [lane.permutations[1], permutation(task, lane.numbers, lane.epoch + 2)]
             ),
             lanes,
             lanes.permutations,
@@ -217,7 +216,7 @@ def _accumulate(task, microbatch, lane, size, train):
     left = numbers.order_length - lane.offset
     room = jnp.where(numbers.cut, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
-    batch = _batch(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
+    batch = take(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
     weights = _weights(task, lane, lane.seen + room, batch.mask)
 
     def summed_loss(params):
@@ -228,7 +227,7 @@ def _accumulate(task, microbatch, lane, size, train):
 
     gradients, (loss, state) = jax.grad(summed_loss, has_aux=True)(lane.params)
     return lane._replace(
-        state=_combined(task, lane.params, lane.state, state),
+        state=combined_state(task, lane.params, lane.state, state),
         offset=lane.offset + taken,
         seen=lane.seen + taken,
         gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
@@ -238,40 +237,14 @@ def _accumulate(task, microbatch, lane, size, train):
     )
 
 
-def _combined(task, params, before, after):
-    """The state after a microbatch, of which each batch device has had its share."""
-    if jax.lax.axis_size("batch") == 1 or task.combine_state is None:
-        return after
-    parts = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, "batch"), after)
-    return task.combine_state(params, before, parts)
-
-
 def _weights(task, lane, batch_size, mask):
     """The weights of a microbatch's losses; zero outside the mask."""
     ones = mask.astype(jnp.float32)
     if task.example_weights is None:
         return ones
     places = lane.seen + local_positions(len(mask) * jax.lax.axis_size("batch"))
-    key = jax.random.fold_in(_stream(lane.numbers, "weights"), lane.count)
+    key = jax.random.fold_in(stream(lane.numbers, "weights"), lane.count)
     return ones * task.example_weights(lane.numbers.hparams)(key, places, batch_size)
-
-
-def _batch(numbers, permutations, epoch, offset, taken, microbatch, train):
-    """The `taken` examples from `offset` on, which may reach into the next epoch."""
-    within = local_positions(microbatch)
-    mask = within < taken
-    # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
-    # and zero times infinity is not zero.
-    places = offset + jnp.where(mask, within, 0)
-    later = places >= numbers.order_length
-    examples = permutations[later.astype(jnp.int32), places - later * numbers.order_length]
-    return Batch(
-        data=jax.tree.map(lambda a: a[examples], train),
-        keys=jax.vmap(jax.random.fold_in, (None, 0))(
-            _stream(numbers, "example"), epoch * numbers.order_length + places
-        ),
-        mask=mask,
-    )
 
 
 def _update(task, due, lanes):
@@ -340,33 +313,6 @@ def _evaluate(task, shape, lanes, updated, data):
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
-def recomputed_state(
-    task: Task,
-    microbatch: int,
-    params: PyTree,
-    orders: tuple[Numbers, jax.Array],
-    train: PyTree,
-) -> PyTree:
-    """The state that one pass over the training set leaves, in the first order of a run's."""
-    numbers = orders[0]._replace(order_length=jnp.int32(task.num_examples))
-
-    def piece(index, state):
-        offset = index * microbatch
-        taken = jnp.minimum(task.num_examples - offset, microbatch)
-        batch = _batch(numbers, orders[1], 0, offset, taken, microbatch, train)
-        return _combined(task, params, state, task.loss(params, state, batch)[1])
-
-    state = task.init(_stream(numbers, "init"))[1]
-    return jax.lax.fori_loop(0, -(-task.num_examples // microbatch), piece, state)
-
-
-def first_orders(task: Task, seed: int) -> tuple[Numbers, jax.Array]:
-    """Numbers of a run that is nothing but its seed, and the first orders of its examples."""
-    zero = jnp.int32(0)
-    numbers = Numbers({"seed": jnp.int32(seed)}, zero, jnp.bool_(False), zero[None])
-    return numbers, _first_permutations(task, numbers)
-
-
 def _for_due(due, fn, inputs, outputs, group):
     """`outputs`, with `fn(inputs)` in the lanes that are due, `group` lanes at a time.
 
@@ -396,28 +342,10 @@ def _where(condition, new, old):
 
 
 def _optimizer(task, numbers):
-    return task.make_optimizer(numbers.hparams, _stream(numbers, "optimizer"))
+    return task.make_optimizer(numbers.hparams, stream(numbers, "optimizer"))
 
 
 def _batch_size(task, lane):
     if task.batch_size is None:
         return lane.numbers.hparams["batch_size"]
     return jnp.asarray(task.batch_size(lane.numbers.hparams)(lane.count), jnp.int32)
-
-
-def _first_permutations(task, numbers):
-    return jnp.stack([_permutation(task, numbers, jnp.int32(epoch)) for epoch in (0, 1)])
-
-
-def _permutation(task, numbers, epoch):
-    """The order of the examples in an epoch (of which `order_length` are used)."""
-    if not task.shuffle:
-        return jnp.arange(task.num_examples, dtype=jnp.int32)
-    key = jax.random.fold_in(_stream(numbers, "permutation"), epoch)
-    return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
-
-
-def _stream(numbers, name):
-    """The named random stream of a run."""
-    key = make_key(numbers.hparams["seed"])
-    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)

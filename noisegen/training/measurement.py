@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from noisegen.training.evaluation import evaluate
-from noisegen.training.lanes import first_orders, recomputed_state
+from noisegen.training.examples import first_orders, recomputed_state
 from noisegen.training.task import PyTree, Task, make_key
 
 

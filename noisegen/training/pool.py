@@ -36,6 +36,7 @@ import numpy as np
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.evaluation import may_be_nan
+from noisegen.training.examples import Numbers
 from noisegen.training.hosts import agreed, gathered
 from noisegen.training.hparams import check_runs, device_numbers
 from noisegen.training.plan import Plan
@@ -278,7 +279,7 @@ class _Slot:
 
     run: Run | None
     plan: Plan
-    numbers: lanes_lib.Numbers
+    numbers: Numbers
     steps_left: int
     examples: int = 0
     started: float = 0.0

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
+from noisegen.training.examples import Numbers
 from noisegen.training.settings import Settings
 from noisegen.training.snapshot import KEPT
 from noisegen.training.task import Task, make_key
@@ -65,7 +66,7 @@ class Program:
         )
         self.accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
 
-    def compile(self, lanes: lanes_lib.Lane, fresh: np.ndarray, numbers: lanes_lib.Numbers) -> None:
+    def compile(self, lanes: lanes_lib.Lane, fresh: np.ndarray, numbers: Numbers) -> None:
         """Compiles `restart` and `advance` side by side; their first calls would one by one."""
         lowered = (
             self.restart.lower(lanes, fresh, numbers),

@@ -124,7 +124,7 @@ CASES = {
     "workers on slurm": (
         "sweep",
         (*GOES, "--launcher=slurm", "--workers=2"),
-        ["--workers", "--slurm.array="],
+        ["--workers is for this host", "--launcher=slurm"],
     ),
     "slurm without a workdir": (
         "sweep",

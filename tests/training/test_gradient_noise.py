@@ -75,7 +75,9 @@ def batches(order):
 
 
 def stream(seed, name):
-    return training.lanes._stream(training.lanes.Numbers({"seed": jnp.int32(seed)}, 0, 0, 0), name)
+    return training.examples.stream(
+        training.examples.Numbers({"seed": jnp.int32(seed)}, 0, 0, 0), name
+    )
 
 
 def test_measured_noise_is_that_of_the_microbatches(train, batches):

@@ -11,7 +11,7 @@ import pytest
 
 import noisegen
 from noisegen import training
-from noisegen.training import hparams
+from noisegen.training import examples, hparams
 from noisegen.training import lanes as lanes_lib
 
 N = 12
@@ -204,7 +204,7 @@ def test_examples_outside_the_batch_cannot_spoil_it(train):
     runs = [{"batch_size": 2, "num_updates": 1, "seed": seed} for seed in range(16)]
     results = train(task, runs, lanes=2, microbatch=8)
     numbers = [hparams.device_numbers(run, training.plan(run, 8), 8, 1) for run in runs]
-    taken = np.stack([lanes_lib._permutation(task, each, 0)[:2] for each in numbers])
+    taken = np.stack([examples.permutation(task, each, 0)[:2] for each in numbers])
     spoilt = (taken == 0).any(axis=1).tolist()
     assert [result.status == "diverged" for result in results] == spoilt
     assert 0 < sum(spoilt) < 16
