@@ -21,10 +21,12 @@ from absl import flags
 from experiments.benchmarks import (
     agreement,
     bulk,
+    devices,
     first_record,
     host_overhead,
     machine,
     many_lanes,
+    many_workers,
     mnist,
     report,
     wide_resnet,
@@ -44,6 +46,8 @@ ANYWHERE = {
     "first_record": first_record,
     "host_overhead": host_overhead,
     "bulk": bulk,
+    "many_workers": many_workers,
+    "devices": devices,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 

@@ -30,7 +30,7 @@ def measure(options: machine.Options) -> dict:
     shares = {"lanes": runs, "one": runs[: len(sizes)]}
     pools = {"lanes": _pool(task, runs, len(runs)), "one": _pool(task, shares["one"], 1)}
     rounds = [
-        {name: _rate(pools[name], share) for name, share in shares.items()}
+        {name: rate(pools[name], share) for name, share in shares.items()}
         for _ in range(options.rounds)
     ]
     settings = {name: vars(pool.settings) for name, pool in pools.items()}
@@ -76,10 +76,10 @@ def _pool(task, runs, lanes):
     return pool
 
 
-def _rate(pool, runs):
+def rate(pool, runs):
     """Training images a second."""
     started = time.perf_counter()
     results = list(pool.train(runs))
-    rate = sum(result.num_examples for result in results) / (time.perf_counter() - started)
-    machine.say(f"  {pool.settings.lanes} lanes, {len(runs)} runs: {rate:,.0f} images/s")
-    return rate
+    speed = sum(result.num_examples for result in results) / (time.perf_counter() - started)
+    machine.say(f"  {pool.settings.lanes} lanes, {len(runs)} runs: {speed:,.0f} images/s")
+    return speed

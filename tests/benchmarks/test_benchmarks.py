@@ -12,7 +12,7 @@ from experiments.benchmarks import bulk, machine, mnist, report
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "experiments.benchmarks"]
-PARTS = ("bulk", "first_record", "host_overhead", "mnist")
+PARTS = ("bulk", "devices", "first_record", "host_overhead", "many_workers", "mnist")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,14 @@ def test_command_measures_every_part(out):
     assert records["mnist"]["rounds"][0].keys() == {"noisegen", "Flax NNX"}
     assert all(seconds[0] > 0 for seconds in records["first_record"]["seconds"].values())
     assert records["host_overhead"]["digits"][0]["host_seconds"] > 0
+    workers = records["many_workers"]["workers"]
+    assert sum(each["runs"] for each in workers) == records["many_workers"]["records"] >= 63
+    assert all(0 < each["bookkeeping_seconds"] < each["seconds"] for each in workers)
+    assert records["devices"]["images_per_second"][0].keys() == {
+        "one device",
+        "lanes over two",
+        "batch over two",
+    }
     table = (out / "README.md").read_text()
     assert all(part in table for part in ("## LeNet-5", "cold", "device waits", "1,000 runs"))
 

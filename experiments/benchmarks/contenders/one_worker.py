@@ -1,0 +1,79 @@
+"""A worker of `many_workers`: says what it spent its time on.
+
+python -m experiments.benchmarks.contenders.one_worker WORKDIR SEEDS INDEX/COUNT
+"""
+
+import functools
+import json
+import resource
+import sys
+import time
+
+from experiments import digits
+from launch import command, experiment, ledger, worker
+from noisegen import sweeps
+
+# What a worker does beside training: what there is to do, who does it, what was found.
+_BOOKKEEPING = {
+    worker.Worker: ("_take", "_finish", "_progress", "_sorted"),
+    ledger.Ledger: ("__init__", "todo", "read"),
+}
+
+
+class Stopwatch:
+    """Seconds of the calling thread within some methods, those that they call included."""
+
+    def __init__(self):
+        self.seconds, self._inside = 0.0, False
+
+    def watch(self, owner: type, name: str) -> None:
+        """Has a method's time counted."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def watched(*arguments):
+            if self._inside:
+                return method(*arguments)
+            self._inside, started = True, time.thread_time()
+            try:
+                return method(*arguments)
+            finally:
+                self.seconds += time.thread_time() - started
+                self._inside = False
+
+        setattr(owner, name, watched)
+
+
+def main(workdir: str, seeds: str, share: str) -> None:
+    """Works until every run has its record; prints seconds of its processor and its memory."""
+    command.prepare_devices()
+    config = digits.get_config()
+    config.grid.seed, config.best, config.run.num_epochs = tuple(range(int(seeds))), 1, 1.0
+    exp = experiment.load(digits.__file__, config)
+    tasks = exp.make_tasks()
+    sweeps.open_workdir(workdir, exp.name, tasks.name)
+    stopwatch, memory = Stopwatch(), []
+    for owner, names in _BOOKKEEPING.items():
+        for name in names:
+            stopwatch.watch(owner, name)
+
+    class Measured(worker.Worker):
+        def _finish(self, task, result):
+            super()._finish(task, result)
+            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    started = time.process_time()
+    options = worker.Options(share=worker.Share.parse(share))
+    Measured(ledger.Ledger(exp, tasks, workdir), workdir, options).run()
+    found = {
+        "runs": len(memory),
+        "seconds": time.process_time() - started,
+        "bookkeeping_seconds": stopwatch.seconds,
+        "mib_at_a_tenth": memory[len(memory) // 10],
+        "mib_at_the_end": memory[-1],
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
