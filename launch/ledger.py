@@ -44,6 +44,9 @@ class Ledger:
                 self.show.note(display.growth(self._protocol, todo.values()))
         new = {name: run for name, run in self.runs.wanted.items() if name not in self.costs}
         if new:
+            if self.costs:  # others may have trained some of them before this process knew
+                for name in new.keys() & self.runs.records.keys():
+                    self.show.add(self.runs.records[name])
             self.costs |= self.tasks.examples(new)
             self.show.expect({name: self.costs[name] for name in todo})
         return todo

@@ -155,7 +155,7 @@ class Worker:
 
     def _progress(self, running: Sequence[training.Progress]):
         self.in_training = True
-        distributed.check_stop(self.stopping and not self.checkpoints.due())  # they are kept
+        distributed.check_stop(self.stopping and not self.checkpoints.hurried)
         name = self.ledger.tasks.name
         self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running})
         self.ledger.read()

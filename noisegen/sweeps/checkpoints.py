@@ -45,6 +45,9 @@ class Checkpoints:
       recorded: run_ids of the runs that have a record; looked at again at every use.
       crew: the workers of the sweep; what those alive keep is theirs to remove.
 
+    Attributes:
+      hurried: whether `hurry` has asked for a checkpoint that is not begun yet.
+
     Raises:
       ValueError: `seconds` is negative.
     """
@@ -67,7 +70,7 @@ class Checkpoints:
         self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
         self._unreadable: set[pathlib.Path] = set()
-        self._hurried = False
+        self.hurried = False
         self.look()
 
     def look(self) -> None:
@@ -81,11 +84,11 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self._hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
+        return self.hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
 
     def hurry(self) -> None:
         """Makes it time to save, as training is to stop, unless little would be lost."""
-        self._hurried = self._seconds > 0 and time.monotonic() - self._saved_at > _LITTLE
+        self.hurried = self._seconds > 0 and time.monotonic() - self._saved_at > _LITTLE
 
     def save(
         self,
@@ -100,7 +103,7 @@ class Checkpoints:
           counts: updates that each has made.
           arrays: with one entry a lane; copied before this returns.
         """
-        self._saved_at, self._hurried = time.monotonic(), False
+        self._saved_at, self.hurried = time.monotonic(), False
         self._read = (None, {})  # what is not taken up by now is not needed soon
         names = [None if run is None else run_id(self._task_name, run) for run in runs]
         counts = [int(count) for count in counts]

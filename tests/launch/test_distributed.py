@@ -61,7 +61,7 @@ def finish(pair):
     return said
 
 
-@pytest.mark.parametrize("spread", [LANES, BATCH])
+@pytest.mark.parametrize("spread", [pytest.param(LANES, marks=pytest.mark.slow), BATCH])
 def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_path, spread):
     flags = (*SHORT, *spread, "--config.run.num_epochs=2.0")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")
@@ -73,6 +73,7 @@ def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_
     assert num_lines(tmp_path / "two") == 4
 
 
+@pytest.mark.slow
 def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call, tmp_path):
     flags = (*SHORT, *LANES, "--config.run.num_epochs=30.0", "--checkpoint_minutes=0.003")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")

@@ -189,6 +189,7 @@ def test_a_cluster_of_this_host_is_for_nobody_else_and_ends_with_its_sweep(ray_e
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_dry_run_says_how_many_tasks_of_how_many_runs(call, ray_environment, tiny, tmp_path):
     flags = ("--launcher=ray", "--ray.address=local", "--ray.num_cpus=0.5", "--dry_run")
     workdir = tmp_path / "none"

@@ -169,6 +169,7 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
     assert metrics(workdir) == results
 
 
+@pytest.mark.slow
 def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
     flags = [flag.replace("=400.0", "=20.0").replace("=25.0", "=10.0") for flag in longer[0]]
     workdir = tmp_path / "sweep"
