@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_is_started_again(start, flags, peace, tmp_path)
     killed = []
     while len(killed) < 2:
         wait_until(lambda: set(training(tmp_path / "sweep")) - set(killed), both)
-        killed += [pid for pid in training(tmp_path / "sweep") if pid not in killed][:1]
+        killed.append(next(p for p in training(tmp_path / "sweep") if p not in killed))
         os.kill(killed[-1], signal.SIGKILL)
     _, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 0, stderr
