@@ -17,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -62,6 +62,18 @@ def run(main: Callable[[list[str]], None]) -> None:
             )
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the program; where it is one of several processes, without waiting for the others.
+
+    They may wait for this one in turn, until JAX ends them.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -185,7 +197,8 @@ def _exit(error):
             raise error
     message = _message(error)
     one_line = message if "Traceback" in message else " ".join(message.split())
-    sys.exit(f"error: {one_line}")
+    print(f"error: {one_line}", file=sys.stderr, flush=True)
+    leave(1)
 
 
 # What one of the project's own experiments says of its config, within a traceback.

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from launch import command
 from launch.tasks import Tasks
 from noisegen import training
 from noisegen.training import hosts
@@ -52,11 +53,18 @@ def join(where: str) -> None:
 
 def follow(tasks: Tasks, keep_params: bool) -> None:
     """Does what the first process does, until it is done."""
+    # A signal reaches the first process too, which decides when to stop.
+    with command.signals(lambda: None):
+        _follow(tasks, keep_params)
+
+
+def _follow(tasks, keep_params):
     pool = None
     while (order := hosts.agreed(None)) is not None:
         runs, settings = order["runs"], order["settings"]
         task = tasks.of(runs[0])
         if "given" in order:
+            pool = None  # frees its device for what is measured
             training.choose(task, runs, **order["given"])
             continue
         if pool is None or pool.task is not task:

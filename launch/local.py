@@ -69,13 +69,14 @@ class Workers:
         """
         with command.signals(_interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)
-            self._ledger.todo()
-            self._start(0)
+            if self._ledger.todo():
+                self._start(0)
             while self._processes:
                 time.sleep(_POLL)
                 workers = self._crew.others()
                 self._ledger.watch(workers)
-                self._look_after({worker.pid: worker for worker in workers})
+                here = (worker for worker in workers if worker.is_here())
+                self._look_after({worker.pid: worker for worker in here})
             self._ledger.read()
             if left := self._ledger.todo():
                 raise ChildProcessError(
@@ -117,7 +118,7 @@ class Workers:
 
     def _start_others(self):
         for index in range(len(self._places)):
-            if not self._starts[index]:
+            if not self._starts[index] and self._ledger.todo():
                 self._start(index)
 
     def _ended(self, index, code):

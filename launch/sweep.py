@@ -74,7 +74,7 @@ _PREDICT = flags.DEFINE_bool(
 )
 _REPORT = flags.DEFINE_bool("report", True, "Write the report in the end.")
 _PATIENCE = flags.DEFINE_float(
-    "patience", 60.0, "Seconds of silence after which another worker is taken for dead.", 1.0
+    "patience", 300.0, "Seconds of silence after which another worker is taken for dead.", 1.0
 )
 _SPEED = {
     field.name: flags.DEFINE_integer(
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
                 f"  {shlex.join(sys.orig_argv)}",
                 file=sys.stderr,
             )
-            sys.exit(command.INTERRUPTED)
+            command.leave(command.INTERRUPTED)
 
 
 def sweep(exp: experiment.Experiment, workdir: str) -> None:
@@ -224,6 +224,8 @@ def _prepare():
                 f"--workers is for this host: leave it or --launcher={_LAUNCHER.value}."
             )
         jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
+    if _DISTRIBUTED.value and (_WORKERS.value or _LAUNCHER.value != "local"):
+        raise ValueError("--distributed is for a single worker: leave --workers and --launcher.")
     if _TIED.value:
         command.stop_with_input()
     if _DISTRIBUTED.value:

@@ -19,7 +19,7 @@ from noisegen import sweeps, training
 from noisegen.training import hosts
 
 _POLL = 0.2  # seconds between two looks while others train what is left
-COMPILING = 15  # times as long as at other times may a worker be silent while it compiles
+COMPILING = 6  # times as long as at other times may a worker be silent while it compiles
 
 
 class Share(NamedTuple):
@@ -59,7 +59,7 @@ class Options(NamedTuple):
     speed: Mapping[str, Any] = {}
     checkpoint_minutes: float = 5.0
     keep_params: bool = False
-    patience: float = 60.0
+    patience: float = 300.0
 
 
 class Worker:
@@ -101,8 +101,9 @@ class Worker:
                 if free := {name: run for name, run in todo.items() if name not in claimed}:
                     self._train(free)
                 else:
-                    self.crew.beat("waiting for runs of others")
+                    self.crew.beat("waiting for runs of others", self.options.patience)
                     time.sleep(_POLL)
+                    self.ledger.watch(self.crew.others())
                 self.ledger.read()
             distributed.tell_end()
 
@@ -124,6 +125,8 @@ class Worker:
                 self.pool = training.Pool(task, settings)
             else:
                 distributed.tell(runs=group, settings=vars(self.pool.settings))
+            # Until the first progress, since a pool may have to compile again for longer curves.
+            self.crew.beat(patience=COMPILING * self.options.patience)
             results = self.pool.train(
                 group,
                 self._progress,

@@ -155,7 +155,7 @@ class Checkpoints:
         self.close()
 
     def _failed(self, error):
-        self._latest = {}
+        self._latest, self._manager = {}, None  # the next one begins with a directory of its own
         for path in self._own.glob("*-tmp"):
             shutil.rmtree(path, ignore_errors=True)
         warnings.warn(

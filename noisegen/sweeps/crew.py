@@ -55,6 +55,10 @@ class Worker(NamedTuple):
     runs: dict[str, int]
     settings: dict[str, dict]
 
+    def is_here(self) -> bool:
+        """Whether `pid` is that of a process of this host."""
+        return self.place == _place()
+
 
 class Crew:
     """The workers of a sweep, as one of them sees them; one that never claims nor beats is unseen.
@@ -67,7 +71,7 @@ class Crew:
       name: of this worker, unlike all others.
     """
 
-    def __init__(self, workdir: str | os.PathLike, patience: float = 60.0):
+    def __init__(self, workdir: str | os.PathLike, patience: float = 300.0):
         self.name, self.patience = writer_name(), patience
         self._root = pathlib.Path(workdir) / "workers"
         self._self = Worker(self.name, _place(), os.getpid(), 0, patience, "starting", {}, {})
@@ -99,19 +103,20 @@ class Crew:
         """Says how far the claimed runs are, by run_id; written down every second or so."""
         self._self.runs.update({n: e for n, e in examples.items() if n in self._self.runs})
         if time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10):
-            self.beat("training")
+            self.beat("training", self.patience)
 
     def beat(self, doing: str | None = None, patience: float | None = None) -> None:
         """Gives a sign of life.
 
         Args:
           doing: in words; by default what it was.
-          patience: seconds until the next sign at most, if what begins now takes so long.
+          patience: seconds until the next sign at most; by default what it was. Claims are signs,
+            but what takes long may be yet to come.
         """
         self._self = self._self._replace(
             beat=self._self.beat + 1,
             doing=doing or self._self.doing,
-            patience=patience or self.patience,
+            patience=patience or self._self.patience,
         )
         self._beaten_at = time.monotonic()
         self._write()
@@ -203,7 +208,7 @@ def _place():
 
 def _is_gone(worker):
     """Whether a worker's process is known to have ended."""
-    return worker.place == _place() and not _runs(worker.pid)
+    return worker.is_here() and not _runs(worker.pid)
 
 
 def _runs(pid):

@@ -198,7 +198,11 @@ class Pool:
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             if keep_params:
                 ended = self._with_params(ended, lanes, stale)
-            on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
+            try:
+                on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
+            except BaseException:  # most often Ctrl-C; what has ended is not lost
+                yield from ended
+                raise
             if checkpoints is not None and checkpoints.due():
                 yield from ended  # before anything can go wrong
                 ended = []

@@ -237,8 +237,24 @@ def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
     plan.make_tasks().check(dict(enumerate(plan.runs)), plan.protocols)
 
 
+# Longest to compile, each much like another that is not.
+SLOW = {
+    "experiments.additive_noise.table2",
+    "experiments.matched_noise.cifar10_epochs",
+    "experiments.smith2020.figure2_skipinit",
+    "experiments.smith2020.figure3",
+    "experiments.smith2020.temperature",
+}
+
+
 # The others train what these train.
-@pytest.mark.parametrize("name", sorted(set(SWEEPS) - SAME_TASK))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+        for name in sorted(set(SWEEPS) - SAME_TASK)
+    ],
+)
 def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
     plan = load(name, TINY[name])
     [(task, group)] = plan.make_tasks().groups(dict(enumerate(plan.runs))).items()

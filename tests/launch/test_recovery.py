@@ -153,8 +153,8 @@ LONG = (
     "--config.grid.learning_rate=(0.03125,)",
     "--config.grid.seed=(0, 1)",
     "--config.best=2",
-    "--config.run.num_epochs=100.0",
-    "--config.run.eval_every=25.0",
+    "--config.run.num_epochs=60.0",
+    "--config.run.eval_every=15.0",
     *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
 )
 

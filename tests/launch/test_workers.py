@@ -129,6 +129,7 @@ def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace
     as_undisturbed(tmp_path / "sweep", peace)
 
 
+@pytest.mark.slow
 def test_the_runs_of_one_that_hangs_elsewhere_are_done_by_others(start, flags, peace, tmp_path):
     workdir = tmp_path / "sweep"
     hanging = start(*flags, "--patience=3")

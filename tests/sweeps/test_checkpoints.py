@@ -132,6 +132,24 @@ def name_of(run):
     return sweeps.run_id("task", run)
 
 
+@pytest.mark.parametrize(
+    "seconds, passed, hurries", [(300, 11, True), (300, 9, False), (0, 1000, False)]
+)
+def test_hurry_makes_it_time_unless_little_would_be_lost(
+    tmp_path, monkeypatch, seconds, passed, hurries
+):
+    clock = types.SimpleNamespace(monotonic=lambda: 50.0, time=lambda: 0.0)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    with sweeps.Checkpoints(tmp_path, "task", seconds) as store:
+        clock.monotonic = lambda: 50.0 + passed
+        assert not store.due()
+        store.hurry()
+        assert store.due() == store.hurried == hurries
+        if hurries:
+            store.save(RUNS, [1, 2, 0], arrays(1))
+            assert not store.due() and not store.hurried
+
+
 def test_nothing_is_left_when_every_run_has_its_record(tmp_path):
     save(tmp_path, 4)
     recorded = set()

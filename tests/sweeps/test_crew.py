@@ -120,7 +120,7 @@ def test_a_name_tells_whether_its_writer_has_ended():
 
 
 def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, clock):
-    one, other = sweeps.Crew(tmp_path), sweeps.Crew(tmp_path)
+    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
     assert one.claim("a") and other.claimed() == {"a"}
     clock[0] += 61
     assert other.claimed() == set()
@@ -128,8 +128,22 @@ def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, cloc
     assert other.claimed() == {"a"}
 
 
+def test_patience_that_compiling_needs_lasts_until_training_begins(tmp_path, clock):
+    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
+    one.beat("compiling", 900.0)
+    assert one.claim("a")
+    clock[0] += 899
+    other.claimed()  # looked at once, and silent since
+    clock[0] += 899
+    assert other.claimed() == {"a"}
+    one.progress({"a": 1})
+    assert other.claimed() == {"a"}
+    clock[0] += 61
+    assert other.claimed() == set()
+
+
 def test_settings_are_those_of_a_live_worker(tmp_path, clock):
-    one, other = sweeps.Crew(tmp_path), sweeps.Crew(tmp_path)
+    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
     assert other.settings("device") is None
     one.share_settings("device", {"lanes": 4})
     assert other.settings("device") == {"lanes": 4} and other.settings("another") is None

@@ -204,6 +204,21 @@ def test_one_compilation_for_all_batch_sizes_and_horizons(impatient_pool):
             assert function._cache_size() == 1
 
 
+def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool):
+    ended = []
+
+    def on_progress(runs):
+        ended.append(len(runs))
+        if any(progress.examples >= progress.num_examples for progress in runs):
+            raise KeyboardInterrupt
+
+    results = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in impatient_pool.train(IN_EPOCHS, on_progress):
+            results.append(result)
+    assert results and all(result.status == "finished" for result in results)
+
+
 def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, impatient_pool):
     seen = {id(run): [0] for run in IN_EPOCHS}
     totals = {}

@@ -19,6 +19,8 @@ _BOOKKEEPING = {
     ledger.Ledger: ("__init__", "todo", "read"),
 }
 
+_SPEED = {"lanes": 1, "lane_devices": 1, "microbatch": 32, "eval_batch": 16, "group": 1}
+
 
 class Stopwatch:
     """Seconds of the calling thread within some methods, those that they call included."""
@@ -63,7 +65,7 @@ def main(workdir: str, seeds: str, share: str) -> None:
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     started = time.process_time()
-    options = worker.Options(share=worker.Share.parse(share))
+    options = worker.Options(share=worker.Share.parse(share), speed=_SPEED)
     Measured(ledger.Ledger(exp, tasks, workdir), workdir, options).run()
     found = {
         "runs": len(memory),
