@@ -86,6 +86,7 @@ def test_command_measures_those_that_are_named(tmp_path):
     assert "images/s, 4 lanes / 1" in table
 
 
+@pytest.mark.slow
 def test_wide_resnet_in_miniature():
     measured = wide_resnet.measure(QUICK)
     (run,) = measured["answers"]["noisegen"]["runs"]

@@ -241,6 +241,7 @@ def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
 SLOW = {
     "experiments.additive_noise.table2",
     "experiments.matched_noise.cifar10_epochs",
+    "experiments.matched_noise.mnist_epochs",
     "experiments.smith2020.figure2_skipinit",
     "experiments.smith2020.figure3",
     "experiments.smith2020.temperature",

@@ -76,7 +76,7 @@ def wait_until(true, process):
 
 def training(workdir):
     """The processes that train something."""
-    return [worker.pid for worker in sweeps.workers(workdir) if worker.runs]
+    return [worker.pid for worker in sweeps.workers(workdir) if worker.doing == "training"]
 
 
 def processes_of(workdir):
@@ -93,30 +93,17 @@ def as_undisturbed(workdir, peace):
     assert tables(workdir) == tables(peace[0])
 
 
-def test_workers_share_a_sweep(start, flags, peace, tmp_path):
-    both = start(*flags, "--workers=2")
-    stdout, stderr = both.communicate(timeout=SECONDS)
-    assert both.returncode == 0, stderr
-    as_undisturbed(tmp_path / "sweep", peace)
-    assert stdout.split("\nReport: ")[0] == peace[1].stdout.split("\nReport: ")[0]
-    assert num_lines(tmp_path / "sweep") == 24  # nothing was done twice
-    logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
-    assert logs == {"worker-0.log", "worker-1.log"}
-    assert "24/24 runs" in stderr.splitlines()[-1] and "The grid ends at" in stderr
-    left = {path.name for path in (tmp_path / "sweep").iterdir()}
-    assert "logs" in left and "workers" not in left
-
-
 def test_a_worker_that_is_killed_is_started_again(start, flags, peace, tmp_path):
     both = start(*flags, "--workers=2")
-    killed = []
-    while len(killed) < 2:
-        wait_until(lambda: set(training(tmp_path / "sweep")) - set(killed), both)
-        killed.append(next(p for p in training(tmp_path / "sweep") if p not in killed))
-        os.kill(killed[-1], signal.SIGKILL)
-    _, stderr = both.communicate(timeout=SECONDS)
+    wait_until(lambda: training(tmp_path / "sweep"), both)
+    os.kill(training(tmp_path / "sweep")[0], signal.SIGKILL)
+    stdout, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 0, stderr
-    assert stderr.count("ended with exit code -9") == 2 and "it is started again" in stderr
+    assert stdout.split("\nReport: ")[0] == peace[1].stdout.split("\nReport: ")[0]
+    assert "24/24 runs" in stderr.splitlines()[-1] and "The grid ends at" in stderr
+    logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
+    assert logs == {"worker-0.log", "worker-1.log"} and not (tmp_path / "sweep/workers").exists()
+    assert stderr.count("ended with exit code -9") == 1 and "it is started again" in stderr
     as_undisturbed(tmp_path / "sweep", peace)
 
 

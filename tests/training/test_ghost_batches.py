@@ -68,8 +68,10 @@ def test_the_microbatch_changes_no_result(task, train, assert_agrees, microbatch
         assert_agrees(task, result, tolerance=5e-4)
 
 
-@pytest.mark.parametrize("momentum", [0.9, None])
-@pytest.mark.parametrize("devices", [{"batch_devices": 2}, {"batch_devices": 2, "lane_devices": 2}])
+@pytest.mark.parametrize(
+    "momentum, devices",
+    [(None, {"batch_devices": 2}), (0.9, {"batch_devices": 2, "lane_devices": 2})],
+)
 def test_devices_that_share_a_batch_change_no_result(train, momentum, devices):
     task = make_task(momentum, recompute_state=False)
     lanes = 2 * devices.get("lane_devices", 1)
