@@ -102,7 +102,8 @@ class Crew:
     def progress(self, examples: Mapping[str, int]) -> None:
         """Says how far the claimed runs are, by run_id; written down every second or so."""
         self._self.runs.update({n: e for n, e in examples.items() if n in self._self.runs})
-        if time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10):
+        begins = self._self.doing != "training"
+        if begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10):
             self.beat("training", self.patience)
 
     def beat(self, doing: str | None = None, patience: float | None = None) -> None:

@@ -147,7 +147,7 @@ def test_the_sweep_remembers_the_users_command(ordeal):
 @pytest.fixture(scope="module")
 def longer(call, tmp_path_factory):
     """Flags of a sweep that is long enough to be disturbed, and its undisturbed results."""
-    flags = [flag.replace("num_epochs=60.0", "num_epochs=400.0") for flag in LONG]
+    flags = [flag.replace("num_epochs=60.0", "num_epochs=1000.0") for flag in LONG]
     workdir = tmp_path_factory.mktemp("longer") / "sweep"
     done = call("sweep", *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr

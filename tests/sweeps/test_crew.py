@@ -73,6 +73,7 @@ def test_progress_is_told_of_claimed_runs_only(tmp_path):
 def test_progress_is_written_every_second_at_most(tmp_path, clock):
     with sweeps.Crew(tmp_path) as one:
         one.claim("a")
+        one.progress({"a": 0})  # the first is told at once
         path = tmp_path / "workers" / f"{one.name}.json"
         before = path.read_bytes()
         clock[0] += 0.9
