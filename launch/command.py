@@ -135,6 +135,17 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def interrupt() -> NoReturn:
+    """Does what Ctrl-C does; for `signals`."""
+    raise KeyboardInterrupt
+
+
+def worker(*more: str) -> list[str]:
+    """The command of a worker that another process starts: the user's own, with other flags."""
+    given = [word for word in sys.orig_argv[1:] if word != "--dry_run"]
+    return [sys.executable, *given, "--launcher=local", "--nodry_run", "--workers=", *more]
+
+
 def stop_with_input() -> None:
     """Has this process stop, as by SIGTERM, when its standard input ends.
 

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from launch import display
 from noisegen import sweeps
 
 _SECONDS = 20.0  # the longest that Slurm's answer is waited for
@@ -100,7 +101,7 @@ def describe(workdir: pathlib.Path) -> list[str]:
     lines = []
     for each in known:
         own = {name: s for name, s in found.items() if name.partition("_")[0] == each.job}
-        workers = f"{each.size} worker{'s' * (each.size != 1)}"
+        workers = display.count(each.size, "worker")
         lines.append(f"Slurm job {each.job}, {workers}: {_counts(each, own)}")
         lines += _failures(pathlib.Path(workdir), own)
     return lines

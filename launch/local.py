@@ -67,7 +67,7 @@ class Workers:
         Raises:
           ChildProcessError: a worker met an error that the user can mend, or all died too often.
         """
-        with command.signals(_interrupt), self._ledger.show, contextlib.ExitStack() as stack:
+        with command.signals(command.interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)
             if self._ledger.todo():
                 self._start(0)
@@ -91,7 +91,7 @@ class Workers:
         self._logs.mkdir(exist_ok=True)
         with self._log(index).open("ab") as log, _on_cores(place.cores):
             self._processes[index] = subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:], share, "--workers=", "--noreport"],
+                command.worker(share, "--noreport"),
                 env=os.environ | place.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -232,7 +232,3 @@ def _on_cores(cores):
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _interrupt():
-    raise KeyboardInterrupt

@@ -44,7 +44,7 @@ class Driver:
         """
         if not self._ledger.todo():
             return
-        with command.signals(_interrupt), contextlib.ExitStack() as stack:
+        with command.signals(command.interrupt), contextlib.ExitStack() as stack:
             stack.enter_context(self._ledger.show)
             stack.enter_context(self._crew)
             self._logs.mkdir(exist_ok=True)
@@ -160,7 +160,3 @@ def plan(costs: Mapping[str, int], options: ray_plan.Options) -> str:
     )
     alone = "" if measured is None else f" A single one would take about {time}."
     return said + alone
-
-
-def _interrupt():
-    raise KeyboardInterrupt

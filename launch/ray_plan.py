@@ -2,13 +2,12 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from absl import flags
 
-from launch import worker
+from launch import command, worker
 from launch.ray_cluster import Cluster, Needs
 
 _MOST = 5000  # runs of a task, whose names its command line holds
@@ -169,6 +168,5 @@ def deal(
 
 
 def worker_command(*more: str) -> list[str]:
-    """The command of a worker: the user's own, with other flags in the end."""
-    own = ("--launcher=local", "--workers=", "--nodry_run", "--tied")
-    return [sys.executable, *sys.orig_argv[1:], *own, *more]
+    """The command of a worker that ends with its task."""
+    return command.worker("--tied", *more)

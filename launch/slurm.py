@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import jobs
+from launch import command, jobs
 
 _REQUEUES = 10_000  # at the time limit: a sweep may be many times as long
 _MARGIN = 30  # seconds before the time limit at which a job asks to be requeued, at the latest
@@ -101,9 +101,8 @@ class Array:
 
     def command(self, index: int | str) -> list[str]:
         """What the job with this index runs."""
-        own = ["--launcher=local", "--workers=", f"--share={index}/{self._size}", "--noreport"]
-        given = [word for word in sys.orig_argv[1:] if word != "--dry_run"]
-        return [sys.executable, *given, *own, *["--distributed=auto"] * self._distributed]
+        spread = ["--distributed=auto"] * self._distributed
+        return command.worker(f"--share={index}/{self._size}", "--noreport", *spread)
 
     def logs(self, job: str) -> pathlib.Path:
         """The files, as a pattern, that what a job prints goes to."""

@@ -46,7 +46,7 @@ def describe(workers: Iterable[sweeps.Worker], workdir: str) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):  # it has just left
             path = pathlib.Path(workdir, "workers", f"{worker.name}.json")
             silence = max(0.0, time.time() - path.stat().st_mtime)
-            runs = f" {len(worker.runs)} run{'s' * (len(worker.runs) > 1)}" if worker.runs else ""
+            runs = f" {display.count(len(worker.runs), 'run')}" if worker.runs else ""
             dead = ", probably dead" if silence > worker.patience else ""
             heard = f"heard of {display.duration(silence)} ago{dead}"
             yield f"Worker {worker.name}: {worker.doing}{runs}, {heard}"

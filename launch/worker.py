@@ -100,11 +100,11 @@ class Worker:
                 claimed = self.crew.claimed()
                 if free := {name: run for name, run in todo.items() if name not in claimed}:
                     self._train(free)
+                    self.ledger.read()
                 else:
                     self.crew.beat("waiting for runs of others", self.options.patience)
                     time.sleep(_POLL)
-                    self.ledger.watch(self.crew.others())
-                self.ledger.read()
+                    self.ledger.watch(self.crew.others())  # reads, too
             distributed.tell_end()
 
     def _todo(self):
@@ -117,14 +117,14 @@ class Worker:
         self.checkpoints.look()
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
             group = list(group.values())
-            if self.pool is None or self.pool.task is not task:
+            if self.pool is not None and self.pool.task is task:
+                settings = self.pool.settings
+            else:
                 self.pool = None  # frees its device for what is measured
                 settings = self._settings(task, group)
                 self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
-                distributed.tell(runs=group, settings=vars(settings))
-                self.pool = training.Pool(task, settings)
-            else:
-                distributed.tell(runs=group, settings=vars(self.pool.settings))
+            distributed.tell(runs=group, settings=vars(settings))
+            self.pool = self.pool or training.Pool(task, settings)
             # Until the first progress, since a pool may have to compile again for longer curves.
             self.crew.beat(patience=COMPILING * self.options.patience)
             results = self.pool.train(

@@ -180,17 +180,11 @@ def read_curves(workdir: str | os.PathLike, names: Collection[str]) -> dict[str,
     return {name: record["curve"] for name, record in records.items() if record.get("curve")}
 
 
-def first_finished(records: dict[str, dict], record: dict) -> bool:
-    """Adds a record to those known by run_id; of several of one run the first finished counts.
-
-    Returns:
-      Whether it was added, be it in place of another.
-    """
+def first_finished(records: dict[str, dict], record: dict) -> None:
+    """Adds a record to those known by run_id; of several of one run the first finished counts."""
     known = records.get(record["run_id"])
-    counts = known is None or _finished_at(record) < _finished_at(known)
-    if counts:
+    if known is None or _finished_at(record) < _finished_at(known):
         records[record["run_id"]] = record
-    return counts
 
 
 def open_workdir(
