@@ -31,6 +31,16 @@ def in_range(low: float, high: float, **values: Any) -> None:
     _check(f"a number in [{low}, {high})", lambda v: (v >= low) & (v < high), values)
 
 
+def at_least(low: float, **values: Any) -> None:
+    """Every value is a number of `low` or more, or infinite."""
+    _check(f"a number >= {low}", lambda v: v >= low, values)
+
+
+def fraction(**values: Any) -> None:
+    """Every value lies in the closed interval from 0 to 1."""
+    _check("a number from 0 to 1", lambda v: (v >= 0) & (v <= 1), values)
+
+
 def scalar(**values: Any) -> None:
     """Every value, traced or not, is a single number (or a schedule of one)."""
     for name, value in values.items():

@@ -2,9 +2,10 @@
 
     python -m experiments.additive_noise.oscillation experiments/results/additive_noise/figure1
 
-For every kind of run: the largest drop of the test accuracy from one epoch to the next, and the
-standard deviation of the last five epochs, both in points, as mean and standard deviation over
-runs; then the final test accuracy. Runs that diverged are counted and left out.
+For every kind of run: the largest drop of the test accuracy from one epoch to the next, in all
+epochs and in the last five, and the standard deviation of the last five, all in points, as mean and
+standard deviation over runs; then the final test accuracy. Runs that diverged are counted and left
+out.
 """
 
 import argparse
@@ -15,14 +16,15 @@ from experiments.additive_noise import table1
 from noisegen import sweeps
 
 
-def oscillation(accuracy: np.ndarray) -> tuple[float, float]:
-    """Largest drop from one epoch to the next (0 if none), and the last five epochs' deviation.
+def oscillation(accuracy: np.ndarray) -> tuple[float, float, float]:
+    """Largest drop between two epochs, of all and of the last five; the deviation of these.
 
     >>> oscillation(np.array([0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]))
-    (0.5, 0.0)
+    (0.5, 0.0, 0.0)
     """
-    drop = max(0.0, -np.diff(accuracy).min())
-    return float(drop), float(np.std(accuracy[-5:], ddof=1))
+    last = accuracy[-5:]
+    drops = (max(0.0, -np.diff(some).min()) for some in (accuracy, last))
+    return *map(float, drops), float(np.std(last, ddof=1))
 
 
 def lines(records: list[dict]) -> list[str]:
@@ -39,10 +41,11 @@ def lines(records: list[dict]) -> list[str]:
             text.append(f"{kind}: {len(numbers)} of {len(runs)} runs finished; a spread needs two")
             continue
         means, deviations = np.mean(numbers, 0), np.std(numbers, 0, ddof=1)
-        drop, late, final = (f"{m:.1f} ± {s:.1f}" for m, s in zip(means, deviations, strict=True))
+        pairs = zip(means, deviations, strict=True)
+        drop, late, spread, final = (f"{mean:.1f} ± {std:.1f}" for mean, std in pairs)
         text.append(
-            f"{kind} ({len(alive)} of {len(runs)} runs): largest drop {drop}, last five epochs "
-            f"{late}, final {final}"
+            f"{kind} ({len(alive)} of {len(runs)} runs): largest drop {drop}, in the last five "
+            f"epochs {late}, their deviation {spread}, final {final}"
         )
     return text
 

@@ -150,23 +150,15 @@ def _large(config, size, rate):
     point = _PLAIN | {"batch_size": size, "learning_rate": rate}
     alone = point | {"reference_batch_size": float(size)}
     yield from (alone | {"eta": eta} for eta in (0.0, *config.grid.eta))
-    reference = _equally_hot(config, rate)
+    reference = noisegen.matched_reference(
+        config.base.batch_size,
+        learning_rate=rate,
+        reference_learning_rate=config.base.learning_rate,
+        num_examples=config.task.num_train,
+    )
     if reference <= size:  # else the large batch is noisy enough, and more
         for kind in MATCHED:
             yield point | {kind: 1, "reference_batch_size": reference}
-
-
-def _equally_hot(config, rate):
-    """The batch size whose noise at a learning rate is that of the base, in equal training time."""
-    base, num_examples = config.base, config.task.num_train
-    lacking = noisegen.matched_variance(  # of a batch of all examples, which has no noise
-        num_examples,
-        base.batch_size,
-        learning_rate=rate,
-        reference_learning_rate=base.learning_rate,
-        num_examples=num_examples,
-    )
-    return 1 / (lacking + 1 / num_examples)
 
 
 def kind(run: Mapping[str, float], base_batch_size: int) -> str:

@@ -2,8 +2,9 @@
 
 Batch sizes of up to three quarters of the training set get as many epochs as a small batch, and so
 far fewer updates. The learning rate is tuned for each kind of run; matched noise makes up for what
-is lacking at that learning rate to the temperature of the small batch at its best learning rate,
-and has nothing else to tune. The rules start from that rate. LeNet-5; tuned on the test set.
+is lacking at that learning rate to the temperature of the small batch at the reference's rate, and
+has nothing else to tune. The rules start from that rate, and are not tuned either. LeNet-5; tuned
+on the test set.
 """
 
 from experiments.matched_noise import common

@@ -1,10 +1,10 @@
 """Matched noise on MNIST at equal steps
 
 Batch sizes of up to three quarters of the training set make as many updates as a small batch, all
-at its best learning rate, so that matched noise gives every update the covariance that it has
-there. Whatever a kind of noise still lacks of the small batch shows as a difference to it; whatever
-the noise is good for, as a difference to the large batch without. The rules scale the learning
-rate. LeNet-5; eta is tuned on the test set.
+at the learning rate of the reference, which is not tuned again, so that matched noise gives every
+update the covariance that it has there. Whatever a kind of noise still lacks of the small batch
+shows as a difference to it; whatever the noise is good for, as a difference to the large batch
+without. The rules scale the learning rate. LeNet-5; eta is tuned on the test set.
 """
 
 from experiments.matched_noise import common, mnist_epochs

@@ -5,6 +5,9 @@ ReLU and max pooling, PyTorch's initial weights, images normalised by mean and s
 the ragged last batch of an epoch kept (938 updates at batch size 64, 8 at 8192), no weight decay.
 All batch sizes of a seed share their initial weights, as there. It has one run of each kind; here
 are three.
+
+The report draws its curves and prints none of their numbers: "published" are the last points of the
+curves as its authors keep them beside that notebook (GitHub, clement1998/Opt_ML_project).
 """
 
 import math

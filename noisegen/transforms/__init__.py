@@ -2,7 +2,12 @@
 
 from noisegen.transforms.gradient_noise import AddGradientNoiseState, add_gradient_noise
 from noisegen.transforms.langevin import langevin_noise
-from noisegen.transforms.matched import matched_noise, matched_variance, matched_weights
+from noisegen.transforms.matched import (
+    matched_noise,
+    matched_reference,
+    matched_variance,
+    matched_weights,
+)
 from noisegen.transforms.samplers import Sampler, normal_noise, sphere_noise, uniform_noise
 from noisegen.transforms.temperature import scale_by_temperature
 
@@ -12,6 +17,7 @@ __all__ = [
     "add_gradient_noise",
     "langevin_noise",
     "matched_noise",
+    "matched_reference",
     "matched_variance",
     "matched_weights",
     "normal_noise",

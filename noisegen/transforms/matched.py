@@ -73,14 +73,14 @@ def matched_variance(
         :func:`noisegen.batch_size_from_temperature`.
       learning_rate: :math:`\epsilon > 0`.
       reference_learning_rate: :math:`\epsilon_0 > 0`.
-      num_examples: N, of the training set; plays no part at equal learning rates.
+      num_examples: N >= B, of the training set; plays no part at equal learning rates.
 
     Returns:
       x; of JAX arrays, traced ones among them, NaN where it would be below zero.
 
     Raises:
-      ValueError: a number is not positive, or the batch is noisier than the reference: noise cannot
-        be taken away.
+      ValueError: a number is not positive; N is below B; or the batch is noisier than the
+        reference: noise cannot be taken away.
 
     Examples:
       >>> import noisegen
@@ -93,6 +93,7 @@ def matched_variance(
         learning_rate=learning_rate,
         reference_learning_rate=reference_learning_rate,
     )
+    _validate.at_least(_known(batch_size), num_examples=num_examples)
     # In this order, equal batches at equal learning rates lack exactly 0.
     ratio = reference_learning_rate / learning_rate
     lacking = ratio / reference_batch_size - 1 / batch_size + (1 - ratio) / num_examples
@@ -109,6 +110,57 @@ def matched_variance(
     return lacking
 
 
+def matched_reference(
+    reference_batch_size: ArrayLike,
+    *,
+    learning_rate: ArrayLike,
+    reference_learning_rate: ArrayLike,
+    num_examples: ArrayLike = math.inf,
+) -> ArrayLike:
+    r"""The reference batch size to match at another learning rate than the reference's own.
+
+    .. math:: \frac 1 {B_0'} = \frac{\epsilon_0}{\epsilon}
+      \left(\frac 1 {B_0} - \frac 1 N\right) + \frac 1 N
+
+    :func:`matched_noise` and :func:`matched_weights` make one update as noisy as a reference's at
+    an equal learning rate. Given :math:`B_0'`, they add the :func:`matched_variance` of these
+    learning rates instead, and training has the temperature of :math:`B_0` and
+    :math:`\epsilon_0`.
+
+    Args:
+      reference_batch_size: :math:`B_0`, in (0, N]; need not be whole.
+      learning_rate: :math:`\epsilon > 0`, of the large batch.
+      reference_learning_rate: :math:`\epsilon_0 > 0`.
+      num_examples: N, of the training set.
+
+    Returns:
+      :math:`B_0'`, seldom whole. Where it is larger than the batch, there the batch is noisier than
+      the reference, and no noise can match it; NaN likewise.
+
+    Raises:
+      ValueError: a number is not positive, or N is below :math:`B_0`.
+
+    Examples:
+      By the square-root rule from 64 to 1024 the learning rate is four times the reference's:
+
+      >>> import noisegen
+      >>> reference = noisegen.matched_reference(
+      ...     64, learning_rate=0.4, reference_learning_rate=0.1
+      ... )
+      >>> reference, noisegen.matched_variance(1024, reference)
+      (256.0, 0.0029296875)
+    """
+    _validate.positive(
+        reference_batch_size=reference_batch_size,
+        learning_rate=learning_rate,
+        reference_learning_rate=reference_learning_rate,
+    )
+    _validate.at_least(_known(reference_batch_size), num_examples=num_examples)
+    ratio = reference_learning_rate / learning_rate
+    noise = ratio / reference_batch_size + (1 - ratio) / num_examples
+    return 1 / noise
+
+
 def matched_noise(
     reference_batch_size: ArrayLike, key: jax.Array, *, covariance: str = "diagonal"
 ) -> optax.GradientTransformationExtraArgs:
@@ -121,6 +173,7 @@ def matched_noise(
     rate**, which it then passes through as the noise of sampling does; the target is the covariance
     of an update at an equal learning rate, see :func:`matched_variance`. The expected covariance is
     right at every update, since the estimate of K is unbiased. At :math:`B_0 = B` no bit changes.
+    At another learning rate than the reference's, give the :func:`matched_reference`.
 
     ``update`` takes two arguments more, which the pool of `noisegen.training` gives where the task
     has a `noise_group`:
@@ -207,7 +260,8 @@ def matched_weights(
     covariance 2 K. The weights of a pair have the mean 1, so the mean gradient itself is not
     scaled. No gradient is computed twice and none is kept; only loss and backward pass see the
     weights, so any way to cut a batch into microbatches gives the same. The last example of an odd
-    batch has the weight 1. Each loss must be that of one example: where ghost batches are
+    batch has the weight 1. At another learning rate than the reference's, give the
+    :func:`matched_reference`. Each loss must be that of one example: where ghost batches are
     normalised together, noise that their members share is not all there.
 
     In a task: ``example_weights=lambda hparams: lambda key, places, batch_size:
@@ -248,6 +302,11 @@ def matched_weights(
     paired = places < 2 * pairs
     signs = jnp.where(paired, 1 - 2 * (places % 2), 0)
     return 1 + deviation * signs * jax.vmap(draw)(places // 2)
+
+
+def _known(size):
+    """The largest of some sizes; 1 where JAX traces them."""
+    return 1 if isinstance(size, jax.Array) else np.max(size)
 
 
 def _variances(covariance, gradient_noise, updates):

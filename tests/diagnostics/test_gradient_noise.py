@@ -138,8 +138,10 @@ def test_exact_covariance_of_a_quadratic():
         noise = diagnostics.gradient_covariance(loss, w, x, chunk)
         np.testing.assert_allclose(noise.diagonal, np.diag(covariance(gradients)), rtol=1e-5)
         np.testing.assert_allclose(noise.squared_norm, np.sum(gradients.mean(0) ** 2), rtol=1e-5)
-    scale = diagnostics.gradient_noise_scale(noise)
-    np.testing.assert_allclose(scale * diagnostics.signal_to_noise_ratio(noise), 1, rtol=1e-6)
+    trace, norm = np.trace(covariance(gradients)), np.sum(gradients.mean(0) ** 2)
+    np.testing.assert_allclose(diagnostics.gradient_noise_scale(noise), trace / norm, rtol=1e-5)
+    ratio = diagnostics.signal_to_noise_ratio(noise, 16)
+    np.testing.assert_allclose(ratio, norm / (trace / 16), rtol=1e-5)
 
 
 def test_single_group_says_nothing():
@@ -167,8 +169,8 @@ def test_running_noise_is_the_bias_corrected_average():
 
 def test_running_noise_leaves_out_what_was_not_measured():
     running = diagnostics.init_running_noise()
-    for trace in (4.0, np.nan, 8.0):
-        noise = diagnostics.GradientNoise(jnp.float32(trace), jnp.float32(trace), ())
+    for trace, norm in ((4.0, 4.0), (np.nan, np.nan), (5.0, np.nan), (8.0, 8.0)):
+        noise = diagnostics.GradientNoise(jnp.float32(trace), jnp.float32(norm), ())
         running = diagnostics.update_running_noise(running, noise, decay=1.0)
     assert (float(running.trace), int(running.count)) == (6.0, 2)
 
@@ -193,6 +195,15 @@ def test_bad_input_is_refused():
         diagnostics.noise_of_groups(jnp.ones((2, 3)), jnp.ones(3))
     with pytest.raises(ValueError, match="sizes must be a finite number > 0"):
         diagnostics.noise_of_groups(jnp.ones((2, 3)), 0)
+    for num_examples, least in ((-3, 1), (0, 1), (np.nan, 1), (1, 16), (15, 16)):
+        with pytest.raises(ValueError, match=f"num_examples must be a number >= {least}"):
+            diagnostics.noise_of_groups(jnp.ones((2, 3)), 8, num_examples)
+    sums = diagnostics.GroupSums(jnp.ones(4), jnp.ones(4), size=8, groups=2, weights=8)
+    with pytest.raises(ValueError, match="num_examples must be a number >= 1"):
+        diagnostics.noise_of_sums(sums, 0)
+    for decay in (-0.5, 1.5):
+        with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
+            diagnostics.update_running_noise(diagnostics.init_running_noise(), sums, decay)
     with pytest.raises(ValueError, match="one leading axis"):
         diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, 1)
     with pytest.raises(ValueError, match="2 examples or more"):

@@ -15,7 +15,7 @@ from noisegen.training import noise
 N, GROUP = 60, 4
 
 
-def make_task(**changes):
+def make_task(covariance="diagonal", **changes):
     """Mean estimation: the loss |w - x|^2 / 2 has the gradient w - x, of the covariance of x."""
     x = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32) * [1, 3] + [2, 1]
 
@@ -23,7 +23,8 @@ def make_task(**changes):
         return jnp.sum((w[None] - batch.data) ** 2, -1) / 2, state
 
     def make_optimizer(hparams, key):
-        noise = noisegen.matched_noise(hparams["reference_batch_size"], key)
+        reference = hparams["reference_batch_size"]
+        noise = noisegen.matched_noise(reference, key, covariance=covariance)
         return optax.chain(noise, optax.sgd(hparams["learning_rate"]))
 
     fields = {
@@ -196,8 +197,11 @@ def test_matched_training_ends_where_small_batches_do(train):
     for task in (WEIGHTED, MATCHED):
         matched = ends(task, 24, 3, microbatch=4)
         assert scipy.stats.ks_2samp(small, matched).pvalue > 0.01
-    plain = ends(WEIGHTED, 24, 24, microbatch=4)
-    assert scipy.stats.ks_2samp(small, plain).pvalue < 1e-6  # what the noise makes up for
+    # What the noise makes up for; and noise of equal size in both coordinates, of which one varies
+    # three times as much as the other.
+    for task, reference in ((WEIGHTED, 24), (make_task("isotropic"), 3)):
+        other = ends(task, 24, reference, microbatch=4)
+        assert scipy.stats.ks_2samp(small, other).pvalue < 1e-6
 
 
 def test_diagnostics_are_measured_at_every_evaluation(train):

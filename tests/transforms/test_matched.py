@@ -79,7 +79,7 @@ def test_weights_that_are_not_of_mean_1_are_found_out(gradients, lacking):
     assert distance(covariance, lacking) > 0.3
 
 
-def test_a_weighted_batch_is_distributed_as_a_small_one(gradients):
+def test_a_weighted_batch_has_mean_and_covariance_of_a_small_one(gradients):
     def small(key):
         return jax.random.permutation(key, jnp.asarray(gradients))[:REFERENCE].mean(0)
 
@@ -163,6 +163,16 @@ def test_the_target_under_scaling_rules():
     assert lacking(b, reference) == pytest.approx(1 / 64 - 1 / b)
 
 
+@pytest.mark.parametrize("num_examples", [np.inf, 60_000, 1024])
+def test_the_reference_at_another_learning_rate_has_that_target(num_examples):
+    rates = {"learning_rate": 0.3, "reference_learning_rate": 0.1}
+    reference = noisegen.matched_reference(64, **rates, num_examples=num_examples)
+    lacking = noisegen.matched_variance(1024, 64, **rates, num_examples=num_examples)
+    assert noisegen.matched_variance(1024, reference) == pytest.approx(lacking)
+    equal = noisegen.matched_reference(64, learning_rate=0.1, reference_learning_rate=0.1)
+    assert equal == 64
+
+
 def test_noise_cannot_be_taken_away():
     with pytest.raises(ValueError, match="reference must be the smaller batch"):
         noisegen.matched_variance(64, 128)
@@ -177,6 +187,13 @@ def test_noise_cannot_be_taken_away():
 
 
 def test_bad_input_is_refused():
+    rates = {"learning_rate": 4.0, "reference_learning_rate": 1.0, "num_examples": 512}
+    with pytest.raises(ValueError, match="num_examples must be a number >= 1024"):
+        noisegen.matched_variance(1024, 64, **rates)
+    with pytest.raises(ValueError, match="num_examples must be a number >= 600"):
+        noisegen.matched_reference(600, **rates)
+    with pytest.raises(ValueError, match="learning_rate must be a finite number > 0"):
+        noisegen.matched_reference(64, **rates | {"learning_rate": 0.0})
     with pytest.raises(ValueError, match="'isotropic', 'diagonal'"):
         noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
