@@ -50,16 +50,18 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             main(argv)
         except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
+            leave(INTERRUPTED)
         except (ValueError, OSError, ImportError) as error:
             _exit(error)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            sys.exit(
+            print(
                 "error: This does not fit the memory of the device: give smaller --lanes, "
-                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}"
+                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}",
+                file=sys.stderr,
             )
+            leave(1)
 
     app.run(guarded, flags_parser=_parse_flags)
 

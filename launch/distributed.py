@@ -6,6 +6,8 @@ rest, and another worker, or the same command, goes on.
 """
 
 import os
+import sys
+import traceback
 from typing import Any
 
 import jax
@@ -30,6 +32,18 @@ def join(where: str) -> None:
     """
     # Else two processes may begin the sums over their processors in different orders, and crash.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_IN_ORDER}".strip()
+    _initialize(where)
+    sys.excepthook = _leave_with_traceback
+
+
+def follow(tasks: Tasks, keep_params: bool) -> None:
+    """Does what the first process does, until it is done."""
+    # A signal reaches the first process too, which decides when to stop.
+    with command.signals(lambda: None):
+        _follow(tasks, keep_params)
+
+
+def _initialize(where):
     if where == "auto":
         try:
             jax.distributed.initialize()
@@ -49,13 +63,6 @@ def join(where: str) -> None:
     # The first one listens at the address only, not at all of its host's.
     bind = {"coordinator_bind_address": address} if index == "0" else {}
     jax.distributed.initialize(address, int(count), int(index), **bind)
-
-
-def follow(tasks: Tasks, keep_params: bool) -> None:
-    """Does what the first process does, until it is done."""
-    # A signal reaches the first process too, which decides when to stop.
-    with command.signals(lambda: None):
-        _follow(tasks, keep_params)
 
 
 def _follow(tasks, keep_params):
@@ -116,6 +123,12 @@ class Kept:
         own = iter(() if self._own is None else self._own.load(run))
         while (arrays := hosts.agreed_arrays(next(own, None))) is not None:
             yield arrays
+
+
+def _leave_with_traceback(*error):
+    """Ends a process that met an error at once: JAX would wait minutes for the others."""
+    traceback.print_exception(*error)
+    command.leave(1)
 
 
 def _taken(_):

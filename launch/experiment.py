@@ -95,7 +95,7 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
     """Reads the experiment that a sweep's directory belongs to.
 
     The experiment's file is looked for below the current directory only: nothing in a sweep's
-    directory is executed.
+    directory, this one's or another's, is executed.
 
     Raises:
       FileNotFoundError: no sweep there, or its experiment's file is not here.
@@ -106,10 +106,11 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
             f"{workdir} is no sweep of `launch.sweep`: its sweep.json says too little."
         )
     path, scale = _scaled(sweep["experiment"])
-    here, own = pathlib.Path.cwd().resolve(), pathlib.Path(workdir).resolve()
-    if not path.resolve().is_relative_to(here) or path.resolve().is_relative_to(own):
+    here, file = pathlib.Path.cwd().resolve(), path.resolve()
+    in_sweep = any((parent / "sweep.json").exists() for parent in file.parents)
+    if not file.is_relative_to(here) or in_sweep:
         raise FileNotFoundError(
-            f"{workdir} is a sweep of {path}, which is not below {here} or is in the sweep's own "
+            f"{workdir} is a sweep of {path}, which is not below {here} or is in a sweep's "
             "directory, and so is not executed; run the command where the sweep was launched."
         )
     if not path.is_file():

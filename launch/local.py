@@ -113,7 +113,10 @@ class Workers:
                 if worker.doing == "training":
                     self._start_others()
             elif time.monotonic() > self._silent_at[index]:
-                self._ledger.show.note(f"worker {index} gives no sign of life and is killed")
+                self._ledger.show.note(
+                    f"worker {index} gives no sign of life and is killed; if it was evaluating, "
+                    "--patience must be longer than that takes"
+                )
                 process.kill()
 
     def _start_others(self):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 _POLL = 0.1  # seconds; a cancelled task is interrupted between two looks
 _GRACE = 40.0  # seconds in which a command that has to stop keeps its runs
-_TAIL = 4096  # bytes
+_TAIL = 1 << 20  # bytes; what is measured has settings for each batch size, perhaps
 
 
 def run(

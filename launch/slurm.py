@@ -190,7 +190,7 @@ def _parameters(fields, logs) -> dict[str, Any]:
         "time": _minutes(fields["time"]),
         "array_parallelism": fields["array_parallelism"] or fields["array"],
         "setup": [fields["setup"]] if fields["setup"] else None,
-        "additional_parameters": {"output": log, **_options(fields["options"])},
+        "additional_parameters": {"output": log, "requeue": True, **_options(fields["options"])},
         "srun_args": srun,
         "stderr_to_stdout": True,
         "wckey": None,

@@ -97,6 +97,8 @@ class Worker:
                 count = f"{len(known)} of {len(todo)} runs"
                 self.ledger.show.note(f"{count} have a checkpoint, from which they go on.")
             while todo := self._todo():
+                if self.stopping:  # since the last progress, so that nothing is left to keep
+                    raise KeyboardInterrupt
                 claimed = self.crew.claimed()
                 if free := {name: run for name, run in todo.items() if name not in claimed}:
                     self._train(free)
@@ -114,7 +116,6 @@ class Worker:
 
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
-        self.checkpoints.look()
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
             group = list(group.values())
             if self.pool is not None and self.pool.task is task:
@@ -160,8 +161,8 @@ class Worker:
         self.in_training = True
         distributed.check_stop(self.stopping and not self.checkpoints.hurried)
         name = self.ledger.tasks.name
-        self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running})
-        self.ledger.read()
+        if self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running}):
+            self.ledger.read()
         self.ledger.show.progress(running)
 
     def _finish(self, task, result):

@@ -70,17 +70,8 @@ class Checkpoints:
         self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
         self._unreadable: set[pathlib.Path] = set()
+        self._metas: dict[pathlib.Path, dict | None] = {}
         self.hurried = False
-        self.look()
-
-    def look(self) -> None:
-        """Looks anew which checkpoints there are, as others may have written some."""
-        self._places: dict[str, list[_Place]] = {}
-        for path, meta in _whole(self._root):
-            if meta is not None:
-                for lane, name in enumerate(meta["runs"]):
-                    place = _Place(meta["counts"][lane], path, lane, tuple(meta["names"]))
-                    self._places.setdefault(name, []).append(place)
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -120,8 +111,8 @@ class Checkpoints:
             self._failed(error)
 
     def load(self, run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """What the checkpoints keep of a run, the latest first, as NumPy arrays."""
-        places = self._places.get(run_id(self._task_name, run), [])
+        """What the checkpoints keep of a run, whoever wrote them, the latest first, in NumPy."""
+        places = self._places().get(run_id(self._task_name, run), [])
         for place in sorted(places, reverse=True):
             if place.path in self._unreadable:
                 continue
@@ -135,7 +126,8 @@ class Checkpoints:
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of some runs, by run_id, that have a checkpoint."""
-        return [name for name in names if name in self._places]
+        places = self._places()
+        return [name for name in names if name in places]
 
     def close(self) -> None:
         """Waits until the last checkpoint is written, and removes those that nobody needs."""
@@ -153,6 +145,22 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _finished(self):
+        """The checkpoints that were finished, and what each says of itself; None if not ours."""
+        paths = sorted(path for path in self._root.glob("*/*") if path.name.isdigit())
+        known = self._metas
+        self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
+        return self._metas
+
+    def _places(self):
+        """Where each run is kept, by run_id."""
+        places: dict[str, list[_Place]] = {}
+        for path, meta in self._finished().items():
+            for lane, name in enumerate(meta["runs"] if meta else ()):
+                place = _Place(meta["counts"][lane], path, lane, tuple(meta["names"]))
+                places.setdefault(name, []).append(place)
+        return places
 
     def _failed(self, error):
         self._latest, self._manager = {}, None  # the next one begins with a directory of its own
@@ -173,13 +181,11 @@ class Checkpoints:
         if self._manager is not None:
             needed.add(self._own)
         recorded = set()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it was told at the start
-            for path, meta in _whole(self._root):
-                if meta is None or not self._is_past(meta):
-                    needed.add(path.parent)
-                elif {*meta["runs"]} <= {*self._recorded, None}:
-                    recorded.add(path.parent)
+        for path, meta in self._finished().items():
+            if meta is None or not self._is_past(meta):
+                needed.add(path.parent)
+            elif {*meta["runs"]} <= {*self._recorded, None}:
+                recorded.add(path.parent)
         for path in set(self._root.glob("*")) - needed:
             ours = path == self._own or path in recorded or has_ended(path.name)
             if ours or not _may_be_written(path):
@@ -206,15 +212,13 @@ class Checkpoints:
         return self._manager
 
 
-def _whole(root):
-    """The checkpoints that were finished, and what each says of itself; None if it is not ours."""
-    for path in sorted(root.glob("*/*")):
-        if path.name.isdigit():
-            meta = _restored(path, "meta")
-            if meta is not None and meta.get("format") != FORMAT:
-                _skipped(path, f"it is of another version (format {meta.get('format')})")
-                meta = None
-            yield path, meta
+def _meta(path):
+    """What a checkpoint says of itself; None, with a warning, if it is not ours."""
+    meta = _restored(path, "meta")
+    if meta is not None and meta.get("format") != FORMAT:
+        _skipped(path, f"it is of another version (format {meta.get('format')})")
+        return None
+    return meta
 
 
 def _may_be_written(path):

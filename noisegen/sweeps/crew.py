@@ -99,12 +99,18 @@ class Crew:
         """Gives a run up that has its record; others, who see the record, hear it with the beat."""
         self._self.runs.pop(name, None)
 
-    def progress(self, examples: Mapping[str, int]) -> None:
-        """Says how far the claimed runs are, by run_id; written down every second or so."""
+    def progress(self, examples: Mapping[str, int]) -> bool:
+        """Says how far the claimed runs are, by run_id.
+
+        Returns:
+          Whether it was written down, as it is every second or so.
+        """
         self._self.runs.update({n: e for n, e in examples.items() if n in self._self.runs})
         begins = self._self.doing != "training"
-        if begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10):
+        due = begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10)
+        if due:
             self.beat("training", self.patience)
+        return due
 
     def beat(self, doing: str | None = None, patience: float | None = None) -> None:
         """Gives a sign of life.

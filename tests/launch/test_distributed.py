@@ -105,6 +105,34 @@ def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
     other.communicate(timeout=SECONDS)
 
 
+def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*free.getsockname())
+    program = f"""
+from launch import distributed
+from noisegen.training import hosts
+distributed.join("{address},%d/2")
+hosts.agreed(None)
+if %d == 0:
+    raise RuntimeError("something unforeseen")
+hosts.agreed(None)
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program % (index, index)],
+            cwd=ROOT,
+            env=environment | {"JAX_NUM_CPU_DEVICES": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=60)[1] for process in both]  # JAX alone takes 300 seconds
+    assert both[0].returncode == 1 and "RuntimeError: something unforeseen" in said[0]
+    assert both[1].returncode != 0
+
+
 @pytest.mark.parametrize("where", ["127.0.0.1", "127.0.0.1:1,2/2", "127.0.0.1:1,a/2", "here,0/1"])
 def test_what_is_no_place_is_refused(where):
     with pytest.raises(ValueError, match="must be auto or HOST:PORT,INDEX/COUNT"):

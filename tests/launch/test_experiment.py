@@ -97,15 +97,17 @@ def test_a_field_that_the_file_has_lost_is_named(path, tmp_path):
         experiment.load_from_workdir(tmp_path / "sweep")
 
 
-@pytest.mark.parametrize("where", ["outside", "sweep/inside"])
+@pytest.mark.parametrize("where", ["outside", "sweep/inside", "sweeps/another/deep/inside"])
 def test_only_files_below_the_current_directory_are_executed(path, tmp_path, monkeypatch, where):
     open_sweep(path, tmp_path / "sweep")
     here = tmp_path / "here"
     here.mkdir()
     moved = (here / where if "/" in where else tmp_path / where).with_suffix(".py")
-    moved.parent.mkdir(exist_ok=True)
+    moved.parent.mkdir(parents=True, exist_ok=True)
     moved.write_text("raise AssertionError('executed')")
-    (here / "sweep").mkdir(exist_ok=True)
+    for directory in ("sweep", "sweeps/another"):
+        (here / directory).mkdir(parents=True, exist_ok=True)
+    (here / "sweeps" / "another" / "sweep.json").write_text("{}")
     text = (tmp_path / "sweep" / "sweep.json").read_text().replace(str(path), str(moved))
     (here / "sweep" / "sweep.json").write_text(text)
     monkeypatch.chdir(here)

@@ -144,10 +144,18 @@ def test_the_sweep_remembers_the_users_command(ordeal):
     assert "--launcher=slurm" in command and "--share" not in command
 
 
+def changed(flags, **numbers):
+    """The flags, with other numbers of the runs."""
+    given = {f"--config.run.{name}": value for name, value in numbers.items()}
+    kept = [flag for flag in flags if flag.partition("=")[0] not in given]
+    assert len(kept) == len(flags) - len(given)
+    return [*kept, *(f"{name}={value}" for name, value in given.items())]
+
+
 @pytest.fixture(scope="module")
 def longer(call, tmp_path_factory):
     """Flags of a sweep that is long enough to be disturbed, and its undisturbed results."""
-    flags = [flag.replace("num_epochs=60.0", "num_epochs=1000.0") for flag in LONG]
+    flags = changed(LONG, num_epochs=1000.0)
     workdir = tmp_path_factory.mktemp("longer") / "sweep"
     done = call("sweep", *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
@@ -171,7 +179,7 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
 
 @pytest.mark.slow
 def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
-    flags = [flag.replace("=400.0", "=20.0").replace("=25.0", "=10.0") for flag in longer[0]]
+    flags = changed(longer[0], num_epochs=20.0, eval_every=10.0)
     workdir = tmp_path / "sweep"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -187,8 +195,7 @@ def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
 
 @pytest.mark.slow  # a minute is the shortest time limit
 def test_a_job_at_its_time_limit_keeps_its_runs_and_is_requeued(submit, longer, tmp_path):
-    flags, _ = longer
-    flags = [flag.replace("num_epochs=400.0", "num_epochs=4000.0") for flag in flags]
+    flags = changed(longer[0], num_epochs=4000.0)
     workdir = tmp_path / "sweep"
     submit(workdir, *flags, "--slurm.time=1", "--slurm.signal_delay_s=45")
     job = jobs.submitted(workdir)[0].job

@@ -154,7 +154,7 @@ def test_fields_reach_sbatch(tmp_path):
     ).text()
     for line in """
         array=0-31%8|partition=gpu|gpus-per-node=1|cpus-per-task=4|mem=16G|account=me|qos=low
-        constraint=h200|exclude='n[1-2]'|exclusive|signal=USR2@120|time=240|job-name=noisegen
+        constraint=h200|exclude='n[1-2]'|exclusive|requeue|signal=USR2@120|time=240|job-name=noisegen
     """.replace("\n", "|").split("|"):
         assert not line.strip() or f"#SBATCH --{line.strip()}\n" in text
     *_, setup, _, _, export, srun, _ = text.split("\n")

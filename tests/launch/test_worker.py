@@ -1,11 +1,14 @@
 """How workers share the runs of a sweep."""
 
+import contextlib
 import random
+import types
 
 import pytest
 
 from launch import worker
 from launch.worker import Share
+from noisegen import sweeps
 
 
 def load(costs, count, index):
@@ -60,3 +63,19 @@ def test_what_is_no_share_is_refused(text):
 
 def test_a_share_is_an_index_and_a_count():
     assert Share.parse("3/4") == Share(3, 4)
+
+
+def test_a_stop_after_the_last_progress_is_not_lost(tmp_path):
+    ledger = types.SimpleNamespace(
+        tasks=types.SimpleNamespace(name="task"),
+        runs=types.SimpleNamespace(records={}),
+        show=contextlib.nullcontext(),
+        todo=lambda: {"9f": {}},
+    )
+    one = worker.Worker(ledger, str(tmp_path), worker.Options())
+    one.in_training = True
+    one._stop()
+    with sweeps.Crew(tmp_path) as other:
+        assert other.claim("9f")  # for which this worker would wait
+        with pytest.raises(KeyboardInterrupt):
+            one.run()

@@ -58,6 +58,13 @@ def test_writers_add_up_and_the_run_that_is_furthest_counts(tmp_path):
     assert [each["updates"] for each in found(tmp_path, {"seed": 1})] == [7, 5]
 
 
+def test_what_another_wrote_meanwhile_is_found(tmp_path):
+    with sweeps.Checkpoints(tmp_path, "task") as store:
+        assert not [*store.load({"seed": 0})]
+        save(tmp_path, 4)
+        assert [each["updates"] for each in store.load({"seed": 0})] == [4]
+
+
 def damage_json(path):
     (path / "meta" / "metadata").write_text('{"format": 1, "ru')
 
