@@ -52,8 +52,9 @@ def test_workers_and_devices_in_miniature(tmp_path):
     workers, devices = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("many_workers", "devices")
     )
-    assert sum(each["runs"] for each in workers["workers"]) == workers["records"] >= 63
-    assert all(0 < each["bookkeeping_seconds"] < each["seconds"] for each in workers["workers"])
+    for sweep in workers["sweeps"]:
+        assert sum(each["runs"] for each in sweep["workers"]) == sweep["records"] >= 63
+        assert all(0 < each["bookkeeping_seconds"] < each["seconds"] for each in sweep["workers"])
     assert len(devices["images_per_second"][0]) == 3
 
 

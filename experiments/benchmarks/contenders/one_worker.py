@@ -1,6 +1,6 @@
 """A worker of `many_workers`: says what it spent its time on.
 
-python -m experiments.benchmarks.contenders.one_worker WORKDIR SEEDS INDEX/COUNT
+python -m experiments.benchmarks.contenders.one_worker WORKDIR EPOCHS SEEDS INDEX/COUNT
 """
 
 import functools
@@ -46,11 +46,12 @@ class Stopwatch:
         setattr(owner, name, watched)
 
 
-def main(workdir: str, seeds: str, share: str) -> None:
+def main(workdir: str, epochs: str, seeds: str, share: str) -> None:
     """Works until every run has its record; prints seconds of its processor and its memory."""
     command.prepare_devices()
     config = digits.get_config()
-    config.grid.seed, config.best, config.run.num_epochs = tuple(range(int(seeds))), 1, 1.0
+    config.grid.seed, config.best = tuple(range(int(seeds))), 1
+    config.run.num_epochs = float(epochs)
     exp = experiment.load(digits.__file__, config)
     tasks = exp.make_tasks()
     sweeps.open_workdir(workdir, exp.name, tasks.name)
