@@ -9,6 +9,7 @@ with --launcher=ray the workers are tasks of Ray.
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import warnings
@@ -218,6 +219,9 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
 
 def _prepare():
     """What must come before JAX is first used."""
+    for flag in (_PATIENCE, _CHECKPOINT_MINUTES):  # bounds, which the flags have, let it through
+        if math.isnan(flag.value):
+            raise ValueError(f"--{flag.name}={flag.value} must be a number.")
     if _LAUNCHER.value != "local":
         if _WORKERS.value:
             raise ValueError(

@@ -133,7 +133,7 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
       num_examples: as for :func:`noise_of_groups`.
 
     Raises:
-      ValueError: N is below 1.
+      ValueError: N is below 1, or below a concrete batch size.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -142,7 +142,8 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
       >>> float(diagnostics.noise_of_sums(sums).trace)
       16.0
     """
-    _validate.at_least(1, num_examples=num_examples)
+    known = 1 if isinstance(sums.size, jax.Array) else sums.size
+    _validate.at_least(known, num_examples=num_examples)
     size = jnp.asarray(sums.size, jnp.float32)  # whose square int32 does not hold
     spread = sums.groups - sums.weights / size
     per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
@@ -276,6 +277,9 @@ def update_running_noise(
       noise: of one batch.
       decay: 0 <= d <= 1.
 
+    Returns:
+      The averages; NaN where a JAX array says that the decay is out of its range.
+
     Raises:
       ValueError: the decay is out of its range.
 
@@ -291,7 +295,8 @@ def update_running_noise(
     _validate.fraction(decay=decay)
     count = running.count + 1
     decay = jnp.asarray(decay, jnp.float32)
-    share = jnp.where(decay < 1, (1 - decay) / (1 - decay**count), 1 / count)
+    decay = jnp.where((decay >= 0) & (decay <= 1), decay, jnp.nan)
+    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay**count))
     measured = jnp.isfinite(noise.trace) & jnp.isfinite(noise.squared_norm)
 
     def average(old, new):

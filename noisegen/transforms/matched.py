@@ -76,7 +76,8 @@ def matched_variance(
       num_examples: N >= B, of the training set; plays no part at equal learning rates.
 
     Returns:
-      x; of JAX arrays, traced ones among them, NaN where it would be below zero.
+      x; of JAX arrays, traced ones among them, NaN where it would be below zero, or a number is out
+      of its range.
 
     Raises:
       ValueError: a number is not positive; N is below B; or the batch is noisier than the
@@ -98,7 +99,8 @@ def matched_variance(
     ratio = reference_learning_rate / learning_rate
     lacking = ratio / reference_batch_size - 1 / batch_size + (1 - ratio) / num_examples
     if isinstance(lacking, jax.Array):
-        return jnp.where(lacking >= 0, lacking, jnp.nan)
+        sizes = (batch_size > 0) & (reference_batch_size > 0) & (num_examples >= batch_size)
+        return jnp.where(sizes & (lacking >= 0), lacking, jnp.nan)
     if np.any(lacking < 0):
         rates = f" at learning rates {learning_rate} and {reference_learning_rate}"
         rates *= int(np.any(ratio != 1))
@@ -134,8 +136,8 @@ def matched_reference(
       num_examples: N, of the training set.
 
     Returns:
-      :math:`B_0'`, seldom whole. Where it is larger than the batch, there the batch is noisier than
-      the reference, and no noise can match it; NaN likewise.
+      :math:`B_0'`, seldom whole. Where it is larger than the batch, the batch is noisier than the
+      reference, and no noise can match it. Of JAX arrays NaN where a number is out of its range.
 
     Raises:
       ValueError: a number is not positive, or N is below :math:`B_0`.
@@ -158,6 +160,9 @@ def matched_reference(
     _validate.at_least(_known(reference_batch_size), num_examples=num_examples)
     ratio = reference_learning_rate / learning_rate
     noise = ratio / reference_batch_size + (1 - ratio) / num_examples
+    if isinstance(noise, jax.Array):
+        sizes = (reference_batch_size > 0) & (num_examples >= reference_batch_size)
+        return jnp.where(sizes & (noise > 0), 1 / noise, jnp.nan)
     return 1 / noise
 
 

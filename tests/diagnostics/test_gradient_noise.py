@@ -199,11 +199,17 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match=f"num_examples must be a number >= {least}"):
             diagnostics.noise_of_groups(jnp.ones((2, 3)), 8, num_examples)
     sums = diagnostics.GroupSums(jnp.ones(4), jnp.ones(4), size=8, groups=2, weights=8)
-    with pytest.raises(ValueError, match="num_examples must be a number >= 1"):
-        diagnostics.noise_of_sums(sums, 0)
+    for num_examples in (0, 7):
+        with pytest.raises(ValueError, match="num_examples must be a number >= 8"):
+            diagnostics.noise_of_sums(sums, num_examples)
     for decay in (-0.5, 1.5):
         with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
             diagnostics.update_running_noise(diagnostics.init_running_noise(), sums, decay)
+    running = diagnostics.RunningNoise(jnp.float32(1), jnp.float32(1), jnp.int32(1))
+    noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(2), ())
+    for decay in (-1.0, 2.0):
+        found = diagnostics.update_running_noise(running, noise, jnp.float32(decay))
+        assert np.isnan(found.trace)
     with pytest.raises(ValueError, match="one leading axis"):
         diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, 1)
     with pytest.raises(ValueError, match="2 examples or more"):

@@ -105,6 +105,7 @@ CASES = {
     ),
     "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
     "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
+    "no number": ("sweep", (*GOES, "--patience=nan"), ["--patience=nan must be a number"]),
     "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
     "field of slurm": (
         "sweep",

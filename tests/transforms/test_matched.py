@@ -194,6 +194,10 @@ def test_bad_input_is_refused():
         noisegen.matched_reference(600, **rates)
     with pytest.raises(ValueError, match="learning_rate must be a finite number > 0"):
         noisegen.matched_reference(64, **rates | {"learning_rate": 0.0})
+    for size in (-5.0, 0.0, 600.0):
+        assert np.isnan(noisegen.matched_reference(jnp.float32(size), **rates))
+    for batch_size, reference in ((1024.0, 64), (-64.0, 64), (64.0, jnp.float32(0))):
+        assert np.isnan(noisegen.matched_variance(jnp.float32(batch_size), reference, **rates))
     with pytest.raises(ValueError, match="'isotropic', 'diagonal'"):
         noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
