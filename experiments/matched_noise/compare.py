@@ -73,12 +73,13 @@ def main(workdirs: Sequence[str], out: str) -> None:
     from matplotlib import figure
 
     with matplotlib.rc_context(style.RC):
-        size = (9 * len(workdirs), 5)
+        columns = min(len(workdirs), 2)
+        rows = -(-len(workdirs) // columns)
+        size = (9 * columns, 5 * rows)
         canvas = figure.Figure(figsize=size, layout="constrained", facecolor="white")
-        panels = canvas.subplots(1, len(workdirs), squeeze=False)
-        for workdir, ax in zip(workdirs, panels.flat, strict=True):
+        for index, workdir in enumerate(workdirs, 1):
             title, points = load(workdir)
-            plot(points, ax, title)
+            plot(points, canvas.add_subplot(rows, columns, index), title)
         canvas.savefig(out, dpi=80)
 
 
