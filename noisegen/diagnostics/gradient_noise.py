@@ -79,8 +79,9 @@ def noise_of_groups(
         squared norm with neither: it lies between the two.
 
     Returns:
-      Trace, squared norm and diagonal, for one example. NaN where there is a single group: it says
-      nothing about noise.
+      Trace, squared norm and diagonal, for one example. NaN where there is a single group, which
+      says nothing about noise, or a size in a JAX array is not positive; the squared norm also
+      where N is below the batch size.
 
     Raises:
       ValueError: the leaves, or the sizes, disagree about the number of groups; a concrete size is
@@ -108,6 +109,7 @@ def noise_of_groups(
     if not isinstance(sizes, jax.Array):
         _validate.at_least(np.broadcast_to(sizes, (k,)).sum(), num_examples=num_examples)
     sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (k,))
+    sizes = jnp.where(sizes > 0, sizes, jnp.nan)
     total = sizes.sum()
 
     def mean(leaf):
@@ -118,7 +120,9 @@ def noise_of_groups(
         return jnp.tensordot(sizes, deviations**2, 1) / jnp.where(k > 1, k - 1, jnp.nan)
 
     diagonal = jax.tree.map(spread, gradients)
-    return _noise(jax.tree.map(mean, gradients), diagonal, 1 / total - 1 / num_examples)
+    return _noise(
+        jax.tree.map(mean, gradients), diagonal, _own_noise(1 / total, total, num_examples)
+    )
 
 
 def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> GradientNoise:
@@ -153,7 +157,7 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
     mean = jax.tree.map(lambda leaf: leaf / size, sums.gradient)
-    return _noise(mean, diagonal, sums.weights / size**2 - 1 / num_examples)
+    return _noise(mean, diagonal, _own_noise(sums.weights / size**2, size, num_examples))
 
 
 def gradient_covariance(
@@ -171,7 +175,7 @@ def gradient_covariance(
       The exact values, no estimates; not finite where a gradient is not.
 
     Raises:
-      ValueError: fewer than 2 examples, or `chunk` is below 1.
+      ValueError: fewer than 2 examples, or not as many in every leaf; `chunk` is below 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -181,7 +185,10 @@ def gradient_covariance(
       >>> round(float(noise.trace), 2), float(noise.squared_norm)
       (6.67, 9.0)
     """
-    total = len(jax.tree.leaves(examples)[0])
+    lengths = {len(leaf) for leaf in jax.tree.leaves(examples)}
+    if len(lengths) != 1:
+        raise ValueError(f"examples must be as many in every leaf, but are {sorted(lengths)}.")
+    [total] = lengths
     if total < 2 or chunk < 1:
         raise ValueError(f"Needs 2 examples or more and chunk >= 1, got {total} and {chunk}.")
 
@@ -238,7 +245,7 @@ def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
       batch_size: B > 0.
 
     Returns:
-      The ratio; NaN where the squared norm is not above zero.
+      The ratio; NaN where the squared norm, or a batch size in a JAX array, is not above zero.
 
     Examples:
       >>> from noisegen import diagnostics
@@ -246,7 +253,7 @@ def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
       4.0
     """
     _validate.positive(batch_size=batch_size)
-    return batch_size / gradient_noise_scale(noise)
+    return jnp.where(batch_size > 0, batch_size, jnp.nan) / gradient_noise_scale(noise)
 
 
 class RunningNoise(NamedTuple):
@@ -307,6 +314,11 @@ def update_running_noise(
         squared_norm=average(running.squared_norm, noise.squared_norm),
         count=jnp.where(measured, count, running.count),
     )
+
+
+def _own_noise(fresh, batch_size, num_examples):
+    """The covariance of a batch's mean in units of K; `fresh` is that of fresh examples."""
+    return jnp.where(num_examples >= batch_size, fresh - 1 / num_examples, jnp.nan)
 
 
 def _noise(mean, diagonal, factor):

@@ -125,7 +125,7 @@ def critical_learning_rate(largest_eigenvalue: ArrayLike, momentum: ArrayLike = 
 
     Returns:
       The learning rate; infinite where :math:`\lambda_\text{max} \le 0` (no curvature bounds it),
-      NaN where it is NaN.
+      NaN where it is NaN, or where a JAX array says that the momentum is out of its range.
 
     Raises:
       ValueError: a concrete momentum is out of its range.
@@ -138,7 +138,9 @@ def critical_learning_rate(largest_eigenvalue: ArrayLike, momentum: ArrayLike = 
     _validate.in_range(0, 1, momentum=momentum)
     eigenvalue = jnp.asarray(largest_eigenvalue, jnp.float32)
     flat = eigenvalue <= 0
-    return jnp.where(flat, jnp.inf, 2 * (1 + momentum) / jnp.where(flat, 1.0, eigenvalue))
+    momentum = jnp.where((momentum >= 0) & (momentum < 1), momentum, jnp.nan)
+    rate = 2 * (1 + momentum) / jnp.where(flat, 1.0, eigenvalue)
+    return jnp.where(flat & ~jnp.isnan(momentum), jnp.inf, rate)
 
 
 def flatten(

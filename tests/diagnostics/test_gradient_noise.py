@@ -151,6 +151,11 @@ def test_single_group_says_nothing():
     assert np.isnan(diagnostics.noise_of_sums(sums).trace)
 
 
+def test_the_ratio_of_no_batch_is_no_number():
+    noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(1), ())
+    assert np.isnan(diagnostics.signal_to_noise_ratio(noise, jnp.float32(-1)))
+
+
 def test_noise_scale_of_no_gradient_is_no_number():
     noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(-0.1), ())
     assert np.isnan(diagnostics.gradient_noise_scale(noise))
@@ -205,6 +210,16 @@ def test_bad_input_is_refused():
     for decay in (-0.5, 1.5):
         with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
             diagnostics.update_running_noise(diagnostics.init_running_noise(), sums, decay)
+    for sizes in (-8.0, 0.0, [8.0, 0.0]):
+        assert np.isnan(diagnostics.noise_of_groups(jnp.ones((2, 3)), jnp.array(sizes)).trace)
+    for sizes, num_examples in ((8, jnp.int32(15)), (jnp.int32(8), 15), (8, jnp.int32(-5))):
+        found = diagnostics.noise_of_groups(jnp.ones((2, 3)), sizes, num_examples)
+        assert np.isnan(found.squared_norm)
+    assert np.isnan(diagnostics.noise_of_sums(sums, jnp.int32(7)).squared_norm)
+    with pytest.raises(ValueError, match=r"as many in every leaf, but are \[4, 8\]"):
+        diagnostics.gradient_covariance(
+            lambda w, e: w * e[0] * e[1], 1.0, (jnp.ones(8), jnp.ones(4))
+        )
     running = diagnostics.RunningNoise(jnp.float32(1), jnp.float32(1), jnp.int32(1))
     noise = diagnostics.GradientNoise(jnp.float32(2), jnp.float32(2), ())
     for decay in (-1.0, 2.0):
