@@ -6,6 +6,7 @@ rest, and another worker, or the same command, goes on.
 """
 
 import os
+import socket
 import sys
 import traceback
 from typing import Any
@@ -55,14 +56,33 @@ def _initialize(where):
         return
     address, _, process = where.partition(",")
     index, _, count = process.partition("/")
-    if not (":" in address and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    host, _, port = address.rpartition(":")
+    numbers = index.isdecimal() and count.isdecimal() and port.isdecimal()
+    if not (host and numbers and int(index) < int(count) and 0 < int(port) < 2**16):
         raise ValueError(
             f"--distributed={where} must be auto or HOST:PORT,INDEX/COUNT, such as "
             "127.0.0.1:9876,0/2 in the first of two processes."
         )
+    if int(index) == 0:
+        _check_free(host, int(port))
+    print(f"Waiting for all of the {count} processes at {address}", file=sys.stderr, flush=True)
     # The first one listens at the address only, not at all of its host's.
-    bind = {"coordinator_bind_address": address} if index == "0" else {}
+    bind = {"coordinator_bind_address": address} if int(index) == 0 else {}
     jax.distributed.initialize(address, int(count), int(index), **bind)
+
+
+def _check_free(host, port):
+    """Checks that one can listen at an address, which JAX would crash at."""
+    try:
+        family, *_, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except OSError as error:
+        raise ValueError(
+            f"--distributed={host}:{port}: this process, the first, cannot listen there: "
+            f"{error.strerror}; give an address of this host and a free port."
+        ) from error
 
 
 def _follow(tasks, keep_params):

@@ -218,7 +218,8 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
 
 
 def _prepare():
-    """What must come before JAX is first used."""
+    """What must come before JAX is first used, and before anything is written."""
+    worker.Share.parse(_SHARE.value)
     for flag in (_PATIENCE, _CHECKPOINT_MINUTES):  # bounds, which the flags have, let it through
         if math.isnan(flag.value):
             raise ValueError(f"--{flag.name}={flag.value} must be a number.")

@@ -133,7 +133,19 @@ hosts.agreed(None)
     assert both[1].returncode != 0
 
 
-@pytest.mark.parametrize("where", ["127.0.0.1", "127.0.0.1:1,2/2", "127.0.0.1:1,a/2", "here,0/1"])
+@pytest.mark.parametrize(
+    "where",
+    ["127.0.0.1", "127.0.0.1:1,2/2", "127.0.0.1:1,a/2", "here,0/1"]
+    + [f"{address},0/2" for address in (":1234", "here:", "here:abc", "here:0", "here:99999")],
+)
 def test_what_is_no_place_is_refused(where):
     with pytest.raises(ValueError, match="must be auto or HOST:PORT,INDEX/COUNT"):
         distributed.join(where)
+
+
+def test_where_nobody_can_listen_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        for address in (f"127.0.0.1:{taken}", "no.such.host.invalid:1234"):
+            with pytest.raises(ValueError, match="cannot listen there"):
+                distributed.join(f"{address},0/2")
