@@ -147,8 +147,12 @@ class Checkpoints:
         self.close()
 
     def _finished(self):
-        """The checkpoints that were finished, and what each says of itself; None if not ours."""
-        paths = sorted(path for path in self._root.glob("*/*") if path.name.isdigit())
+        """The checkpoints that were finished, and what each says of itself; None if not ours.
+
+        One without a word of itself was half removed when whoever did so was killed.
+        """
+        paths = sorted(file.parents[1] for file in self._root.glob("*/*/meta/metadata"))
+        paths = [path for path in paths if path.name.isdigit()]
         known = self._metas
         self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
         return self._metas

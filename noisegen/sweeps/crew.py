@@ -219,11 +219,13 @@ def _is_gone(worker):
 
 
 def _runs(pid):
-    """Whether a process of this host is there."""
+    """Whether a process of this host is there, and has not ended unknown to its parent."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:  # of another user
         pass
+    with contextlib.suppress(OSError):  # only Linux has it
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] not in "ZX"
     return True

@@ -15,7 +15,6 @@ from tests.launch.test_recovery import metrics, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHAOS = pathlib.Path(__file__).with_name("chaos.py")
-SECONDS = 1200
 FLAGS = (
     "--config=experiments/digits.py",
     "--config.grid.batch_size=(16, 64)",
@@ -38,7 +37,7 @@ def ordeal(call, environment, tmp_path, deaths, seed, epochs):
         env=environment | ONE_CORE | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=30 * deaths,
     )
     last = call("sweep", *flags, f"--workdir={tmp_path / 'chaos'}", **ONE_CORE)
     peace = call("sweep", *flags, f"--workdir={tmp_path / 'peace'}", **ONE_CORE)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import types
 
 import jax.numpy as jnp
@@ -163,6 +164,18 @@ def test_nothing_is_left_when_every_run_has_its_record(tmp_path):
     with sweeps.Checkpoints(tmp_path, "task", recorded=recorded) as store:
         store.save(RUNS, [1, 2, 0], arrays(1))
         recorded |= {name_of(run) for run in RUNS[:2]}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["", "arrays"])
+def test_what_was_half_removed_is_no_checkpoint_and_goes_with_the_rest(tmp_path, left):
+    save(tmp_path, 3, 7)
+    last = steps(tmp_path)[-1]
+    shutil.rmtree(last)
+    (last / left).mkdir(parents=True)
+    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+    with sweeps.Checkpoints(tmp_path, "task", recorded={name_of(run) for run in RUNS[:2]}):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -110,6 +110,15 @@ def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
     assert sweeps.Crew(tmp_path).claimed() == {"b"}
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system does not tell")
+def test_a_process_that_has_ended_is_dead_even_before_its_parent_asks(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    write(tmp_path, "ended", place=crew_lib._place(), pid=process.pid)
+    assert sweeps.Crew(tmp_path).claimed() == set()
+    assert process.wait() == 0
+
+
 def test_a_name_tells_whether_its_writer_has_ended():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
