@@ -1,11 +1,22 @@
-"""Every test runs on eight CPU devices, with JAX's own checks switched on."""
+"""Every test runs on eight CPU devices, with JAX's own checks switched on.
+
+Little is spent on optimizing programs that run for milliseconds, but for one test that asks for
+all; the commands that tests start optimize as their users' do.
+"""
+
+import os
+from unittest import mock
 
 import hypothesis
 import jax
 
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+if jax.__version_info__ < (0, 12):  # which ends with an error at flags that it does not know
+    with mock.patch.dict(os.environ, XLA_FLAGS="--xla_cpu_use_fusion_emitters=false"):
+        jax.devices()  # reads the flags
 
 hypothesis.settings.register_profile(
     "derandomized", derandomize=True, deadline=None, max_examples=50, database=None

@@ -32,10 +32,8 @@ def made_data(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="package", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Experiments that share a program compile it once, and quickly."""
+    """Experiments that share a program compile it once."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()

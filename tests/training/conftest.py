@@ -23,14 +23,6 @@ NUM_EXAMPLES = 60  # 45 of 60 is the 45,000 of 60,000 of the papers
 NUM_TEST = 23
 
 
-@pytest.fixture(scope="package", autouse=True)
-def compile_quickly():
-    """Spends little on optimizing programs that run for milliseconds; one test asks for all."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def tanh_task():
     """A task with two layers, dropout drawn from the keys, noise and momentum."""
