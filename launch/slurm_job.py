@@ -37,7 +37,7 @@ class Job:
     def __init__(self, command: Sequence[str], directory: str, grace: float):
         self.command, self.directory, self.grace = list(command), directory, grace
         self._worker: subprocess.Popen | None = None
-        self._stopping = False
+        self._stopping = self._told = False
 
     def __call__(self) -> None:
         """Runs the worker; if it fails, the job ends with its exit code."""
@@ -47,7 +47,7 @@ class Job:
             [*_DEAF, *self.command], cwd=self.directory, stdin=subprocess.DEVNULL
         )
         if self._stopping:  # since before it was known
-            self._worker.send_signal(signal.SIGINT)
+            self._stop()
         while (code := self._worker.poll()) is None:  # a signal may come to a thread of numpy's,
             time.sleep(_POLL)  # and would leave this one in a `wait` without an end
         if code in _STOPPED and not first:
@@ -69,10 +69,11 @@ class Job:
         return helpers.DelayedSubmission(Job(self.command, self.directory, self.grace))
 
     def _stop(self):
-        """Tells the worker to stop, once."""
-        if not self._stopping and self._worker is not None:
-            self._worker.send_signal(signal.SIGINT)
+        """Tells the worker to stop, once; another signal may come in between."""
         self._stopping = True
+        if self._worker is not None and not self._told:
+            self._told = True
+            self._worker.send_signal(signal.SIGINT)
 
     def _is_running(self):
         """Whether the worker has yet to end; `poll` may be what is interrupted."""

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 
-from launch import jobs, slurm
+from launch import jobs, slurm, slurm_job
 from noisegen import sweeps
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,6 +90,19 @@ def test_a_requeued_job_stops_its_worker_once_whoever_else_gets_the_signal(job):
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60)[0].split() == ["SIGINT", "again", "True"]
     assert process.returncode == 9
+
+
+def test_a_signal_within_another_does_not_tell_the_worker_once_more():
+    job, told = slurm_job.Job([], ".", 1), []
+
+    def send_signal(number):
+        told.append(number)
+        if len(told) < 3:
+            job._stop()  # as a signal that comes at this moment does
+
+    job._worker = types.SimpleNamespace(send_signal=send_signal)
+    job._stop()
+    assert told == [signal.SIGINT]
 
 
 @pytest.mark.parametrize(("state", "requeued"), [("RUNNING", "requeue 7_3\n"), ("CANCELLED", "")])
