@@ -29,8 +29,8 @@ def compare(whole: str, cheap: str) -> list[dict]:
         raise ValueError(
             f"{whole} and {cheap} are sweeps of different tasks; give two of one scale."
         )
-    boundaries = sweeps.boundaries(records, protocol)
     optima = sweeps.select(records, protocol)
+    boundaries = sweeps.boundaries(optima, protocol)
     rows = []
     for label, momentum in zip(figure1.LABELS, (0.0, 0.9), strict=True):
         alike = [record for record in short if record["run"]["momentum"] == momentum]

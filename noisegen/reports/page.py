@@ -1,5 +1,6 @@
 """One self-contained HTML page for a sweep: counts, plots, table, and how to do it again."""
 
+import collections
 import html
 import io
 import os
@@ -67,7 +68,7 @@ def write_report(
         table = tables.make_table(optima, each, beside)
         for ending, write in _ENDINGS.items():
             records_lib.write_file(workdir / f"{name}.{ending}", write(table))
-        limits = _boundaries(records, each)
+        limits = regimes.boundaries(optima, each) if regimes.has_boundaries(each) else {}
         figures = _figures(optima, each, beside, curves, limits)
         sections += ['<section class="plots">', *figures, "</section>"]
         of = f" of {tables.title(each.metric).split(' (')[0]}" if len(readings) > 1 else ""
@@ -118,11 +119,6 @@ def _curves(workdir, optima):
     """From run_id to curve, for the runs at the optima."""
     wanted = {record["run_id"] for optimum in optima for record in optimum.best}
     return records_lib.read_curves(workdir, wanted)
-
-
-def _boundaries(records, protocol):
-    """The boundaries between the regimes, in a sweep that has them."""
-    return regimes.boundaries(records, protocol) if regimes.has_boundaries(protocol) else {}
 
 
 def _figures(optima, protocol, published, curves, limits):
@@ -241,20 +237,20 @@ def _mark(marks):
 
 def _swept(records):
     """From the words of each field to its values in the records."""
-    fields = {}
+    fields = collections.defaultdict(set)
     for record in records:
         for name, value in record["run"].items():
-            fields.setdefault(name.replace("_", " "), set()).add(value)
-    return {name: _listed(values) for name, values in fields.items()}
+            fields[name].add(value)
+    return {name.replace("_", " "): _listed(values) for name, values in fields.items()}
 
 
 def _listed(values):
     """A few values in full, many by their ends."""
     values = sorted(values, key=lambda value: (isinstance(value, str), value))
-    texts = [value if isinstance(value, str) else tables.number(value) for value in values]
-    if len(texts) <= 10:
-        return ", ".join(texts)
-    return f"{texts[0]}, {texts[1]}, …, {texts[-1]} ({len(texts)} values)"
+    few = len(values) <= 10
+    shown = values if few else (*values[:2], values[-1])
+    texts = [value if isinstance(value, str) else tables.number(value) for value in shown]
+    return ", ".join(texts) if few else f"{', '.join(texts[:2])}, …, {texts[2]} ({len(values)} values)"
 
 
 def _again(sweep, records):

@@ -15,7 +15,7 @@ from noisegen.sweeps.grid import (
     values,
     zipped,
 )
-from noisegen.sweeps.growth import extension, wanted
+from noisegen.sweeps.growth import wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.parameters import load_params, save_params, without_params
 from noisegen.sweeps.protocol import (
@@ -69,7 +69,6 @@ __all__ = [
     "check_workdir",
     "doublings",
     "effective_learning_rate",
-    "extension",
     "first_finished",
     "fit_broken_line",
     "fixed",

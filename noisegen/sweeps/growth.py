@@ -9,10 +9,13 @@ from noisegen.sweeps import protocol as protocols
 _COUNTS = ("batch_size", "num_epochs", "num_updates")  # not every value of these can be trained
 
 
-def extension(
-    records: Iterable[Mapping], protocol: protocols.Protocol, runs: Iterable[Mapping]
-) -> list[dict]:
-    """The runs beyond the planned ones that the records call for, whether done already or not.
+def wanted(
+    task_identity: str,
+    planned: Mapping[str, dict],
+    readings: Iterable[protocols.Protocol],
+    records: Iterable[Mapping],
+) -> dict[str, dict]:
+    """The runs of a sweep: the planned ones, then those that the records call for, done or not.
 
     Where all runs of a series and row are done and the optimum or its error bar touches an end of
     the first tuned field, the runs at that end are repeated one value further, at the grid's own
@@ -21,63 +24,41 @@ def extension(
     alike.
 
     Args:
-      records: As for `select`; those of runs that are neither planned nor called for are ignored.
-      protocol: How to read them.
-      runs: The planned runs.
-
-    Returns:
-      The runs, in the order in which they are called for. Train those without a record, and ask
-      again until all have one.
-    """
-    if protocol.tune[0] in _COUNTS:
-        return []
-    groups = collections.defaultdict(list)
-    for run in runs:
-        groups[protocol.group(run)].append(dict(run))
-    fields = sorted({name for tried in groups.values() for name in tried[0]})
-
-    def key(run):
-        return len(run), *map(run.get, fields)
-
-    done = {key(record["run"]): record for record in records}
-    added = []
-    for tried in groups.values():
-        planned = len(tried)
-        for _ in range(protocol.max_extensions):
-            found = [done.get(key(run)) for run in tried]
-            if None in found:
-                break
-            [optimum] = protocols.select(found, protocol)
-            further = _further(optimum, tried, protocol.tune[0])
-            if not further:
-                break
-            tried += further
-        added += tried[planned:]
-    return added
-
-
-def wanted(
-    task_identity: str,
-    planned: dict[str, dict],
-    readings: Iterable[protocols.Protocol],
-    records: Iterable[Mapping],
-) -> dict[str, dict]:
-    """The runs of a sweep: the planned ones, then those that each protocol calls for.
-
-    Args:
       task_identity: As for `run_id`.
       planned: The planned runs, as `by_run_id` gives them.
-      readings: Protocols, as for `extension`, one or more.
-      records: As for `extension`.
+      readings: Protocols, one or more; each looks at the runs that those before it call for, too.
+      records: As for `select`; those of runs that are neither planned nor called for are ignored.
 
     Returns:
-      A dict from run_id to run.
+      A dict from run_id to run. Train those without a record, and ask again until all have one.
     """
-    records, found = list(records), dict(planned)
+    known = {record["run_id"]: record for record in records}
+    found = dict(planned)
     for protocol in readings:
-        further = extension(records, protocol, found.values())
-        found |= identity.by_run_id(task_identity, further)
+        found |= _extension(task_identity, found, protocol, known)
     return found
+
+
+def _extension(task_identity, planned, protocol, records):
+    """The runs beyond the planned ones that the records, by run_id, call for in one reading."""
+    if protocol.tune[0] in _COUNTS:
+        return {}
+    groups = collections.defaultdict(dict)
+    for name, run in planned.items():
+        groups[protocol.group(run)][name] = run
+    added = {}
+    for group, tried in groups.items():
+        for _ in range(protocol.max_extensions):
+            if not tried.keys() <= records.keys():
+                break
+            optimum = protocols.optimum(*group, [records[name] for name in tried], protocol)
+            further = _further(optimum, tried.values(), protocol.tune[0])
+            further = identity.by_run_id(task_identity, further)
+            tried |= further
+            added |= further
+            if not further:
+                break
+    return added
 
 
 def _further(optimum, runs, name):

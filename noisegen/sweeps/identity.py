@@ -90,14 +90,17 @@ def _value(name, value):
         return value
     if name in WORDS and isinstance(value, str):
         return str(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, numbers.Real)
+    ):
         raise ValueError(
             f"run field {name} must be a finite number, got {value!r} ({type(value).__name__});"
             " a run is flat and holds numbers only: write 0 or 1 for a switch."
         )
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    value = float(value)
+    if type(value) is not float:
+        if isinstance(value, numbers.Integral):
+            return int(value)
+        value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"run field {name} must be a finite number, got {value!r}; mend the grid.")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value

@@ -134,8 +134,17 @@ class Point:
     mean: float  # Of the metric over `best`; nan if no run survived.
     std: float  # With ddof = 1; nan for fewer than two runs.
     best: tuple[Mapping, ...]  # The records that count, at most k, best first.
-    tried: int  # Records of this point, diverged ones included, at most n.
-    diverged: int  # How many of these diverged.
+    scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
+
+    @property
+    def tried(self) -> int:
+        """Runs of this point, diverged ones included, at most n."""
+        return len(self.scores)
+
+    @property
+    def diverged(self) -> int:
+        """How many of these diverged."""
+        return self.scores.count(None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,42 +191,14 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
       ValueError: If a record lacks a field or the metric that the protocol names, or runs of one
         point differ in more than the seed.
     """
-    groups = grouped(records, protocol)
-    return [_optimum(*key, found, protocol) for key, found in groups.items()]
-
-
-def grouped(records: Iterable[Mapping], protocol: Protocol) -> dict[tuple[str, float], list]:
-    """The records of every series and row, in the protocol's order."""
     groups = collections.defaultdict(list)
     for record in records:
         groups[protocol.group(record["run"])].append(record)
-    return {key: groups[key] for key in protocol.order(groups)}
+    return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
 
 
-def first_runs(records: Iterable[Mapping], protocol: Protocol) -> dict[tuple, list]:
-    """The first n runs of every choice of the tuned fields, ascending, of one series and row.
-
-    Raises:
-      ValueError: As `select`.
-    """
-    by_values = collections.defaultdict(list)
-    for record in records:
-        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
-    for found in by_values.values():
-        _check_alike([record["run"] for record in found])
-        for record in found:
-            if record["status"] == "finished":
-                check_metrics(record["metrics"], protocol)
-    return {
-        values: sorted(by_values[values], key=lambda record: record["run"].get(SEED, 0))[
-            : protocol.of
-        ]
-        for values in sorted(by_values)
-    }
-
-
-def _optimum(series, row, records, protocol):
-    """The optimum of one series and row."""
+def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Protocol) -> Optimum:
+    """The optimum of one series and row, given their records; for the rest see `select`."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
     if not alive:
@@ -250,7 +231,7 @@ def _optimum(series, row, records, protocol):
         best=best.best,
         points=points,
         report={
-            name: _mean_std([metric_of(record, name) for record in best.best])
+            name: _mean_std([_metric_of(record, name) for record in best.best])
             for name in protocol.report
         },
     )
@@ -258,15 +239,24 @@ def _optimum(series, row, records, protocol):
 
 def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
+    by_values = collections.defaultdict(list)
+    for record in records:
+        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
+    for found in by_values.values():
+        _check_alike([record["run"] for record in found])
+        finished = (record["metrics"] for record in found if record["status"] == "finished")
+        for names in set(map(tuple, finished)):  # nearly always one
+            check_metrics(names, protocol)
     return tuple(
-        _point(dict(zip(protocol.tune, values, strict=True)), runs, protocol)
-        for values, runs in first_runs(records, protocol).items()
+        _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
+        for values in sorted(by_values)
     )
 
 
 def _point(values, records, protocol):
     """The best k of the first n runs of one point."""
-    scored = [(metric_of(record, protocol.metric), record) for record in records]
+    first = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
+    scored = [(_metric_of(record, protocol.metric), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
     best = alive[: protocol.best]
@@ -276,8 +266,7 @@ def _point(values, records, protocol):
         mean=mean,
         std=std,
         best=tuple(record for _, record in best),
-        tried=len(scored),
-        diverged=len(scored) - len(alive),
+        scores=tuple(score for score, _ in scored),
     )
 
 
@@ -312,12 +301,12 @@ def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
 
 def _check_alike(runs):
     """Runs of one point may differ in the seed alone."""
-    first = runs[0]
+    first = {**runs[0], SEED: None}
     for run in runs:
-        differing = [
-            name for name in {**first, **run} if name != SEED and first.get(name) != run.get(name)
-        ]
-        if differing:
+        if {**run, SEED: None} != first:
+            differing = [
+                name for name in first | run if name != SEED and first.get(name) != run.get(name)
+            ]
             raise ValueError(
                 f"runs with the same row and tuned fields differ in {', '.join(differing)}"
                 f" ({[run.get(name) for name in differing]} and"
@@ -327,7 +316,7 @@ def _check_alike(runs):
             )
 
 
-def metric_of(record, name):
+def _metric_of(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
     if record["status"] == "diverged":
         return None

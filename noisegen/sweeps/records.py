@@ -297,22 +297,22 @@ def _parse(line, curves):
 def _record(line):
     """The record that a line holds, or None."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
     except ValueError:
         return None
     whole = (
         isinstance(record, dict)
         and isinstance(record.get("run_id"), str)
         and record.get("status") in STATUSES
-        and _flat(record.get("run"), (int, float, str))
-        and _flat(record.get("metrics"), (int, float, type(None)))
+        and _flat(record.get("run"), {int, float, bool, str})
+        and _flat(record.get("metrics"), {int, float, bool, type(None)})
     )
     return record if whole else None
 
 
 def _flat(value, kinds):
     """Whether this is a dict with values of these kinds only."""
-    return isinstance(value, dict) and all(isinstance(item, kinds) for item in value.values())
+    return isinstance(value, dict) and kinds.issuperset(map(type, value.values()))
 
 
 def _finished_at(record):

@@ -87,7 +87,7 @@ def fit_broken_line(batch_sizes: Sequence[float], learning_rates: Sequence[float
 
 
 def boundaries(
-    records: Iterable[Mapping],
+    optima: Iterable[protocols.Optimum],
     protocol: protocols.Protocol,
     *,
     num_resamples: int = 200,
@@ -102,8 +102,8 @@ def boundaries(
     point.
 
     Args:
-      records: as for `select`.
-      protocol: with batch sizes as rows, and tuned first the `learning_rate`, which is divided by
+      optima: as `select` gives them.
+      protocol: that `select` was given, with batch sizes as rows, and tuned first the `learning_rate`, which is divided by
         1 - `momentum`, or the `effective_learning_rate`.
       num_resamples: bootstrap samples; 0 leaves the interval out.
       level: of the interval, in (0, 1).
@@ -121,7 +121,7 @@ def boundaries(
             "The boundary between the regimes is read from learning rates over batch sizes, not "
             f"from {protocol.tune[0]} over {protocol.row}."
         )
-    scores = _scores(records, protocol)
+    scores = {(o.series, o.row): _scores(o.points, protocol) for o in optima}
     draw = np.random.default_rng(seed)
     num_resamples = num_resamples if protocol.of > 1 else 0
     chosen = {
@@ -158,22 +158,18 @@ def effective_learning_rate(run: Mapping) -> float:
     return run["learning_rate"] / (1 - run.get("momentum", 0))
 
 
-def _scores(records, protocol):
-    """For every series and row the rates of its points (P,), and of their runs the score (P, n).
+def _scores(points, protocol):
+    """The rates of some points (P,), and of their runs the score (P, n).
 
     A score is what is maximised: -inf where a run diverged, nan where there is none.
     """
-    tables = {}
-    for key, found in protocols.grouped(records, protocol).items():
-        points = protocols.first_runs(found, protocol).values()
-        scores = np.full((len(points), protocol.of), np.nan)
-        for row, runs in zip(scores, points, strict=True):
-            for index, record in enumerate(runs):
-                value = protocols.metric_of(record, protocol.metric)
-                row[index] = -math.inf if value is None else protocol.sign * value
-        rates = [effective_learning_rate(runs[0]["run"]) for runs in points]
-        tables[key] = np.array(rates), scores
-    return tables
+    scores = np.full((len(points), protocol.of), np.nan)
+    for row, point in zip(scores, points, strict=True):
+        found = protocol.sign * np.array(point.scores, float)  # None becomes nan
+        row[: point.tried] = np.where(np.isnan(found), -np.inf, found)
+    runs = [point.best[0]["run"] if point.best else None for point in points]
+    rates = [effective_learning_rate(run) if run else math.nan for run in runs]
+    return np.array(rates), scores
 
 
 def _optima(rates, scores, best, draw, num_resamples):
@@ -181,10 +177,9 @@ def _optima(rates, scores, best, draw, num_resamples):
     tried = (~np.isnan(scores)).sum(1)
     places = np.arange(scores.shape[1])
     drawn = draw.integers(0, tried[:, None], (num_resamples, *scores.shape))
-    drawn = np.concatenate([np.broadcast_to(places, (1, *scores.shape)), drawn])
-    sampled = np.take_along_axis(scores[None], drawn, 2)
-    sampled = np.where(places < tried[:, None], sampled, -np.inf)  # as many as were tried
-    top = -np.sort(-sampled, 2)[:, :, :best]
+    sampled = np.concatenate([scores[None], np.take_along_axis(scores[None], drawn, 2)])
+    sampled[:, places >= tried[:, None]] = -np.inf  # as many as were tried
+    top = np.partition(sampled, -best, 2)[:, :, -best:]
     survived = np.isfinite(top).sum(2)
     sums = np.where(np.isfinite(top), top, 0).sum(2)
     means = np.where(survived > 0, sums / np.maximum(survived, 1), -np.inf)

@@ -200,13 +200,22 @@ def runs_of(records):
     return [record["run"] for record in records]
 
 
+def extension(records, protocol, runs):
+    """The runs that one protocol calls for beyond the planned ones."""
+    planned = sweeps.by_run_id("task", runs)
+    named = [record | {"run_id": sweeps.run_id("task", record["run"])} for record in records]
+    found = sweeps.wanted("task", planned, [protocol], named)
+    assert list(found)[: len(planned)] == list(planned)
+    return list(found.values())[len(planned) :]
+
+
 def rates(runs):
     return [run["learning_rate"] for run in runs]
 
 
 def test_extension_repeats_the_edge_one_ratio_further():
     records = make({0.1: [0.1, 0.1], 0.2: [0.2, 0.2], 0.5: [0.3, 0.3]}, momentum=0.9)
-    added = sweeps.extension(records, sweeps.Protocol(best=2, of=2), runs_of(records))
+    added = extension(records, sweeps.Protocol(best=2, of=2), runs_of(records))
     assert added == [
         {"batch_size": 64, "momentum": 0.9, "learning_rate": 1.25, "seed": seed} for seed in (0, 1)
     ]
@@ -227,7 +236,7 @@ def test_extension_repeats_the_edge_one_ratio_further():
 )
 def test_extension_goes_where_optimum_or_bar_touch(accuracies, expected):
     records = make(accuracies)
-    added = sweeps.extension(records, sweeps.Protocol(max_extensions=1), runs_of(records))
+    added = extension(records, sweeps.Protocol(max_extensions=1), runs_of(records))
     assert rates(added) == expected
 
 
@@ -236,15 +245,15 @@ def test_extension_where_the_bar_alone_touches(side, expected):
     seeds = [[0.8, 0.8], [0.8, 0.9], [0.1, 0.1]][::side]
     records = make(dict(zip((0.1, 0.2, 0.4), seeds, strict=True)))
     protocol = sweeps.Protocol(best=2, of=2)
-    assert rates(sweeps.extension(records, protocol, runs_of(records))) == [expected] * 2
+    assert rates(extension(records, protocol, runs_of(records))) == [expected] * 2
 
 
 def test_extension_waits_for_missing_runs_and_ignores_foreign_ones():
     records = make({0.1: [0.1, 0.1], 0.2: [0.2, 0.2]})
     protocol = sweeps.Protocol(best=2, of=2)
-    assert sweeps.extension(records[:-1], protocol, runs_of(records)) == []
+    assert extension(records[:-1], protocol, runs_of(records)) == []
     foreign = make({0.8: [0.1, 0.1]})
-    assert rates(sweeps.extension(records + foreign, protocol, runs_of(records))) == [0.4, 0.4]
+    assert rates(extension(records + foreign, protocol, runs_of(records))) == [0.4, 0.4]
 
 
 def train(run):
@@ -260,7 +269,7 @@ def test_extension_ends_at_the_optimum_or_the_limit_however_often_it_is_resumed(
     planned = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2], seed=[0, 1]))
     records = []
     while True:
-        todo = planned + sweeps.extension(records, protocol, planned)
+        todo = planned + extension(records, protocol, planned)
         done = runs_of(records)
         todo = [run for run in todo if run not in done]
         if not todo:
@@ -268,7 +277,7 @@ def test_extension_ends_at_the_optimum_or_the_limit_however_often_it_is_resumed(
         records.append(train(todo[0]))  # One run, then killed and resumed.
     assert max(rates(runs_of(records))) == last
     assert len(records) == 2 * len(set(rates(runs_of(records))))
-    assert sweeps.extension(records, protocol, planned) == runs_of(records)[len(planned) :]
+    assert extension(records, protocol, planned) == runs_of(records)[len(planned) :]
 
 
 SEEDS = st.lists(st.none() | st.floats(0, 1), min_size=3, max_size=3)
@@ -296,7 +305,7 @@ def test_a_zero_in_the_grid_bounds_its_own_end_only():
             for record in make(accuracies)
         ]
         protocol = sweeps.Protocol(tune=("eta",), max_extensions=1)
-        return [run["eta"] for run in sweeps.extension(records, protocol, runs_of(records))]
+        return [run["eta"] for run in extension(records, protocol, runs_of(records))]
 
     assert tuned({0: [0.5], 0.1: [0.6], 0.2: [0.7]}) == [0.4]
     assert tuned({0: [0.7], 0.1: [0.6], 0.2: [0.5]}) == []
@@ -311,7 +320,7 @@ def test_a_grid_of_batch_sizes_does_not_grow():
         for run, measured in zip(runs, metrics, strict=True)
     ]
     protocol = sweeps.Protocol(row="learning_rate", tune=("batch_size",))
-    assert sweeps.extension(records, protocol, runs) == []
+    assert extension(records, protocol, runs) == []
     assert sweeps.select(records, protocol)[0].flags == ("at_boundary",)
 
 

@@ -76,6 +76,10 @@ def make_records(boundary, momentum, spread, name="effective_learning_rate"):
     ]
 
 
+def boundaries(records, protocol, **options):
+    return sweeps.boundaries(sweeps.select(records, protocol), protocol, **options)
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "effective_learning_rate"])
 def test_boundary_of_a_sweep_with_its_interval(name):
     protocol = sweeps.Protocol(
@@ -85,27 +89,27 @@ def test_boundary_of_a_sweep_with_its_interval(name):
         series=lambda run: "momentum" if run["momentum"] else "plain",
     )
     records = make_records(256, 0.9, 0.004, name) + make_records(64, 0.0, 0.004, name)
-    found = sweeps.boundaries(records, protocol, num_resamples=30)
+    found = boundaries(records, protocol, num_resamples=30)
     for label, boundary in (("momentum", 256), ("plain", 64)):
         assert found[label].low <= boundary * 1.01 and boundary <= found[label].high * 1.01
         assert 1 / 1.5 < found[label].batch_size / boundary < 1.5
         assert 1 / 1.5 < found[label].temperature * boundary < 1.5
-    exact = sweeps.boundaries(make_records(256, 0.0, 0.0), PROTOCOL, num_resamples=5)[""]
+    exact = boundaries(make_records(256, 0.0, 0.0), PROTOCOL, num_resamples=5)[""]
     assert (exact.batch_size, exact.low, exact.high) == pytest.approx((256, 256, 256))
-    wide = sweeps.boundaries(make_records(256, 0.0, 0.03), PROTOCOL, num_resamples=30)[""]
+    wide = boundaries(make_records(256, 0.0, 0.03), PROTOCOL, num_resamples=30)[""]
     assert wide.high / wide.low > found["momentum"].high / found["momentum"].low
 
 
 def test_one_run_a_point_has_no_interval():
     protocol = sweeps.Protocol(tune=("effective_learning_rate",))
     records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["seed"] == 0]
-    found = sweeps.boundaries(records, protocol)[""]
+    found = boundaries(records, protocol)[""]
     assert found.batch_size == pytest.approx(256) and math.isnan(found.low)
 
 
 def test_series_without_two_batch_sizes_have_no_boundary():
     records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["batch_size"] == 64]
-    assert sweeps.boundaries(records, PROTOCOL, num_resamples=2) == {}
+    assert boundaries(records, PROTOCOL, num_resamples=2) == {}
 
 
 def test_learning_rates_by_a_rule_have_no_boundary():
@@ -113,7 +117,7 @@ def test_learning_rates_by_a_rule_have_no_boundary():
     rate = "effective_learning_rate"
     given = [r for r in records if r["run"][rate] == r["run"]["batch_size"] / 64]
     assert len({r["run"]["batch_size"] for r in given}) > 1
-    assert sweeps.boundaries(given, PROTOCOL, num_resamples=2) == {}
+    assert boundaries(given, PROTOCOL, num_resamples=2) == {}
 
 
 def test_largest_stable_learning_rate():
