@@ -247,10 +247,11 @@ def _swept(records):
 def _listed(values):
     """A few values in full, many by their ends."""
     values = sorted(values, key=lambda value: (isinstance(value, str), value))
-    few = len(values) <= 10
-    shown = values if few else (*values[:2], values[-1])
+    shown = values if len(values) <= 10 else (*values[:2], values[-1])
     texts = [value if isinstance(value, str) else tables.number(value) for value in shown]
-    return ", ".join(texts) if few else f"{', '.join(texts[:2])}, …, {texts[2]} ({len(values)} values)"
+    if len(values) <= 10:
+        return ", ".join(texts)
+    return f"{texts[0]}, {texts[1]}, …, {texts[2]} ({len(values)} values)"
 
 
 def _again(sweep, records):

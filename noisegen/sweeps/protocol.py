@@ -241,7 +241,7 @@ def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
-        by_values[tuple(record["run"][name] for name in protocol.tune)].append(record)
+        by_values[tuple([record["run"][name] for name in protocol.tune])].append(record)
     for found in by_values.values():
         _check_alike([record["run"] for record in found])
         finished = (record["metrics"] for record in found if record["status"] == "finished")

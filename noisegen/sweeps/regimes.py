@@ -103,8 +103,8 @@ def boundaries(
 
     Args:
       optima: as `select` gives them.
-      protocol: that `select` was given, with batch sizes as rows, and tuned first the `learning_rate`, which is divided by
-        1 - `momentum`, or the `effective_learning_rate`.
+      protocol: that `select` was given, with batch sizes as rows, and tuned first the
+        `learning_rate`, which is divided by 1 - `momentum`, or the `effective_learning_rate`.
       num_resamples: bootstrap samples; 0 leaves the interval out.
       level: of the interval, in (0, 1).
       seed: of the bootstrap.
