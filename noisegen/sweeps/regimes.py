@@ -176,7 +176,8 @@ def _optima(rates, scores, best, draw, num_resamples):
     """The optimal rate, then those of the resamples (1 + R,); nan where no run survived."""
     tried = (~np.isnan(scores)).sum(1)
     places = np.arange(scores.shape[1])
-    drawn = draw.integers(0, tried[:, None], (num_resamples, *scores.shape))
+    high = tried[:, None] if np.ptp(tried) else tried[0]  # draws the same, twice as fast
+    drawn = draw.integers(0, high, (num_resamples, *scores.shape))
     sampled = np.concatenate([scores[None], np.take_along_axis(scores[None], drawn, 2)])
     sampled[:, places >= tried[:, None]] = -np.inf  # as many as were tried
     top = np.partition(sampled, -best, 2)[:, :, -best:]
