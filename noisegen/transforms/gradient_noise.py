@@ -116,9 +116,9 @@ def add_gradient_noise(
 
 def begin_noise(key: jax.Array) -> Callable[[], AddGradientNoiseState]:
     """Checks a key; returns a function that gives the beginning of its stream of noise."""
-    key_data = _key_data(key)
+    data = key_data(key)
     # A copy, since the state may be donated and the key is needed for the next init.
-    return lambda: AddGradientNoiseState(count=jnp.zeros([], jnp.int32), key=jnp.array(key_data))
+    return lambda: AddGradientNoiseState(count=jnp.zeros([], jnp.int32), key=jnp.array(data))
 
 
 def next_noise(
@@ -129,8 +129,8 @@ def next_noise(
     return sampler(key, tree), state._replace(count=optax.safe_increment(state.count))
 
 
-def _key_data(key: jax.Array) -> jax.Array:
-    """The raw data of one threefry2x32 key, typed or raw."""
+def key_data(key: jax.Array) -> jax.Array:
+    """The raw data of one threefry2x32 key, typed or raw; anything else is refused."""
     data = key
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         # rbg keys are refused: under vmap they repeat the first run's noise for all.

@@ -37,7 +37,12 @@ from jax.typing import ArrayLike
 
 from noisegen import _validate
 from noisegen.transforms import samplers
-from noisegen.transforms.gradient_noise import AddGradientNoiseState, begin_noise, next_noise
+from noisegen.transforms.gradient_noise import (
+    AddGradientNoiseState,
+    begin_noise,
+    key_data,
+    next_noise,
+)
 
 COVARIANCES = ("isotropic", "diagonal")
 
@@ -287,7 +292,8 @@ def matched_weights(
       for a batch of 1.
 
     Raises:
-      ValueError: numbers say :math:`B_0 > B`, or are not positive.
+      ValueError: numbers say :math:`B_0 > B`, or are not positive; `key` is not one threefry key,
+        or `places` are not whole numbers in a row.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -295,6 +301,13 @@ def matched_weights(
       >>> round(float(weights.mean()), 3), round(float(weights.std()))
       (1.0, 3)
     """
+    key_data(key)
+    places = jnp.asarray(places)
+    if places.ndim != 1 or not jnp.issubdtype(places.dtype, jnp.integer):
+        raise ValueError(
+            "places must be whole numbers, one for each example of a (micro)batch, such as "
+            f"jnp.arange(batch_size), but they are {places.dtype} of shape {places.shape}."
+        )
     pairs = batch_size // 2
     lacking = matched_variance(batch_size, reference_batch_size)
     size = jnp.asarray(batch_size, jnp.float32)

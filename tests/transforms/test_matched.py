@@ -186,6 +186,18 @@ def test_noise_cannot_be_taken_away():
     assert np.isnan(alone).all()  # has no other example to be paired with
 
 
+@pytest.mark.parametrize("places", [jnp.arange(4.0), jnp.zeros((2, 2), int), 3])
+def test_places_of_no_batch_are_refused(places):
+    with pytest.raises(ValueError, match="places must be whole numbers, one for each example"):
+        noisegen.matched_weights(jax.random.key(0), places, 4, 2)
+
+
+@pytest.mark.parametrize("key", [0, jax.random.split(jax.random.key(0), 2)])
+def test_weights_need_one_key(key):
+    with pytest.raises(ValueError, match="key must be one threefry2x32 key"):
+        noisegen.matched_weights(key, jnp.arange(4), 4, 2)
+
+
 def test_bad_input_is_refused():
     rates = {"learning_rate": 4.0, "reference_learning_rate": 1.0, "num_examples": 512}
     with pytest.raises(ValueError, match="num_examples must be a number >= 1024"):
