@@ -13,6 +13,6 @@ def at_scale(scale: str, choices: Mapping[str, Any]) -> Any:
     if scale not in choices:
         raise ValueError(
             f"There is no scale {scale!r}; write one of {', '.join(choices)} after the colon, as "
-            "in table2.py:cpu."
+            "in NAME.py:cpu."
         )
     return choices[scale]

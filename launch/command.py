@@ -49,6 +49,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every step it takes
         try:
             main(argv)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads what is printed, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            leave(1)
         except KeyboardInterrupt:
             leave(INTERRUPTED)
         except (ValueError, OSError, ImportError) as error:

@@ -74,5 +74,5 @@ class Ledger:
         ]
         if running:
             self.show.progress(running)
-        else:
+        elif self._tally.done < self._tally.wanted:
             self.show.say(", ".join(dict.fromkeys(worker.doing for worker in workers)))

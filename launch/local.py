@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from launch import command
+from launch import command, display
 from launch.ledger import Ledger
 from launch.worker import COMPILING
 from noisegen import sweeps
@@ -70,6 +70,8 @@ class Workers:
         with command.signals(command.interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)
             if self._ledger.todo():
+                workers = display.count(len(self._places), "worker")
+                self._ledger.show.note(f"{workers}, of which {self._logs} has what they print")
                 self._start(0)
             while self._processes:
                 time.sleep(_POLL)

@@ -146,7 +146,8 @@ class Array:
         except RuntimeError as error:  # of which all of submitit's are
             said = [line for line in str(error).splitlines() if "error: " in line]
             raise ValueError(
-                f"Slurm refuses the jobs: {'; '.join(said) or error}; mend the --slurm flags."
+                f"Slurm refuses the jobs: {'; '.join(said) or error}; mend the --slurm flags, or "
+                "give the command on a host from which `sinfo` works."
             ) from error
         job = submitted[0].job_id.partition("_")[0]
         jobs.remember(self._workdir, job, self._size)

@@ -4,7 +4,7 @@
 
 Any field of the config is overridden by a flag such as --config.run.momentum=0.5. Stopped by
 anything, the same command goes on where it was. With --launcher=slurm it submits jobs that do so,
-with --launcher=ray the workers are tasks of Ray.
+with --launcher=ray the workers are tasks of Ray; their flags are in --helpfull.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ Needs TensorFlow (pip install 'noisegen[build-data]'), here only: what it leaves
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import sys
@@ -22,13 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     data_dir = str(prepared.data_directory(args.data_dir))
     try:
+        with contextlib.suppress(FileNotFoundError):
+            return _ready(args.name, data_dir)
         _require_tensorflow()
         prepare(args.name, data_dir, args.manual_dir)
-        found = prepared.find(args.name, data_dir)
+        return _ready(args.name, data_dir)
     except Exception as error:  # Downloads fail in many ways; one line for all.
         print(f"cannot prepare {args.name}: {error}", file=sys.stderr)
         return 1
-    print(f"{args.name} {found.version} is ready in {found.directory}")
+
+
+def _ready(name: str, data_dir: str) -> int:
+    """Says where a data set is, or raises FileNotFoundError; returns the exit code."""
+    found = prepared.find(name, data_dir)
+    print(f"{name} {found.version} is ready in {found.directory}")
     return 0
 
 

@@ -1,6 +1,10 @@
 """The commands on a sweep that nothing disturbs."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from experiments import digits
 from noisegen import sweeps, training
 
+ROOT = pathlib.Path(__file__).parents[2]
 # Names are stable: the records of years ago stay readable.
 MODEL = '{"dataset": "digits", "filters": 16, "hidden": 64}'
 TASK = f"digits {MODEL} on digits 93b8b10e32de65a3"
@@ -27,6 +32,15 @@ def test_a_sweep_trains_prints_its_table_and_writes_the_report(finished):
     assert {record["status"] for record in records} == {"finished"}
     assert {record["run"]["num_epochs"] for record in records} == {3}
     assert all(len(record["curve"]["test_accuracy"]) == 3 for record in records)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(finished, environment):
+    enough, write = os.pipe()
+    os.close(enough)
+    command = [sys.executable, "-m", "launch.status", f"--workdir={finished[0]}"]
+    done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == b""
 
 
 def test_a_record_says_what_a_reader_must_know(finished):
