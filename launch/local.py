@@ -82,8 +82,8 @@ class Workers:
             self._ledger.read()
             if left := self._ledger.todo():
                 raise ChildProcessError(
-                    f"{len(left)} runs are left, as the workers died too often; {self._logs} says "
-                    "why. The same command goes on."
+                    f"{len(left)} runs are left, as the workers died too often, or were killed for "
+                    f"their silence; see above and {self._logs}. The same command goes on."
                 )
 
     def _start(self, index):
@@ -116,8 +116,8 @@ class Workers:
                     self._start_others()
             elif time.monotonic() > self._silent_at[index]:
                 self._ledger.show.note(
-                    f"worker {index} gives no sign of life and is killed; if it was evaluating, "
-                    "--patience must be longer than that takes"
+                    f"worker {index} gives no sign of life and is killed; if it was evaluating, or "
+                    f"compiling, --patience={self._patience:g} is too short for that"
                 )
                 process.kill()
 

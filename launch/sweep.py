@@ -223,6 +223,8 @@ def _prepare():
     for flag in (_PATIENCE, _CHECKPOINT_MINUTES):  # bounds, which the flags have, let it through
         if math.isnan(flag.value):
             raise ValueError(f"--{flag.name}={flag.value} must be a number.")
+    if _WORKERS.value and _SHARE.present:
+        raise ValueError("--share is for a single worker: leave it or --workers.")
     if _LAUNCHER.value != "local":
         if _WORKERS.value:
             raise ValueError(

@@ -180,7 +180,8 @@ class Worker:
             return training.Settings(**given)
         key = _key(task, self.options)
         if found := self.crew.settings(key):
-            return training.Settings(**found)
+            with contextlib.suppress(TypeError):  # fields of another version
+                return training.Settings(**found)
         self._say("measuring what is fastest here")
         runs = runs[: -(-len(runs) // count)]
         distributed.tell(runs=runs, settings=None, given=given)

@@ -122,7 +122,9 @@ class Checkpoints:
                     self._unreadable.add(place.path)
                     continue
                 self._read = place.path, found
-            yield {name: array[place.lane] for name, array in self._read[1].items()}
+            arrays = self._read[1]
+            if all(place.lane < len(array) for array in arrays.values()):
+                yield {name: array[place.lane] for name, array in arrays.items()}
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of some runs, by run_id, that have a checkpoint."""
@@ -219,10 +221,26 @@ class Checkpoints:
 def _meta(path):
     """What a checkpoint says of itself; None, with a warning, if it is not ours."""
     meta = _restored(path, "meta")
-    if meta is not None and meta.get("format") != FORMAT:
-        _skipped(path, f"it is of another version (format {meta.get('format')})")
+    if meta is None:
         return None
-    return meta
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
+        _skipped(path, f"it is of another version (format {found})")
+    elif not _is_whole(meta):
+        _skipped(path, "what it says of itself makes no sense")
+    else:
+        return meta
+    return None
+
+
+def _is_whole(meta):
+    """Whether a checkpoint names the run of every lane, the updates it made, and the arrays."""
+    kinds = {"runs": str | None, "counts": int, "names": str}
+    lists = all(
+        isinstance(meta.get(name), list) and all(isinstance(value, kind) for value in meta[name])
+        for name, kind in kinds.items()
+    )
+    return lists and len(meta["runs"]) == len(meta["counts"])
 
 
 def _may_be_written(path):

@@ -298,7 +298,7 @@ def _record(line):
     """The record that a line holds, or None."""
     try:
         record = json.loads(line.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = (
         isinstance(record, dict)
@@ -306,6 +306,7 @@ def _record(line):
         and record.get("status") in STATUSES
         and _flat(record.get("run"), {int, float, bool, str})
         and _flat(record.get("metrics"), {int, float, bool, type(None)})
+        and isinstance(record.get("curve") or {}, dict)
     )
     return record if whole else None
 

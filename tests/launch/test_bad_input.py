@@ -106,6 +106,11 @@ CASES = {
     "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
     "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
     "no number": ("sweep", (*GOES, "--patience=nan"), ["--patience=nan must be a number"]),
+    "share of several workers": (
+        "sweep",
+        (*GOES, "--workers=2", "--share=1/2"),
+        ["--share is for a single worker", "--workers"],
+    ),
     "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
     "field of slurm": (
         "sweep",

@@ -70,6 +70,15 @@ def damage_json(path):
     (path / "meta" / "metadata").write_text('{"format": 1, "ru')
 
 
+def damage_words(path):
+    file = path / "meta" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"counts": ["a"]}))
+
+
+def damage_kind(path):
+    (path / "meta" / "metadata").write_text("[1]")
+
+
 def damage_version(path):
     file = path / "meta" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 0}))
@@ -95,6 +104,8 @@ def damage_all(path):
         (damage_data, "Error"),
         (damage_all, "Error"),
         (damage_version, "it is of another version .format 0."),
+        (damage_words, "what it says of itself makes no sense"),
+        (damage_kind, "another version .format None."),
     ],
 )
 def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path, damage, reason):
@@ -104,6 +115,15 @@ def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path,
     with pytest.warns(UserWarning, match="skipped the checkpoint .*" + reason) as warned:
         assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
     assert len(warned) == 1 and str(last) in str(warned[0].message)
+
+
+def test_a_lane_that_the_arrays_lack_is_skipped(tmp_path):
+    save(tmp_path, 3, 7)
+    file = steps(tmp_path)[-1] / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    meta |= {"runs": [None] * 9 + [meta["runs"][0]], "counts": [0] * 9 + [7]}
+    file.write_text(json.dumps(meta))
+    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
 
 
 def test_one_that_was_not_finished_is_no_checkpoint(tmp_path):

@@ -178,6 +178,17 @@ def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
     assert sweeps.workers(tmp_path) == [] and sweeps.Crew(tmp_path).claimed() == set()
 
 
+def test_a_number_that_no_process_has_is_of_a_dead_one(tmp_path):
+    write(tmp_path, "x", place=crew_lib._place(), pid=10**20)
+    assert sweeps.Crew(tmp_path).claimed() == set()
+
+
+def test_a_file_in_the_place_of_the_workers_does_not_stop_one(tmp_path):
+    (tmp_path / "workers").write_text("")
+    with sweeps.Crew(tmp_path) as one:
+        assert one.claim("a")
+
+
 def test_a_file_cannot_name_another_file_to_be_removed(tmp_path, clock):
     (tmp_path / "precious.json").write_text("x")
     write(tmp_path, "bad")

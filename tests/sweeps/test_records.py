@@ -104,13 +104,15 @@ def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
 def test_garbage_gives_one_warning_that_counts_and_names(tmp_path):
     write(tmp_path, [make_record(1)], "good")
     garbage = [b"\x00\xff{", b"[]", b'{"run_id": "1"}', b"null", b"", b'{"a": {}}']
-    for changes in ({"run": {"seed": [1]}}, {"metrics": {"loss": "good"}}, {"status": "lost"}):
+    garbage.append(b"[" * 100_000)
+    wrong = ({"run": {"seed": [1]}}, {"metrics": {"loss": "good"}}, {"status": "lost"})
+    for changes in (*wrong, {"curve": [1]}):
         garbage.append(json.dumps(make_record(1) | changes).encode())
     (tmp_path / "records" / "bad.jsonl").write_bytes(b"\n".join(garbage))
     with pytest.warns(UserWarning) as caught:
         assert len(sweeps.read(tmp_path)) == 1
     assert len(caught) == 1
-    assert "skipped 8 lines" in str(caught[0].message)
+    assert "skipped 10 lines" in str(caught[0].message)
     assert "bad.jsonl" in str(caught[0].message) and "good" not in str(caught[0].message)
 
 
