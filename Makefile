@@ -9,7 +9,7 @@ sweep: $(VENV)/installed  ## the embedded sweep: about a minute on two cores
 	$(RUN) -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
 test: $(VENV)/installed
-	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check .
