@@ -180,7 +180,7 @@ class Worker:
             return training.Settings(**given)
         key = _key(task, self.options)
         if found := self.crew.settings(key):
-            with contextlib.suppress(TypeError):  # fields of another version
+            with contextlib.suppress(TypeError, ValueError):  # fields of another version
                 return training.Settings(**found)
         self._say("measuring what is fastest here")
         runs = runs[: -(-len(runs) // count)]

@@ -189,7 +189,9 @@ def workers(workdir: str | os.PathLike) -> list[Worker]:
     """What the workers of a sweep say of themselves, dead ones that nobody noticed among them."""
     found = []
     for path in sorted(pathlib.Path(workdir, "workers").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):  # gone meanwhile, or not ours
+        with contextlib.suppress(
+            OSError, ValueError, TypeError, RecursionError
+        ):  # gone meanwhile, or not ours
             worker = Worker(path.stem, **json.loads(path.read_text()))
             if all(isinstance(v, k) for v, k in zip(worker, _KINDS, strict=True)):
                 found.append(worker)
@@ -228,5 +230,8 @@ def _runs(pid):
     except OSError:  # of another user
         pass
     with contextlib.suppress(OSError):  # only Linux has it
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] not in "ZX"
+        return pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in (
+            b"Z",
+            b"X",
+        )
     return True

@@ -27,7 +27,8 @@ def wanted(
       task_identity: As for `run_id`.
       planned: The planned runs, as `by_run_id` gives them.
       readings: Protocols, one or more; each looks at the runs that those before it call for, too.
-      records: As for `select`; those of runs that are neither planned nor called for are ignored.
+      records: With their `run_id`, as `read` gives them; those of runs that are neither planned nor
+        called for are ignored.
 
     Returns:
       A dict from run_id to run. Train those without a record, and ask again until all have one.

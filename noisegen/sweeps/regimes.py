@@ -180,7 +180,7 @@ def _optima(rates, scores, best, draw, num_resamples):
     drawn = draw.integers(0, high, (num_resamples, *scores.shape))
     sampled = np.concatenate([scores[None], np.take_along_axis(scores[None], drawn, 2)])
     sampled[:, places >= tried[:, None]] = -np.inf  # as many as were tried
-    top = np.partition(sampled, -best, 2)[:, :, -best:]
+    top = np.sort(np.partition(sampled, -best, 2)[:, :, -best:], 2)  # equal ones have equal sums
     survived = np.isfinite(top).sum(2)
     sums = np.where(np.isfinite(top), top, 0).sum(2)
     means = np.where(survived > 0, sums / np.maximum(survived, 1), -np.inf)

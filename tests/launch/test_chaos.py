@@ -37,7 +37,7 @@ def ordeal(call, environment, tmp_path, deaths, seed, seeds, epochs):
         env=environment | ONE_CORE | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30 * deaths,
+        timeout=60 * deaths,
     )
     last = call("sweep", *flags, f"--workdir={tmp_path / 'chaos'}", **ONE_CORE)
     calm = (f"--workdir={tmp_path / 'peace'}", "--checkpoint_minutes=0")

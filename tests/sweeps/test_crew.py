@@ -119,6 +119,17 @@ def test_a_process_that_has_ended_is_dead_even_before_its_parent_asks(tmp_path):
     assert process.wait() == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/comm"), reason="this system has no such names")
+def test_a_process_may_have_any_name(tmp_path):
+    name = "open('/proc/self/comm', 'wb').write(b'pr\\xfcf'); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", name], **pipes) as process:
+        process.stdout.readline()
+        write(tmp_path, "x", place=crew_lib._place(), pid=process.pid)
+        assert sweeps.Crew(tmp_path).claimed() == {"a"}
+        process.communicate(b"\n")
+
+
 def test_a_name_tells_whether_its_writer_has_ended():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -163,7 +174,7 @@ def test_settings_are_those_of_a_live_worker(tmp_path, clock):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "7", '{"pid": 1}', b"\xff\xfe", json.dumps({"runs": "abc"})],
+    ["", "{", "[" * 100_000, "[]", "7", '{"pid": 1}', b"\xff\xfe", json.dumps({"runs": "abc"})],
 )
 def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
     write(tmp_path, "real")
