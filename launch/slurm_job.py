@@ -34,10 +34,11 @@ class Job:
       grace: seconds in which a worker that has to stop keeps its runs.
     """
 
+    _stopping = _told = False  # here, since jobs that an older version submitted lack the second
+
     def __init__(self, command: Sequence[str], directory: str, grace: float):
         self.command, self.directory, self.grace = list(command), directory, grace
         self._worker: subprocess.Popen | None = None
-        self._stopping = self._told = False
 
     def __call__(self) -> None:
         """Runs the worker; if it fails, the job ends with its exit code."""

@@ -60,7 +60,8 @@ def test_no_network(capsys, tmp_path, monkeypatch, without_tensorflow_check):
     assert "(cifar-10-binary.tar.gz)" in error and "--manual_dir" in error
 
 
-def test_already_there(capsys, tmp_path, monkeypatch, write_prepared, without_tensorflow_check):
+def test_what_is_there_needs_no_tensorflow(capsys, tmp_path, monkeypatch, write_prepared):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     write_prepared(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     code, output, error = run(capsys, "mnist")
