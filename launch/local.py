@@ -70,8 +70,8 @@ class Workers:
         with command.signals(command.interrupt), self._ledger.show, contextlib.ExitStack() as stack:
             stack.callback(self._stop)
             if self._ledger.todo():
-                workers = display.count(len(self._places), "worker")
-                self._ledger.show.note(f"{workers}, of which {self._logs} has what they print")
+                several = display.count(len(self._places), "worker")
+                self._ledger.show.note(f"{several}, of which {self._logs} has what they print")
                 self._start(0)
             while self._processes:
                 time.sleep(_POLL)

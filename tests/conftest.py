@@ -15,7 +15,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 if jax.__version_info__ < (0, 12):  # which ends with an error at flags that it does not know
-    with mock.patch.dict(os.environ, XLA_FLAGS="--xla_cpu_use_fusion_emitters=false"):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    with mock.patch.dict(os.environ, XLA_FLAGS=flags):
         jax.devices()  # reads the flags
 
 hypothesis.settings.register_profile(

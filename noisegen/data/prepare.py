@@ -3,7 +3,8 @@
     python -m noisegen.data.prepare mnist --data_dir=DIR
     python -m noisegen.data.prepare mnist --data_dir=DIR --manual_dir=ARCHIVES
 
-Needs TensorFlow (pip install 'noisegen[build-data]'), here only: what it leaves is read without.
+Needs TensorFlow (pip install 'noisegen[build-data]'), here only, unless the data are there already:
+what it leaves is read without.
 """
 
 import argparse
@@ -23,21 +24,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     data_dir = str(prepared.data_directory(args.data_dir))
     try:
-        with contextlib.suppress(FileNotFoundError):
-            return _ready(args.name, data_dir)
-        _require_tensorflow()
-        prepare(args.name, data_dir, args.manual_dir)
-        return _ready(args.name, data_dir)
+        found = _found_or_prepared(args.name, data_dir, args.manual_dir)
     except Exception as error:  # Downloads fail in many ways; one line for all.
         print(f"cannot prepare {args.name}: {error}", file=sys.stderr)
         return 1
-
-
-def _ready(name: str, data_dir: str) -> int:
-    """Says where a data set is, or raises FileNotFoundError; returns the exit code."""
-    found = prepared.find(name, data_dir)
-    print(f"{name} {found.version} is ready in {found.directory}")
+    print(f"{args.name} {found.version} is ready in {found.directory}")
     return 0
+
+
+def _found_or_prepared(name: str, data_dir: str, manual_dir: str | None) -> prepared.Prepared:
+    """A data set that is there, or else is prepared, for which TensorFlow is needed."""
+    with contextlib.suppress(FileNotFoundError):
+        return prepared.find(name, data_dir)
+    _require_tensorflow()
+    prepare(name, data_dir, manual_dir)
+    return prepared.find(name, data_dir)
 
 
 def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:

@@ -189,9 +189,8 @@ def workers(workdir: str | os.PathLike) -> list[Worker]:
     """What the workers of a sweep say of themselves, dead ones that nobody noticed among them."""
     found = []
     for path in sorted(pathlib.Path(workdir, "workers").glob("*.json")):
-        with contextlib.suppress(
-            OSError, ValueError, TypeError, RecursionError
-        ):  # gone meanwhile, or not ours
+        # Gone meanwhile, or not ours.
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             worker = Worker(path.stem, **json.loads(path.read_text()))
             if all(isinstance(v, k) for v, k in zip(worker, _KINDS, strict=True)):
                 found.append(worker)
@@ -230,8 +229,6 @@ def _runs(pid):
     except OSError:  # of another user
         pass
     with contextlib.suppress(OSError):  # only Linux has it
-        return pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in (
-            b"Z",
-            b"X",
-        )
+        state = pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+        return state not in (b"Z", b"X")
     return True

@@ -54,11 +54,11 @@ def _extension(task_identity, planned, protocol, records):
                 break
             optimum = protocols.optimum(*group, [records[name] for name in tried], protocol)
             further = _further(optimum, tried.values(), protocol.tune[0])
+            if not further:
+                break
             further = identity.by_run_id(task_identity, further)
             tried |= further
             added |= further
-            if not further:
-                break
     return added
 
 

@@ -121,18 +121,16 @@ def boundaries(
             "The boundary between the regimes is read from learning rates over batch sizes, not "
             f"from {protocol.tune[0]} over {protocol.row}."
         )
-    scores = {(o.series, o.row): _scores(o.points, protocol) for o in optima}
     draw = np.random.default_rng(seed)
     num_resamples = num_resamples if protocol.of > 1 else 0
-    chosen = {
-        key: _optima(*table, protocol.best, draw, num_resamples) for key, table in scores.items()
-    }
+    chosen = [(o, _rates(o, protocol, draw, num_resamples)) for o in optima]
     found = {}
-    for label in dict.fromkeys(label for label, _ in chosen):
-        sizes = np.array([row for series, row in chosen if series == label])
-        if all(len(scores[label, row][0]) == 1 for row in sizes):
+    for label in dict.fromkeys(o.series for o, _ in chosen):
+        series = [pair for pair in chosen if pair[0].series == label]
+        if all(len(o.points) == 1 for o, _ in series):
             continue
-        rates = np.array([chosen[label, row] for row in sizes])
+        sizes = np.array([o.row for o, _ in series])
+        rates = np.array([each for _, each in series])
         fits = [
             fit_broken_line(sizes[alive], each[alive])
             for each, alive in zip(rates.T, np.isfinite(rates.T), strict=True)
@@ -158,34 +156,37 @@ def effective_learning_rate(run: Mapping) -> float:
     return run["learning_rate"] / (1 - run.get("momentum", 0))
 
 
-def _scores(points, protocol):
-    """The rates of some points (P,), and of their runs the score (P, n).
+def _rates(optimum, protocol, draw, num_resamples):
+    """The optimal rate, then those of the resamples (1 + R,); nan where no run survived."""
+    rates = [_rate(point.best) for point in optimum.points]
+    resampled = _resampled(rates, optimum.points, protocol, draw, num_resamples)
+    return np.array([_rate(optimum.best), *resampled])
 
-    A score is what is maximised: -inf where a run diverged, nan where there is none.
-    """
-    scores = np.full((len(points), protocol.of), np.nan)
+
+def _rate(best):
+    """The rate of the records that count, nan if there are none."""
+    return effective_learning_rate(best[0]["run"]) if best else math.nan
+
+
+def _resampled(rates, points, protocol, draw, num_resamples):
+    """The optimal rates of the resamples (R,)."""
+    tried = np.array([point.tried for point in points])
+    # What is maximised (P, n): -inf where a run diverged, or there is none.
+    scores = np.full((len(points), protocol.of), -np.inf)
     for row, point in zip(scores, points, strict=True):
         found = protocol.sign * np.array(point.scores, float)  # None becomes nan
         row[: point.tried] = np.where(np.isnan(found), -np.inf, found)
-    runs = [point.best[0]["run"] if point.best else None for point in points]
-    rates = [effective_learning_rate(run) if run else math.nan for run in runs]
-    return np.array(rates), scores
-
-
-def _optima(rates, scores, best, draw, num_resamples):
-    """The optimal rate, then those of the resamples (1 + R,); nan where no run survived."""
-    tried = (~np.isnan(scores)).sum(1)
-    places = np.arange(scores.shape[1])
     high = tried[:, None] if np.ptp(tried) else tried[0]  # draws the same, twice as fast
     drawn = draw.integers(0, high, (num_resamples, *scores.shape))
-    sampled = np.concatenate([scores[None], np.take_along_axis(scores[None], drawn, 2)])
-    sampled[:, places >= tried[:, None]] = -np.inf  # as many as were tried
-    top = np.sort(np.partition(sampled, -best, 2)[:, :, -best:], 2)  # equal ones have equal sums
+    sampled = np.take_along_axis(scores[None], drawn, 2)
+    sampled[:, np.arange(protocol.of) >= tried[:, None]] = -np.inf  # as many as were tried
+    top = np.partition(sampled, -protocol.best, 2)[:, :, -protocol.best :]
+    top.sort(2)  # so that equal ones have equal sums
     survived = np.isfinite(top).sum(2)
     sums = np.where(np.isfinite(top), top, 0).sum(2)
     means = np.where(survived > 0, sums / np.maximum(survived, 1), -np.inf)
     means = np.where(survived == survived.max(1, keepdims=True), means, -np.inf)
-    found = rates[means.argmax(1)]
+    found = np.array(rates)[means.argmax(1)]
     return np.where(np.isfinite(means).any(1), found, np.nan)
 
 

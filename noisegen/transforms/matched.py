@@ -301,7 +301,7 @@ def matched_weights(
       >>> round(float(weights.mean()), 3), round(float(weights.std()))
       (1.0, 3)
     """
-    key_data(key)
+    key_data(key)  # refuses what is no key
     places = jnp.asarray(places)
     if places.ndim != 1 or not jnp.issubdtype(places.dtype, jnp.integer):
         raise ValueError(
