@@ -4,12 +4,13 @@ import functools
 import math
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from noisegen import models
+from noisegen import _validate, models
 from noisegen.training import Batch, Task
 from noisegen.training.task import PyTree, make_key
 
@@ -34,11 +35,13 @@ def from_nnx(
 
     Args:
       make_model: `rngs -> model`, called while tracing. Its `nnx.Param`s are trained; every other
-        variable (running statistics) is carried along as the run's state. The random streams that
-        layers keep for themselves (`nnx.Dropout`) begin anew in every microbatch, from the key of
-        its first example. `noisegen.models.GhostBatchNorm` sets the task's `ghost_size`, and
-        without a momentum its `recompute_state`; any other layer that mixes examples
-        (`nnx.BatchNorm`) mixes those of a microbatch, examples outside the mask among them.
+        variable (running statistics) and every array is carried along as the run's state.
+        Activations that a call sows are dropped. Layers that draw at random from streams of their
+        own (`nnx.Dropout`) draw for every example from its own key. If the model has a state
+        besides, they draw for a microbatch at once, from the key of its first example.
+        `noisegen.models.GhostBatchNorm` sets the task's `ghost_size`, and without a momentum its
+        `recompute_state`. A pool refuses other layers that mix examples, such as `nnx.BatchNorm`,
+        unless `ghost_size` and `only_batch_size` say that every microbatch is a whole batch.
       loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
         draws from `batch.keys`, so that a result does not depend on the microbatch.
       metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
@@ -75,12 +78,17 @@ def from_nnx(
       >>> result.metrics["test_loss"] < 1e-3
       True
     """
-    abstract = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
-    graph, _, streams, _ = nnx.split(abstract, *_PARTS)
-    norms = ghost_norms(abstract)
+    _validate_functions(make_model, loss, metrics, train_metrics)
+    graph, streams, abstract_state, norms = _parts(make_model)
+    # A layer that draws at random draws for one example at a time, from that example's own key,
+    # unless the model has a state: that is the state of all examples together.
+    stateless = not any(
+        isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(abstract_state)
+    )
+    one_by_one = bool(jax.tree.leaves(streams)) and stateless
 
     def init(key):
-        _, params, _, state = nnx.split(make_model(nnx.Rngs(key)), *_PARTS)
+        _, params, _, state = nnx.split(_made(make_model, nnx.Rngs(key)), *_PARTS)
         return params, state
 
     def merge(params, state, batch):
@@ -89,11 +97,22 @@ def from_nnx(
         # A copy, since the variables of `state` belong to the trace around the gradient's.
         return nnx.merge(graph, params, random, state, copy=True)
 
-    def training_loss(params, state, batch):
+    def losses_and_state(params, state, batch):
         model = merge(params, state, batch)
         model.train()
         losses = loss(model, batch)
+        _remove_new(model, state, params)
         return losses, nnx.split(model, *_PARTS)[3]
+
+    def training_loss(params, state, batch):
+        if not one_by_one:
+            return losses_and_state(params, state, batch)
+
+        def of_one(example):
+            losses, _ = losses_and_state(params, state, jax.tree.map(lambda a: a[None], example))
+            return losses[0] if jnp.shape(losses) == (1,) else losses
+
+        return jax.vmap(of_one)(batch), state
 
     def diagnose(params, state, train):
         def mean_loss(params, examples):
@@ -117,8 +136,8 @@ def from_nnx(
             norm.combine(share)
         return nnx.split(model, *_PARTS)[3]
 
-    known = sum(len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat))) for norm in norms)
-    combines = bool(norms) and known == len(jax.tree.leaves(nnx.split(abstract, *_PARTS)[3]))
+    known = sum(norm.num_statistics for norm in norms)
+    combines = bool(norms) and known == len(jax.tree.leaves(abstract_state))
     fields = {
         "combine_state": combine_state if combines else None,
         "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
@@ -130,6 +149,116 @@ def from_nnx(
     return Task(init=init, loss=training_loss, **fields)
 
 
+class _Norm(NamedTuple):
+    """Facts about a layer that normalizes over ghost batches."""
+
+    ghost_size: int
+    momentum: float | None
+    num_statistics: int
+
+
+def _validate_functions(make_model, *functions):
+    """Refuses a model, or what a function gave, in the place of a function."""
+    if isinstance(make_model, nnx.Module):
+        raise ValueError(
+            "make_model must be a function from nnx.Rngs to a model, but it is a "
+            f"{type(make_model).__name__}; write lambda rngs: {type(make_model).__name__}(..., "
+            "rngs=rngs)."
+        )
+    for value in (make_model, *functions):
+        if not callable(value):
+            raise ValueError(f"from_nnx needs a function, but got {value!r:.80}.")
+
+
+def _made(make_model, rngs):
+    """Calls `make_model`, and checks what it made."""
+    with nnx.use_eager_sharding(False):  # annotations are refused below
+        model = make_model(rngs)
+    if not isinstance(model, nnx.Module):
+        hint = (
+            " A Flax Linen module takes noisegen.training.Task instead."
+            if hasattr(model, "apply") and hasattr(model, "init")
+            else ""
+        )
+        raise ValueError(
+            f"make_model must return an nnx.Module, but it returned {_validate.kind(model)}.{hint}"
+        )
+    for _, module in nnx.iter_modules(model):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, jax.Array):  # which Flax takes for a constant while JAX traces
+                setattr(module, name, nnx.data(value))
+            elif isinstance(value, list | tuple | dict):
+                _check_container(module, name, value)
+    return model
+
+
+def _check_container(module, name, value):
+    """Refuses arrays in a Python container, which Flax overlooks while JAX traces."""
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
+        raise ValueError(
+            f"Attribute {name} of {type(module).__name__} holds arrays in a "
+            f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax finds them."
+        )
+
+
+def _parts(make_model):
+    """Returns a model's graph, random streams, state and ghost norms, without computing any."""
+    found = {}
+
+    def split():
+        model = _made(make_model, nnx.Rngs(0))
+        _check_annotations(model)
+        found["norms"] = [
+            _Norm(n.ghost_size, n.momentum, len(jax.tree.leaves(nnx.state(n, nnx.BatchStat))))
+            for n in ghost_norms(model)
+        ]
+        found["graph"], _, streams, state = nnx.split(model, *_PARTS)
+        return streams, state
+
+    streams, state = jax.eval_shape(split)
+    return found["graph"], streams, state, found["norms"]
+
+
+def _check_annotations(model):
+    """Refuses parameters that are to be spread over a mesh, which is not a pool's."""
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Variable)):
+        names = variable.get_metadata().get("out_sharding")
+        if names is not None and any(name is not None for name in names):
+            raise ValueError(
+                f"{'.'.join(map(str, path))} of the model is annotated with axes of a mesh, "
+                f"{names}, but a pool spreads runs and batches over devices, and no parameters: "
+                "make the model without the annotation."
+            )
+
+
+def _remove_new(model, state, params):
+    """Removes what a call noted in a model, such as activations that it sowed.
+
+    Raises:
+      ValueError: If the call made a parameter or a variable that would be forgotten.
+    """
+    known = {path for tree in (state, params) for path, _ in nnx.to_flat_state(tree)}
+    new = [
+        (path, variable)
+        for path, variable in nnx.to_flat_state(nnx.state(model))
+        if path not in known and not isinstance(variable, nnx.RngState)
+    ]
+    for path, variable in new:
+        sown = isinstance(variable, nnx.Intermediate) or (
+            isinstance(variable, nnx.Variable)
+            and not isinstance(variable, nnx.Param)
+            and isinstance(variable.get_value(), tuple)
+        )
+        if not sown:
+            raise ValueError(
+                f"The model makes {'.'.join(map(str, path))} "
+                f"({type(variable).__name__}) while it is called, too late to be kept or trained: "
+                "make it in __init__."
+            )
+    if new:
+        nnx.pop(model, lambda path, _: path not in known)
+
+
 def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:
     """The model's layers that normalise over ghost batches."""
     layers = (layer for _, layer in nnx.iter_graph(model))
@@ -139,10 +268,11 @@ def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:
 def _begin(streams, key):
     """The random streams of a model's layers, each from a key of its own, at their beginning."""
     leaves, treedef = jax.tree.flatten(streams)
-    values = [
-        jax.random.fold_in(key, index)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else jnp.zeros(leaf.shape, leaf.dtype)
-        for index, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(treedef, values)
+
+    def begun(index, leaf):
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        own = jax.random.fold_in(key, index)
+        return jax.random.split(own, leaf.shape) if leaf.shape else own  # of stacked layers
+
+    return treedef.unflatten([begun(index, leaf) for index, leaf in enumerate(leaves)])

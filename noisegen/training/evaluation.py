@@ -38,11 +38,16 @@ def evaluate(
 
 
 def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
-    """Refuses a mean over the batch, which would count examples outside the mask."""
-    if jnp.shape(values) != mask.shape:
+    """Checks that there is one number an example; a mean would count those outside the mask."""
+    if not hasattr(values, "shape"):
         raise ValueError(
             f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
-            f"{mask.shape}, got shape {jnp.shape(values)}; do not average over the batch."
+            f"{mask.shape}, but it is {_validate.kind(values)}."
+        )
+    if values.shape != mask.shape:
+        raise ValueError(
+            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
+            f"{mask.shape}, got shape {values.shape}; do not average over the batch."
         )
 
 
@@ -112,13 +117,35 @@ def _checked(task, diagnostics):
 def names(task: Task, split: str) -> tuple[str, ...]:
     """The names of a split's metrics."""
 
-    def metrics(one):
-        key = make_key(0)
-        params, state = task.init(key)
-        return _measures(task, split)(params, state, Batch(one, key[None], jnp.ones((1,), bool)))
+    mask = jnp.ones((2,), bool)
 
-    one = jax.tree.map(lambda a: a[:1], getattr(task, split))
-    return tuple(sorted(jax.eval_shape(metrics, one)))
+    def metrics(data):
+        params, state = task.init(make_key(0))
+        keys = jax.random.split(make_key(0), 2)
+        found = _measures(task, split)(params, state, Batch(data, keys, mask))
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+            raise ValueError(
+                f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
+                "must be a dictionary of numbers an example by name, but what the function "
+                f"returned is {_validate.kind(found)}."
+            )
+        for name, values in found.items():
+            check_shape(task, f"The metric {name!r}", values, mask)
+            if jnp.issubdtype(values.dtype, jnp.complexfloating):
+                raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
+        return dict(found)
+
+    return tuple(sorted(jax.eval_shape(metrics, abstract_examples(getattr(task, split), 2))))
+
+
+def abstract_examples(examples: PyTree, size: int) -> PyTree:
+    """Returns the shapes and dtypes of `size` examples of a split."""
+
+    def abstract(array):
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
+
+    return jax.tree.map(abstract, examples)
 
 
 def _measures(task, split):

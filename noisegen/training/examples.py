@@ -57,8 +57,8 @@ def take(
     # Outside the mask stands an example of the batch: the gradient of another one may be infinite,
     # and zero times infinity is not zero.
     places = offset + jnp.where(mask, within, 0)
-    later = places >= numbers.order_length
-    examples = permutations[later.astype(jnp.int32), places - later * numbers.order_length]
+    later = (places >= numbers.order_length).astype(jnp.int32)
+    examples = permutations[later, places - later * numbers.order_length]
     return Batch(
         data=jax.tree.map(lambda a: a[examples], train),
         keys=jax.vmap(jax.random.fold_in, (None, 0))(

@@ -14,7 +14,7 @@ a time.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,14 +70,15 @@ class Lane(NamedTuple):
     curve: dict[str, jax.Array]  # float32 (E,) each
     final: dict[str, jax.Array]  # float32, the task's `train_metrics` at the end of the run
     # Sums over this device's share of the examples; the leading axis is the mesh's batch axis.
-    gradients: PyTree  # float32, over the batch so far
+    gradients: PyTree  # float32 (float64 for such parameters), over the batch so far
+    batch_loss: jax.Array  # float32, likewise: the weighted losses
     loss: jax.Array  # float32, over the examples since the last evaluation
     examples: jax.Array  # int32, likewise
     groups: noise.NoiseSums | tuple[()]  # over the batch so far; () where no noise is measured
     noise: RunningNoise | tuple[()]  # over the updates since the last evaluation
 
 
-SUMS = ("gradients", "loss", "examples", "groups")
+SUMS = ("gradients", "batch_loss", "loss", "examples", "groups")
 LANE_SPEC = Lane(
     **{
         field: PartitionSpec("lanes", "batch") if field in SUMS else PartitionSpec("lanes")
@@ -112,10 +113,12 @@ def _start(task, numbers):
     params, state = task.init(stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
-    zeros = jax.tree.map(lambda p: jnp.zeros((1, *p.shape), jnp.float32), params)
+    zeros = jax.tree.map(
+        lambda p: jnp.zeros((1, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params
+    )
     groups, running = noise.begin(task, zeros)
     final = dict.fromkeys(names(task, "train"), jnp.float32(jnp.nan))
-    curve = jnp.full(numbers.eval_updates.shape, jnp.nan)
+    curve = jnp.full(numbers.eval_updates.shape, jnp.nan, jnp.float32)
     return Lane(
         numbers=numbers,
         status=jnp.where(numbers.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
@@ -131,7 +134,8 @@ def _start(task, numbers):
         curve=dict.fromkeys(curve_names(task), curve),
         final=final,
         gradients=zeros,
-        loss=jnp.zeros((1,)),
+        batch_loss=jnp.zeros((1,), jnp.float32),
+        loss=jnp.zeros((1,), jnp.float32),
         examples=jnp.zeros((1,), jnp.int32),
         groups=groups,
         noise=running,
@@ -225,14 +229,17 @@ def _accumulate(task, microbatch, lane, size, train):
         losses = jnp.where(batch.mask, losses.astype(jnp.float32), 0)
         return jnp.sum(weights * losses), (jnp.sum(losses), state)
 
-    gradients, (loss, state) = jax.grad(summed_loss, has_aux=True)(lane.params)
+    (weighted, (loss, state)), gradients = jax.value_and_grad(summed_loss, has_aux=True)(
+        lane.params
+    )
     return lane._replace(
         state=combined_state(task, lane.params, lane.state, state),
         offset=lane.offset + taken,
         seen=lane.seen + taken,
-        gradients=jax.tree.map(lambda s, g: s + g[None], lane.gradients, gradients),
+        gradients=jax.tree.map(lambda s, g: s + g[None].astype(s.dtype), lane.gradients, gradients),
+        batch_loss=lane.batch_loss + weighted,
         loss=lane.loss + loss,
-        examples=lane.examples + jnp.sum(batch.mask),
+        examples=lane.examples + jnp.sum(batch.mask, dtype=jnp.int32),
         groups=noise.add_group(lane.groups, gradients, weights, batch.mask),
     )
 
@@ -251,15 +258,18 @@ def _update(task, due, lanes):
     """One optax update, on the whole batch's mean gradient, in the lanes that are due."""
 
     def updated(lane):
-        total, groups = jax.tree.map(
-            lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.groups)
+        total, value, groups = jax.tree.map(
+            lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.batch_loss, lane.groups)
         )
-        mean = jax.tree.map(lambda s, p: (s / lane.seen).astype(p.dtype), total, lane.params)
+        seen = lane.seen.astype(jnp.float32)
+        mean = jax.tree.map(lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params)
         told, running = noise.measure(task, groups, total, lane.seen, lane.noise)
-        optimizer = optax.with_extra_args_support(_optimizer(task, lane.numbers))
-        updates, opt_state = optimizer.update(mean, lane.opt_state, lane.params, **told)
+        updates, opt_state = update(
+            _optimizer(task, lane.numbers), mean, lane.opt_state, lane.params, value / seen, told
+        )
         params = optax.apply_updates(lane.params, updates)
-        finite = jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]))
+        finite = [jnp.isfinite(p).all() for p in jax.tree.leaves(params)]
+        finite = jnp.all(jnp.array(finite, bool))
         return lane._replace(
             status=jnp.where(finite, lane.status, DIVERGED),
             params=params,
@@ -267,6 +277,7 @@ def _update(task, due, lanes):
             count=lane.count + 1,
             seen=jnp.zeros_like(lane.seen),
             gradients=jax.tree.map(jnp.zeros_like, lane.gradients),
+            batch_loss=jnp.zeros_like(lane.batch_loss),
             groups=jax.tree.map(jnp.zeros_like, lane.groups),
             noise=running,
         )
@@ -281,18 +292,18 @@ def _evaluate(task, shape, lanes, updated, data):
     last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
 
     def measure(split, lane):
-        state = lane.state
+        params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.numbers, lane.permutations)
-            state = recomputed_state(task, shape.microbatch, lane.params, orders, data["train"])
-        found = evaluate(task, split, shape.eval_batch, lane.params, state, data[split])
+            state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
+        found = evaluate(task, split, shape.eval_batch, params, state, data[split])
         if split == "test":
-            found |= task.diagnostics(lane.params, state, data["train"])
+            found |= task.diagnostics(params, state, data["train"])
         return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
     def record(lane, last, metrics, final):
         examples = jax.lax.psum(lane.examples[0], "batch")
-        metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples
+        metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples.astype(jnp.float32)
         metrics |= noise.metrics(lane.noise)
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
@@ -305,7 +316,7 @@ def _evaluate(task, shape, lanes, updated, data):
         )
 
     def measured(split, names, due):
-        blank = {name: jnp.zeros(due.shape) for name in names}
+        blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
         return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
 
     metrics = measured("test", (*names(task, "test"), *diagnostic_names(task)), due)
@@ -339,6 +350,42 @@ def _where(condition, new, old):
     return jax.tree.map(
         lambda n, o: jnp.where(condition.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, old
     )
+
+
+def update(
+    optimizer: optax.GradientTransformation,
+    gradient: PyTree,
+    opt_state: optax.OptState,
+    params: PyTree,
+    value: jax.Array,
+    told: dict[str, Any],
+) -> tuple[PyTree, optax.OptState]:
+    """Calls an optimizer with everything that a pool knows of the batch.
+
+    Args:
+      optimizer: of the run.
+      gradient: mean over the batch.
+      opt_state: before the update.
+      params: likewise.
+      value: mean loss of the batch, ().
+      told: further arguments, see `noisegen.training.Task.noise_group`.
+
+    Returns:
+      The updates, and the optimizer's next state.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+    return optimizer.update(gradient, opt_state, params, value=value, grad=gradient, **told)
+
+
+def eval_params(task: Task, opt_state: optax.OptState, params: PyTree) -> PyTree:
+    """The parameters that are evaluated."""
+    return params if task.eval_params is None else task.eval_params(opt_state, params)
+
+
+def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
+    """The parameters of one lane that are evaluated."""
+    opt_state, params = jax.tree.map(lambda a: a[index], (lanes.opt_state, lanes.params))
+    return eval_params(task, opt_state, params)
 
 
 def _optimizer(task, numbers):

@@ -15,7 +15,9 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from noisegen.training.task import Task
@@ -23,6 +25,7 @@ from noisegen.training.task import Task
 RUN_FIELDS = {
     *("batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every", "num_evals")
 }
+_NUMBERS = RUN_FIELDS - {"last_batch"} | {"reference_batch_size"}
 LAST_BATCH = ("straddle", "keep", "drop", "resample")
 _TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _DEFAULTS = {
@@ -108,8 +111,7 @@ def plan(
     Raises:
       ValueError: names the number that makes no sense, and what would.
     """
-    _check_numbers(run)
-    values = {**_DEFAULTS, **run}
+    values = {**_DEFAULTS, **plain_fields(run)}
     _check_course(values, num_examples)
     if batch_size_fn is not None:
         return _growing(batch_size_fn, values, num_examples)
@@ -124,16 +126,38 @@ def plan(
     )
 
 
-def _check_numbers(run):
-    for name, value in run.items():
-        number = isinstance(value, numbers.Real) and -math.inf < value < math.inf
-        if not number and name != "last_batch":
-            raise ValueError(f"Run field {name}={value!r} must be a finite number.")
-        if number and value and not _TINY <= abs(value) <= _HUGE:
-            raise ValueError(
-                f"Run field {name}={value!r} is beyond the float32 numbers that devices compute "
-                f"with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
-            )
+def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
+    """Returns a run whose numbers, booleans and words are Python's own.
+
+    Args:
+      run: flat mapping from field to a finite number, a boolean or a word. NumPy scalars and
+        arrays of shape ``()``, JAX's included, count as such.
+
+    Raises:
+      ValueError: If a field holds anything else, or a number that float32 cannot hold.
+    """
+    return {name: _plain(name, value) for name, value in run.items()}
+
+
+def _plain(name, value):
+    if not isinstance(name, str):
+        raise ValueError(f"Run field {name!r} must have a name that is text.")
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
+        value = np.asarray(value).item()
+    if isinstance(value, bool | str):
+        if name in _NUMBERS:
+            raise ValueError(f"Run field {name}={value!r} must be a number.")
+        return value
+    if not isinstance(value, numbers.Real) or not -math.inf < value < math.inf:
+        raise ValueError(
+            f"Run field {name}={value!r} must be a finite number, a boolean or a word."
+        )
+    if value and not _TINY <= abs(value) <= _HUGE:
+        raise ValueError(
+            f"Run field {name}={value!r} is beyond the float32 numbers that devices compute "
+            f"with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
+        )
+    return value
 
 
 def _check_course(values, num_examples):
@@ -313,10 +337,21 @@ def _eval_updates(ends, epoch_length, eval_every, num_evals):
     last = len(ends)
     if not eval_every:
         parts = -(-np.arange(1, num_evals + 1) * last // num_evals)
-        return tuple(np.unique(parts).tolist())
+        return _checked_evals(np.unique(parts), ends)
     passed = np.floor((ends + 1e-6) / (eval_every * epoch_length))
     due = np.flatnonzero(np.diff(passed, prepend=0)) + 1
-    return tuple(np.unique(np.append(due, last)).tolist())
+    return _checked_evals(np.unique(np.append(due, last)), ends)
+
+
+def _checked_evals(updates, ends):
+    """Returns the updates; the device counts the examples between two evaluations in int32."""
+    most = int(np.diff(ends[updates - 1], prepend=0).max())
+    if most >= 2**31:
+        raise ValueError(
+            f"{most:,} examples between two evaluations are more than the device counts "
+            "(2**31 - 1): evaluate more often, with num_evals or eval_every."
+        )
+    return tuple(updates.tolist())
 
 
 def _integer(values, name):

@@ -38,7 +38,7 @@ from noisegen.training import lanes as lanes_lib
 from noisegen.training.evaluation import may_be_nan
 from noisegen.training.examples import Numbers
 from noisegen.training.hosts import agreed, gathered
-from noisegen.training.hparams import check_runs, device_numbers
+from noisegen.training.hparams import by_constants, check_runs, device_numbers, with_constants
 from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.settings import Settings
@@ -63,7 +63,8 @@ class Result:
       num_updates: updates made.
       num_examples: training examples consumed.
       seconds: wall time between start and end of the run, the other lanes working beside it.
-      params: the parameters at the end, NumPy arrays, where `Pool.train` was asked to keep them.
+      params: the parameters at the end, those that were evaluated, as NumPy arrays, if `Pool.train`
+        was asked to keep them.
     """
 
     run: Run
@@ -95,7 +96,9 @@ class Pool:
         self.settings = settings or Settings()
         self.host_seconds = 0.0
         self._num_evals = 0
+        self._devices = devices
         self._program = Program(task, self.settings, devices)
+        self._programs = {(): self._program}  # by the constants of their runs
 
     def train(
         self,
@@ -111,8 +114,9 @@ class Pool:
         are in training, and nothing else.
 
         Args:
-          runs: flat mappings of numbers, all with the same names. Their course is read as
-            `noisegen.training.plan` says; `make_optimizer` reads the rest.
+          runs: flat mappings, all with the same fields. Their course is read as
+            `noisegen.training.plan` says; `make_optimizer` reads the rest. Runs that differ in a
+            boolean or a word are trained by programs of their own, one after the other.
           on_progress: called with the runs in training whenever the host looks at the device.
           checkpoints: keeps the runs in training, and knows those to go on with; see
             `noisegen.sweeps.Checkpoints`. A run that was stopped ends as it would have, to the last
@@ -125,11 +129,9 @@ class Pool:
           ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
             nothing reads one that they have. Raised before anything is trained.
         """
-        slots = self._slots(list(runs))
-        if take is not None:
-            slots = (slot for slot in slots if take(slot.run))
+        groups = self._groups(list(runs))
         on_progress = on_progress or (lambda progress: None)
-        return self._train(slots, on_progress, checkpoints, keep_params)
+        return self._train_groups(groups, on_progress, checkpoints, keep_params, take)
 
     def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
         """Measures a micro-step of all lanes without its rare parts.
@@ -141,32 +143,51 @@ class Pool:
         Returns:
           Seconds a micro-step takes.
         """
-        slot = next(self._slots([run]))
-        program, steps, elapsed = self._program, 1, 0.0
-        with jax.default_matmul_precision(self.settings.precision):
-            lanes = program.empty(_stack([slot.numbers] * self.settings.lanes))
-            lanes = jax.block_until_ready(program.accumulate(lanes, program.data, steps))
-            while elapsed < seconds / 2:
-                steps *= 2
-                started = time.perf_counter()
-                lanes = jax.block_until_ready(program.accumulate(lanes, program.data, steps))
-                elapsed = agreed(time.perf_counter() - started)
+        [(fields, slots)] = self._groups([run])
+        slot = next(slots)
+        program, steps, elapsed = self._program_of(fields), 1, 0.0
+        lanes = program.empty(_stack([slot.numbers] * self.settings.lanes))
+        lanes = jax.block_until_ready(program.accumulate(lanes, steps))
+        while elapsed < seconds / 2:
+            steps *= 2
+            started = time.perf_counter()
+            lanes = jax.block_until_ready(program.accumulate(lanes, steps))
+            elapsed = agreed(time.perf_counter() - started)
         return elapsed / steps
 
-    def _slots(self, runs) -> Iterator["_Slot"]:
-        """The runs as the pool handles them, checked at once, made one by one."""
-        plans, size = check_runs(self.task, runs), self.task.num_examples
+    def _groups(self, runs) -> list[tuple[tuple, Iterator["_Slot"]]]:
+        """Returns the runs of each program, checked at once, made one by one."""
+        plans = check_runs(self.task, runs)
         # Room that was made once stays: less of it would be another program to compile.
         self._num_evals = max([self._num_evals, *(len(plan.eval_updates) for plan in plans)])
-        return (
-            _Slot(
-                run=run,
-                plan=plan,
-                numbers=device_numbers(run, plan, size, self._num_evals),
-                steps_left=plan.micro_steps(self.settings.microbatch),
-            )
-            for run, plan in zip(runs, plans, strict=True)
+        return [
+            (fields, (self._slot(runs[i], plans[i]) for i in indices))
+            for fields, indices in by_constants(runs).items()
+        ]
+
+    def _slot(self, run, plan):
+        return _Slot(
+            run=run,
+            plan=plan,
+            numbers=device_numbers(run, plan, self.task.num_examples, self._num_evals),
+            steps_left=plan.micro_steps(self.settings.microbatch),
         )
+
+    def _program_of(self, fields):
+        """Returns the program in which these fields of the runs are constants."""
+        if fields not in self._programs:
+            task = with_constants(self.task, dict(fields))
+            data = self._program.data
+            self._programs[fields] = Program(task, self.settings, self._devices, data)
+        return self._programs[fields]
+
+    def _train_groups(self, groups, on_progress, checkpoints, keep_params, take):
+        """Trains the runs of one program after those of another."""
+        for fields, slots in groups:
+            if take is not None:
+                slots = filter(lambda slot: take(slot.run), slots)
+            self._program = self._program_of(fields)
+            yield from self._train(slots, on_progress, checkpoints, keep_params)
 
     def _train(self, queue, on_progress, checkpoints, keep_params):
         first = next(queue, None)
@@ -212,17 +233,16 @@ class Pool:
     def _dispatch(self, lanes, slots, stale, num_steps, checkpoints):
         """Starts the runs of the stale lanes and sets the device to work; does not wait for it."""
         program = self._program
-        with jax.default_matmul_precision(self.settings.precision):
-            if stale.any():
-                numbers = _stack([slot.numbers for slot in slots])
-                if lanes is None:
-                    lanes = program.empty(numbers)
-                    program.compile(lanes, stale, numbers)
-                lanes = program.restart(lanes, stale, numbers)
-                for i in np.flatnonzero(stale):
-                    if checkpoints is not None and slots[i].run is not None:
-                        lanes = self._resume(lanes, i, slots[i], checkpoints)
-            return program.advance(lanes, program.data, np.int32(num_steps))
+        if stale.any():
+            numbers = _stack([slot.numbers for slot in slots])
+            if lanes is None:
+                lanes = program.empty(numbers)
+                program.compile(lanes, stale, numbers)
+            lanes = program.restart(lanes, stale, numbers)
+            for i in np.flatnonzero(stale):
+                if checkpoints is not None and slots[i].run is not None:
+                    lanes = self._resume(lanes, i, slots[i], checkpoints)
+        return program.advance(lanes, num_steps)
 
     def _resume(self, lanes, index, slot, checkpoints):
         """Takes the slot's run up where a checkpoint left it, if one that fits did."""
@@ -239,13 +259,12 @@ class Pool:
                 continue
             slot.steps_left = slot.plan.micro_steps(self.settings.microbatch, int(fields["count"]))
             slot.seconds = seconds
-            return self._program.place(lanes, np.int32(index), fields)
+            return self._program.place(lanes, index, fields)
         return lanes
 
     def _with_params(self, ended, lanes, stale):
-        """The results of the stale lanes, with their parameters."""
-        params = [jax.tree.map(lambda a, i=i: a[i], lanes.params) for i in np.flatnonzero(stale)]
-        kept = gathered(params)
+        """The results of the stale lanes, with the parameters that were evaluated."""
+        kept = gathered([self._program.params(lanes, i) for i in np.flatnonzero(stale)])
         return [dataclasses.replace(r, params=p) for r, p in zip(ended, kept, strict=True)]
 
     def _look(self, lanes, slots, steps):

@@ -1,6 +1,8 @@
 """The device program of a task, compiled for a mesh of devices."""
 
+import contextlib
 import functools
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -10,9 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.examples import Numbers
+from noisegen.training.lanes import Lane
 from noisegen.training.settings import Settings
 from noisegen.training.snapshot import KEPT
-from noisegen.training.task import Task, make_key
+from noisegen.training.task import PyTree, Task, make_key
 
 _EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
 _STATE = lanes_lib.LANE_SPEC
@@ -21,33 +24,42 @@ _STATE = lanes_lib.LANE_SPEC
 class Program:
     """The functions of `noisegen.training.lanes`, mapped over the devices and compiled once.
 
+    Args:
+      task: what is trained.
+      settings: how fast.
+      devices: that the mesh may take, by default `jax.devices()`.
+      data: of another program with this task's arrays and these devices, which the two then share.
+
     Attributes:
       data: the task's arrays, on every device.
-      empty: `numbers -> lanes`, idle.
-      restart: `(lanes, fresh, numbers) -> lanes`, with runs begun in the fresh lanes.
-      place: `(lanes, index, fields) -> lanes`, with the values of some fields in one lane.
-      advance: `(lanes, data, num_steps) -> (lanes, micro-steps made by each of the lane devices)`.
-      accumulate: `(lanes, data, num_steps) -> lanes`, the bare part of `advance`, for measurement.
     """
 
-    def __init__(self, task: Task, settings: Settings, devices=None):
-        mesh = _mesh(settings, jax.devices() if devices is None else devices)
+    def __init__(
+        self,
+        task: Task,
+        settings: Settings,
+        devices: Sequence[jax.Device] | None = None,
+        data: PyTree | None = None,
+    ):
+        self._settings = settings
+        self._mesh = _mesh(settings, jax.devices() if devices is None else devices)
         _check_state(task, settings)
         _check_microbatch(task, settings)
         shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
-        data = {"train": task.train, "test": task.test}
-        self.data = jax.device_put(data, NamedSharding(mesh, _EVERYWHERE))
+        if data is None:
+            data = self._put({"train": task.train, "test": task.test}, _EVERYWHERE)
+        self.data = data
 
         def mapped(function, *arguments, inputs, outputs, donate=0, **options) -> Any:
             function = functools.partial(function, *arguments)
             with_mesh = jax.shard_map(
-                function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False
+                function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
             )
             return jax.jit(with_mesh, donate_argnums=donate, **options)
 
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
-        self.empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE, donate=())
-        self.restart = mapped(
+        self._empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE, donate=())
+        self._restart = mapped(
             lanes_lib.restart,
             *(task, shape),
             inputs=(_STATE, _LANES, _LANES),
@@ -56,24 +68,72 @@ class Program:
             compiler_options={"xla_backend_optimization_level": 1},
         )
         one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
-        self.place = mapped(
+        self._place = mapped(
             lanes_lib.place,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in KEPT}),
             outputs=_STATE,
         )
-        self.advance = mapped(
+        self._advance = mapped(
             lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)
         )
-        self.accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+        self._accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+        self._params = jax.jit(functools.partial(lanes_lib.params_of_lane, task))
 
-    def compile(self, lanes: lanes_lib.Lane, fresh: np.ndarray, numbers: Numbers) -> None:
+    def empty(self, numbers: Numbers) -> Lane:
+        """Returns idle lanes, one for each of the numbers."""
+        with self._computing():
+            return self._empty(self._put(numbers, _LANES))
+
+    def restart(self, lanes: Lane, fresh: np.ndarray, numbers: Numbers) -> Lane:
+        """Begins runs in the fresh lanes."""
+        with self._computing():
+            return self._restart(lanes, *self._put((fresh, numbers), _LANES))
+
+    def place(self, lanes: Lane, index: int, fields: dict[str, PyTree]) -> Lane:
+        """Gives the lane at `index` the values of some fields."""
+        with self._computing():
+            return self._place(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
+
+    def advance(self, lanes: Lane, num_steps: int) -> tuple[Lane, jax.Array]:
+        """Makes micro-steps; also returns how many each of the lane devices made."""
+        with self._computing():
+            steps = self._put(np.int32(num_steps), _EVERYWHERE)
+            return self._advance(lanes, self.data, steps)
+
+    def accumulate(self, lanes: Lane, num_steps: int) -> Lane:
+        """Does the bare part of `advance`, for measurement."""
+        with self._computing():
+            steps = self._put(np.int32(num_steps), _EVERYWHERE)
+            return self._accumulate(lanes, self.data, steps)
+
+    def params(self, lanes: Lane, index: int) -> PyTree:
+        """Returns the parameters of one lane that are evaluated."""
+        with self._computing():
+            return self._params(lanes, self._put(np.int32(index), _EVERYWHERE))
+
+    def compile(self, lanes: Lane, fresh: np.ndarray, numbers: Numbers) -> None:
         """Compiles `restart` and `advance` side by side; their first calls would one by one."""
-        lowered = (
-            self.restart.lower(lanes, fresh, numbers),
-            self.advance.lower(lanes, self.data, np.int32(0)),
-        )
-        with futures.ThreadPoolExecutor() as executor:
-            list(executor.map(lambda each: each.compile(), lowered))
+        steps = self._put(np.int32(0), _EVERYWHERE)
+        with self._computing():
+            lowered = (
+                self._restart.lower(lanes, *self._put((fresh, numbers), _LANES)),
+                self._advance.lower(lanes, self.data, steps),
+            )
+            with futures.ThreadPoolExecutor() as executor:
+                list(executor.map(lambda each: each.compile(), lowered))
+
+    @contextlib.contextmanager
+    def _computing(self):
+        """Sets the program's own mesh, whatever `jax.set_mesh` set, and the given precision."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.set_mesh(self._mesh))
+            if self._settings.precision is not None:
+                stack.enter_context(jax.default_matmul_precision(self._settings.precision))
+            yield
+
+    def _put(self, tree, spec):
+        """Sends arrays to the devices explicitly, since a user may forbid implicit transfers."""
+        return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
 
 def _mesh(settings, devices):
@@ -105,6 +165,11 @@ def _check_state(task, settings):
 
 def _check_microbatch(task, settings):
     share = settings.microbatch // settings.batch_devices
+    if task.takes_whole_batches and settings.microbatch != task.only_batch_size:
+        raise ValueError(
+            f"microbatch={settings.microbatch} must be {task.only_batch_size} in the settings, as "
+            f"task {task.name!r} takes whole batches of that size."
+        )
     if task.noise_group and share != task.noise_group:
         raise ValueError(
             f"microbatch={settings.microbatch} must be {task.noise_group * settings.batch_devices}"
@@ -115,7 +180,7 @@ def _check_microbatch(task, settings):
     if share % task.ghost_size:
         raise ValueError(
             f"microbatch={settings.microbatch} must be a multiple of the ghost batches of "
-            f"{task.ghost_size} examples that task {task.name!r} normalises over"
+            f"{task.ghost_size} examples that task {task.name!r} normalizes over"
             + (
                 f", on each of {settings.batch_devices} batch devices."
                 if settings.batch_devices > 1

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 
 PyTree = Any
-Hparams = Mapping[str, jax.Array]  # the run's numbers, traced scalars
+# The run's fields: numbers as traced scalars, booleans and words as they are.
+Hparams = Mapping[str, jax.Array | bool | str]
 
 
 def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
@@ -60,8 +61,15 @@ class Task:
         the functions of `noisegen.diagnostics`, under names that no metric has. A value that is not
         finite is recorded as such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
-        ``hparams`` holds the run's numbers as traced scalars, and ``num_updates`` (the horizon),
-        ``updates_per_epoch`` and ``num_examples`` (of the training set). ``key`` is the run's own.
+        ``hparams`` holds the run's numbers as traced scalars, its booleans and words as Python
+        values, and ``num_updates`` (the horizon), ``updates_per_epoch`` and ``num_examples`` (of
+        the training set). ``key`` is the run's own. The optimizer's ``update`` gets ``value`` (the
+        mean loss of the batch) and ``grad`` (its mean gradient) as extra arguments. An optimizer
+        that needs more, such as the loss function itself, is refused.
+      eval_params: ``(opt_state, params) -> params``, the parameters at which metrics and
+        diagnostics are evaluated, and which a run keeps; by default the trained ones. An optimizer
+        that averages its iterates needs it, for instance
+        ``optax.contrib.schedule_free_eval_params``.
       noise_group: measures the noise of the gradient, from the gradients of groups of this many
         examples: a microbatch is one such group, and every batch must have two or more. Update
         functions that take them get ``batch_size`` and ``gradient_noise`` (see
@@ -78,12 +86,14 @@ class Task:
       batch_size: ``hparams -> (update count -> batch size)``, for a batch that grows; by default
         the run's constant ``batch_size``. Must accept NumPy arrays of counts as well as tracers,
         and may read the run's own numbers and ``num_examples`` only: the horizon follows from it.
-      ghost_size: examples whose order and company matter to the model (ghost batch normalisation).
+      ghost_size: examples whose order and company matter to the model (ghost batch normalization).
         Batches are cut into whole groups of this size, in the order of the run's stream: a
         microbatch is a multiple of it, and so is a batch size, unless it is smaller. Then the
         result does not depend on the microbatch.
-      only_batch_size: the batch size that the task is made for, where its data or its state depend
-        on it.
+      only_batch_size: the batch size that the task is made for, if its data or its state depend
+        on it. If it equals ``ghost_size``, every microbatch is one whole batch. Then a layer may
+        mix the examples of the batch without looking at the mask, as plain batch normalization
+        does.
       shuffle: whether an epoch visits the examples in an order of its own; if not, in theirs.
       recompute_state: evaluate with the state that one pass of `loss` over the training set leaves,
         from `init`'s on, at the parameters in question, instead of the one that training left. It
@@ -105,6 +115,7 @@ class Task:
     train_metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]] = lambda *_: {}
     diagnostics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] = lambda *_: {}
     noise_group: int | None = None
+    eval_params: Callable[[optax.OptState, PyTree], PyTree] | None = None
     example_weights: Callable[[Hparams], Callable[..., jax.Array]] | None = None
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
     ghost_size: int = 1
@@ -143,6 +154,11 @@ class Task:
                 f"Task {self.name!r}: noise_group={self.noise_group} must be at least 1 and a "
                 f"multiple of {unit}: of the ghost size and, where examples have weights, of 2."
             )
+
+    @property
+    def takes_whole_batches(self) -> bool:
+        """Whether every microbatch is one whole batch."""
+        return self.only_batch_size is not None and self.only_batch_size == self.ghost_size > 1
 
     @property
     def num_examples(self) -> int:

@@ -1,0 +1,203 @@
+"""Checks a task before anything is trained: what its functions return, and what JAX was asked for.
+
+Nothing here trains. Most checks only trace the functions; `noisegen.training.mixing` runs them once
+on a few examples.
+"""
+
+import weakref
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from noisegen import _validate
+from noisegen.diagnostics import GradientNoise
+from noisegen.training import lanes as lanes_lib
+from noisegen.training.evaluation import abstract_examples, check_shape, metric_names
+from noisegen.training.mixing import check_mixing
+from noisegen.training.task import Batch, PyTree, Task, make_key
+
+_checked: weakref.WeakSet[Task] = weakref.WeakSet()
+
+_OPTIONAL = ("eval_params", "example_weights", "batch_size", "combine_state")
+_NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
+
+
+def check_task(task: Task) -> None:
+    """Checks, once for every task, that a pool can train it.
+
+    Raises:
+      ValueError: If a function returns something a pool cannot use, if the loss or a metric mixes
+        examples that a pool must keep apart, or if JAX is configured so that runs would differ.
+    """
+    check_jax_config()
+    if task in _checked:
+        return
+    _check_functions(task)
+    _check_init(task)
+    _check_loss(task)
+    metric_names(task)  # checks the metrics and diagnostics
+    check_mixing(task)
+    _checked.add(task)
+
+
+def check_jax_config() -> None:
+    """Refuses settings of JAX that a pool cannot obey without changing what its runs give.
+
+    Raises:
+      ValueError: If the random numbers of JAX were changed, or its search for NaN is on.
+    """
+    if not jax.config.jax_threefry_partitionable:
+        raise ValueError(
+            "jax_threefry_partitionable=False changes every random number, so that a run would not "
+            "be the run of its name: leave JAX_THREEFRY_PARTITIONABLE at its default."
+        )
+    if jax.config.jax_random_seed_offset:
+        raise ValueError(
+            f"jax_random_seed_offset={jax.config.jax_random_seed_offset} changes every random "
+            "number, so that a run would not be the run of its name: leave JAX_RANDOM_SEED_OFFSET "
+            "at 0, and give the runs other seeds."
+        )
+    if jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+        name = "jax_debug_nans" if jax.config.jax_debug_nans else "jax_debug_infs"
+        raise ValueError(
+            f"{name} stops at the first number that is not finite, but in a pool a run that "
+            f"diverges is a result and its neighbors go on: leave {name.upper()} off, and read "
+            "`diverged_at` of the result."
+        )
+
+
+def check_optimizer(task: Task, optimizer: Any) -> None:
+    """Checks that a pool can update an optimizer of the task; to be traced.
+
+    Raises:
+      ValueError: If `optimizer` is not an optax transformation, needs arguments that a pool does
+        not have, changes the structure of its state, or evaluates at other parameters than those
+        that the task declares.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"make_optimizer of task {task.name!r} must return an optax transformation, but it "
+            f"returned {_validate.kind(optimizer)}; is there a return?"
+        )
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(task.init, make_key(0))[0])
+    told = {}
+    if task.noise_group:
+        noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)
+        told = {"batch_size": jnp.int32(1), "gradient_noise": noise}
+    try:
+        before = optimizer.init(params)
+        updates, after = lanes_lib.update(optimizer, params, before, params, jnp.float32(0), told)
+        optax.apply_updates(params, updates)
+    except Exception as error:  # the optimizer is the user's; whatever it raised is named below
+        raise ValueError(
+            f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
+            f"mean gradient, the parameters and {', '.join(['value', 'grad', *told])}: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+    if _kinds(before) != _kinds(after):
+        raise ValueError(
+            f"The optimizer of task {task.name!r} changes the structure, shapes or dtypes of its "
+            "state when it is updated; a pool needs a state that keeps them."
+        )
+    _check_eval_params(task, before, params)
+
+
+def _check_eval_params(task, opt_state, params):
+    if task.eval_params is None:
+        kind = optax.contrib.ScheduleFreeState
+        nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+        if any(isinstance(node, kind) for node in nodes):
+            raise ValueError(
+                f"The optimizer of task {task.name!r} is schedule-free: its parameters are not "
+                "those to evaluate. Give the task eval_params=lambda opt_state, params: "
+                "optax.contrib.schedule_free_eval_params(opt_state, params), where opt_state is "
+                "that of the whole chain."
+            )
+    elif _kinds(found := task.eval_params(opt_state, params)) != _kinds(params):
+        raise ValueError(
+            f"eval_params of task {task.name!r} must return parameters like those it was given, "
+            f"but it returned {jax.tree.structure(found)}."
+        )
+
+
+def _check_functions(task):
+    if not isinstance(task.name, str) or not task.name:
+        raise ValueError(f"A task's name must be text, but it is {task.name!r}.")
+    for name in (*_NEEDED, *_OPTIONAL):
+        value = getattr(task, name)
+        if not callable(value) and not (value is None and name in _OPTIONAL):
+            raise ValueError(
+                f"{name} of task {task.name!r} must be a function, but it is {value!r:.80}."
+            )
+
+
+def _check_init(task):
+    found = jax.eval_shape(task.init, make_key(0))
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(
+            f"init of task {task.name!r} must return (params, state), with () for no state, but it "
+            f"returned {_validate.kind(found)}."
+        )
+    params = found[0]
+    boxed = [leaf for leaf in jax.tree.leaves(params, is_leaf=_is_boxed) if _is_boxed(leaf)]
+    if boxed:
+        raise ValueError(
+            f"The parameters of task {task.name!r} are annotated with axes of a mesh "
+            f"({type(boxed[0]).__name__}), but a pool spreads runs and batches over devices, and "
+            "no parameters: let init return flax.linen.meta.unbox(params)."
+        )
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            complex_too = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+            remedy = (
+                "train its real and its imaginary part"
+                if complex_too
+                else "keep it in the state (in NNX, as an nnx.Variable)"
+            )
+            raise ValueError(
+                f"Parameter {jax.tree_util.keystr(path)} of task {task.name!r} is {leaf.dtype}, "
+                f"and only real floating-point numbers are trained: {remedy}."
+            )
+
+
+def _check_loss(task):
+    params, state = jax.eval_shape(task.init, make_key(0))
+    size = 2 * task.ghost_size
+    data, mask = abstract_examples(task.train, size), jnp.ones(size, bool)
+
+    def loss(params, state, data):
+        found = task.loss(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ValueError(
+                f"The loss of task {task.name!r} must return (losses, state), but it returned "
+                f"{_validate.kind(found)}."
+            )
+        check_shape(task, "The loss", found[0], mask)
+        return found
+
+    losses, after = jax.eval_shape(loss, params, state, data)
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        raise ValueError(f"The loss of task {task.name!r} must be real, but it is {losses.dtype}.")
+    if _kinds(state) != _kinds(after):
+        raise ValueError(
+            f"The loss of task {task.name!r} must return a state like that of init, but it "
+            f"returned {jax.tree.structure(after)} instead of {jax.tree.structure(state)}, or "
+            "other shapes or dtypes."
+        )
+
+
+def _kinds(tree: PyTree) -> tuple:
+    """Returns structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
+def _is_boxed(node):
+    """Returns whether a node is a parameter with Flax's metadata around it."""
+    return hasattr(node, "unbox") and hasattr(node, "replace_boxed")
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0]
