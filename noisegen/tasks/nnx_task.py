@@ -97,20 +97,17 @@ def from_nnx(
         # A copy, since the variables of `state` belong to the trace around the gradient's.
         return nnx.merge(graph, params, random, state, copy=True)
 
-    def losses_and_state(params, state, batch):
+    def joint_loss(params, state, batch):
         model = merge(params, state, batch)
         model.train()
         losses = loss(model, batch)
         _remove_new(model, state, params)
         return losses, nnx.split(model, *_PARTS)[3]
 
-    def training_loss(params, state, batch):
-        if not one_by_one:
-            return losses_and_state(params, state, batch)
-
+    def loss_one_by_one(params, state, batch):
         def of_one(example):
-            losses, _ = losses_and_state(params, state, jax.tree.map(lambda a: a[None], example))
-            return losses[0] if jnp.shape(losses) == (1,) else losses
+            losses, _ = joint_loss(params, state, jax.tree.map(lambda a: a[None], example))
+            return losses[0]
 
         return jax.vmap(of_one)(batch), state
 
@@ -146,7 +143,9 @@ def from_nnx(
         "train_metrics": functools.partial(evaluation, train_metrics),
         **({"diagnostics": diagnose} if diagnostics else {}),
     } | fields
-    return Task(init=init, loss=training_loss, **fields)
+    if one_by_one:
+        return Task(init=init, loss=loss_one_by_one, joint_loss=joint_loss, **fields)
+    return Task(init=init, loss=joint_loss, **fields)
 
 
 class _Norm(NamedTuple):

@@ -117,9 +117,8 @@ def _checked(task, diagnostics):
 def names(task: Task, split: str) -> tuple[str, ...]:
     """The names of a split's metrics."""
 
-    mask = jnp.ones((2,), bool)
-
     def metrics(data):
+        mask = jnp.ones((2,), bool)
         params, state = task.init(make_key(0))
         keys = jax.random.split(make_key(0), 2)
         found = _measures(task, split)(params, state, Batch(data, keys, mask))

@@ -79,7 +79,9 @@ def _check_names(task, runs):
     groups = by_constants(runs)
     kinds = {tuple((name, type(value)) for name, value in fields) for fields in groups}
     if len(kinds) > 1:
-        differing = sorted({name for name, _ in set().union(*kinds) - set.intersection(*map(set, kinds))})
+        differing = sorted(
+            {name for name, _ in set().union(*kinds) - set.intersection(*map(set, kinds))}
+        )
         raise ValueError(
             f"Run field {', '.join(differing)} must hold values of one kind in all runs: numbers, "
             "booleans or words."

@@ -262,7 +262,9 @@ def _update(task, due, lanes):
             lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.batch_loss, lane.groups)
         )
         seen = lane.seen.astype(jnp.float32)
-        mean = jax.tree.map(lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params)
+        mean = jax.tree.map(
+            lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
+        )
         told, running = noise.measure(task, groups, total, lane.seen, lane.noise)
         updates, opt_state = update(
             _optimizer(task, lane.numbers), mean, lane.opt_state, lane.params, value / seen, told

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from noisegen.training.evaluation import evaluate
 from noisegen.training.examples import first_orders, recomputed_state
-from noisegen.training.task import PyTree, Task, make_key
+from noisegen.training.task import PyTree, Task, abstract_init
 
 
 def measure(
@@ -61,7 +61,7 @@ def measure(
         raise ValueError(
             f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
         )
-    like, state = jax.eval_shape(task.init, make_key(0))
+    like, state = abstract_init(task)
     if _shapes(like) != _shapes(params):
         raise ValueError(
             f"These are no parameters of task {task.name!r}: give what its `init` gives first, or "

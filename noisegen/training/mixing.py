@@ -24,36 +24,46 @@ def check_mixing(task: Task) -> None:
       ValueError: If the loss or a metric of an example depends on examples that have nothing to
         do with it.
     """
-    if task.takes_whole_batches:
-        checks = [("metrics", "test", 1)]
-    else:
-        checks = [("loss", "train", task.ghost_size), ("metrics", "test", 1)]
-    for name, split, group in checks:
-        if len(jax.tree.leaves(getattr(task, split))[0]) > 1:
-            _check_function(task, name, split, group)
+    if not task.takes_whole_batches:
+        loss = task.joint_loss or task.loss
+        _check_function(task, "loss", loss, task.train, task.ghost_size)
+
+    def metrics(params, state, batch):
+        return task.metrics(params, state, batch), ()
+
+    _check_function(task, "metrics", metrics, task.test, 1)
 
 
-def _check_function(task, name, split, group):
-    examples = getattr(task, split)
+def _check_function(task, name, function, examples, group):
+    total = len(jax.tree.leaves(examples)[0])
+    if total == 1:
+        return  # there is no other example
+    # The second half consists of whole groups, and of several examples, as two may be alike.
+    half = group * -(-4 // group)
+    seeds = np.arange(2 * half)
+    in_first_half, kept = seeds < half, seeds < (half + 1) // 2
+    other_seeds = np.where(in_first_half, seeds + 2 * half, seeds)
+    whole = np.ones(2 * half, bool)
     random = np.random.RandomState(0)  # its stream never changes with NumPy
-    first, second = random.randint(len(jax.tree.leaves(examples)[0]), size=(2, 2 * group))
-    kept = np.arange(2 * group) < (group + 1) // 2  # of the first group, a part
-    swapped = np.where(np.arange(2 * group) < group, first, second)
-    keys = jax.random.split(make_key(0), 2 * group)
-    others = jax.random.split(make_key(1), 2 * group)
-    whole = np.ones(2 * group, bool)
+    first = random.randint(total, size=2 * half)
+    second = (first + random.randint(1, total, size=2 * half)) % total
+    indices = {
+        "first": first,
+        "outside": np.where(kept, first, second),
+        "swapped": np.where(in_first_half, first, second),
+    }
     data = {
-        "first": jax.tree.map(lambda a: np.asarray(a)[first], examples),
-        "outside": jax.tree.map(lambda a: np.asarray(a)[np.where(kept, first, second)], examples),
-        "swapped": jax.tree.map(lambda a: np.asarray(a)[swapped], examples),
+        name: jax.tree.map(lambda a, i=i: np.asarray(a)[i], examples) for name, i in indices.items()
     }
 
     @jax.jit
-    def values(data, keys, mask):
+    def values(data, seeds, mask):
         params, state = task.init(make_key(0))
-        params = _moved(params)
-        found = getattr(task, name)(params, state, Batch(data, keys, mask))
-        return found if name == "loss" else (found, ())
+        params, keys = _moved(params), jax.vmap(make_key)(seeds)
+        return jax.tree.map(_comparable, function(params, state, Batch(data, keys, mask)))
+
+    def computed(examples, seeds, mask):
+        return jax.device_get(values(*jax.device_put((data[examples], seeds, mask))))
 
     def differs(these, those, where):
         return not all(
@@ -61,18 +71,18 @@ def _check_function(task, name, split, group):
             for a, b in zip(jax.tree.leaves(these), jax.tree.leaves(those), strict=True)
         )
 
-    outcomes, state = jax.device_get(values(data["first"], keys, kept))
-    found, found_state = jax.device_get(values(data["outside"], keys, kept))
+    outcomes, state = computed("first", seeds, kept)
+    found, found_state = computed("outside", seeds, kept)
     if differs(outcomes, found, kept) or differs(state, found_state, ...):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
-    outcomes, _ = jax.device_get(values(data["first"], keys, whole))
-    found, _ = jax.device_get(values(data["swapped"], keys, whole))
-    if differs(outcomes, found, slice(group)):
+    outcomes, _ = computed("first", seeds, whole)
+    found, _ = computed("swapped", seeds, whole)
+    if differs(outcomes, found, in_first_half):
         what = "other examples" if group == 1 else f"other groups of {group} examples"
         raise ValueError(_message(task, name, what, group))
-    if name == "loss":
-        found, _ = jax.device_get(values(data["first"], others.at[group:].set(keys[group:]), whole))
-        if differs(outcomes, found, slice(group, None)):
+    if function is task.loss:
+        found, _ = computed("first", other_seeds, whole)
+        if differs(outcomes, found, ~in_first_half):
             warnings.warn(
                 f"The loss of task {task.name!r} draws random numbers for several examples from "
                 "one of batch.keys, so that results depend on the microbatch: draw those of every "
@@ -95,6 +105,13 @@ def _message(task, name, what, group):
         f"The {name} of task {task.name!r} for an example {verb} on {what}, as with batch "
         f"normalization: the result would change with the microbatch. {remedy}"
     )
+
+
+def _comparable(leaf):
+    """Returns an array that NumPy can compare: random keys as their data, floats as float32."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _moved(params):

@@ -144,7 +144,7 @@ def _plain(name, value):
         raise ValueError(f"Run field {name!r} must have a name that is text.")
     if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
         value = np.asarray(value).item()
-    if isinstance(value, bool | str):
+    if isinstance(value, bool | str) and not _reads_as_number(value):
         if name in _NUMBERS:
             raise ValueError(f"Run field {name}={value!r} must be a number.")
         return value
@@ -158,6 +158,17 @@ def _plain(name, value):
             f"with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
         )
     return value
+
+
+def _reads_as_number(value):
+    """Returns whether a word is a number in quotes."""
+    if isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_course(values, num_examples):

@@ -15,7 +15,7 @@ from noisegen.training.examples import Numbers
 from noisegen.training.lanes import Lane
 from noisegen.training.settings import Settings
 from noisegen.training.snapshot import KEPT
-from noisegen.training.task import PyTree, Task, make_key
+from noisegen.training.task import PyTree, Task, abstract_init
 
 _EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
 _STATE = lanes_lib.LANE_SPEC
@@ -156,7 +156,7 @@ def _check_state(task, settings):
     """Each batch device would change the state by its own examples, and no two would agree."""
     if settings.batch_devices == 1 or task.combine_state is not None:
         return
-    if jax.tree.leaves(jax.eval_shape(task.init, make_key(0))[1]):
+    if jax.tree.leaves(abstract_init(task)[1]):
         raise ValueError(
             f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
             f"spread over devices: batch_devices={settings.batch_devices} must be 1."

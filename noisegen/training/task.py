@@ -23,6 +23,12 @@ def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
+def abstract_init(task: "Task") -> tuple[PyTree, PyTree]:
+    """Returns the shapes and dtypes of a task's parameters and state."""
+    # The key is made while tracing: outside, it would be sent to the device.
+    return jax.eval_shape(lambda: task.init(make_key(0)))
+
+
 class Batch(NamedTuple):
     """One microbatch, as the functions of a task see it.
 
@@ -102,6 +108,8 @@ class Task:
         spread over devices, from the states that its parts left, in order: on a leading axis of
         ``parts``, each having begun with ``state``. Without it the batch of a task with a state
         cannot be spread. `noisegen.tasks.from_nnx` knows how for ghost batch normalisation.
+      joint_loss: as ``loss``, of a task whose ``loss`` takes one example at a time. A pool does not
+        train with it, but checks with it that the model keeps examples apart.
       source: one line on where the data come from, for the report.
     """
 
@@ -123,6 +131,7 @@ class Task:
     shuffle: bool = True
     recompute_state: bool = False
     combine_state: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
+    joint_loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]] | None = None
     source: str = ""
 
     def __post_init__(self):

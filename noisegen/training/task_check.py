@@ -16,11 +16,11 @@ from noisegen.diagnostics import GradientNoise
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.evaluation import abstract_examples, check_shape, metric_names
 from noisegen.training.mixing import check_mixing
-from noisegen.training.task import Batch, PyTree, Task, make_key
+from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
 
 _checked: weakref.WeakSet[Task] = weakref.WeakSet()
 
-_OPTIONAL = ("eval_params", "example_weights", "batch_size", "combine_state")
+_OPTIONAL = ("eval_params", "example_weights", "batch_size", "combine_state", "joint_loss")
 _NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
 
 
@@ -81,7 +81,7 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
             f"make_optimizer of task {task.name!r} must return an optax transformation, but it "
             f"returned {_validate.kind(optimizer)}; is there a return?"
         )
-    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(task.init, make_key(0))[0])
+    params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
     told = {}
     if task.noise_group:
         noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)
@@ -134,7 +134,7 @@ def _check_functions(task):
 
 
 def _check_init(task):
-    found = jax.eval_shape(task.init, make_key(0))
+    found = abstract_init(task)
     if not isinstance(found, tuple) or len(found) != 2:
         raise ValueError(
             f"init of task {task.name!r} must return (params, state), with () for no state, but it "
@@ -163,12 +163,14 @@ def _check_init(task):
 
 
 def _check_loss(task):
-    params, state = jax.eval_shape(task.init, make_key(0))
+    params, state = abstract_init(task)
     size = 2 * task.ghost_size
-    data, mask = abstract_examples(task.train, size), jnp.ones(size, bool)
+    data = abstract_examples(task.train, size)
+    function = task.joint_loss or task.loss
 
     def loss(params, state, data):
-        found = task.loss(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
+        mask = jnp.ones(size, bool)
+        found = function(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
         if not isinstance(found, tuple) or len(found) != 2:
             raise ValueError(
                 f"The loss of task {task.name!r} must return (losses, state), but it returned "

@@ -1,11 +1,13 @@
 """Tasks of Flax NNX models: state, modes, random layers, and training them in lanes."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from noisegen import tasks, training
 
@@ -32,6 +34,17 @@ class Net(nnx.Module):
         if not self.drop.deterministic:
             self.mean[...] = 0.9 * self.mean[...] + 0.1 * x.mean(0)
         return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))[:, 0]
+
+
+class Plain(nnx.Module):
+    """Layers that keep examples apart, one of which draws at random."""
+
+    def __init__(self, rngs):
+        self.first, self.last = nnx.Linear(4, 8, rngs=rngs), nnx.Linear(8, 1, rngs=rngs)
+        self.drop = nnx.Dropout(0.1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.drop(nnx.relu(self.first(x))))[:, 0]
 
 
 def squared_error(model, batch):
@@ -146,9 +159,190 @@ def test_trains_in_lanes():
         {"batch_size": size, "learning_rate": 0.05, "num_epochs": 20, "seed": seed}
         for seed, size in ((0, 8), (1, 24))
     ]
-    pool = training.Pool(make_task(), training.Settings(lanes=2, microbatch=8))
+    pool = training.Pool(make_task(Plain), training.Settings(lanes=2, microbatch=8))
     beside = {result.run["seed"]: result.metrics for result in pool.train(runs)}
     [alone] = pool.train(runs[1:])
     assert alone.metrics == beside[1]
     assert beside[0] != beside[1]
     assert max(m["test_loss"] for m in beside.values()) < np.mean(ARRAYS["y"] ** 2) / 2
+
+
+def train_net(make_model, size=8, microbatch=8, **fields):
+    run = {"batch_size": size, "learning_rate": 0.05, "num_updates": 12, "seed": 0}
+    pool = training.Pool(make_task(make_model, **fields), training.Settings(microbatch=microbatch))
+    [result] = pool.train([run])
+    assert result.status == "finished"
+    return result.metrics["test_loss"]
+
+
+def test_layers_draw_alike_whatever_the_microbatch():
+    losses = [train_net(Plain, microbatch=size) for size in (1, 3, 8, 16)]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
+
+
+def test_layers_that_mix_examples_are_refused_with_the_remedy():
+    class Masked(Net):
+        def __call__(self, x, mask=None):
+            mask = None if mask is None else mask[:, None]
+            return self.last(nnx.relu(self.norm(self.first(x), mask=mask)))[:, 0]
+
+    class Centered(Plain):
+        def __call__(self, x):
+            return super().__call__(x - x.mean(0, keepdims=True))
+
+    def masked_error(model, batch):
+        return (model(batch.data["x"], batch.mask) - batch.data["y"]) ** 2
+
+    with pytest.raises(ValueError, match="depends on examples outside batch.mask.*GhostBatchNorm"):
+        train_net(Net)
+    with pytest.raises(ValueError, match="depends on examples outside batch.mask"):
+        train_net(Centered)
+    with pytest.raises(ValueError, match="depends on other examples.*GhostBatchNorm"):
+        train_net(Masked, loss=masked_error, metric=squared_error)
+    with pytest.raises(ValueError, match="depends on other groups of 4 examples"):
+        train_net(Masked, loss=masked_error, metric=squared_error, ghost_size=4)
+    with pytest.raises(ValueError, match="metrics of task 'net' for an example depend on examples"):
+        train_net(Plain, metric=lambda m, b: squared_error(m, b) - squared_error(m, b).mean())
+
+
+def test_batch_normalization_over_whole_batches_is_that_of_flax():
+    class Normed(nnx.Module):
+        def __init__(self, rngs):
+            self.norm, self.last = nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.last(self.norm(x))[:, 0]
+
+    fields = {"ghost_size": 8, "only_batch_size": 8}
+    found = train_net(Normed, **fields)
+    with pytest.raises(ValueError, match="microbatch=16 must be 8 in the settings"):
+        train_net(Normed, microbatch=16, **fields)
+    with pytest.raises(ValueError, match="was made for batch_size=8, got a run of batch_size=4"):
+        train_net(Normed, size=4, **fields)
+
+    # The same run, written out with Flax and optax.
+    task = make_task(Normed, **fields)
+    params, state = task.init(stream(0, "init"))
+    graph = nnx.graphdef(Normed(nnx.Rngs(0)))
+    tx = optax.sgd(0.05)
+    opt_state = tx.init(params)
+    order = np.concatenate([permutation(0, epoch, 48) for epoch in range(2)])
+    for rows in order[: 12 * 8].reshape(12, 8):
+
+        def mean_loss(params, state=state, rows=rows):
+            model = nnx.merge(graph, params, state, copy=True)
+            losses = (model(X[rows]) - ARRAYS["y"][rows]) ** 2
+            return losses.mean(), nnx.split(model, nnx.Param, ...)[2]
+
+        gradient, state = jax.grad(mean_loss, has_aux=True)(params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    model = nnx.merge(graph, params, state)
+    model.eval()
+    expected = np.mean((model(X) - ARRAYS["y"]) ** 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def stream(seed, name):
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
+def permutation(seed, epoch, n):
+    return jax.random.permutation(jax.random.fold_in(stream(seed, "permutation"), epoch), n)
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")
+def test_activations_that_a_call_notes_are_dropped():
+    class Sows(Plain):
+        def __call__(self, x):
+            self.sow(nnx.Intermediate, "inputs", x)
+            self.kept = nnx.Intermediate(x)
+            return super().__call__(x)
+
+    assert train_net(Sows) == train_net(Plain)
+
+
+def test_variables_made_too_late_are_refused():
+    class LateParam(Plain):
+        def __call__(self, x):
+            if not hasattr(self, "late"):
+                self.late = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+            return super().__call__(self.late(x))
+
+    class LateStatistic(Plain):
+        def __call__(self, x):
+            self.calls = Mean(jnp.zeros(()))
+            return super().__call__(x)
+
+    with pytest.raises(ValueError, match=r"makes late.bias \(Param\) while it is called"):
+        train_net(LateParam)
+    with pytest.raises(ValueError, match=r"makes calls \(Mean\) while it is called.*in __init__"):
+        train_net(LateStatistic)
+
+
+def test_arrays_of_a_model_are_its_state():
+    class Tables(Plain):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.ones = np.ones((1, 4), np.float32)
+            self.random = jax.random.normal(rngs.params(), (1, 4))
+
+        def __call__(self, x):
+            return super().__call__(x * self.ones * self.random)
+
+    class Listed(Plain):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.tables = [jnp.ones(4)]
+
+    state = make_task(Tables).init(jax.random.key(0))[1]
+    assert state["random"].shape == (1, 4)
+    assert train_net(Tables) == pytest.approx(train_net(Tables, microbatch=3), rel=1e-4)
+    with pytest.raises(ValueError, match="tables of Listed holds arrays in a list: use nnx.List"):
+        make_task(Listed)
+
+
+def test_stacked_layers_draw_apart():
+    class Block(nnx.Module):
+        def __init__(self, rngs):
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(x)
+
+    class Deep(nnx.Module):
+        def __init__(self, rngs):
+            self.weight = nnx.Param(jnp.zeros(()))
+            self.blocks = nnx.split_rngs(splits=2)(nnx.vmap(Block, in_axes=0, out_axes=0))(rngs)
+
+        def __call__(self, x):
+            step = nnx.scan(lambda x, b: (x, b(jnp.ones_like(x))), in_axes=(nnx.Carry, 0))
+            return step(x, self.blocks)[1]
+
+    def both(model, batch):
+        first, second = model(jnp.ones((len(batch.mask), 100)))
+        return (first * second).mean(1)  # 1 where the layers draw apart, 2 if they drew alike
+
+    params, state = make_task(Deep, loss=both).init(jax.random.key(0))
+    losses, _ = make_task(Deep, loss=both).loss(params, state, make_batch())
+    assert abs(losses.mean() - 1) < 0.15
+
+
+def test_what_is_no_nnx_model_is_refused():
+    for wrong, message in (
+        (Plain(nnx.Rngs(0)), "make_model must be a function .* but it is a Plain; write lambda"),
+        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module takes .*Task"),
+        (lambda rngs: None, "must return an nnx.Module, but it returned a value of type NoneType"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_task(wrong)
+
+    class Partitioned(Plain):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            init = nnx.with_partitioning(nnx.initializers.ones, (None, "model"))
+            self.first = nnx.Linear(4, 8, kernel_init=init, rngs=rngs)
+
+    with pytest.raises(ValueError, match=r"first.kernel of the model is annotated with axes"):
+        make_task(Partitioned)

@@ -117,9 +117,9 @@ def test_sizes_that_cut_a_ghost_batch_are_refused(task):
 
 
 def test_the_probe_takes_whole_ghost_batches(task):
-    task = dataclasses.replace(task, ghost_size=5)
-    settings, _ = training.choose(task, [BASE | {"batch_size": 5}])
-    assert settings.microbatch % 5 == 0
+    task = dataclasses.replace(task, ghost_size=12)
+    settings, _ = training.choose(task, [BASE | {"batch_size": 12}])
+    assert settings.microbatch % 12 == 0
 
 
 def test_recomputed_statistics_are_those_of_the_last_parameters(train, order):

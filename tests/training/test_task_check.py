@@ -1,0 +1,353 @@
+"""Bad tasks are refused before anything is trained; JAX's global settings are obeyed or refused."""
+
+import dataclasses
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+
+from noisegen import training
+
+RUN = {
+    "batch_size": 12,
+    "num_updates": 6,
+    "seed": 0,
+    "learning_rate": 0.1,
+    "momentum": 0.5,
+    "noise": 0.0,
+}
+PLAIN = {name: RUN[name] for name in ("batch_size", "num_updates", "seed", "learning_rate")}
+
+
+def train_one(task, run=RUN, **settings):
+    [result] = training.Pool(task, training.Settings(microbatch=8, **settings)).train([run])
+    return result
+
+
+@pytest.fixture(scope="module")
+def usual(tanh_task):
+    return train_one(tanh_task).metrics
+
+
+def with_optimizer(task, make_optimizer, **fields):
+    return dataclasses.replace(task, make_optimizer=make_optimizer, **fields)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"metrics": lambda p, s, b: b.data["y"]}, "metrics of task 'tanh' must be a dictionary"),
+        ({"metrics": lambda p, s, b: None}, "metrics .* returned is a value of type NoneType"),
+        ({"metrics": lambda p, s, b: {"a": 1.0}}, r"metric 'a' .* shape \(M,\) .* it is a number"),
+        ({"metrics": lambda p, s, b: {"a": b.data["y"] + 0j}}, "metric 'a' .* must be real"),
+        ({"train_metrics": lambda p, s, b: b}, "train_metrics of task 'tanh' must be a dictionary"),
+        ({"loss": lambda p, s, b: b.data["y"]}, r"loss .* must return \(losses, state\)"),
+        ({"loss": lambda p, s, b: ((b.data["y"], {}), s)}, "loss .* it is a value of type tuple"),
+        ({"loss": lambda p, s, b: (b.data["y"], {"new": 1.0})}, "must return a state like that of"),
+        (
+            {"loss": lambda p, s, b: (b.data["y"] + 0j, s)},
+            "loss .* must be real, but it is complex",
+        ),
+        ({"init": lambda key: jnp.zeros(3)}, r"init .* must return \(params, state\)"),
+        (
+            {"init": lambda key: (jnp.arange(3), ())},
+            "is int32, and only real .*keep it in the state",
+        ),
+        ({"init": lambda key: (jnp.zeros(3) + 0j, ())}, "is complex64, .*real and its imaginary"),
+        ({"init": None}, "init of task 'tanh' must be a function, but it is None"),
+        (
+            {"make_optimizer": lambda h, key: None},
+            "optax transformation, .*NoneType; is there a ret",
+        ),
+        ({"make_optimizer": lambda h, key: optax.sgd}, "must return an optax transformation"),
+        ({"name": ""}, "name must be text"),
+    ],
+)
+def test_functions_that_return_something_else_are_named(tanh_task, changes, message):
+    with pytest.raises(ValueError, match=message):
+        training.check_runs(dataclasses.replace(tanh_task, **changes), [RUN])
+
+
+def test_parameters_with_axes_of_a_mesh_are_refused(tanh_task):
+    kernel_init = linen.with_partitioning(linen.initializers.ones, (None, "data"))
+    net = linen.Dense(1, kernel_init=kernel_init)
+    task = dataclasses.replace(tanh_task, init=lambda k: (net.init(k, np.ones((1, 4))), ()))
+    with pytest.raises(ValueError, match=r"annotated with axes of a mesh.*meta.unbox\(params\)"):
+        training.check_runs(task, [RUN])
+
+
+def test_a_task_without_parameters_is_measured(tanh_task):
+    task = dataclasses.replace(
+        tanh_task,
+        init=lambda key: ({}, ()),
+        loss=lambda p, s, batch: (batch.data["y"] ** 2, s),
+        metrics=lambda p, s, batch: {"test_loss": batch.data["y"] ** 2},
+    )
+    expected = np.mean(tanh_task.test["y"] ** 2)
+    assert train_one(task).metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_optimizers_get_the_loss_and_the_gradient_of_the_batch(tanh_task):
+    seen = optax.GradientTransformationExtraArgs(
+        lambda params: {"value": jnp.float32(0), "same": jnp.bool_(True)},
+        lambda updates, state, params=None, *, value, grad, **others: (
+            jax.tree.map(jnp.zeros_like, updates),
+            {
+                "value": value,
+                "same": state["same"] & jnp.all(updates["out"] == grad["out"]) & (value > 0),
+            },
+        ),
+    )
+    task = with_optimizer(
+        tanh_task,
+        lambda h, key: optax.chain(optax.scale(h["learning_rate"] * 0 + 1), seen),
+        diagnostics=lambda params, state, train: {},
+    )
+    pool = training.Pool(task, training.Settings(microbatch=8))
+    kept = []
+    [result] = pool.train([PLAIN | {"num_updates": 1}], checkpoints=Keeper(kept))
+    state = {name: array for name, array in kept[-1].items() if "opt_state" in name}
+    value = next(array for name, array in state.items() if "value" in name)
+    same = next(array for name, array in state.items() if "same" in name)
+    assert same.all()
+    assert value[0] == pytest.approx(result.metrics["train_loss"], rel=1e-5)
+
+
+class Keeper:
+    """Keeps what a pool would write to a checkpoint."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def due(self):
+        return True
+
+    def save(self, runs, counts, arrays):
+        self.kept.append(jax.device_get(dict(arrays)))
+
+    def load(self, run):
+        return ()
+
+
+def test_optimizers_that_read_the_loss_train(tanh_task):
+    plateau = with_optimizer(
+        tanh_task,
+        lambda h, key: optax.chain(
+            optax.sgd(h["learning_rate"]), optax.contrib.reduce_on_plateau(patience=1)
+        ),
+    )
+    polyak = with_optimizer(tanh_task, lambda h, key: optax.polyak_sgd(h["learning_rate"]))
+    for task in (plateau, polyak):
+        assert train_one(task, PLAIN).status == "finished"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda h, key: optax.lbfgs(h["learning_rate"]), "'tanh' cannot be updated .*'value_fn'"),
+        (
+            lambda h, key: optax.lookahead(optax.sgd(h["learning_rate"]), 2, 0.5),
+            "cannot be updated",
+        ),
+        (
+            lambda h, key: optax.contrib.schedule_free_sgd(h["learning_rate"]),
+            "is schedule-free.*eva",
+        ),
+        (lambda h, key: optax.sgd(0.1 if h["learning_rate"] else 1), "needs the value of a number"),
+    ],
+)
+def test_optimizers_that_a_pool_cannot_serve_are_refused(tanh_task, make, message):
+    with pytest.raises(ValueError, match=message):
+        training.check_runs(with_optimizer(tanh_task, make), [PLAIN])
+
+
+def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
+    def average():
+        """Keeps the mean of all parameters that were updated."""
+        return optax.GradientTransformation(
+            lambda params: (jnp.int32(0), params),
+            lambda updates, state, params: (
+                updates,
+                (
+                    state[0] + 1,
+                    jax.tree.map(
+                        lambda mean, p, u: mean + (p + u - mean) / (state[0] + 1).astype(p.dtype),
+                        state[1],
+                        params,
+                        updates,
+                    ),
+                ),
+            ),
+        )
+
+    def make_optimizer(h, key):
+        return optax.chain(optax.sgd(h["learning_rate"]), average())
+
+    plain = with_optimizer(tanh_task, make_optimizer)
+    averaged = dataclasses.replace(plain, eval_params=lambda opt_state, params: opt_state[1][1])
+
+    def kept(task, updates):
+        pool = training.Pool(task, training.Settings(microbatch=8))
+        [result] = pool.train([PLAIN | {"num_updates": updates}], keep_params=True)
+        return result
+
+    steps = [kept(plain, updates).params for updates in (1, 2, 3)]
+    expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *steps)
+    found = kept(averaged, 3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.params, expected)
+    measured = training.measure(tanh_task, expected)
+    assert found.metrics["test_loss"] == pytest.approx(float(measured["test_loss"]), rel=1e-5)
+    assert found.metrics["test_loss"] != kept(plain, 3).metrics["test_loss"]
+
+    wrong = dataclasses.replace(plain, eval_params=lambda opt_state, params: opt_state)
+    with pytest.raises(ValueError, match="eval_params of task 'tanh' must return parameters like"):
+        training.check_runs(wrong, [PLAIN])
+
+
+def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
+    def make_optimizer(h, key):
+        assert isinstance(h["nesterov"], bool) and isinstance(h["kind"], str)
+        if h["kind"] == "adam":
+            return optax.adam(h["learning_rate"])
+        return optax.sgd(h["learning_rate"], 0.9, nesterov=h["nesterov"])
+
+    task = with_optimizer(tanh_task, make_optimizer)
+    runs = [
+        PLAIN | {"nesterov": nesterov, "kind": kind}
+        for kind in ("sgd", "adam")
+        for nesterov in (np.True_, False)
+    ]
+    losses = [r.metrics["test_loss"] for r in train(task, runs[::-1], lanes=2, microbatch=8)][::-1]
+    chains = (
+        lambda h, key: optax.sgd(h["learning_rate"], 0.9, nesterov=True),
+        lambda h, key: optax.sgd(h["learning_rate"], 0.9),
+        lambda h, key: optax.adam(h["learning_rate"]),
+    )
+    alone = [train_one(with_optimizer(tanh_task, make), PLAIN) for make in chains]
+    expected = [result.metrics["test_loss"] for result in alone]
+    np.testing.assert_allclose(losses, [*expected, expected[-1]], rtol=1e-6)
+    with pytest.raises(ValueError, match="nesterov must hold values of one kind"):
+        training.check_runs(task, [runs[0], runs[0] | {"nesterov": 1}])
+    with pytest.raises(ValueError, match="seed=True must be a number"):
+        training.check_runs(task, [runs[0] | {"seed": True}])
+    with pytest.raises(ValueError, match="batch_size='12' must be a finite number"):
+        training.check_runs(task, [runs[0] | {"batch_size": "12"}])
+
+
+def test_numbers_of_any_kind_make_the_same_run(tanh_task, usual):
+    for kind in (np.float32, np.float64, jnp.float32, lambda v: np.array(v, np.float32)):
+        run = RUN | {name: kind(RUN[name]) for name in ("learning_rate", "momentum", "noise")}
+        run |= {"batch_size": np.uint8(12), "num_updates": np.int16(6), "seed": jnp.int32(0)}
+        assert train_one(tanh_task, run).metrics == usual
+
+
+def test_examples_between_evaluations_are_counted_or_refused():
+    with pytest.raises(ValueError, match="between two evaluations are more than the device counts"):
+        training.plan({"batch_size": 50_000, "num_updates": 50_000, "seed": 0}, 50_000)
+    run = {"batch_size": 50_000, "num_updates": 50_000, "num_evals": 2, "seed": 0}
+    assert training.plan(run, 50_000).num_examples == 2_500_000_000
+
+
+def test_precision_that_the_user_asks_for_is_used(tanh_task):
+    seen = []
+
+    def loss(params, state, batch):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return tanh_task.loss(params, state, batch)
+
+    task = dataclasses.replace(tanh_task, loss=loss)
+    with jax.default_matmul_precision("highest"):
+        pool = training.Pool(task, training.Settings(microbatch=8))
+        list(pool.train([RUN]))
+        assert set(seen) == {"highest"}
+        seen.clear()
+        pool.seconds_per_step(RUN, seconds=0.001)
+        assert set(seen) <= {"highest"}
+        train_one(task, precision="high")
+    assert "high" in seen
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.numpy_dtype_promotion("strict"),
+        lambda: jax.transfer_guard("disallow"),
+        lambda: jax.set_mesh(jax.make_mesh((2, 2), ("x", "y"), devices=jax.devices()[:4])),
+        lambda: jax.default_prng_impl("rbg"),
+        lambda: jax.default_device(jax.devices()[1]),
+    ],
+    ids=["promotion", "transfers", "mesh", "prng", "device"],
+)
+def test_settings_of_jax_that_are_obeyed(tanh_task, usual, setting):
+    task = dataclasses.replace(tanh_task)  # not checked, traced or compiled before
+    with setting():
+        found = train_one(task, lanes=2, lane_devices=2).metrics
+    assert found == pytest.approx(usual, rel=1e-5)
+
+
+def test_64_bit_numbers_are_used_where_they_are_asked_for(tanh_task):
+    def double(key):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tanh_task.init(key)[0]), ()
+
+    with jax.enable_x64(True):
+        pool = training.Pool(
+            dataclasses.replace(tanh_task, init=double), training.Settings(microbatch=8)
+        )
+        [result] = pool.train([RUN], keep_params=True)
+    assert result.status == "finished"
+    assert result.params["out"].dtype == np.float64
+
+
+def test_settings_of_jax_that_would_change_a_run_are_refused(tanh_task, monkeypatch):
+    with jax.threefry_partitionable(False), pytest.raises(ValueError, match="THREEFRY_PARTITION"):
+        training.check_runs(tanh_task, [RUN])
+    with jax.debug_nans(True), pytest.raises(ValueError, match="jax_debug_nans .*diverged_at"):
+        train_one(tanh_task)
+    jax.config.update("jax_random_seed_offset", 5)
+    try:
+        with pytest.raises(ValueError, match="jax_random_seed_offset=5 .*other seeds"):
+            train_one(tanh_task)
+    finally:
+        jax.config.update("jax_random_seed_offset", 0)
+
+
+def test_draws_shared_by_a_microbatch_are_a_warning(tanh_task):
+    def loss(params, state, batch):
+        losses, state = tanh_task.loss(params, state, batch)
+        return losses * jax.random.uniform(batch.keys[0], losses.shape), state
+
+    jax.config.update("jax_debug_key_reuse", False)
+    try:
+        with pytest.warns(UserWarning, match="draws random numbers for several examples from one"):
+            training.check_runs(dataclasses.replace(tanh_task, loss=loss), [RUN])
+    finally:
+        jax.config.update("jax_debug_key_reuse", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training.check_runs(dataclasses.replace(tanh_task), [RUN])
+
+
+def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):
+    def loss(params, state, batch):
+        x = batch.data["x"]
+        centered = (x - x.mean(0, keepdims=True)) @ params["hidden"]
+        return (centered @ params["out"] - batch.data["y"]) ** 2, state
+
+    zeros = {"hidden": jnp.zeros((4, 8)), "out": jnp.zeros(8)}
+    task = dataclasses.replace(tanh_task, loss=loss, init=lambda key: (zeros, ()))
+    with pytest.raises(ValueError, match="loss .* depends on examples outside batch.mask"):
+        training.check_runs(task, [RUN])
+
+
+def test_a_run_that_diverges_beside_others_is_a_result(tanh_task, train, usual):
+    runs = [RUN, RUN | {"learning_rate": 1e30}]
+    results = train(tanh_task, runs, lanes=2, microbatch=8)
+    assert [result.status for result in results] == ["finished", "diverged"]
+    assert results[0].metrics == pytest.approx(usual, rel=1e-5)
+    assert math.isnan(results[1].metrics["test_loss"])
