@@ -132,7 +132,8 @@ def plot_heatmap(
     for (i, j), mean in np.ndenumerate(means):
         if not math.isnan(mean) and means.size <= 200:
             light = np.dot(mesh.cmap(mesh.norm(mean))[:3], (0.3, 0.59, 0.11)) > 0.45
-            text = f"{mean:.1f}" if tables.scale(protocol.metric) == 100 else f"{mean:.3g}"
+            percent = tables.scale(protocol.metric) == 100 and abs(mean) < 1e4
+            text = f"{mean:.1f}" if percent else f"{mean:.3g}"
             ax.text(j + 0.5, i + 0.5, text, color="#000000" if light else "#ffffff", **_CENTRED)
     name, look = protocol.tune[0], {"fill": False, "edgecolor": COLORS[1], "lw": 2.5}
     for optimum in optima:
@@ -187,8 +188,10 @@ def plot_curves(
     spell, handles = tables.speller(optimum.row for optimum in optima), []
     for index, (optimum, (epochs, values)) in enumerate(found):
         color = colors.to_hex(ramp(index / max(1, len(found) - 1)))
-        mean = np.ma.masked_invalid(values).mean(axis=0)
-        spread = np.ma.masked_invalid(values).std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+        values = np.ma.masked_invalid(values)
+        with np.errstate(over="ignore"):  # of squares
+            mean = values.mean(axis=0)
+            spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
         ax.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         look = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5}
         look |= {"markevery": max(1, len(epochs) // 12), "color": color}
