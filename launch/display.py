@@ -15,6 +15,7 @@ from noisegen import sweeps, training
 from noisegen.sweeps import numerals, tables, texts
 
 _LINE_SECONDS = 10.0  # between two plain lines
+_NARROW = 40  # columns of a terminal in which a table would be torn
 
 
 class Tally:
@@ -95,7 +96,7 @@ class Display:
         self._consumed = 0  # by the runs that ended in this session
         self._doing = ""
         self._started = self._at_start = None
-        self._live = None
+        self._live, self._encoding = None, getattr(sys.stderr, "encoding", None)
         if sys.stderr is not None:  # which it is where standard error is closed
             terminal = console.Console(file=sys.stderr)
             if terminal.is_terminal and not terminal.is_dumb_terminal:
@@ -173,9 +174,9 @@ class Display:
         rows = table.Table.grid()
         rows.add_row(progress_bar.ProgressBar(wanted, done, width=64))
         rows.add_row(_Plain(self.line()))
-        if self._tally.best:
+        if self._tally.best and not (self._live and self._live.console.width < _NARROW):
             rows.add_row(self._tally.table())
-        title = text.Text(texts.for_encoding(self._title, getattr(sys.stderr, "encoding", None)))
+        title = text.Text(texts.for_encoding(self._title, self._encoding))
         return panel.Panel.fit(rows, title=title, padding=(1, 2))
 
     def _print(self, line):
