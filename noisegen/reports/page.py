@@ -15,7 +15,7 @@ from noisegen.sweeps import growth, identity, numerals, regimes, tables, texts
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
 
-_ENDINGS = {
+ENDINGS = {  # of the files of a table, and what writes them
     "txt": tables.to_text,
     "csv": tables.to_csv,
     "md": tables.to_markdown,
@@ -71,7 +71,7 @@ def write_report(
         for each, optima, beside in zip(readings, selected, besides, strict=False)
     ]
     for name, (*_, table) in zip(table_names(readings), made, strict=True):
-        for ending, write in _ENDINGS.items():
+        for ending, write in ENDINGS.items():
             _write(workdir / f"{name}.{ending}", write(table))
     try:
         image = png(selected[0], readings[0], published)
@@ -83,7 +83,7 @@ def write_report(
     sections = []
     for each, optima, beside, table in made:
         sections += _section(each, optima, beside, table, curves, several=len(made) > 1)
-    _write(workdir / "report.html", _page(sweep, records, missing, sections))
+    _write(workdir / "report.html", compose(sweep, records, missing, sections))
     return workdir / "report.html"
 
 
@@ -112,7 +112,7 @@ def _section(protocol, optima, published, table, curves, several):
         '<section class="plots">',
         *figures,
         "</section>",
-        f"<section>{heading}{_table(table)}</section>",
+        f"<section>{heading}{table_html(table)}</section>",
     ]
 
 
@@ -127,7 +127,7 @@ def _failed(what, error):
     return f"{what} is left out: {texts.printable(reason)}"
 
 
-def _page(sweep, records, missing, sections):
+def compose(sweep: Mapping, records: Sequence[Mapping], missing: int, sections: list[str]) -> str:
     """The page as text; it needs no network and no other file."""
     heading = _escaped(sweep.get("title") or sweep["sweep"])
     parts = [
@@ -234,7 +234,7 @@ def _counts(records, missing):
     return f'<div class="counts">{"".join(items)}</div>'
 
 
-def _table(table):
+def table_html(table: tables.Table) -> str:
     """The table as HTML, with its notes."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
     labels = ["", *(texts.shown(label) for label, _ in table.groups[1:])]
