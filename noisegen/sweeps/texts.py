@@ -139,4 +139,4 @@ def _has(encoding, text):
 
 def _code(char):
     """A character in those of ASCII."""
-    return _SIGNS.get(char) or char.encode("ascii", "backslashreplace").decode()
+    return _SIGNS.get(char) or char.encode("unicode_escape").decode()
