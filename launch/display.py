@@ -205,7 +205,7 @@ class _Plain:
 
 
 def _metric(record, name):
-    """A metric of a record, or one of the numbers beside these; None if there is none."""
+    """Reads a metric of a record, or a number beside these; None if there is none."""
     return record[name] if name in sweeps.RECORDED else record["metrics"].get(name)
 
 

@@ -104,7 +104,7 @@ def _check_text(series, run, which):
 
 
 def _made_up(readings, planned, slope):
-    """A finished record of each run, better the larger the first tuned field, or the smaller."""
+    """Makes up a finished record of each run, better the larger its first tuned field, or worse."""
     metrics = {name: {} for name in planned}
     for each in readings:
         values = numerals.ordered(run[each.tune[0]] for run in planned.values())

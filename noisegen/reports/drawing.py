@@ -14,7 +14,7 @@ _LINE = 0.22  # inches of a line of a legend
 
 
 def svg(draw, title: str) -> str:
-    """What `draw(ax)` draws, as an SVG element whose colours and font follow the page."""
+    """Returns the drawing of `draw(ax)` as an SVG element, whose colors and font are the page's."""
     import matplotlib
     from matplotlib import figure
 
@@ -34,7 +34,7 @@ def svg(draw, title: str) -> str:
 
 
 def png(optima, protocol, published) -> bytes:
-    """The metric and the first tuned field against the row, side by side."""
+    """Draws the metric and the first tuned field against the row, side by side."""
     import matplotlib
     from matplotlib import figure
 
@@ -52,7 +52,7 @@ def png(optima, protocol, published) -> bytes:
 
 @functools.cache
 def _settings():
-    """Matplotlib's settings, with the fonts that are there."""
+    """Returns Matplotlib's settings, with the fonts that are there."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -68,7 +68,7 @@ def _save(canvas, file, **options):
 
 
 def _themed(tag):
-    """A tag of the SVG with the page's colours."""
+    """Gives a tag of the SVG the page's colors."""
     text = tag[0]
     for color, variable in style.THEMED.items():
         text = text.replace(color, f"var({variable})")

@@ -73,17 +73,28 @@ def write_report(
     for name, (*_, table) in zip(table_names(readings), made, strict=True):
         for ending, write in ENDINGS.items():
             _write(workdir / f"{name}.{ending}", write(table))
+    lacking: list[str] = []
     try:
         image = png(selected[0], readings[0], published)
     except Exception as error:  # of Matplotlib, say
-        _failed("figure.png", error)
+        lacking.append(_failed("figure.png", error))
+        (workdir / "figure.png").unlink(missing_ok=True)  # it would be that of older records
     else:
         records_lib.write_file(workdir / "figure.png", image)
     curves = _curves(workdir, [optimum for optima in selected for optimum in optima])
     sections = []
     for each, optima, beside, table in made:
-        sections += _section(each, optima, beside, table, curves, several=len(made) > 1)
+        of = f" of {numerals.words(each.metric)}" * (len(made) > 1)
+        figures = _figures(optima, each, beside, curves, lacking)
+        sections += ['<section class="plots">', *figures, "</section>"]
+        sections += [f"<section><h2>Optima{html.escape(of)}</h2>{table_html(table)}</section>"]
     _write(workdir / "report.html", compose(sweep, records, missing, sections))
+    if lacking:
+        warnings.warn(
+            f"the report lacks {len(lacking)} of its parts; its tables are whole. {lacking[0]}."
+            " Once that is mended, launch.report makes the report anew.",
+            stacklevel=2,
+        )
     return workdir / "report.html"
 
 
@@ -97,33 +108,9 @@ def _write(path, text):
     records_lib.write_file(path, text.encode(errors="backslashreplace"))
 
 
-def _section(protocol, optima, published, table, curves, several):
-    """The figures and the table of one protocol."""
-    limits, beyond = {}, ""
-    if regimes.has_boundaries(protocol):
-        try:
-            limits = regimes.boundaries(optima, protocol)
-        except Exception as error:
-            beyond = f" {_failed('The boundary between noise and curvature', error)}"
-    figures = _figures(optima, protocol, published, curves, limits, beyond)
-    of = f" of {numerals.words(protocol.metric)}" * several
-    heading = f"<h2>Optima{html.escape(of)}</h2>"
-    return [
-        '<section class="plots">',
-        *figures,
-        "</section>",
-        f"<section>{heading}{table_html(table)}</section>",
-    ]
-
-
 def _failed(what, error):
-    """The sentence that stands for a part of the report; it is a warning, too."""
+    """Says in one line why a part of the report is missing."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    warnings.warn(
-        f"{what} is left out of the report: {reason}; the tables are whole, and"
-        " `python -m launch.report` makes the report anew.",
-        stacklevel=3,
-    )
     return f"{what} is left out: {texts.printable(reason)}"
 
 
@@ -148,23 +135,48 @@ def _curves(workdir, optima):
     return records_lib.read_curves(workdir, wanted)
 
 
-def _figures(optima, protocol, published, curves, limits, beyond):
-    """The figures of the page, of all series, then of each: those that have something to show."""
+def _limits(optima, protocol, lacking):
+    """Finds the boundaries between the regimes; gives them, and sentences that name them."""
+    if not regimes.has_boundaries(protocol):
+        return {}, ""
+    try:
+        limits = regimes.boundaries(optima, protocol)
+    except Exception as error:
+        lacking.append(_failed("The boundary between noise and curvature", error))
+        return {}, f" {lacking[-1]}."
+    return limits, "".join(map(_regimes, limits.items()))
+
+
+def _figures(optima, protocol, published, curves, lacking):
+    """Draws the figures, of all series, then of each: those that have something to show."""
+
+    def figure(title, caption, draw):
+        """Gives a figure as inline SVG, with title and caption; or a sentence that says why not."""
+        title = title[0].upper() + title[1:]
+        try:
+            image = svg(draw, title)
+        except Exception as error:
+            lacking.append(_failed(f"The figure {title!r}", error))
+            image = f"<p>{html.escape(lacking[-1])}.</p>"
+        return (
+            f"<figure><h3>{html.escape(title)}</h3>{image}"
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+
+    limits, sentences = _limits(optima, protocol, lacking)
     metric, row = numerals.words(protocol.metric), numerals.words(protocol.row)
     tuned = numerals.words(protocol.tune[0])
     hollow = "; hollow: published" * bool(published)
-    yield _figure(
+    yield figure(
         f"{metric} against {row}",
         f"Mean and standard deviation at the optimum{hollow}.",
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
     tried = {point.values[protocol.tune[0]] for optimum in optima for point in optimum.points}
     if len(tried) != 1:
-        yield _figure(
+        yield figure(
             f"best {tuned} against {row}",
-            f"Bars span every {tuned} within one standard deviation of the best mean."
-            + "".join(map(_regimes, limits.items()))
-            + beyond,
+            f"Bars span every {tuned} within one standard deviation of the best mean." + sentences,
             lambda ax: plots.plot_tuned(optima, ax, protocol, limits),
         )
     labels = dict.fromkeys(optimum.series for optimum in optima)
@@ -172,13 +184,13 @@ def _figures(optima, protocol, published, curves, limits, beyond):
         group = [optimum for optimum in optima if optimum.series == label]
         of = f", {texts.shown(label)}" if any(labels) else ""
         if len(tried) != 1:
-            yield _figure(
+            yield figure(
                 f"mean {tables.title(protocol.metric)}{of}",
                 "Framed: the optimum. ×: no run survived. Empty: not tried.",
                 lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
             )
         if _have_curves(group, protocol, curves):
-            yield _figure(
+            yield figure(
                 f"{metric} during training{of}",
                 "At the optimum: mean and standard deviation over seeds.",
                 lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
@@ -210,19 +222,6 @@ def _regimes(item):
     return (
         f"{what} at batch size {boundary.batch_size:.0f}{interval}; below it the best temperature"
         f" is {boundary.temperature:.2g}."
-    )
-
-
-def _figure(title, caption, draw):
-    """One figure as inline SVG, with a title and a caption; or a sentence that says why not."""
-    title = title[0].upper() + title[1:]
-    try:
-        image = svg(draw, title)
-    except Exception as error:
-        image = f"<p>{html.escape(_failed(f'The figure {title!r}', error))}</p>"
-    return (
-        f"<figure><h3>{html.escape(title)}</h3>{image}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
@@ -267,7 +266,7 @@ def _mark(marks):
 
 
 def _swept(records):
-    """The words of each field, and its values in the records."""
+    """Lists the words of each field, and its values in the records."""
     fields = collections.defaultdict(set)
     for record in records:
         for name, value in record["run"].items():
@@ -310,5 +309,5 @@ def _definitions(items):
 
 
 def _escaped(text):
-    """Prose, or a command, for the page."""
+    """Escapes prose, or a command, for the page."""
     return html.escape(texts.printable(str(text)))

@@ -238,11 +238,11 @@ class _Axis:
         self.places = {value: value if self.numbers else k for k, value in enumerate(values)}
 
     def labels(self):
-        """The values as texts."""
+        """Writes the values as texts."""
         return list(map(tables.speller(self.places), self.places))
 
     def aside(self, values, index, count):
-        """Places of a series: side by side, or equal optima would hide each other."""
+        """Places a series beside the others, or equal optima would hide each other."""
         places = [self.places[value] for value in values]
         if self.log:
             return [place * min(1.05, 1.3 ** (1 / count)) ** index for place in places]
@@ -268,12 +268,12 @@ def _by_series(optima, published=()):
 
 
 def _name(label, series):
-    """A series in the legend."""
+    """Names a series in the legend."""
     return "measured" if [*series] == [""] else texts.shown(label)
 
 
 def _published_name(label, series):
-    """The published numbers of a series in the legend."""
+    """Names the published numbers of a series in the legend."""
     if [*series] == [""]:
         return "published"
     name = f"{texts.shown(label)} published"
@@ -305,7 +305,7 @@ def _broken_line(ax, optima, name, boundary, color):
 
 
 def _labels(values):
-    """Powers of two as such if all are, else decimals and words."""
+    """Writes powers of two as such if all are, else decimals and words."""
     cells = list(map(tables.writer(values), values))
     if any(isinstance(cell, texts.Words) for cell in cells):
         return cells
@@ -327,7 +327,7 @@ def _ticks(axis, places, labels):
 
 
 def _wrapped(text, columns):
-    """A long text in several lines."""
+    """Breaks a long text into lines."""
     return text if len(text) <= columns else textwrap.fill(text, columns)
 
 
@@ -362,6 +362,6 @@ def legend_lines(ax: Axes) -> int:
 
 
 def _legend_columns(labels):
-    """Columns of a legend that fit the width."""
+    """Counts the columns of a legend that fit the width."""
     columns = max(1, min(4, 54 // (max(map(len, labels)) + 6)))
     return 2 if len(labels) == 4 and columns > 2 else columns

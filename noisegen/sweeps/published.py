@@ -13,7 +13,7 @@ Published = Mapping[tuple[str, float], tuple[float, float | None] | Mapping[str,
 
 
 def by_name(published: Published, protocol: protocols.Protocol) -> dict[tuple, dict[str, tuple]]:
-    """Published numbers by name, for each series and row.
+    """Returns published numbers by name, for each series and row.
 
     Raises:
       ValueError: If published accuracies look like fractions, have a name that the table lacks, or
@@ -41,7 +41,7 @@ def by_name(published: Published, protocol: protocols.Protocol) -> dict[tuple, d
 
 
 def _items(published):
-    """Published numbers with their keys, which are checked."""
+    """Returns published numbers with their keys, which it checks."""
     if not isinstance(published, Mapping):
         raise ValueError(
             "published numbers must be a mapping from (series label, row) to (value, standard"

@@ -268,7 +268,7 @@ def _datum(optimum, values, protocol, compared):
 
 
 def _in_own_unit(item, factor):
-    """A published number in the unit of the metric, without the noise of the division."""
+    """Converts a published number to the unit of the metric, without the noise of the division."""
     return float(f"{item / factor:.12g}") if is_number(item) else item
 
 
@@ -323,25 +323,25 @@ def _mark(marks):
 
 
 def _right(text, width):
-    """Text at the right of a column."""
+    """Aligns text at the right of a column."""
     return " " * (width - texts.width(text)) + text
 
 
 def _markdown(text):
-    """A cell, with powers of two set as such."""
+    """Sets a cell in Markdown, with powers of two as such."""
     escaped = texts.markdown(text)
     own = not isinstance(text, texts.Words)
     return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", escaped) if own else escaped
 
 
 def _latex(text):
-    """A cell, with powers of two set as such."""
+    """Sets a cell in LaTeX, with powers of two as such."""
     escaped = texts.latex(text)
     own = not isinstance(text, texts.Words)
     return re.sub(r"2\\textasciicircum\{\}(-?\d+)", r"$2^{\1}$", escaped) if own else escaped
 
 
 def _latex_row(cells):
-    r"""A row of cells; an empty group keeps the \\ before it from reading [ and * as its own."""
+    r"""Joins the cells of a row; an empty group parts [ and * from the \\ before them."""
     row = " & ".join(cells)
     return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"

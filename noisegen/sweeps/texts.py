@@ -113,7 +113,7 @@ _LATEX |= {letter: f"$\\mathrm{{{latin}}}$" for letter, latin in _LATIN}
 
 
 def _latex(char):
-    """A special character of LaTeX, or one beyond ASCII; raised and lowered ones by Unicode."""
+    """Sets a special character of LaTeX, or one beyond ASCII; raised ones as Unicode has them."""
     kind, _, code = unicodedata.decomposition(char).partition(" ")
     if kind in ("<super>", "<sub>") and " " not in code:
         base = chr(int(code, 16)).replace("−", "-")
@@ -122,7 +122,7 @@ def _latex(char):
 
 
 def _width(char):
-    """Columns of one character; marks that join the one before take none."""
+    """Counts the columns of one character; marks that join the one before take none."""
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
@@ -138,5 +138,5 @@ def _has(encoding, text):
 
 
 def _code(char):
-    """A character in those of ASCII."""
+    """Writes a character in those of ASCII."""
     return _SIGNS.get(char) or char.encode("unicode_escape").decode()

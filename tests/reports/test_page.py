@@ -298,11 +298,14 @@ def test_a_figure_that_fails_leaves_its_reason(tmp_path, monkeypatch):
 
     write(tmp_path, map(record_of, RUNS))
     monkeypatch.setattr(page.plots, "plot_tuned", fail)
-    with pytest.warns(UserWarning, match="is left out of the report: RuntimeError: out of ink"):
+    with pytest.warns(
+        UserWarning,
+        match="lacks 2 of its parts; .* is left out: RuntimeError: out of ink <now>. Once",
+    ):
         text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
     words = Checker(text).text
     said = "The figure 'Best learning rate against batch size' is left out: RuntimeError: out of"
-    assert f"{said} ink <now>" in words
+    assert f"{said} ink <now>." in words
     assert sum("is left out" in text for text in words) == 1 and text.count("<svg") == 3
     monkeypatch.undo()
     assert reports.write_report(tmp_path, PROTOCOL, RUNS).read_text().count("<svg") == 4
@@ -314,7 +317,9 @@ def test_regimes_that_cannot_be_found_leave_their_reason(tmp_path, monkeypatch):
 
     write(tmp_path, map(record_of, RUNS))
     monkeypatch.setattr(page.regimes, "boundaries", fail)
-    with pytest.warns(UserWarning, match="boundary between noise and curvature is left out"):
+    with pytest.warns(
+        UserWarning, match="boundary between noise and curvature is left out: ValueError"
+    ):
         text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
     assert "is left out: ValueError: log of 0" in text and text.count("<svg") == 4
 
