@@ -206,7 +206,7 @@ class _Plain:
 
 def _metric(record, name):
     """Reads a metric of a record, or a number beside these; None if there is none."""
-    return record[name] if name in sweeps.RECORDED else record["metrics"].get(name)
+    return record.get(name) if name in sweeps.RECORDED else record["metrics"].get(name)
 
 
 def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:
