@@ -51,7 +51,6 @@ def check(
         raise ValueError("the figures of the report need Matplotlib: pip install matplotlib.")
     planned = identity.by_run_id(_TASK, runs)
     for each in readings:
-        _check_words(each)
         for run in planned.values():
             _check_label(each, run)
     tables.by_name(published or {}, readings[0])
@@ -65,21 +64,6 @@ def check(
             for each in readings:
                 _check_label(each, run, _GROWN)
         _try(readings, records, published, title, description)
-
-
-def _check_words(protocol):
-    """Checks that the names in a protocol are text."""
-    words = {
-        "metric": [protocol.metric],
-        "row": [protocol.row],
-        "tune": protocol.tune,
-        "labels": protocol.labels,
-        "report": protocol.report,
-    }
-    for field, values in words.items():
-        for value in values:
-            if not isinstance(value, str):
-                raise ValueError(f"the protocol's {field} must be text, got {value!r:.200}.")
 
 
 def _check_label(protocol, run, which=""):
