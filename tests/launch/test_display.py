@@ -149,7 +149,7 @@ def test_a_tally_shows_words_and_close_numbers_as_they_are():
     protocol = sweeps.Protocol(row="rule", tune=("learning_rate", "nesterov"), metric="seconds")
     runs = [
         {"rule": rule, "learning_rate": rate, "nesterov": True}
-        for rule, rate in (("2^3", 0.1), ("[b]", 0.1000000015))
+        for rule, rate in (("2^3", 0.1), ("[b]", 0.10000005))
     ]
     records = [
         {"run_id": "", "run": run, "status": "finished", "metrics": {}, "seconds": 0.00001}
@@ -157,7 +157,7 @@ def test_a_tally_shows_words_and_close_numbers_as_they_are():
     ]
     assert text(display.Tally(protocol, 2, records).table())[2:] == [
         ["2^3", "1e-05", "0.1", "True"],
-        ["[b]", "1e-05", "0.1000000015", "True"],
+        ["[b]", "1e-05", "0.10000005", "True"],
     ]
 
 

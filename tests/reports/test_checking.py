@@ -76,19 +76,15 @@ def test_labels_that_are_no_text_name_function_and_run(series, said):
     assert "\n" not in str(caught.value)
 
 
-def test_series_label_the_runs_to_which_the_grid_may_grow():
-    def protocol(extensions):
-        return sweeps.Protocol(
-            best=2,
-            of=2,
-            tune=("learning_rate", "eta"),
-            series=lambda run: forgetful(run) and "x",
-            max_extensions=extensions,
-        )
+def test_series_label_the_runs_to_which_another_protocol_has_the_grid_grow():
+    def protocols(extensions):
+        shared = {"best": 2, "of": 2, "tune": ("learning_rate", "eta")}
+        first = sweeps.Protocol(**shared, max_extensions=extensions)
+        return first, sweeps.Protocol(**shared, max_extensions=0, series=forgetful)
 
-    reports.check(protocol(0), RUNS)
-    with pytest.raises(ValueError, match="fails with KeyError: 2 .* the grid may grow to"):
-        reports.check(protocol(1), RUNS)
+    reports.check(protocols(0), RUNS)
+    with pytest.raises(ValueError, match="fails with KeyError: .* which the grid may grow to"):
+        reports.check(protocols(1), RUNS)
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,6 @@ def test_a_learning_rate_of_zero_breaks_no_line():
 
 
 def test_ticks_tell_close_values_apart():
-    records = make(batch_sizes=(64,), rates=(0.1, 0.1000000015))
+    records = make(batch_sizes=(64,), rates=(0.1, 0.10000005))
     ax = draw(reports.plot_heatmap, sweeps.select(records, PROTOCOL), PROTOCOL)
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.1", "0.1000000015"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.1", "0.10000005"]
