@@ -11,6 +11,7 @@
 import collections
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterable
 
 from noisegen.sweeps import grid, texts
@@ -61,8 +62,8 @@ def writer(values: Iterable[Value]) -> Callable[[Value], str]:
 
 
 def words(name: str) -> str:
-    """Returns the words of a field or a metric."""
-    return texts.shown(name.replace("_", " "))
+    """Returns the words of a field or a metric; underscores that part no words stay."""
+    return texts.shown(re.sub("(?<=[^_])_(?=[^_])", " ", name))
 
 
 def title(metric: str) -> str:

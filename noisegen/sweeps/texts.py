@@ -26,7 +26,7 @@ def shown(text: str) -> str:
     """
     quoted = text[:1] in ("'", '"') and text[-1:] == text[:1]  # as if it came from here
     plain = text and text.isprintable() and text == " ".join(text.split()) and not quoted
-    return text if plain else repr(text)
+    return text if plain else re.sub("(?<= ) ", r"\\x20", repr(text))
 
 
 def printable(text: str) -> str:

@@ -72,9 +72,10 @@ def test_every_text_is_visible_in_one_line_and_different_ones_differ():
     shown = [texts.shown(label) for label in LABELS]
     assert len(set(shown)) == len(LABELS)
     for text in shown:
-        assert text.isprintable() and text == " ".join(text.split(" ")) and text.strip()
-    assert [texts.shown(text) for text in ("", "a\nb", "\x1b[31m")] == [
+        assert text.isprintable() and text == " ".join(text.split()) and text
+    assert [texts.shown(text) for text in ("", "a  b", "a\nb", "\x1b[31m")] == [
         "''",
+        r"'a \x20b'",
         "'a\\nb'",
         "'\\x1b[31m'",
     ]
@@ -230,3 +231,10 @@ def test_different_values_look_different(values, written):
 )
 def test_metrics_of_any_size_are_short(mean, std, shown):
     assert numerals.spread("loss", mean, std) == shown
+
+
+def test_names_are_words_and_different_ones_without_words_differ():
+    names = ["learning_rate", "_lr", "lr_", "a__b", "_", "", "x\ny"]
+    assert [numerals.words(name) for name in names] == [
+        *("learning rate", "_lr", "lr_", "a__b", "_", "''", "'x\\ny'"),
+    ]
