@@ -1,16 +1,21 @@
-"""Live progress of a sweep: a panel in a terminal, plain lines elsewhere."""
+"""Live progress of a sweep: a panel in a terminal, plain lines elsewhere.
+
+Titles, labels and words are shown as they are: brackets in them are no styles, and characters that
+the terminal lacks turn into those of ASCII.
+"""
 
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box, console, live, panel, progress_bar, table
+from rich import box, console, live, measure, panel, progress_bar, table, text
 
 from noisegen import sweeps, training
-from noisegen.sweeps import tables
+from noisegen.sweeps import numerals, tables, texts
 
 _LINE_SECONDS = 10.0  # between two plain lines
+_NARROW = 40  # columns of a terminal in which a table would be torn
 
 
 class Tally:
@@ -50,19 +55,27 @@ class Tally:
         protocol, several = self.protocol, self.protocol.series is not None
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
         if several:
-            shown.add_column("")
-        for name in (protocol.row, f"best run's {tables.title(protocol.metric)}", *protocol.tune):
-            shown.add_column(name.replace("_", " "), justify="right")
-        for label, row in protocol.order(self.best):
+            shown.add_column("", overflow="fold")
+        best = f"best run's {tables.title(protocol.metric)}"
+        for name in (numerals.words(protocol.row), best, *map(numerals.words, protocol.tune)):
+            shown.add_column(_Plain(name), justify="right", overflow="fold")
+        groups = protocol.order(self.best)
+        row_as = tables.speller(row for _, row in groups)
+        runs = [record["run"] for record in self.best.values()]
+        tuned_as = {name: tables.speller(run[name] for run in runs) for name in protocol.tune}
+        for label, row in groups:
             record = self.best[label, row]
-            value = tables.scale(protocol.metric) * record["metrics"][protocol.metric]
-            tuned = (tables.number(record["run"][name]) for name in protocol.tune)
-            shown.add_row(*[label] * several, tables.number(row), f"{value:.2f}", *tuned)
+            value = tables.scale(protocol.metric) * _metric(record, protocol.metric)
+            size = abs(value)
+            score = f"{value:.2f}" if size == 0 or 0.01 <= size < 1e9 else f"{value:.3g}"
+            tuned = [tuned_as[name](record["run"][name]) for name in protocol.tune]
+            cells = (*[texts.shown(label)] * several, row_as(row), score, *tuned)
+            shown.add_row(*map(_Plain, cells))
         return shown
 
     def _score(self, record):
         """What is maximised; of no record, or one that diverged, the least."""
-        score = record and record["metrics"].get(self.protocol.metric)
+        score = record and _metric(record, self.protocol.metric)
         if score is None or record["status"] == "diverged":
             return -float("inf")
         return self.protocol.sign * score
@@ -77,16 +90,17 @@ class Display:
     """
 
     def __init__(self, title: str, tally: Tally):
-        self._title, self._tally = title, tally
+        self._title, self._tally = " ".join(texts.printable(title).split()), tally
         self._examples: dict[str, int] = {}
         self._running: Sequence[training.Progress] = ()
         self._consumed = 0  # by the runs that ended in this session
         self._doing = ""
         self._started = self._at_start = None
-        terminal = console.Console(file=sys.stderr)
-        self._live = None
-        if terminal.is_terminal:
-            self._live = live.Live(console=terminal, get_renderable=self._panel)
+        self._live, self._encoding = None, getattr(sys.stderr, "encoding", None)
+        if sys.stderr is not None:  # which it is where standard error is closed
+            terminal = console.Console(file=sys.stderr)
+            if terminal.is_terminal and not terminal.is_dumb_terminal:
+                self._live = live.Live(console=terminal, get_renderable=self._panel)
 
     def __enter__(self):
         if self._live:
@@ -106,11 +120,11 @@ class Display:
             self._doing = doing
             self._print(self.line())
 
-    def note(self, text: str) -> None:
+    def note(self, said: str) -> None:
         """Says something that stays on the screen."""
         if self._live:
-            self._live.console.print(text, markup=False, highlight=False)
-        self._print(text)
+            self._live.console.print(_Plain(said))
+        self._print(said)
 
     def expect(self, examples: Mapping[str, int]) -> None:
         """Announces the runs that are trained next: training examples by run_id."""
@@ -159,16 +173,40 @@ class Display:
         done, wanted = self._tally.done + under_way, max(self._tally.wanted, 1)
         rows = table.Table.grid()
         rows.add_row(progress_bar.ProgressBar(wanted, done, width=64))
-        rows.add_row(self.line())
-        if self._tally.best:
+        rows.add_row(_Plain(self.line()))
+        if self._tally.best and not (self._live and self._live.console.width < _NARROW):
             rows.add_row(self._tally.table())
-        return panel.Panel.fit(rows, title=self._title, padding=(1, 2))
+        title = text.Text(texts.for_encoding(self._title, self._encoding))
+        return panel.Panel.fit(rows, title=title, padding=(1, 2))
 
     def _print(self, line):
         """A plain line, where there is no panel."""
         if not self._live:
             self._printed = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+            if sys.stderr is not None:  # else `print` would take standard output
+                line = texts.for_encoding(texts.printable(line), sys.stderr.encoding)
+                print(line, file=sys.stderr, flush=True)
+
+
+class _Plain:
+    """Text without styles, in the characters of the terminal; long lines are folded."""
+
+    def __init__(self, said: str):
+        self._said = texts.printable(said)
+
+    def __rich_console__(self, terminal, options):
+        yield self._text(options)
+
+    def __rich_measure__(self, terminal, options):
+        return measure.Measurement.get(terminal, options, self._text(options))
+
+    def _text(self, options):
+        return text.Text(texts.for_encoding(self._said, options.encoding), overflow="fold")
+
+
+def _metric(record, name):
+    """Reads a metric of a record, or a number beside these; None if there is none."""
+    return record.get(name) if name in sweeps.RECORDED else record["metrics"].get(name)
 
 
 def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:

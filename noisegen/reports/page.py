@@ -2,18 +2,20 @@
 
 import collections
 import html
-import io
+import math
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import plots, style
-from noisegen.sweeps import growth, identity, regimes, tables
+from noisegen.reports.drawing import png, svg
+from noisegen.sweeps import growth, identity, numerals, regimes, tables, texts
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
 
-_ENDINGS = {
+ENDINGS = {  # of the files of a table, and what writes them
     "txt": tables.to_text,
     "csv": tables.to_csv,
     "md": tables.to_markdown,
@@ -33,6 +35,9 @@ def write_report(
 
     Title, description and command are those of `sweep.json`, where it has them (see
     `open_workdir`).
+
+    The tables are written first. A figure that cannot be drawn is left out with a warning, and the
+    page says why.
 
     Args:
       workdir: The directory of the sweep.
@@ -60,23 +65,36 @@ def write_report(
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]
+    besides = (published, *[None] * len(readings))
+    made = [
+        (each, optima, beside, tables.make_table(optima, each, beside))
+        for each, optima, beside in zip(readings, selected, besides, strict=False)
+    ]
+    for name, (*_, table) in zip(table_names(readings), made, strict=True):
+        for ending, write in ENDINGS.items():
+            _write(workdir / f"{name}.{ending}", write(table))
+    lacking: list[str] = []
+    try:
+        image = png(selected[0], readings[0], published)
+    except Exception as error:  # of Matplotlib, say
+        lacking.append(_failed("figure.png", error))
+        (workdir / "figure.png").unlink(missing_ok=True)  # it would be that of older records
+    else:
+        records_lib.write_file(workdir / "figure.png", image)
     curves = _curves(workdir, [optimum for optima in selected for optimum in optima])
     sections = []
-    names = table_names(readings)
-    for index, (name, each, optima) in enumerate(zip(names, readings, selected, strict=True)):
-        beside = published if index == 0 else None
-        table = tables.make_table(optima, each, beside)
-        for ending, write in _ENDINGS.items():
-            records_lib.write_file(workdir / f"{name}.{ending}", write(table))
-        limits = regimes.boundaries(optima, each) if regimes.has_boundaries(each) else {}
-        figures = _figures(optima, each, beside, curves, limits)
+    for each, optima, beside, table in made:
+        of = f" of {numerals.words(each.metric)}" * (len(made) > 1)
+        figures = _figures(optima, each, beside, curves, lacking)
         sections += ['<section class="plots">', *figures, "</section>"]
-        of = f" of {tables.title(each.metric).split(' (')[0]}" if len(readings) > 1 else ""
-        sections += [f"<section><h2>Optima{html.escape(of)}</h2>{_table(table)}</section>"]
-        if index == 0:
-            records_lib.write_file(workdir / "figure.png", _png(optima, each, beside))
-    page = _page(sweep, records, missing, sections)
-    records_lib.write_file(workdir / "report.html", page)
+        sections += [f"<section><h2>Optima{html.escape(of)}</h2>{table_html(table)}</section>"]
+    _write(workdir / "report.html", compose(sweep, records, missing, sections))
+    if lacking:
+        warnings.warn(
+            f"the report lacks {len(lacking)} of its parts; its tables are whole. {lacking[0]}."
+            " Once that is mended, launch.report makes the report anew.",
+            stacklevel=2,
+        )
     return workdir / "report.html"
 
 
@@ -85,27 +103,23 @@ def table_names(readings: Sequence[protocols.Protocol]) -> list[str]:
     return ["table", *(f"table_{number}" for number in range(2, len(readings) + 1))]
 
 
-def _png(optima, protocol, published):
-    """The metric and the first tuned field against the row, side by side."""
-    import matplotlib
-    from matplotlib import figure
-
-    with matplotlib.rc_context(style.RC):
-        canvas = figure.Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
-        left, right = canvas.subplots(1, 2)
-        plots.plot_metric(optima, left, protocol, published)
-        plots.plot_tuned(optima, right, protocol)
-        file = io.BytesIO()
-        canvas.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+def _write(path, text):
+    """Writes text as UTF-8, which cannot hold the halves of characters that odd file names have."""
+    records_lib.write_file(path, text.encode(errors="backslashreplace"))
 
 
-def _page(sweep, records, missing, sections):
+def _failed(what, error):
+    """Says in one line why a part of the report is missing."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{what} is left out: {texts.printable(reason)}"
+
+
+def compose(sweep: Mapping, records: Sequence[Mapping], missing: int, sections: list[str]) -> str:
     """The page as text; it needs no network and no other file."""
-    heading = html.escape(str(sweep.get("title") or sweep["sweep"]))
+    heading = _escaped(sweep.get("title") or sweep["sweep"])
     parts = [
         f"<header><h1>{heading}</h1>",
-        f'<p class="lead">{html.escape(str(sweep.get("description") or ""))}</p>',
+        f'<p class="lead">{_escaped(sweep.get("description") or "")}</p>',
         _counts(records, missing),
         "</header><main>",
         *sections,
@@ -121,82 +135,94 @@ def _curves(workdir, optima):
     return records_lib.read_curves(workdir, wanted)
 
 
-def _figures(optima, protocol, published, curves, limits):
-    """The figures of the page, of all series, then of each: those that have something to show."""
-    metric, row = tables.title(protocol.metric).split(" (")[0], protocol.row.replace("_", " ")
-    tuned = protocol.tune[0].replace("_", " ")
+def _limits(optima, protocol, lacking):
+    """Finds the boundaries between the regimes; gives them, and sentences that name them."""
+    if not regimes.has_boundaries(protocol):
+        return {}, ""
+    try:
+        limits = regimes.boundaries(optima, protocol)
+    except Exception as error:
+        lacking.append(_failed("The boundary between noise and curvature", error))
+        return {}, f" {lacking[-1]}."
+    return limits, "".join(map(_regimes, limits.items()))
+
+
+def _figures(optima, protocol, published, curves, lacking):
+    """Draws the figures, of all series, then of each: those that have something to show."""
+
+    def figure(title, caption, draw):
+        """Gives a figure as inline SVG, with title and caption; or a sentence that says why not."""
+        title = title[0].upper() + title[1:]
+        try:
+            image = svg(draw, title)
+        except Exception as error:
+            lacking.append(_failed(f"The figure {title!r}", error))
+            image = f"<p>{html.escape(lacking[-1])}.</p>"
+        return (
+            f"<figure><h3>{html.escape(title)}</h3>{image}"
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+
+    limits, sentences = _limits(optima, protocol, lacking)
+    metric, row = numerals.words(protocol.metric), numerals.words(protocol.row)
+    tuned = numerals.words(protocol.tune[0])
     hollow = "; hollow: published" * bool(published)
-    yield _figure(
+    yield figure(
         f"{metric} against {row}",
         f"Mean and standard deviation at the optimum{hollow}.",
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
     tried = {point.values[protocol.tune[0]] for optimum in optima for point in optimum.points}
     if len(tried) != 1:
-        yield _figure(
+        yield figure(
             f"best {tuned} against {row}",
-            f"Bars span every {tuned} within one standard deviation of the best mean."
-            + "".join(map(_regimes, limits.items())),
+            f"Bars span every {tuned} within one standard deviation of the best mean." + sentences,
             lambda ax: plots.plot_tuned(optima, ax, protocol, limits),
         )
-    for label in dict.fromkeys(optimum.series for optimum in optima):
+    labels = dict.fromkeys(optimum.series for optimum in optima)
+    for label in labels:
         group = [optimum for optimum in optima if optimum.series == label]
-        of = f", {label}" if label else ""
+        of = f", {texts.shown(label)}" if any(labels) else ""
         if len(tried) != 1:
-            yield _figure(
+            yield figure(
                 f"mean {tables.title(protocol.metric)}{of}",
                 "Framed: the optimum. ×: no run survived. Empty: not tried.",
                 lambda ax, group=group: plots.plot_heatmap(group, ax, protocol),
             )
-        epochs = (plots.load_curves(o, protocol.metric, curves)[0] for o in group)
-        if any(len(evaluated) > 1 for evaluated in epochs):
-            yield _figure(
+        if _have_curves(group, protocol, curves):
+            yield figure(
                 f"{metric} during training{of}",
                 "At the optimum: mean and standard deviation over seeds.",
                 lambda ax, group=group: plots.plot_curves(group, ax, protocol, curves),
             )
 
 
+def _have_curves(optima, protocol, curves):
+    """Says if there are curves to draw."""
+    try:
+        found = (plots.load_curves(optimum, protocol.metric, curves) for optimum in optima)
+        return any(len(epochs) > 1 for epochs, _ in found)
+    except (TypeError, ValueError):
+        return True  # the figure will say what is wrong with them
+
+
 def _regimes(item):
     """Where noise stops ruling, in a sentence."""
     label, boundary = item
-    what = f" The boundary between noise and curvature{f' of {label}' if label else ''} lies"
-    if boundary.flags:
-        beyond = {"no_plateau": "larger", "no_slope": "smaller"}[boundary.flags[0]]
-        return f"{what} at {beyond} batches, if anywhere."
-    interval = f" (95 %: {boundary.low:.0f} to {boundary.high:.0f})"
+    of = f" of {texts.shown(label)}" if label else ""
+    what = f" The boundary between noise and curvature{of} lies"
+    beyond = {"no_plateau": "larger", "no_slope": "smaller"}
+    for flag in boundary.flags:
+        if flag in beyond:
+            return f"{what} at {beyond[flag]} batches, if anywhere."
+    if not math.isfinite(boundary.batch_size) or not math.isfinite(boundary.temperature):
+        return f"{what} nowhere in these numbers."
+    known = boundary.low > 0 and math.isfinite(boundary.high)
+    interval = f" (95 %: {boundary.low:.0f} to {boundary.high:.0f})" * known
     return (
-        f"{what} at batch size {boundary.batch_size:.0f}{interval * (boundary.low > 0)}; below it "
-        f"the best temperature is {boundary.temperature:.2g}."
+        f"{what} at batch size {boundary.batch_size:.0f}{interval}; below it the best temperature"
+        f" is {boundary.temperature:.2g}."
     )
-
-
-def _figure(title, caption, draw):
-    """One figure as inline SVG, with a title and a caption."""
-    title = title[0].upper() + title[1:]
-    return (
-        f"<figure><h3>{html.escape(title)}</h3>{svg(draw, title)}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def svg(draw, title: str) -> str:
-    """What `draw(ax)` draws, as an SVG element whose colours and font follow the page."""
-    import matplotlib
-    from matplotlib import figure
-
-    with matplotlib.rc_context({**style.RC, "svg.hashsalt": title}):
-        canvas = figure.Figure(figsize=(6.4, 4.5), layout="constrained")
-        draw(canvas.add_subplot())
-        file = io.StringIO()
-        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    for color, variable in style.THEMED.items():
-        text = text.replace(color, f"var({variable})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
 def _counts(records, missing):
@@ -207,12 +233,13 @@ def _counts(records, missing):
     return f'<div class="counts">{"".join(items)}</div>'
 
 
-def _table(table):
+def table_html(table: tables.Table) -> str:
     """The table as HTML, with its notes."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    labels = ["", *(texts.shown(label) for label, _ in table.groups[1:])]
     groups = "".join(
         f'<th class="group" colspan="{span}">{html.escape(label)}</th>'
-        for label, span in table.groups
+        for label, (_, span) in zip(labels, table.groups, strict=False)
     )
     head = f"<tr>{groups}</tr>" * bool(groups) + f"<tr>{head}</tr>"
     body = "".join(
@@ -228,7 +255,10 @@ def _table(table):
 
 def _cell(text):
     """A cell, with powers of two set as such."""
-    return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", html.escape(text)).replace("<sup>-", "<sup>−")
+    escaped = html.escape(text)
+    if isinstance(text, texts.Words):
+        return escaped
+    return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", escaped).replace("<sup>-", "<sup>−")
 
 
 def _mark(marks):
@@ -236,45 +266,48 @@ def _mark(marks):
 
 
 def _swept(records):
-    """From the words of each field to its values in the records."""
+    """Lists the words of each field, and its values in the records."""
     fields = collections.defaultdict(set)
     for record in records:
         for name, value in record["run"].items():
-            fields[name].add(value)
-    return {name.replace("_", " "): _listed(values) for name, values in fields.items()}
+            # As words, so that True is not taken for 1.
+            fields[name].add(str(value) if isinstance(value, bool) else value)
+    return [(numerals.words(name), _listed(values)) for name, values in fields.items()]
 
 
 def _listed(values):
     """A few values in full, many by their ends."""
-    values = sorted(values, key=lambda value: (isinstance(value, str), value))
+    spell, values = tables.speller(values), numerals.ordered(values)
     shown = values if len(values) <= 10 else (*values[:2], values[-1])
-    texts = [value if isinstance(value, str) else tables.number(value) for value in shown]
+    found = list(map(spell, shown))
     if len(values) <= 10:
-        return ", ".join(texts)
-    return f"{texts[0]}, {texts[1]}, …, {texts[2]} ({len(values)} values)"
+        return ", ".join(found)
+    return f"{found[0]}, {found[1]}, …, {found[2]} ({len(values)} values)"
 
 
 def _again(sweep, records):
     """The command, and the machine and versions that the records name."""
     command = sweep.get("command")
     devices = sorted({str(record["device"]) for record in records if record.get("device")})
-    versions = ((record.get("versions") or {}).items() for record in records)
-    versions = sorted({f"{name} {version}" for items in versions for name, version in items})
-    code = f"<pre>{html.escape(str(command))}</pre>" if command else ""
+    versions = [record.get("versions") for record in records]
+    items = (each.items() for each in versions if isinstance(each, Mapping))
+    versions = sorted({f"{name} {version}" for pairs in items for name, version in pairs})
+    code = f"<pre>{_escaped(command)}</pre>" if command else ""
     facts = {
         "task": sweep["task"],
-        "data": str(sweep.get("data") or ""),
+        "data": sweep.get("data") or "",
         "device": "; ".join(devices),
         "versions": ", ".join(versions),
     }
-    return code + _definitions(facts)
+    return code + _definitions(facts.items())
 
 
 def _definitions(items):
     """A list of words and what they stand for."""
-    pairs = (
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
-        for name, text in items.items()
-        if text
-    )
+    pairs = (f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in items if text)
     return f"<dl>{''.join(pairs)}</dl>"
+
+
+def _escaped(text):
+    """Escapes prose, or a command, for the page."""
+    return html.escape(texts.printable(str(text)))

@@ -15,6 +15,7 @@ RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "svg.fonttype": "none",
+    "text.usetex": False,
     "text.color": plots.INK,
     "axes.labelcolor": plots.INK,
     "axes.edgecolor": plots.FAINT,

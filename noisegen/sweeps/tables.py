@@ -15,20 +15,46 @@
 
 import csv
 import dataclasses
-import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import types
+from collections.abc import Sequence
 
-from noisegen.sweeps import grid
 from noisegen.sweeps import protocol as protocols
+from noisegen.sweeps import texts
+from noisegen.sweeps.numerals import (
+    NONE,
+    is_number,
+    number,
+    ordered,
+    scale,
+    speller,
+    spread,
+    title,
+    words,
+    writer,
+)
+from noisegen.sweeps.published import Published, by_name
 
-# For each series and row a value and its standard deviation or None; or several, by metric and
-# tuned field (whose three numbers are the best value and the ends of its error bar).
-Published = Mapping[tuple[str, float], tuple[float, float | None] | Mapping[str, tuple]]
+__all__ = [
+    "Published",
+    "Table",
+    "by_name",
+    "make_table",
+    "number",
+    "scale",
+    "speller",
+    "title",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+    "words",
+    "writer",
+]
 
-NONE = "-"  # An empty cell.
+_OWN = ("series", "runs", "flags")  # columns of the CSV file whose names no field may take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +63,8 @@ class Table:
 
     groups: tuple[tuple[str, int], ...]  # Label and number of columns; () for a single series.
     header: tuple[str, ...]
-    body: tuple[tuple[tuple[str, str], ...], ...]  # Cells: text, with 2^k for powers; marks.
+    # Cells: text, with 2^k for powers unless it is `texts.Words`; marks.
+    body: tuple[tuple[tuple[str, str], ...], ...]
     notes: tuple[tuple[str, str], ...]  # Mark ('' for general ones) and sentence.
     data: tuple[dict, ...]  # One flat dict for each series and row: the numbers unrounded.
 
@@ -61,7 +88,7 @@ def make_table(
       The table; its rows are those measured or published.
 
     Raises:
-      ValueError: If published accuracies look like fractions.
+      ValueError: As `by_name` does.
     """
     published = by_name(published or {}, protocol)
     compared = [
@@ -71,17 +98,19 @@ def make_table(
     ]
     found = {(optimum.series, optimum.row): optimum for optimum in optima}
     labels = list(dict.fromkeys(label for label, _ in (*found, *published)))
-    rows = sorted({row for _, row in (*found, *published)})
+    rows = ordered(row for _, row in (*found, *published))
     flags = [flag for flag in protocols.FLAGS if any(flag in optimum.flags for optimum in optima)]
     marks = dict(zip(flags, "abcde", strict=False))
     tuned = not optima or any(len(optimum.points) > 1 for optimum in optima)
     best = "best " * tuned
-    columns = [title(protocol.metric), *(f"{best}{title(name)}" for name in protocol.tune)]
+    columns = [title(protocol.metric), *(f"{best}{words(name)}" for name in protocol.tune)]
     columns += map(title, protocol.report)
     for name in compared:
-        columns.append(f"published {title(name)}" if len(compared) > 1 else "published")
+        of = words(name) if name in protocol.tune else title(name)
+        columns.append(f"published {of}" if len(compared) > 1 else "published")
         columns += ["difference"] * (name not in protocol.tune)
     points = [point for optimum in optima for point in optimum.points]
+    spell = speller(rows)
     writers = {
         name: writer(
             [point.values[name] for point in points]
@@ -107,9 +136,9 @@ def make_table(
 
     return Table(
         groups=(("", 1), *((label, len(columns)) for label in labels)) if any(labels) else (),
-        header=(title(protocol.row), *columns * len(labels)),
+        header=(words(protocol.row), *columns * len(labels)),
         body=tuple(
-            ((number(row), ""), *(cell for label in labels for cell in cells(label, row)))
+            ((spell(row), ""), *(cell for label in labels for cell in cells(label, row)))
             for row in rows
         ),
         notes=_notes(protocol, tuned, published, marks),
@@ -121,95 +150,56 @@ def make_table(
     )
 
 
-def by_name(published: Published, protocol: protocols.Protocol) -> dict[tuple, dict[str, tuple]]:
-    """Published numbers by name, for each series and row.
-
-    Raises:
-      ValueError: If published accuracies look like fractions, or have a name that the table lacks.
-    """
-    known = (protocol.metric, *protocol.report, *protocol.tune)
-    named = {
-        key: dict(values) if isinstance(values, Mapping) else {protocol.metric: values}
-        for key, values in published.items()
-    }
-    for name in dict.fromkeys(name for values in named.values() for name in values):
-        if name not in known:
-            raise ValueError(
-                f"published numbers of {name!r} have no column to stand beside; the table has"
-                f" {', '.join(known)}."
-            )
-        largest = max(values[name][0] for values in named.values() if name in values)
-        if scale(name) == 100 and largest <= 1:
-            raise ValueError(
-                f"published values of {name} are in percent, got at most {largest!r};"
-                " multiply fractions by 100."
-            )
-    return named
-
-
 def to_text(table: Table) -> str:
     """The table in aligned columns, for a terminal: one series below the other."""
     lines = _lines(table)
-    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+    widths = [max(map(texts.width, column)) + 2 for column in zip(*lines, strict=True)]
     text, start = [], 1
-    for label, span in table.groups[1:] or [("", len(widths) - 1)]:
+    for label, span in table.groups[1:] or [(None, len(widths) - 1)]:
         columns = [0, *range(start, start + span)]
         start += span
-        head, *rows = ["".join(line[c].rjust(widths[c]) for c in columns) for line in lines]
-        text += [f"  {label}"] * bool(label) + [head, "  " + "-" * (len(head) - 2), *rows, ""]
+        head, *rows = ["".join(_right(line[c], widths[c]) for c in columns) for line in lines]
+        text += [] if label is None else [f"  {texts.shown(label)}"]
+        text += [head, "  " + "-" * (texts.width(head) - 2), *rows, ""]
     return "\n".join([*text, *_sentences(table)]) + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """The numbers, unrounded and in their own units, one line for each series and row."""
-    file = io.StringIO()
-    lines = csv.DictWriter(file, list(table.data[0]) if table.data else [], lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(table.data)
-    return file.getvalue()
+    """The numbers, unrounded and in their own units, one line for each series and row.
+
+    Text that a spreadsheet would compute is preceded by ', see `texts.cell`.
+    """
+    lines = []
+    # The writer quotes the characters of its line end only, and a label may hold either.
+    file = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    for values in (table.data[0] if table.data else {}, *(each.values() for each in table.data)):
+        file.writerow([texts.cell(each) if isinstance(each, str) else each for each in values])
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def to_markdown(table: Table) -> str:
     """The table as GitHub shows it."""
     header, *body = ([_markdown(text) for text in line] for line in _lines(table))
-    labels = [f"{_markdown(label)}: " * bool(label) for label, n in table.groups for _ in range(n)]
-    if labels:
-        header = [label + name for label, name in zip(labels, header, strict=True)]
+    labels = [label for label, span in table.groups[1:] for _ in range(span)]
+    for column, label in enumerate(labels, 1):
+        header[column] = f"{texts.markdown(texts.shown(label))}: {header[column]}"
     lines = [f"| {' | '.join(row)} |" for row in (header, ["---:"] * len(header), *body)]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(map(_markdown, _sentences(table))) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n\n".join(map(texts.markdown, _sentences(table))) + "\n"
 
 
 def to_latex(table: Table) -> str:
     """The table as a tabular with rules of the booktabs package."""
-    header, *body = (" & ".join(map(_latex, line)) + r" \\" for line in _lines(table))
-    spans = (rf"\multicolumn{{{span}}}{{c}}{{{_latex(label)}}}" for label, span in table.groups)
-    groups = [" & ".join(spans) + r" \\"] * bool(table.groups)
-    lines = [r"\begin{tabular}{" + "r" * len(table.header) + "}", r"\toprule", *groups, header]
-    lines += [r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
-    return "\n".join([*lines, *(_latex(note) + r"\par" for note in _sentences(table))]) + "\n"
-
-
-def number(value: float) -> str:
-    """A number as people write it: an integer in full, others with six digits at most."""
-    return f"{int(value)}" if float(value).is_integer() else f"{value:.6g}"
-
-
-def writer(values: Iterable[float]) -> Callable[[float], str]:
-    """How to write these values: as 2^k where all are powers of two, else as `number` does."""
-    values = set(values)
-    if values and all(map(grid.is_power_of_two, values)):
-        return lambda value: f"2^{math.frexp(value)[1] - 1}"
-    return number
-
-
-def title(name: str) -> str:
-    """The words of a metric or field, with its unit where it has one."""
-    return name.replace("_", " ") + (" (%)" if name.endswith("accuracy") else "")
-
-
-def scale(metric: str) -> int:
-    """The factor from a metric to the unit that `title` names."""
-    return 100 if metric.endswith("accuracy") else 1
+    header, *body = (_latex_row(map(_latex, line)) for line in _lines(table))
+    labels = ["", *(texts.latex(texts.shown(label)) for label, _ in table.groups[1:])]
+    spans = [span for _, span in table.groups]
+    groups = [
+        rf"\multicolumn{{{span}}}{{c}}{{{label}}}"
+        for label, span in zip(labels, spans, strict=False)
+    ]
+    lines = [r"\begin{tabular}{" + "r" * len(table.header) + "}", r"\toprule"]
+    lines += [_latex_row(groups)] * bool(groups) + [header, r"\midrule", *body, r"\bottomrule"]
+    lines += [r"\end{tabular}", ""]
+    return "\n".join([*lines, *(texts.latex(note) + r"\par" for note in _sentences(table))]) + "\n"
 
 
 def _texts(optimum, protocol, writers):
@@ -220,15 +210,15 @@ def _texts(optimum, protocol, writers):
     tuned = [write(optimum.values[name]) for name, write in writers.items()]
     bar = (optimum.values[protocol.tune[0]], optimum.low, optimum.high)
     tuned[0] = _range(bar, writers[protocol.tune[0]])
-    mean = _spread(protocol.metric, optimum.mean, optimum.std)
-    reported = [_spread(name, *optimum.report[name]) for name in protocol.report]
+    mean = spread(protocol.metric, optimum.mean, optimum.std)
+    reported = [spread(name, *optimum.report[name]) for name in protocol.report]
     return [f"{mean} ({optimum.n})", *tuned, *reported]
 
 
 def _range(bar, write):
     """The best value of a tuned field, and the ends of its error bar."""
     best, low, high = map(write, bar)
-    return best if low == high else f"{best} ({low}–{high})"
+    return best if low == high or bar[1] != bar[1] else type(best)(f"{best} ({low}–{high})")
 
 
 def _compared(optimum, value, name, protocol):
@@ -236,38 +226,55 @@ def _compared(optimum, value, name, protocol):
     if value is None:
         return [NONE, NONE]
     mean, std = value
-    printed = f"{mean:g}" + ("" if std is None else f" ± {std:g}")
+    printed = number(mean) + ("" if std is None else f" ± {number(std)}")
     difference = _difference(optimum, value, name, protocol)
-    signed = NONE if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−")
+    form = "+.1f" if abs(difference) < 1e6 else "+.1e"
+    signed = NONE if math.isnan(difference) else format(difference, form).replace("-", "−")
     return [printed, signed]
 
 
 def _datum(optimum, values, protocol, compared):
     """The line of a CSV file; what is unknown is blank."""
-    first = protocol.tune[0]
-    data = {"series": optimum.series, protocol.row: optimum.row}
-    data |= {f"{protocol.metric}_mean": optimum.mean, f"{protocol.metric}_std": optimum.std}
-    data |= {"runs": optimum.n, **{name: optimum.values.get(name) for name in protocol.tune}}
-    data |= {f"{first}_low": optimum.low, f"{first}_high": optimum.high}
+    data = {"series": optimum.series}
+
+    def put(name, value):
+        while name in data or name in _OWN:  # nothing keeps a field from being called `runs`
+            name += "_"
+        data[name] = "" if value is None or value != value else value
+
+    put(protocol.row, optimum.row)
+    put(f"{protocol.metric}_mean", optimum.mean)
+    put(f"{protocol.metric}_std", optimum.std)
+    data["runs"] = optimum.n
+    for name in protocol.tune:
+        put(name, optimum.values.get(name))
+    put(f"{protocol.tune[0]}_low", optimum.low)
+    put(f"{protocol.tune[0]}_high", optimum.high)
     for name in protocol.report:
-        data[f"{name}_mean"], data[f"{name}_std"] = optimum.report.get(name, (None, None))
+        mean, std = optimum.report.get(name, (None, None))
+        put(f"{name}_mean", mean)
+        put(f"{name}_std", std)
     for name in compared:
-        value, of = values.get(name), "" if name == protocol.metric else f"_{name}"
-        ends = ("low", "high") if name in protocol.tune else ("std",)
-        columns = [f"published{of}", *(f"published{of}_{end}" for end in ends)]
-        for column, item in zip(columns, value or [None] * len(columns), strict=True):
-            # Without the noise of the division.
-            data[column] = None if item is None else float(f"{item / scale(name):.12g}")
-        if name not in protocol.tune:
-            difference = _difference(optimum, value, name, protocol) if value else None
-            data[f"difference{of}_in_std"] = difference
+        of, tuned = "" if name == protocol.metric else f"_{name}", name in protocol.tune
+        ends = ("_low", "_high") if tuned else ("_std",)
+        for end, item in zip(("", *ends), values.get(name) or (None, None, None), strict=False):
+            put(f"published{of}{end}", _in_own_unit(item, 1 if tuned else scale(name)))
+        if not tuned:
+            found = name in values
+            difference = _difference(optimum, values[name], name, protocol) if found else None
+            put(f"difference{of}_in_std", difference)
     data["flags"] = " ".join(optimum.flags)
-    return {name: "" if item is None or item != item else item for name, item in data.items()}
+    return data
+
+
+def _in_own_unit(item, factor):
+    """Converts a published number to the unit of the metric, without the noise of the division."""
+    return float(f"{item / factor:.12g}") if is_number(item) else item
 
 
 def _notes(protocol, tuned, published, marks):
     """The sentences under the table, each with its mark."""
-    first, fields = title(protocol.tune[0]), " and ".join(map(title, protocol.tune))
+    first, fields = words(protocol.tune[0]), " and ".join(map(words, protocol.tune))
     what = "Mean ± standard deviation" if protocol.best > 1 else "Result"
     best = "" if protocol.best == protocol.of else f"best {protocol.best} of "
     runs = f"the {best}{protocol.of} runs" if protocol.of > 1 else "one run"
@@ -281,7 +288,7 @@ def _notes(protocol, tuned, published, marks):
     if tuned and protocol.metric.startswith("test_"):
         notes.append(
             f"Tuned on the test set: {fields} chosen by the same"
-            f" {protocol.metric.replace('_', ' ')} that is shown."
+            f" {words(protocol.metric)} that is shown."
         )
     if published:
         notes.append(
@@ -300,24 +307,10 @@ def _difference(optimum, value, name, protocol):
     return (mean - value[0]) / math.hypot(*spreads) if spreads else math.nan
 
 
-def _spread(metric, mean, std):
-    """mean ± std: hundredths of a percent, or the two leading digits of std."""
-    if math.isnan(mean):
-        return NONE
-    factor = scale(metric)
-    if factor == 100:
-        digits = 2
-    elif std > 0:
-        digits = max(0, 1 - math.floor(math.log10(std)))
-    else:
-        digits = 0 if float(mean).is_integer() else 4  # a count, or one run
-    bar = "" if math.isnan(std) else f" ± {factor * std:.{digits}f}"
-    return f"{factor * mean:.{digits}f}{bar}"
-
-
 def _lines(table):
     """Header and body as texts, the marks in brackets."""
-    return [table.header, *([text + _mark(marks) for text, marks in row] for row in table.body)]
+    body = [[type(text)(text + _mark(marks)) for text, marks in row] for row in table.body]
+    return [list(map(texts.Words, table.header)), *body]
 
 
 def _sentences(table):
@@ -329,20 +322,26 @@ def _mark(marks):
     return f" [{marks}]" if marks else ""
 
 
+def _right(text, width):
+    """Aligns text at the right of a column."""
+    return " " * (width - texts.width(text)) + text
+
+
 def _markdown(text):
-    text = re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
-    return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", text)
+    """Sets a cell in Markdown, with powers of two as such."""
+    escaped = texts.markdown(text)
+    own = not isinstance(text, texts.Words)
+    return re.sub(r"2\^(-?\d+)", r"2<sup>\1</sup>", escaped) if own else escaped
 
 
 def _latex(text):
-    r"""Text with LaTeX's special characters escaped and 2^k, ± and – set as mathematics."""
-    text = re.sub(r"[\\{}$&%#_~^]", lambda found: _LATEX.get(found[0], "\\" + found[0]), text)
-    text = re.sub(r"2\\textasciicircum\{\}(-?\d+)", r"$2^{\1}$", text)
-    return text.replace("±", r"$\pm$").replace("–", "--").replace("−", "$-$")
+    """Sets a cell in LaTeX, with powers of two as such."""
+    escaped = texts.latex(text)
+    own = not isinstance(text, texts.Words)
+    return re.sub(r"2\\textasciicircum\{\}(-?\d+)", r"$2^{\1}$", escaped) if own else escaped
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
+def _latex_row(cells):
+    r"""Joins the cells of a row; an empty group parts [ and * from the \\ before them."""
+    row = " & ".join(cells)
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"

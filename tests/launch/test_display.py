@@ -1,5 +1,8 @@
 """What is shown of a sweep under way."""
 
+import io
+import sys
+
 import pytest
 from rich import console
 
@@ -124,3 +127,86 @@ def test_growth_says_which_values_are_added_and_why(capsys):
 )
 def test_durations(seconds, shown):
     assert display.duration(seconds) == shown
+
+
+LABELS = ["[noise]", "[/noise]", "[red]x", ":smile:", "\x1b[31m", "", "中文"]
+
+
+def labelled():
+    protocol = sweeps.Protocol(series=lambda run: LABELS[int(run["eta"])])
+    records = [record(64, 0.5, 0.75, eta) for eta in range(len(LABELS))]
+    return display.Tally(protocol, len(LABELS), records)
+
+
+def test_a_tally_shows_labels_as_they_are():
+    shown = [words[0] for words in text(labelled().table())[2:]]
+    assert sorted(shown) == sorted(
+        ["[noise]", "[/noise]", "[red]x", ":smile:", "'\\x1b[31m'", "''", "中文"]
+    )
+
+
+def test_a_tally_shows_words_and_close_numbers_as_they_are():
+    protocol = sweeps.Protocol(row="rule", tune=("learning_rate", "nesterov"), metric="seconds")
+    runs = [
+        {"rule": rule, "learning_rate": rate, "nesterov": True}
+        for rule, rate in (("2^3", 0.1), ("[b]", 0.10000005))
+    ]
+    records = [
+        {"run_id": "", "run": run, "status": "finished", "metrics": {}, "seconds": 0.00001}
+        for run in runs
+    ]
+    assert text(display.Tally(protocol, 2, records).table())[2:] == [
+        ["2^3", "1e-05", "0.1", "True"],
+        ["[b]", "1e-05", "0.10000005", "True"],
+    ]
+
+
+class Stream(io.TextIOWrapper):
+    """A standard error of some encoding, a terminal or none."""
+
+    def __init__(self, encoding, terminal):
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+        self._terminal = terminal
+
+    def isatty(self):
+        return self._terminal
+
+    def shown(self):
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("columns", ["0", "20", "100"])
+def test_progress_is_shown_on_every_terminal(monkeypatch, encoding, terminal, columns):
+    stream = Stream(encoding, terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    with display.Display("Title [/small] [red] – 中", labelled()) as show:
+        show.note("[b] 0.1–0.2")
+        show.say("compiling [c] ±")
+    text = stream.shown()
+    dash = "–" if encoding in ("cp1252", "utf-8") else "-"
+    if columns == "100":
+        assert f"[b] 0.1{dash}0.2" in text
+        assert not terminal or f"Title [/small] [red] {dash}" in text and "[/noise]" in text
+        assert terminal or "compiling [c] " + ("+-" if encoding == "ascii" else "±") in text
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch):
+    stream = Stream("utf-8", True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "dumb")
+    with display.Display("Title", labelled()) as show:
+        show.say("compiling")
+        assert stream.shown() == "7/7 runs, compiling\n"
+
+
+def test_progress_needs_no_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    with display.Display("Title", labelled()) as show:
+        show.say("compiling")
+        show.note("a note")
+    assert capsys.readouterr().out == ""

@@ -250,3 +250,136 @@ def test_further_protocols_make_further_tables(tmp_path):
     assert "20.00 (1)" in tables[0] and "published" in tables[0]
     assert "0.1000 (1)" in tables[1] and "published" not in tables[1]
     assert "<h2>Optima of test accuracy</h2>" in text and "<h2>Optima of train loss</h2>" in text
+
+
+LABELS = ["$a_b$", "_hidden", "<i>&\"'{title}%s", "x: #22262b", "", "a\nb", "中"]
+
+
+def labelled(workdir, labels, **meta):
+    """Writes a sweep with a series for each label, and its report; gives the page."""
+    runs = list(sweeps.values(batch_size=[64, 128], learning_rate=[0.5, 1], k=range(len(labels))))
+    write(workdir, (record_of(run | {"seed": 0}) | {"run": run} for run in runs), **meta)
+    protocol = sweeps.Protocol(series=lambda run: labels[run["k"]])
+    return reports.write_report(workdir, protocol).read_text(encoding="utf-8")
+
+
+def test_labels_reach_figures_and_table_as_they_are(tmp_path):
+    words = [text.strip() for text in Checker(labelled(tmp_path, LABELS)).text]
+    for label in LABELS:
+        shown = repr(label) if label in ("", "a\nb") else label
+        # A heading of the table, and the legends of two figures.
+        assert words.count(shown) == 3, label
+        assert f"Test accuracy during training, {shown}" in words
+
+
+def test_texts_that_utf8_or_html_cannot_hold_are_escaped(tmp_path):
+    odd = "a\udcff\x1b[0m\x00"
+    text = labelled(tmp_path, [odd, "b"], title=odd, description=odd, command=odd, data=odd)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", text)
+    assert text.count(r"a\udcff\x1b[0m\x00") >= 8
+    for ending in ("txt", "md", "tex", "csv"):
+        assert (tmp_path / f"table.{ending}").read_text(encoding="utf-8")
+
+
+def test_a_long_legend_leaves_room_for_the_figure():
+    labels = [f"{k} " + "x" * 200 for k in range(12)]
+    protocol = sweeps.Protocol(series=lambda run: labels[run["seed"]])
+    records = [record_of(run | {"seed": k}) for run in list(RUNS)[:1] for k in range(12)]
+    optima = sweeps.select(records, protocol)
+    text = page.svg(lambda ax: page.plots.plot_metric(optima, ax, protocol), "title")
+    [height] = re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', text)
+    assert float(height) > 72 * (4.5 + 8)  # inches: 12 labels of 5 lines
+
+
+def test_a_figure_that_fails_leaves_its_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        assert (tmp_path / "table.txt").exists()  # tables come first
+        raise RuntimeError("out of\nink <now>")
+
+    write(tmp_path, map(record_of, RUNS))
+    monkeypatch.setattr(page.plots, "plot_tuned", fail)
+    with pytest.warns(
+        UserWarning,
+        match="lacks 2 of its parts; .* is left out: RuntimeError: out of ink <now>. Once",
+    ):
+        text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    words = Checker(text).text
+    said = "The figure 'Best learning rate against batch size' is left out: RuntimeError: out of"
+    assert f"{said} ink <now>." in words
+    assert sum("is left out" in text for text in words) == 1 and text.count("<svg") == 3
+    monkeypatch.undo()
+    assert reports.write_report(tmp_path, PROTOCOL, RUNS).read_text().count("<svg") == 4
+
+
+def test_regimes_that_cannot_be_found_leave_their_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("log of 0")
+
+    write(tmp_path, map(record_of, RUNS))
+    monkeypatch.setattr(page.regimes, "boundaries", fail)
+    with pytest.warns(
+        UserWarning, match="boundary between noise and curvature is left out: ValueError"
+    ):
+        text = reports.write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "is left out: ValueError: log of 0" in text and text.count("<svg") == 4
+
+
+@pytest.mark.parametrize("ends", [(math.nan, math.nan), (16, math.inf), (math.nan, 64)])
+def test_a_boundary_without_an_interval_shows_none(ends):
+    boundary = sweeps.Boundary(batch_size=32, learning_rate=0.5, low=ends[0], high=ends[1])
+    assert page._regimes(("", boundary)).endswith(
+        "lies at batch size 32; below it the best temperature is 0.016."
+    )
+    boundary = sweeps.Boundary(batch_size=math.inf, learning_rate=math.nan)
+    assert "nan" not in page._regimes(("", boundary))
+
+
+def test_fields_are_listed_as_words_numbers_and_booleans():
+    runs = [
+        {"batch_size": 1, "nesterov": True, "rule": "2^3", "a_b": 0.1, "a b": 1},
+        {"batch_size": 2, "nesterov": False, "rule": "", "a_b": 0.10000005, "a b": 2},
+    ]
+    assert page._swept([{"run": run} for run in runs]) == [
+        ("batch size", "1, 2"),
+        ("nesterov", "False, True"),
+        ("rule", "'', 2^3"),
+        ("a b", "0.1, 0.10000005"),
+        ("a b", "1, 2"),
+    ]
+
+
+WORDS = {"row": "optimizer", "tune": ("learning_rate", "nesterov"), "max_extensions": 0}
+ODD = {
+    "words": (WORDS, [("adam", 0.1, True), ("_x$1$", 0.1, False)], 0.5),
+    "booleans": ({**WORDS, "row": "nesterov", "tune": ("optimizer",)}, [("a", 1, True)], 0.5),
+    "zero": (WORDS, [("a", 0.0, True), ("a", 0.1, True)], 0.5),
+    "negative": (
+        {"row": "learning_rate", "tune": ("nesterov",)},
+        [("a", -1.0, 0.5), ("a", -2.0, 1.5)],
+        -1.0,
+    ),
+    "huge": (WORDS, [("a", 1e300, 2**60), ("a", 1e-300, 2**60 + 1)], 1e300),
+    "tiny": (WORDS, [("a", 0.1, True), ("b", 0.1, True)], 1e-300),
+    "not finite": (WORDS, [("a", 0.1, True), ("b", 0.2, True)], math.nan),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_have_a_whole_report(tmp_path, name):
+    protocol, values, score = ODD[name]
+    metric = "accuracy" if name in ("huge", "tiny") else "loss"
+    runs = [
+        dict(zip(("optimizer", "learning_rate", "nesterov"), each, strict=True)) for each in values
+    ]
+    curve = {"epoch": [1, 2], metric: [score, score]}
+    sweeps.open_workdir(tmp_path, "odd", "task")
+    with sweeps.RecordWriter(tmp_path) as writer:
+        for index, run in enumerate(runs):
+            record = {"run_id": str(index), "run": run, "status": "finished", "curve": curve}
+            writer.append(record | {"metrics": {metric: score * (1 + index / 100)}})
+    text = reports.write_report(tmp_path, sweeps.Protocol(metric=metric, **protocol)).read_text()
+    assert "is left out" not in text
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        *("sweep.json", "report.html", "figure.png"),
+        *(f"table.{ending}" for ending in ("txt", "csv", "md", "tex")),
+    }

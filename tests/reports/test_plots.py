@@ -149,3 +149,76 @@ def test_many_ticks_are_thinned():
     records = make(batch_sizes=tuple(2**k for k in range(20)), rates=(0.1,), seeds=1)
     ax = draw(reports.plot_metric, sweeps.select(records, sweeps.Protocol()), sweeps.Protocol())
     assert len(ax.get_xticks()) <= plots.MAX_TICKS
+
+
+def shown(ax):
+    """The texts of the legend, as they are drawn."""
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("plot", [reports.plot_metric, reports.plot_tuned])
+def test_labels_are_drawn_as_they_are(plot):
+    labels = ("$a_b$", "_hidden", "$x", "a^b\\c")
+    protocol = sweeps.Protocol(best=1, of=1, series=lambda run: labels[run["seed"]], labels=labels)
+    ax = draw(plot, sweeps.select(make(seeds=4), protocol), protocol)
+    assert [text for text in shown(ax) if text != "linear rule"] == list(labels)
+    assert not any(text.get_parse_math() for text in ax.get_legend().get_texts())
+
+
+def test_names_with_dollars_are_no_formulas():
+    records = [
+        {"run": {"a$b_$": row, "l$r$": 0.1}, "status": "finished", "metrics": {"$m$": 1.0}}
+        for row in ("x$1$", "_y$2$")
+    ]
+    protocol = sweeps.Protocol(row="a$b_$", tune=("l$r$",), metric="$m$")
+    optima = sweeps.select(records, protocol)
+    for plot in (reports.plot_metric, reports.plot_tuned, reports.plot_heatmap):
+        ax = draw(plot, optima, protocol)
+        ticks = ax.get_xticklabels()
+        assert [tick.get_text() for tick in ticks] == ["_y$2$", "x$1$"]
+        drawn = [ax.xaxis.label, ax.yaxis.label, *ticks, *ax.texts]
+        assert not any(text.get_parse_math() for text in drawn)
+        assert ax.get_xlabel() == "a$b $"
+
+
+def test_a_blank_series_among_several_and_one_called_published_are_told_apart():
+    labels = ("", "published", "a", "a published")
+    protocol = sweeps.Protocol(best=1, of=1, series=lambda run: labels[run["seed"]], labels=labels)
+    published = {(label, 64): (50.0, None) for label in ("", "a")}
+    ax = draw(reports.plot_metric, sweeps.select(make(seeds=4), protocol), protocol, published)
+    assert shown(ax) == [
+        *("''", "'' published", "published", "a", "'a' published", "a published"),
+    ]
+
+
+@pytest.mark.parametrize("plot", [reports.plot_metric, reports.plot_tuned])
+@pytest.mark.parametrize("rates", [(0.0, 0.1, 0.2), (-1.0, 0.5)])
+def test_zero_and_negative_values_have_a_linear_axis(plot, rates):
+    records = [
+        {"run": {"batch_size": rate, "learning_rate": rate, "seed": seed}, "status": "finished"}
+        | {"metrics": {METRIC: 0.5}}
+        for rate in rates
+        for seed in (0, 1)
+    ]
+    protocol = sweeps.Protocol(series=lambda run: f"{run['seed']}")
+    ax = draw(plot, sweeps.select(records, protocol), protocol)
+    assert ax.get_xscale() == "linear"
+    first, second = (line[:, 0] for name, line in lines(ax).items() if name in "01")
+    assert (first < second).all()  # side by side, where 0 times anything is 0, too
+
+
+def test_a_learning_rate_of_zero_breaks_no_line():
+    records = [
+        {"run": run, "status": "finished", "metrics": {METRIC: 0.9 - run["learning_rate"]}}
+        for run in sweeps.values(batch_size=(16, 32, 64), learning_rate=(0.0, 0.1), seed=(0, 1))
+    ]
+    optima = sweeps.select(records, PROTOCOL)
+    boundary = sweeps.Boundary(batch_size=32, learning_rate=0.1)
+    ax = draw(reports.plot_tuned, optima, PROTOCOL, {"": boundary})
+    np.testing.assert_allclose(lines(ax)["measured"][:, 1], 0)
+
+
+def test_ticks_tell_close_values_apart():
+    records = make(batch_sizes=(64,), rates=(0.1, 0.10000005))
+    ax = draw(reports.plot_heatmap, sweeps.select(records, PROTOCOL), PROTOCOL)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.1", "0.10000005"]

@@ -179,3 +179,79 @@ def test_several_published_numbers_stand_beside_their_own():
     assert float(first["published_learning_rate_high"]) == 4
     with pytest.raises(ValueError, match="no column to stand beside"):
         sweeps.make_table(optima, protocol, {("", 64): {"test_loss": (1.0, None)}})
+
+
+def test_fields_named_like_columns_of_the_csv_file_lose_no_column():
+    record = {
+        "run": {"series": 4, "runs": 0.5, "flags": 3},
+        "status": "finished",
+        "metrics": {"runs": 7.0},
+    }
+    protocol = sweeps.Protocol(row="series", tune=("runs", "flags"), metric="runs")
+    table = sweeps.make_table(sweeps.select([record], protocol), protocol)
+    [line] = csv.DictReader(io.StringIO(sweeps.to_csv(table)))
+    assert (line["series"], line["series_"], line["runs_mean"]) == ("", "4", "7.0")
+    assert (line["runs"], line["runs_"], line["flags_"]) == ("1", "0.5", "3")
+    assert line["flags"] == "one_value"
+
+
+def test_rows_and_tuned_fields_may_be_words_and_booleans():
+    records = [
+        {
+            "run": {"optimizer": name, "learning_rate": 0.1, "nesterov": nesterov},
+            "status": "finished",
+            "metrics": {"test_accuracy": 0.5 + 0.1 * nesterov},
+        }
+        for name in ("sgd", "adam")
+        for nesterov in (False, True)
+    ]
+    protocol = sweeps.Protocol(row="optimizer", tune=("learning_rate", "nesterov"))
+    published = {("", "lamb"): (50.0, None), ("", "adam"): {"nesterov": (True, True, True)}}
+    table = sweeps.make_table(sweeps.select(records, protocol), protocol, published)
+    assert [[row[0][0], row[3][0]] for row in table.body] == [
+        ["adam", "True"],
+        ["lamb", "-"],
+        ["sgd", "True"],
+    ]
+    for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
+        assert "True" in write(table)
+
+
+def test_a_field_called_accuracy_has_no_unit():
+    records = [
+        {"run": {"batch_size": 1, "accuracy": 0.5}, "status": "finished", "metrics": {"loss": 1.0}}
+    ]
+    protocol = sweeps.Protocol(tune=("accuracy",), metric="loss")
+    published = {("", 1): {"accuracy": (0.25, 0.25, 0.25)}}
+    table = sweeps.make_table(sweeps.select(records, protocol), protocol, published)
+    assert table.header[2:] == ("accuracy", "published")
+    assert table.data[0]["published_accuracy"] == 0.25
+
+
+def test_of_several_series_the_blank_one_is_named():
+    protocol = sweeps.Protocol(series=lambda run: "x" * (run["batch_size"] > 64))
+    records = make({0.5: [0.9]}) + make({0.5: [0.8]}, batch_size=128)
+    table = sweeps.make_table(sweeps.select(records, protocol), protocol)
+    assert sweeps.to_text(table).startswith("  ''\n")
+    assert "| '': test accuracy" in sweeps.to_markdown(table)
+    assert "'{}'" in sweeps.to_latex(table)
+
+
+@pytest.mark.parametrize(
+    "published, said",
+    [
+        ({("", 64): 98.6}, "must be .value, standard deviation or None., got 98.6"),
+        ({("", 64): ("98", None)}, "must be .value"),
+        ({("", 64): (float("nan"), None)}, "must be .value"),
+        ({("", 64): (98.0, -1.0)}, "must be .value"),
+        ({("", 64): (98.0, 1.0, 2.0)}, "must be .value"),
+        ({("", 64): {"learning_rate": (0.1, None)}}, "must be .best value, low, high"),
+        ({64: (98.0, None)}, "have the key 64"),
+        ({(None, 64): (98.0, None)}, "have the key .None, 64."),
+        ([(98.0, None)], "must be a mapping"),
+    ],
+)
+def test_published_numbers_of_another_form_are_refused(published, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        sweeps.make_table([], sweeps.Protocol(), published)
+    assert "\n" not in str(caught.value)
