@@ -301,7 +301,7 @@ def test_the_optimum_is_the_best_point_and_lies_in_its_bar(grid):
 def test_a_zero_in_the_grid_bounds_its_own_end_only():
     def tuned(accuracies):
         records = [
-            record | {"run": {**record["run"], "eta": record["run"].pop("learning_rate")}}
+            record | {"run": {"eta": record["run"].pop("learning_rate"), **record["run"]}}
             for record in make(accuracies)
         ]
         protocol = sweeps.Protocol(tune=("eta",), max_extensions=1)
