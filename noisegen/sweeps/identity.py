@@ -42,7 +42,7 @@ def normalise(run: Mapping[str, object]) -> dict[str, Value]:
       {'batch_size': 64, 'learning_rate': 0.1, 'last_batch': 'keep'}
     """
     if not hasattr(run, "items"):
-        raise ValueError(f"a run is a mapping from field to value, got {_shown(run)}.")
+        raise ValueError(f"a run is a mapping from field to value, got {shown(run)}.")
     normal = {  # Nearly all are plain integers; a call takes several times as long.
         name: value if type(value) is int and -_EXACT < value < _EXACT else plain(name, value)
         for name, value in run.items()
@@ -179,7 +179,7 @@ def _check_names(run):
     """Checks that the names of fields are text."""
     for name in run:
         if not isinstance(name, str):
-            raise ValueError(f"run field {_shown(name)} must have a word for its name.")
+            raise ValueError(f"run field {shown(name)} must have a word for its name.")
 
 
 def _python(name, value):
@@ -229,7 +229,7 @@ def _float(name, value):
         return float(value)
     except OverflowError:
         raise ValueError(
-            f"run field {name} must be a finite number, got {_shown(value)}, which is beyond every"
+            f"run field {name} must be a finite number, got {shown(value)}, which is beyond every"
             " float; mend the grid."
         ) from None
 
@@ -237,13 +237,13 @@ def _float(name, value):
 def _refused(name, value):
     """What is wrong with a value that is no number, boolean or word."""
     return ValueError(
-        f"run field {name} must be a number, a boolean or a word, got {_shown(value)}"
+        f"run field {name} must be a number, a boolean or a word, got {shown(value)}"
         f" ({type(value).__name__}); a run is flat: write float(...) of other kinds of numbers, a"
         " field for each item of a list or mapping, and leave out what is None."
     )
 
 
-def _shown(value):
-    """A value in one short line."""
+def shown(value: object) -> str:
+    """Returns a value in one short line, for a message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
