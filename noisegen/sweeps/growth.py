@@ -86,6 +86,8 @@ def _round(group, optimum, runs, protocol, check):
 def _beyond(name, up, group, runs, protocol, check):
     """The runs at one end of a field's values, moved one value outwards."""
     values = {run[name] for run in runs}
+    if not {int, float}.issuperset(map(type, values)):  # Words: all runs diverged, else no end.
+        return []
     edge = identity.on_device(name, (max if up else min)(values))
     moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
     domain = protocol.domain(name, tuple(values))
