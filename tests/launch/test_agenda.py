@@ -62,7 +62,7 @@ def test_the_planner_says_which_runs_cannot_be_trained():
     plans = agenda.Agenda("t", runs, [protocol], [], plan)
     for name, planned in plans.todo().items():
         plans.add(record(name, planned, planned["reference_batch_size"]))
-    with pytest.warns(UserWarning, match="64, which is refused: .* at most 36"):
+    with pytest.warns(UserWarning, match="64.0, which is refused: .* at most 36"):
         plans.extend()
     assert plans.todo() == {}
 

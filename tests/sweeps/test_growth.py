@@ -255,7 +255,7 @@ def test_functions_of_the_user_that_fail_on_a_grown_run_end_the_growth(protocol,
                 "batch_size": 8,
                 "learning_rate": rate,
                 "seed": 1,
-                **{name: 1 for name in protocol.get("derived", ())},
+                **dict.fromkeys(protocol.get("derived", ()), 1),
             }
             for rate in (0.1, 0.2)
         ],

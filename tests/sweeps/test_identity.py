@@ -121,7 +121,7 @@ def test_booleans_stay_and_are_not_one(value):
     assert sweeps.run_id("t", {"nesterov": value}) != sweeps.run_id("t", {"nesterov": 1})
 
 
-class Word(str, enum.Enum):
+class Word(enum.StrEnum):
     ADAM = "adam"
 
 
