@@ -99,8 +99,8 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
     }.items():
         if kinds.get(name, "numbers") != "numbers":
             raise ValueError(
-                f"the protocol needs finite numbers in the field {name!r}, but the runs have {kinds[name]}"
-                f" there, such as {runs[0][name]!r}; {remedy}."
+                f"the protocol needs finite numbers in the field {name!r}, but the runs have"
+                f" {kinds[name]} there, such as {runs[0][name]!r}; {remedy}."
             )
     for point in points.values():
         check_alike(point)

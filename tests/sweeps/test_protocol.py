@@ -392,7 +392,7 @@ def plan(**fields):
         (
             plan(optimizer=["sgd", "adam"]),
             {"tune": ("optimizer", "learning_rate")},
-            "needs finite numbers in the field 'optimizer', but the runs have words .* 'sgd'; .* series",
+            "finite numbers in the field 'optimizer', but the runs have words .* 'sgd'; .* series",
         ),
         (
             plan(nesterov=[False, True]),
