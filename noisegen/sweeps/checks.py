@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from noisegen.sweeps import domains, identity
 
@@ -131,7 +131,7 @@ def check_kinds(runs: Iterable[Mapping[str, identity.Value]]) -> dict[str, str]:
     return {name: kind for name, (kind, _) in found.items()}
 
 
-def check_alike(runs: Collection[Mapping]) -> bool:
+def check_alike(runs: Sequence[Mapping]) -> bool:
     """Checks that runs of one point differ in the seed alone, as far as the device sees.
 
     Returns:
@@ -140,6 +140,8 @@ def check_alike(runs: Collection[Mapping]) -> bool:
     Raises:
       ValueError: If they differ in another field.
     """
+    if len(runs) == 1:
+        return True
     first = {**runs[0], SEED: None}
     odd = [run for run in runs if {**run, SEED: None} != first]
     for run in odd:

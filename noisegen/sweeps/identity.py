@@ -104,6 +104,17 @@ def on_device(name: str, value: Value) -> float | str | tuple:
         return value
 
 
+def close_on_device(values: Iterable[Value]) -> set[Value]:
+    """Returns those of a field's different values that may be equal to another on the device."""
+    found = [value for value in values if type(value) in (int, float)]
+    if all(type(value) is int and abs(value) <= _EXACT_32 for value in found):
+        return set()
+    with np.errstate(over="ignore"):
+        rounded = np.array(found, float).astype(np.float32)
+    _, places, counts = np.unique(rounded, return_inverse=True, return_counts=True)
+    return {value for value, count in zip(found, counts[places], strict=True) if count > 1}
+
+
 def run_id(task_identity: str, run: Mapping[str, object]) -> str:
     """Returns the name of a run: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
 
@@ -154,19 +165,19 @@ def _once_on_device(planned):
     for run in planned.values():
         for name, value in run.items():
             columns[name].add(value)
-    if not any(_meet_on_device(name, values) for name, values in columns.items()):
+    close = {name: close_on_device(values) for name, values in columns.items()}
+    close = {name: values for name, values in close.items() if values}
+    if not close:
         return planned
-    first = {}
-    for name, run in planned.items():
-        first.setdefault(frozenset((n, on_device(n, value)) for n, value in run.items()), name)
-    return {name: planned[name] for name in first.values()}
-
-
-def _meet_on_device(name, values):
-    """Whether two of a field's different values are equal on the device."""
-    if all(type(value) is int and abs(value) <= _EXACT_32 for value in values):
-        return False
-    return len({on_device(name, value) for value in values}) < len(values)
+    once, seen = {}, set()
+    for run_name, run in planned.items():
+        if any(run.get(name) in values for name, values in close.items()):
+            key = frozenset((name, on_device(name, value)) for name, value in run.items())
+            if key in seen:
+                continue
+            seen.add(key)
+        once[run_name] = run
+    return once
 
 
 def _hash(task_identity, run):

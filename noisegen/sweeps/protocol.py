@@ -304,18 +304,21 @@ def _joined(by_values, tune):
     Of the spellings of a value the shortest stays, and each seed counts once.
     """
     checks.check_kinds(dict(zip(tune, values, strict=True)) for values in by_values)
-    joined = {}
-    for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
-        seen = tuple(map(identity.on_device, tune, values))
-        joined.setdefault(seen, (values, []))[1].extend(by_values[values])
-    found = {}
-    for values, records in joined.values():
-        found[values] = records
+    close = [identity.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
+    joined = dict(by_values)
+    if any(close):
+        joined, spellings = {}, {}
+        for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
+            first = values
+            if any(map(operator.contains, close, values)):
+                first = spellings.setdefault(tuple(map(identity.on_device, tune, values)), values)
+            joined[first] = joined.get(first, []) + by_values[values]
+    for values, records in joined.items():
         if any(value in (0, 1) for value in values):  # which equal False and True
             checks.check_kinds({name: record["run"][name] for name in tune} for record in records)
         if not checks.check_alike([record["run"] for record in records]):
-            found[values] = list(_by_seed(records).values())
-    return found
+            joined[values] = list(_by_seed(records).values())
+    return joined
 
 
 def _by_seed(records):
