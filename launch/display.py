@@ -200,7 +200,7 @@ def growth(
 
 
 def _tuned(protocol, runs):
-    """The values of each tuned field at each series and row, which are named in words."""
+    """Finds the values of each tuned field at each series and row, which are named in words."""
     found = collections.defaultdict(lambda: collections.defaultdict(set))
     for run in runs:
         label, row = protocol.group(run)

@@ -4,11 +4,12 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from noisegen.sweeps import domains, identity
 
 SEED = "seed"
 RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
-_KINDS = {bool: "booleans", str: "words", int: "numbers", float: "numbers"}
 
 
 def words(name: str, value: object) -> tuple[str, ...]:
@@ -65,6 +66,13 @@ def check_protocol(protocol) -> None:
         )
 
 
+def _kind(value):
+    """Returns the kind of a field's value, in the plural."""
+    if isinstance(value, str):
+        return "words"
+    return "booleans" if isinstance(value, bool | np.bool_) else "numbers"
+
+
 def _check_mapping(protocol, name, kind, fits):
     """Checks a protocol's mapping from fields to things of one kind."""
     value = getattr(protocol, name)
@@ -105,7 +113,7 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
     for point in points.values():
         check_alike(point)
     for run in runs if protocol.domains or protocol.derived else ():
-        _check_domains(run, protocol)
+        check_domains(run, protocol)
         _check_derived(run, protocol)
 
 
@@ -121,7 +129,7 @@ def check_kinds(runs: Iterable[Mapping[str, identity.Value]]) -> dict[str, str]:
     found = {}
     for run in layouts.values():
         for name, value in run.items():
-            kind = _KINDS.get(type(value), "numbers")
+            kind = _kind(value)
             first, example = found.setdefault(name, (kind, value))
             if kind != first:
                 raise ValueError(
@@ -198,8 +206,12 @@ def seen(name: str, run: Mapping) -> object:
     return identity.on_device(name, run[name]) if name in run else None
 
 
-def _check_domains(run, protocol):
-    """Checks that a planned run lies in the declared domains."""
+def check_domains(run: Mapping, protocol) -> None:
+    """Checks that a run lies in the domains that a protocol declares.
+
+    Raises:
+      ValueError: If it does not, or an end is no number.
+    """
     for name, domain in protocol.domains.items():
         value = run.get(name, "")
         if type(value) in (int, float) and not domain.holds(value, run):
@@ -227,7 +239,7 @@ def _check_derived(run, protocol):
 
 
 def _close(planned, value):
-    """Whether two values of a derived field are equal but for rounding."""
+    """Says if two values of a derived field are equal but for rounding."""
     if type(planned) in (bool, str) or type(value) in (bool, str):
         return type(planned) is type(value) and planned == value
     return math.isclose(planned, value, rel_tol=1e-6)

@@ -119,7 +119,7 @@ class Domain:
         return value if self._follows(value, end, up, run) else None
 
     def _follows(self, value, end, up, run):
-        """Whether a value is a new one beyond `end` that the device can hold."""
+        """Says if a value is a new one beyond `end` that the device can hold."""
         reached = _TINY <= abs(value) <= _HUGE or (value == 0 and self.scale != "log")
         outwards = value > end if up else value < end
         return reached and outwards and not _same(value, end) and self.holds(value, run)
@@ -152,7 +152,7 @@ def _is_number(value):
 
 
 def _end(end, own, run):
-    """An end of a domain as a number."""
+    """Returns an end of a domain as a number."""
     if end is None:
         return own
     if isinstance(end, str):
@@ -169,12 +169,12 @@ def _end(end, own, run):
 
 
 def _same(first, second):
-    """Whether the device takes two numbers for one."""
+    """Says if the device takes two numbers for one."""
     return identity.on_device("", float(first)) == identity.on_device("", float(second))
 
 
 def _apart(inner, end, scale):
-    """Whether two values are far enough apart to be the step of a grid."""
+    """Says if two values are far enough apart to be the step of a grid."""
     if _same(inner, end):
         return False
     if scale == "integer":
@@ -187,25 +187,25 @@ def _apart(inner, end, scale):
 
 
 def _ratio_further(end, inner, _):
-    """The next value of a geometric grid; powers of two stay exact."""
+    """Returns the next value of a geometric grid; powers of two stay exact."""
     value = end * (end / inner)
     return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")
 
 
 def _difference_further(end, inner, _):
-    """The next value of an arithmetic grid, without the rounding error of the difference."""
+    """Returns the next value of an arithmetic grid, without the difference's rounding error."""
     step = end - inner
     digits = 12 - math.ceil(math.log10(max(abs(end), abs(step))))
     return round(end + step, digits)
 
 
 def _fraction_further(end, inner, _):
-    """The next value of a grid that is geometric in 1 - value."""
+    """Returns the next value of a grid that is geometric in 1 - value."""
     return round(1 - _ratio_further(1 - end, 1 - inner, ()), 15)
 
 
 def _integer_further(end, inner, values):
-    """The next value of a grid of integers, geometric or arithmetic."""
+    """Returns the next value of a grid of integers, geometric or arithmetic."""
     triples = zip(values, values[1:], values[2:], strict=False)
     if min(values) > 0 and all(a * c == b * b for a, b, c in triples):
         return round(end * end / inner)
@@ -221,7 +221,7 @@ _NEXT = {
 
 
 def _horizon(name):
-    """An end at the run's own horizon, if it has one of this name."""
+    """Makes an end at the run's own horizon, infinity if it has none of this name."""
     return lambda run: run.get(name, math.inf)
 
 

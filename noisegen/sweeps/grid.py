@@ -222,7 +222,7 @@ def is_power_of_two(value: float) -> bool:
 
 
 def _copied(run):
-    """A run of a grid as a new dict."""
+    """Copies a run of a grid."""
     if not hasattr(run, "keys"):
         raise ValueError(
             f"a grid holds runs, mappings from field to value, got {identity.shown(run)}."
@@ -231,12 +231,12 @@ def _copied(run):
 
 
 def _is_array(column):
-    """Whether this is an array of NumPy's kind; its scalars are none."""
+    """Says if this is an array of NumPy's kind; its scalars are none."""
     return hasattr(column, "__array__") and not isinstance(column, np.generic)
 
 
 def _end(function, value):
-    """An end of a grid as a Python number."""
+    """Returns an end of a grid as a Python number."""
     try:
         end = value if type(value) in (int, float) else identity.plain("end", value)
         float(end)
@@ -250,7 +250,7 @@ def _end(function, value):
 
 
 def _column(name, column):
-    """The values of one field, kept."""
+    """Returns the values of one field, plain and kept."""
     if isinstance(column, str | bytes) or not (isinstance(column, Iterable) or _is_array(column)):
         raise ValueError(
             f"values({name}=...) needs an iterable of values, got {column!r};"

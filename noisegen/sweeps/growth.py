@@ -1,4 +1,4 @@
-"""Where a sweep has to look on: the runs beyond the planned ones that its records call for."""
+"""Grids that grow: the runs beyond the planned ones that the records of a sweep call for."""
 
 import collections
 import operator
@@ -52,7 +52,7 @@ def wanted(
 
 
 def _extension(task_identity, planned, protocol, records, check):
-    """The runs beyond the planned ones that the records, by run_id, call for in one reading."""
+    """Returns the runs that the records, by run_id, call for in one reading."""
     groups = collections.defaultdict(dict)
     for name, run in planned.items():
         groups[protocol.group(run)][name] = run
@@ -72,7 +72,7 @@ def _extension(task_identity, planned, protocol, records, check):
 
 
 def _round(group, optimum, runs, protocol, check):
-    """The runs by which every tuned field grows in turn."""
+    """Returns the runs by which every tuned field grows in turn."""
     if optimum.n:
         ends = protocols.ends(optimum.points, optimum.values, optimum.low, optimum.high)
     else:
@@ -84,25 +84,15 @@ def _round(group, optimum, runs, protocol, check):
 
 
 def _beyond(name, up, group, runs, protocol, check):
-    """The runs at one end of a field's values, moved one value outwards."""
+    """Returns the runs at one end of a field's values, moved one value outwards."""
     values = {run[name] for run in runs}
     if not {int, float}.issuperset(map(type, values)):  # Words: all runs diverged, else no end.
         return []
     edge = identity.on_device(name, (max if up else min)(values))
     moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
-    domain = protocol.domain(name, tuple(values))
-    if len(values) == 1 or not _may_grow(name, domain, runs, protocol):
+    if len(values) == 1:
         return []
-    further = []
-    for run in moved:
-        value = domain.step(tuple(values), up, run)
-        if value is not None:
-            further += _changed(run, name, value, group, protocol, check)
-    return further
-
-
-def _may_grow(name, domain, runs, protocol):
-    """Whether a field has a domain, and no other field changes with it unless derived."""
+    domain = protocol.domain(name, tuple(values))
     if domain is None:
         warnings.warn(
             f"the grid ends at the best {name} and does not grow, as the field has no domain;"
@@ -110,19 +100,29 @@ def _may_grow(name, domain, runs, protocol):
             " 'fraction' or 'fixed'.",
             stacklevel=1,
         )
-        return False
-    tied = _tied(name, runs, protocol) if domain.scale != "fixed" else ()
+        return []
+    steps = [(run, domain.step(tuple(values), up, run)) for run in moved]
+    steps = [(run, identity.plain(name, value)) for run, value in steps if value is not None]
+    if not steps or _is_tied(name, runs, protocol):
+        return []
+    found = (_changed(run, name, value, group, protocol, check) for run, value in steps)
+    return [run for run in found if run is not None]
+
+
+def _is_tied(name, runs, protocol):
+    """Says if other fields change with a tuned one and are not derived; warns of each."""
+    tied = _tied(name, runs, protocol)
     for other in tied:
         warnings.warn(
             f"the grid ends at the best {name} and does not grow, as the runs' {other} changes with"
             f" {name}; say how in Protocol(derived={{{other!r}: lambda run: ...}}).",
             stacklevel=1,
         )
-    return not tied
+    return bool(tied)
 
 
 def _tied(name, runs, protocol):
-    """The fields that change with a tuned one, or may: neither tuned, derived, row nor seed."""
+    """Finds the fields that change with a tuned one, or may, and are not named in the protocol."""
     known = {protocols.SEED, protocol.row, *protocol.tune, *protocol.derived}
     others = [other for other in protocol.tune if other != name]
     varying = [
@@ -144,12 +144,12 @@ def _tied(name, runs, protocol):
 
 
 def _changed(run, name, value, group, protocol, check):
-    """The run with another value of a tuned field, in a list; an empty one if it is refused."""
-    new = {**run, name: value}
+    """Returns the run with another value of a tuned field, None if that is refused."""
     try:
-        new = checks.derived(new, protocol.derived)
+        new = checks.derived({**run, name: value}, protocol.derived)
         if protocol.group(new) != (group[0], run[protocol.row]):
-            return []  # It belongs to another series.
+            return None  # It belongs to another series.
+        checks.check_domains(new, protocol)
         if check is not None:
             check(new)
     except Exception as error:  # Of the user's functions, too: all that is trained must count.
@@ -157,5 +157,5 @@ def _changed(run, name, value, group, protocol, check):
         warnings.warn(
             f"the grid does not grow to {name}={value!r}, which is refused: {reason}", stacklevel=1
         )
-        return []
-    return [new]
+        return None
+    return new

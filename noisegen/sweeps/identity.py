@@ -160,7 +160,7 @@ def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[
 
 
 def _once_on_device(planned):
-    """The runs by name without those that are equal on the device to an earlier one."""
+    """Returns the runs by name without those that are equal on the device to an earlier one."""
     columns = collections.defaultdict(set)
     for run in planned.values():
         for name, value in run.items():
@@ -181,7 +181,7 @@ def _once_on_device(planned):
 
 
 def _hash(task_identity, run):
-    """run_id of a run that is already normalised."""
+    """Returns the run_id of a run that is already normalised."""
     text = _encode({"task": task_identity, "run": run})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -194,7 +194,7 @@ def _check_names(run):
 
 
 def _python(name, value):
-    """A Python int, float, bool or str; a float may be infinite or nan."""
+    """Returns a Python int, float, bool or str; a float may be infinite or nan."""
     if isinstance(value, str):
         return str.__str__(value)  # of a subclass, the text itself
     if isinstance(value, np.generic) or getattr(value, "shape", None) == ():
@@ -212,7 +212,7 @@ def _python(name, value):
 
 
 def _of_array(name, value):
-    """The Python value of a NumPy scalar or an array without dimensions."""
+    """Returns the Python value of a NumPy scalar or an array without dimensions."""
     try:
         array = np.asarray(value)
         if array.dtype.kind in "biuU":
@@ -226,16 +226,17 @@ def _of_array(name, value):
 
 
 def _shortest(number, array):
-    """The float of fewest digits that the array's type rounds to `number`, unless that is short."""
+    """Returns the shortest decimal that the array's type rounds to `number`, if that is long."""
     few_bits = math.ldexp(math.frexp(number)[0], 2 * array.itemsize).is_integer()
     if few_bits or (number.is_integer() and abs(number) < 2**31):
         return number
     decimals = (float(f"{number:.{digits}g}") for digits in range(1, 10))
-    return next((each for each in decimals if array.dtype.type(each) == array), number)
+    with np.errstate(over="ignore"):  # Rounded up, the largest numbers overflow.
+        return next((each for each in decimals if array.dtype.type(each) == array), number)
 
 
 def _float(name, value):
-    """The number as a float, rounded."""
+    """Returns the number as a float, rounded."""
     try:
         return float(value)
     except OverflowError:
@@ -246,7 +247,7 @@ def _float(name, value):
 
 
 def _refused(name, value):
-    """What is wrong with a value that is no number, boolean or word."""
+    """Makes the error for a value that is no number, boolean or word."""
     return ValueError(
         f"run field {name} must be a number, a boolean or a word, got {shown(value)}"
         f" ({type(value).__name__}); a run is flat: write float(...) of other kinds of numbers, a"

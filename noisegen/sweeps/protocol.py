@@ -273,7 +273,7 @@ def ends(
 
 
 def _goes_on(points, end, protocol):
-    """Whether the domain of a field goes on beyond the values tried, for any run at that end."""
+    """Says if the domain of a field goes on beyond the values tried, for any run at that end."""
     name, up = end
     tried = {point.values[name] for point in points}
     value = (max if up else min)(tried)
@@ -299,7 +299,7 @@ def _points(records, protocol):
 
 
 def _joined(by_values, tune):
-    """The records by tuned values, those that are equal on the device together.
+    """Returns the records by tuned values, those that are equal on the device together.
 
     Of the spellings of a value the shortest stays, and each seed counts once.
     """
@@ -322,7 +322,7 @@ def _joined(by_values, tune):
 
 
 def _by_seed(records):
-    """The first record of each seed."""
+    """Returns the first record of each seed."""
     found = {}
     for record in records:
         found.setdefault(record["run"].get(SEED), record)

@@ -170,7 +170,7 @@ def effective_learning_rate(run: Mapping) -> float:
 
 
 def _positive(numbers):
-    """Which numbers have a logarithm."""
+    """Says of each number if it has a logarithm."""
     return (numbers > 0) & np.isfinite(numbers)
 
 

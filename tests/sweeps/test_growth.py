@@ -264,6 +264,22 @@ def test_functions_of_the_user_that_fail_on_a_grown_run_end_the_growth(protocol,
         assert grow(runs, lambda run: run["learning_rate"], sweeps.Protocol(**protocol)) == []
 
 
+def test_a_domain_that_depends_on_the_tuned_field_holds_for_the_grown_run():
+    shrinking = {"learning_rate": sweeps.Domain("log", 0, lambda run: 1 - run["learning_rate"])}
+    protocol = sweeps.Protocol(domains=shrinking)
+    with pytest.warns(UserWarning, match="learning_rate=0.6.* outside the domain"):
+        grown = grow(grid(learning_rate=[0.15, 0.3]), lambda run: run["learning_rate"], protocol)
+    assert grown == []
+
+
+def test_the_end_of_a_domain_needs_no_warning_of_ties():
+    runs = [
+        {"batch_size": 64, "reference_batch_size": size, "eta": 1 / size} for size in (16, 32, 64)
+    ]
+    protocol = sweeps.Protocol(tune=("reference_batch_size",))
+    assert grow(runs, lambda run: run["reference_batch_size"], protocol) == []
+
+
 def test_a_grid_does_not_grow_into_another_series():
     runs = grid(learning_rate=[0.1, 0.2, 0.4], momentum=[0.5, 0.9])
     protocol = sweeps.Protocol(

@@ -95,6 +95,7 @@ def test_a_run_that_is_no_mapping_is_refused(run):
         (np.float32(3 * 2**-20), 3 * 2**-20),
         (np.float32(123_456_789), 123_456_792),
         (np.float32(1e20), 1e20),
+        (np.finfo(np.float32).max, 3.4028235e38),
         (np.array(0.25), 0.25),
         (np.uint8(200), 200),
         (np.uint64(2**63), 2.0**63),
