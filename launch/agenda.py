@@ -1,6 +1,6 @@
 """Which runs a sweep wants, and which of them are done."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from noisegen import sweeps
@@ -17,6 +17,7 @@ class Agenda:
       runs: the planned runs.
       protocols: say which further runs the records call for.
       records: of finished runs, of this plan or not.
+      check: Raises ValueError for a run that cannot be trained; the grid does not grow by it.
 
     Attributes:
       wanted: every run, by run_id, in the order in which they are trained.
@@ -32,8 +33,9 @@ class Agenda:
         runs: Iterable[Mapping[str, Any]],
         protocols: Sequence[sweeps.Protocol],
         records: Iterable[Mapping[str, Any]],
+        check: Callable[[Mapping[str, Any]], object] | None = None,
     ):
-        self._task_name, self._protocols = task_name, protocols
+        self._task_name, self._protocols, self._check = task_name, protocols, check
         self._planned = sweeps.by_run_id(task_name, runs)
         for protocol in protocols:
             sweeps.check_points(self._planned.values(), protocol)
@@ -51,7 +53,9 @@ class Agenda:
     def extend(self) -> None:
         """Adds the runs that the records call for; with 100,000 records this takes seconds."""
         records = self.records.values()
-        self.wanted = sweeps.wanted(self._task_name, self._planned, self._protocols, records)
+        self.wanted = sweeps.wanted(
+            self._task_name, self._planned, self._protocols, records, self._check
+        )
 
     def done(self) -> list[dict]:
         """The records of the wanted runs."""

@@ -4,6 +4,7 @@ Titles, labels and words are shown as they are: brackets in them are no styles, 
 the terminal lacks turn into those of ASCII.
 """
 
+import collections
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -209,17 +210,42 @@ def _metric(record, name):
     return record.get(name) if name in sweeps.RECORDED else record["metrics"].get(name)
 
 
-def growth(protocol: sweeps.Protocol, runs: Iterable[Mapping[str, Any]]) -> str:
-    """Why a grid grows, and by which values."""
-    name, added = protocol.tune[0], {}
+def growth(
+    protocol: sweeps.Protocol,
+    runs: Iterable[Mapping[str, Any]],
+    known: Iterable[Mapping[str, Any]] | None = None,
+) -> str:
+    """Says why a grid grows, and by which values.
+
+    Args:
+      protocol: Says what is tuned.
+      runs: The new runs.
+      known: The runs before; without them only the values of the first tuned field are listed.
+    """
+    names = protocol.tune[:1] if known is None else protocol.tune
+    new, old = _tuned(protocol, runs), _tuned(protocol, known or ())
+    sentences = []
+    for name in names:
+        added = {where: values[name] - old[where][name] for where, values in new.items()}
+        if written := set().union(*added.values()):
+            write = tables.writer(written)
+            lists = (
+                f"{write(value)} at {where}" for where in added for value in sorted(added[where])
+            )
+            why = f"{name}, its bar or a divergence" if name == protocol.tune[0] else name
+            sentences.append(f"The grid ends at the best {why}; next: {', '.join(lists)}")
+    return ". ".join(sentences or ["The grid grows for another protocol"]).replace("_", " ")
+
+
+def _tuned(protocol, runs):
+    """Finds the values of each tuned field at each series and row, which are named in words."""
+    found = collections.defaultdict(lambda: collections.defaultdict(set))
     for run in runs:
         label, row = protocol.group(run)
-        where = f"{label} {protocol.row} {tables.number(row)}".strip()
-        added.setdefault(where, set()).add(run[name])
-    write = tables.writer(set().union(*added.values()))
-    lists = (f"{write(value)} at {where}" for where in added for value in sorted(added[where]))
-    text = f"The grid ends at the best {name}, its bar or a divergence; next: {', '.join(lists)}"
-    return text.replace("_", " ")
+        place = found[f"{label} {protocol.row} {tables.number(row)}".strip()]
+        for name in protocol.tune:
+            place[name].add(run[name])
+    return found
 
 
 def count(number: int, what: str) -> str:

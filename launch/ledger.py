@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, exp: Experiment, tasks: Tasks, workdir: str):
         self.tasks, self._protocol = tasks, exp.protocols[0]
         self._reader = sweeps.RecordReader(workdir)
-        self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new())
+        self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new(), tasks.plan)
         self.costs: dict[str, int] = {}
         self._tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
         self.show = display.Display(exp.title, self._tally)
@@ -39,9 +39,10 @@ class Ledger:
         None are left when the sweep is done.
         """
         if not (todo := self.runs.todo()):
+            before = self.runs.wanted
             self.runs.extend()
             if (todo := self.runs.todo()) and self.costs:
-                self.show.note(display.growth(self._protocol, todo.values()))
+                self.show.note(display.growth(self._protocol, todo.values(), before.values()))
         new = {name: run for name, run in self.runs.wanted.items() if name not in self.costs}
         if new:
             if self.costs:  # others may have trained some of them before this process knew

@@ -252,7 +252,7 @@ def _todo(exp, tasks, workdir):
     if workdir is not None:
         sweeps.check_workdir(workdir, exp.name, tasks.name)
         records = sweeps.read(workdir, curves=False)
-    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records).todo()
+    return agenda.Agenda(tasks.name, exp.runs, exp.protocols, records, tasks.plan).todo()
 
 
 def _command(workdir):

@@ -56,6 +56,14 @@ class Tasks:
             found.setdefault(task, {})[name] = run
         return found
 
+    def plan(self, run: Mapping[str, Any]) -> training.Plan:
+        """Returns the plan of a run.
+
+        Raises:
+          ValueError: If the run cannot be trained.
+        """
+        return training.plan_runs(self.of(run), [run])[0]
+
     def check(self, runs: Runs, protocols: Iterable[sweeps.Protocol]) -> None:
         """Checks that the runs make sense and will have the metrics that the protocols read.
 

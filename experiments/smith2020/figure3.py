@@ -64,7 +64,13 @@ def make_optimizer(hparams, key):
 def get_protocol(config):
     """Test accuracy, then training loss; each with bars of the initial, then the final rate."""
     return [
-        common.get_protocol(config, row="num_epochs", tune=tune, **goal)
+        common.get_protocol(
+            config,
+            row="num_epochs",
+            tune=tune,
+            domains={tune[1]: sweeps.Domain("fixed")},  # It grows in the reading with its bars.
+            **goal,
+        )
         for goal in ({}, wide_resnet.LEAST_LOSS)
         for tune in (TUNED, TUNED[::-1])
     ]

@@ -4,7 +4,9 @@ Needs NumPy only (and orbax, where there are checkpoints), and knows neither mod
 """
 
 from noisegen.sweeps.checkpoints import Checkpoints
+from noisegen.sweeps.checks import RECORDED, check_metrics, check_points
 from noisegen.sweeps.crew import Crew, Worker, workers
+from noisegen.sweeps.domains import Domain
 from noisegen.sweeps.grid import (
     Grid,
     chain,
@@ -18,16 +20,7 @@ from noisegen.sweeps.grid import (
 from noisegen.sweeps.growth import wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.parameters import load_params, save_params, without_params
-from noisegen.sweeps.protocol import (
-    FLAGS,
-    RECORDED,
-    Optimum,
-    Point,
-    Protocol,
-    check_metrics,
-    check_points,
-    select,
-)
+from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.records import (
     RecordReader,
     RecordWriter,
@@ -53,6 +46,7 @@ __all__ = [
     "Boundary",
     "Checkpoints",
     "Crew",
+    "Domain",
     "Grid",
     "Optimum",
     "Point",

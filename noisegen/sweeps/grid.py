@@ -11,9 +11,15 @@
 
 import itertools
 import math
+import numbers
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-Run = Mapping[str, int | float | str]
+import numpy as np
+
+from noisegen.sweeps import identity
+
+Run = Mapping[str, identity.Value]
 
 
 class Grid:
@@ -26,6 +32,9 @@ class Grid:
       source: An iterable of runs, or a function of no arguments that returns one (a generator
         function, say). An iterator, which can be read only once, is read and kept.
 
+    Raises:
+      ValueError: If the source is a single run or no iterable; on iteration, if an item is no run.
+
     Examples:
       >>> @Grid
       ... def square():
@@ -36,11 +45,18 @@ class Grid:
     """
 
     def __init__(self, source: Iterable[Run] | Callable[[], Iterable[Run]]):
+        if isinstance(source, Mapping | str | bytes) or not (
+            callable(source) or isinstance(source, Iterable)
+        ):
+            raise ValueError(
+                "a grid is an iterable of runs, or a function that returns one, got"
+                f" {identity.shown(source)}; write [run] for a single run."
+            )
         self._source = tuple(source) if isinstance(source, Iterator) else source
 
     def __iter__(self) -> Iterator[dict]:
         source = self._source
-        return (dict(run) for run in (source() if callable(source) else source))
+        return map(_copied, source() if callable(source) else source)
 
     def __mul__(self, other: Iterable[Run]) -> "Grid":
         return product(self, other)
@@ -50,13 +66,14 @@ class Grid:
 
 
 def values(**fields: Iterable) -> Grid:
-    """One run for every combination of the given fields, the last field varying fastest.
+    """Returns a run for every combination of the given fields, the last field varying fastest.
 
     Args:
-      **fields: For each field its values, in any iterable with at least one.
+      **fields: For each field its values, at least one: numbers, booleans or words, in a list,
+        range, generator or array of one dimension. An array without dimensions is one value.
 
     Raises:
-      ValueError: If a field has no values.
+      ValueError: If a field has no values, they are in no order, or one is no value of a run.
 
     Examples:
       >>> list(values(batch_size=[64, 128]))
@@ -68,14 +85,23 @@ def values(**fields: Iterable) -> Grid:
     )
 
 
-def fixed(**numbers: float | str) -> Grid:
-    """One run with these fields: the constants of a sweep.
+def fixed(**fields: identity.Value) -> Grid:
+    """Returns one run with these fields: the constants of a sweep.
+
+    Raises:
+      ValueError: If a value is no number, boolean or word.
 
     Examples:
       >>> list(fixed(momentum=0.9, num_epochs=15))
       [{'momentum': 0.9, 'num_epochs': 15}]
     """
-    return Grid((numbers,))
+    for name, value in fields.items():
+        if isinstance(value, list | tuple | range | set) or getattr(value, "ndim", 0):
+            raise ValueError(
+                f"fixed({name}=...) needs one value, got {identity.shown(value)};"
+                f" values({name}=...) makes a run for each."
+            )
+    return Grid((identity.normalise(fields),))
 
 
 def product(*grids: Iterable[Run]) -> Grid:
@@ -152,6 +178,7 @@ def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
       >>> powers_of_two(2**-2, 2)
       (0.25, 0.5, 1, 2)
     """
+    first, last = _end("powers_of_two", first), _end("powers_of_two", last)
     for end in (first, last):
         if not is_power_of_two(end):
             raise ValueError(
@@ -178,27 +205,65 @@ def doublings(first: float, last: float) -> tuple[int | float, ...]:
       >>> doublings(0.05, 0.4)
       (0.05, 0.1, 0.2, 0.4)
     """
+    first, last = _end("doublings", first), _end("doublings", last)
     if not 0 < first <= last < math.inf:
         raise ValueError(
             f"a base-2 grid needs 0 < first <= last, got first={first!r}, last={last!r}."
         )
-    steps = int(math.log2(last / first) + 1e-9)
-    return tuple(first * 2**k for k in range(steps + 1))
+    steps = int(math.log2(last) - math.log2(first) + 1e-9)
+    double = operator.lshift if isinstance(first, int) else math.ldexp
+    return tuple(double(first, k) for k in range(steps + 1))
 
 
 def is_power_of_two(value: float) -> bool:
-    """Whether a number is 2^k for an integer k, which may be negative."""
-    return 0 < value < math.inf and math.frexp(value)[0] == 0.5
+    """Says if a value is the number 2^k for an integer k, which may be negative."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and 0 < value < math.inf and math.frexp(value)[0] == 0.5
+
+
+def _copied(run):
+    """Copies a run of a grid."""
+    if not hasattr(run, "keys"):
+        raise ValueError(
+            f"a grid holds runs, mappings from field to value, got {identity.shown(run)}."
+        )
+    return dict(run)
+
+
+def _is_array(column):
+    """Says if this is an array of NumPy's kind; its scalars are none."""
+    return hasattr(column, "__array__") and not isinstance(column, np.generic)
+
+
+def _end(function, value):
+    """Returns an end of a grid as a Python number."""
+    try:
+        end = value if type(value) in (int, float) else identity.plain("end", value)
+        float(end)
+    except (OverflowError, ValueError):
+        end = None
+    if type(end) not in (int, float):
+        raise ValueError(
+            f"{function} needs finite numbers for its ends, got {identity.shown(value)}."
+        )
+    return end
 
 
 def _column(name, column):
-    """The values of one field, kept."""
-    if isinstance(column, str) or not isinstance(column, Iterable):
+    """Returns the values of one field, plain and kept."""
+    if isinstance(column, str | bytes) or not (isinstance(column, Iterable) or _is_array(column)):
         raise ValueError(
             f"values({name}=...) needs an iterable of values, got {column!r};"
             f" write [{column!r}], or fixed({name}={column!r})."
         )
-    column = tuple(column)
+    if isinstance(column, Mapping | set | frozenset):
+        raise ValueError(
+            f"values({name}=...) needs values in order, got {identity.shown(column)}"
+            f" ({type(column).__name__}); write a list of them, such as sorted(...)."
+        )
+    if _is_array(column):
+        column = np.atleast_1d(np.asarray(column))
+    column = tuple(value if type(value) is int else identity.plain(name, value) for value in column)
     if not column:
         raise ValueError(f"values({name}=...) needs at least one value, got none.")
     return column

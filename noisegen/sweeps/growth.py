@@ -1,12 +1,14 @@
-"""Where a sweep has to look on: the runs beyond the planned ones that its records call for."""
+"""Grids that grow: the runs beyond the planned ones that the records of a sweep call for."""
 
 import collections
-from collections.abc import Iterable, Mapping
+import operator
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 
-from noisegen.sweeps import grid, identity
+from noisegen.sweeps import checks, identity
 from noisegen.sweeps import protocol as protocols
 
-_COUNTS = ("batch_size", "num_epochs", "num_updates")  # not every value of these can be trained
+Check = Callable[[Mapping], object]
 
 
 def wanted(
@@ -14,14 +16,21 @@ def wanted(
     planned: Mapping[str, dict],
     readings: Iterable[protocols.Protocol],
     records: Iterable[Mapping],
+    check: Check | None = None,
 ) -> dict[str, dict]:
-    """The runs of a sweep: the planned ones, then those that the records call for, done or not.
+    """Returns the runs of a sweep: the planned ones, then those the records call for, done or not.
 
-    Where all runs of a series and row are done and the optimum or its error bar touches an end of
-    the first tuned field, the runs at that end are repeated one value further, at the grid's own
-    ratio; where all diverged, below the lowest. A value whose runs diverged bounds the optimum from
-    above. The answer depends on planned runs and their records alone, so a resumed sweep extends
-    alike.
+    The grid of a series and row grows in rounds, at most `max_extensions` of them. A round needs
+    all runs of the one before. In it every tuned field grows in turn, at each end of the values
+    tried that the optimum touches, or of the first field its error bar. The runs at that end are
+    repeated at the next value of the field's domain, with derived fields computed anew. Where all
+    runs diverged, the first field grows below its lowest value.
+
+    A value whose runs diverged bounds the optimum from above. The answer depends on planned runs
+    and their records alone, so a resumed sweep extends alike.
+
+    A warning names a field that should grow and does not, as it has no domain or another field
+    follows it without being derived; and a run that `check` refuses.
 
     Args:
       task_identity: As for `run_id`.
@@ -29,6 +38,8 @@ def wanted(
       readings: Protocols, one or more; each looks at the runs that those before it call for, too.
       records: With their `run_id`, as `read` gives them; those of runs that are neither planned nor
         called for are ignored.
+      check: A function that raises ValueError for a run that cannot be trained; the grid does not
+        grow by it.
 
     Returns:
       A dict from run_id to run. Train those without a record, and ask again until all have one.
@@ -36,50 +47,115 @@ def wanted(
     known = {record["run_id"]: record for record in records}
     found = dict(planned)
     for protocol in readings:
-        found |= _extension(task_identity, found, protocol, known)
+        found |= _extension(task_identity, found, protocol, known, check)
     return found
 
 
-def _extension(task_identity, planned, protocol, records):
-    """The runs beyond the planned ones that the records, by run_id, call for in one reading."""
-    if protocol.tune[0] in _COUNTS:
-        return {}
+def _extension(task_identity, planned, protocol, records, check):
+    """Returns the runs that the records, by run_id, call for in one reading."""
     groups = collections.defaultdict(dict)
     for name, run in planned.items():
         groups[protocol.group(run)][name] = run
     added = {}
-    for group, tried in groups.items():
+    for group, tried in protocols.join_rows(groups, protocol.row, operator.or_).items():
         for _ in range(protocol.max_extensions):
             if not tried.keys() <= records.keys():
                 break
             optimum = protocols.optimum(*group, [records[name] for name in tried], protocol)
-            further = _further(optimum, tried.values(), protocol.tune[0])
-            if not further:
-                break
+            further = _round(group, optimum, list(tried.values()), protocol, check)
             further = identity.by_run_id(task_identity, further)
+            if not further.keys() - tried.keys():
+                break
             tried |= further
             added |= further
     return added
 
 
-def _further(optimum, runs, name):
-    """The runs at the ends that the optimum or its bar touches, moved one value outwards."""
-    values = sorted({run[name] for run in runs})
-    ends = []
-    if len(values) > 1 and (not optimum.n or optimum.low == values[0]):
-        ends.append((values[0], values[1]))
-    if len(values) > 1 and optimum.high == values[-1]:
-        ends.append((values[-1], values[-2]))
-    return [
-        {**run, name: _step(end, inner)}
-        for end, inner in ends
-        if min(end, inner) > 0  # else the grid has no ratio there
-        for run in runs
-        if run[name] == end
+def _round(group, optimum, runs, protocol, check):
+    """Returns the runs by which every tuned field grows in turn."""
+    if optimum.n:
+        ends = protocols.ends(optimum.points, optimum.values, optimum.low, optimum.high)
+    else:
+        ends = [(protocol.tune[0], False)]
+    further = []
+    for name, up in ends:  # A later field also repeats the runs that an earlier one adds.
+        further += _beyond(name, up, group, runs + further, protocol, check)
+    return further
+
+
+def _beyond(name, up, group, runs, protocol, check):
+    """Returns the runs at one end of a field's values, moved one value outwards."""
+    values = {run[name] for run in runs}
+    if not {int, float}.issuperset(map(type, values)):  # Words: all runs diverged, else no end.
+        return []
+    edge = identity.on_device(name, (max if up else min)(values))
+    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
+    if len(values) == 1:
+        return []
+    domain = protocol.domain(name, tuple(values))
+    if domain is None:
+        warnings.warn(
+            f"the grid ends at the best {name} and does not grow, as the field has no domain;"
+            f" declare it in Protocol(domains={{{name!r}: Domain('log')}}), or 'linear', 'integer',"
+            " 'fraction' or 'fixed'.",
+            stacklevel=1,
+        )
+        return []
+    steps = [(run, domain.step(tuple(values), up, run)) for run in moved]
+    steps = [(run, identity.plain(name, value)) for run, value in steps if value is not None]
+    if not steps or _is_tied(name, runs, protocol):
+        return []
+    found = (_changed(run, name, value, group, protocol, check) for run, value in steps)
+    return [run for run in found if run is not None]
+
+
+def _is_tied(name, runs, protocol):
+    """Says if other fields change with a tuned one and are not derived; warns of each."""
+    tied = _tied(name, runs, protocol)
+    for other in tied:
+        warnings.warn(
+            f"the grid ends at the best {name} and does not grow, as the runs' {other} changes with"
+            f" {name}; say how in Protocol(derived={{{other!r}: lambda run: ...}}).",
+            stacklevel=1,
+        )
+    return bool(tied)
+
+
+def _tied(name, runs, protocol):
+    """Finds the fields that change with a tuned one, or may, and are not named in the protocol."""
+    known = {protocols.SEED, protocol.row, *protocol.tune, *protocol.derived}
+    others = [other for other in protocol.tune if other != name]
+    varying = [
+        field
+        for field in runs[0]
+        if field not in known and len({checks.seen(field, run) for run in runs}) > 1
     ]
+    tied = []
+    for field in varying:
+        beside = collections.defaultdict(set)  # values of the field and of the tuned one
+        for run in runs:
+            place = tuple(run[other] for other in others)
+            beside[place].add((checks.seen(field, run), run[name]))
+        comparable = [pairs for pairs in beside.values() if len({tuned for _, tuned in pairs}) > 1]
+        constant = all(len({value for value, _ in pairs}) == 1 for pairs in comparable)
+        if not (comparable and constant):
+            tied.append(field)
+    return tied
 
 
-def _step(end, inner):
-    """The next value of a geometric grid beyond its end; powers of two stay exact."""
-    value = end * (end / inner)
-    return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")
+def _changed(run, name, value, group, protocol, check):
+    """Returns the run with another value of a tuned field, None if that is refused."""
+    try:
+        new = checks.derived({**run, name: value}, protocol.derived)
+        if protocol.group(new) != (group[0], run[protocol.row]):
+            return None  # It belongs to another series.
+        checks.check_domains(new, protocol)
+        if check is not None:
+            check(new)
+    except Exception as error:  # Of the user's functions, too: all that is trained must count.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(
+            f"the grid does not grow to {name}={value!r}, which is refused: {reason}", stacklevel=1
+        )
+        return None
+    return new

@@ -30,12 +30,14 @@ References:
 import collections
 import dataclasses
 import math
-import numbers
+import operator
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-SEED = "seed"
-RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
+from noisegen.sweeps import checks, identity
+from noisegen.sweeps.checks import RECORDED, SEED
+from noisegen.sweeps.domains import Domain, standard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,15 @@ class Protocol:
       row: The field with one optimum for each value.
       series: A function from a run to the label of its series; None for a single, unlabelled one.
       labels: The order of the labels; others follow in alphabetical order.
-      tune: The fields that are tuned; error bar and extension concern the first.
+      tune: The fields that are tuned; the error bar concerns the first, which holds numbers.
       best: k, the number of runs of a point that count.
       of: n >= k, the number of runs out of which the k are the best.
-      max_extensions: How often the grid of a series and row may grow by a value at its ends; one of
-        batch sizes or horizons never does.
+      max_extensions: How often the grid of a series and row may grow. Each time every tuned field
+        grows by a value at each end that the optimum touches.
+      domains: From a tuned field to its `Domain`, where the field has no usual name
+        or another one is meant. A field without a domain does not grow.
+      derived: From a field that follows the tuned ones to a function of the run that gives its
+        value; later ones may read earlier ones. Grown runs have it computed anew.
       report: Further metrics to report at the optimum, for the same k runs; `num_updates`,
         `num_examples` and `seconds` are among them.
     """
@@ -67,33 +73,15 @@ class Protocol:
     of: int = 1
     max_extensions: int = 3
     report: tuple[str, ...] = ()
+    domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict, hash=False)
+    derived: Mapping[str, Callable[[Mapping], identity.Value]] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
 
     def __post_init__(self):
-        if self.mode not in ("max", "min"):
-            raise ValueError(f"Protocol mode must be 'max' or 'min', got {self.mode!r}.")
-        if isinstance(self.tune, str) or not self.tune or {self.row, SEED} & set(self.tune):
-            raise ValueError(
-                f"Protocol tune must be a tuple of fields other than {self.row} and {SEED}, such as"
-                f" ('learning_rate',); got {self.tune!r}."
-            )
-        for name in ("best", "of", "max_extensions"):
-            if not isinstance(getattr(self, name), numbers.Integral):
-                raise ValueError(
-                    f"Protocol needs a whole number {name}, got {getattr(self, name)!r}."
-                )
-        if not 1 <= self.best <= self.of:
-            raise ValueError(f"Protocol needs 1 <= best <= of, got best={self.best}, of={self.of}.")
-        if self.max_extensions < 0:
-            raise ValueError(f"Protocol needs max_extensions >= 0, got {self.max_extensions}.")
-        for name in ("labels", "report"):
-            if isinstance(getattr(self, name), str):
-                raise ValueError(
-                    f"Protocol {name} must be a tuple of words; write ({getattr(self, name)!r},)."
-                )
-        if self.series is not None and not callable(self.series):
-            raise ValueError(
-                f"Protocol series must be a function from a run to a label, got {self.series!r}."
-            )
+        for name in ("tune", "labels", "report"):
+            object.__setattr__(self, name, checks.words(name, getattr(self, name)))
+        checks.check_protocol(self)
 
     @property
     def sign(self) -> int:
@@ -120,6 +108,10 @@ class Protocol:
             )
         return label, run[self.row]
 
+    def domain(self, name: str, values: Sequence[float] = ()) -> Domain | None:
+        """Returns the declared domain of a field, or the standard one, or None."""
+        return self.domains.get(name) or standard(name, values)
+
     def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
         """Series in the order of `labels`, each by row."""
         rank = {label: index for index, label in enumerate(self.labels)}
@@ -135,6 +127,7 @@ class Point:
     std: float  # With ddof = 1; nan for fewer than two runs.
     best: tuple[Mapping, ...]  # The records that count, at most k, best first.
     scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
+    run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
 
     @property
     def tried(self) -> int:
@@ -194,7 +187,26 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
     groups = collections.defaultdict(list)
     for record in records:
         groups[protocol.group(record["run"])].append(record)
+    groups = join_rows(groups, protocol.row, operator.add)
     return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
+
+
+def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any]) -> dict:
+    """Returns groups, by series and row, with those joined whose rows are equal on the device.
+
+    Args:
+      groups: From series and row to members.
+      row: Name of the field.
+      join: Makes one of two groups' members.
+    """
+    seen = {key: (key[0], identity.on_device(row, key[1])) for key in groups}
+    if len(set(seen.values())) == len(groups):
+        return groups
+    first, joined = {}, {}
+    for key in sorted(groups, key=lambda key: (len(repr(key[1])), key)):  # 0.1 before 0.1 + 1e-12
+        kept = first.setdefault(seen[key], key)
+        joined[kept] = join(joined[kept], groups[key]) if kept in joined else groups[key]
+    return joined
 
 
 def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Protocol) -> Optimum:
@@ -210,13 +222,14 @@ def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Proto
     best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
     least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
     bar = [point.values[first] for point in candidates if sign * point.mean >= least]
-    tried = [point.values[first] for point in points]  # Ascending, as the points are.
-    low, high, one_value = min(bar), max(bar), tried[0] == tried[-1]
+    low, high = min(bar), max(bar)
     flags = {
-        "at_boundary": not one_value and (low == tried[0] or high == tried[-1]),
+        "at_boundary": any(
+            _goes_on(points, end, protocol) for end in ends(points, best.values, low, high)
+        ),
         "few_runs": best.tried < protocol.of or most < protocol.best,
         "unsettled": any(sign * point.mean >= least for point in rivals),
-        "one_value": one_value,
+        "one_value": points[0].values[first] == points[-1].values[first],
     }
     return Optimum(
         series=series,
@@ -237,20 +250,83 @@ def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Proto
     )
 
 
+def ends(
+    points: Sequence[Point], best: Mapping[str, identity.Value], low: float, high: float
+) -> list[tuple[str, bool]]:
+    """Returns the ends of the values tried that an optimum touches.
+
+    Args:
+      points: All points of one series and row.
+      best: The tuned fields of the optimum, in the order of the protocol.
+      low, high: Error bar of the first of them.
+
+    Returns:
+      Pairs of a tuned field and a boolean, True for its upper end. Words and booleans have no ends.
+    """
+    found = []
+    for index, (name, value) in enumerate(best.items()):
+        tried = {point.values[name] for point in points}
+        if len(tried) > 1 and type(value) not in (bool, str):
+            down, up = (low, high) if index == 0 else (value, value)
+            found += [(name, False)] * (down == min(tried)) + [(name, True)] * (up == max(tried))
+    return found
+
+
+def _goes_on(points, end, protocol):
+    """Says if the domain of a field goes on beyond the values tried, for any run at that end."""
+    name, up = end
+    tried = {point.values[name] for point in points}
+    value = (max if up else min)(tried)
+    domain = protocol.domain(name, tuple(tried))
+    runs = [point.run for point in points if point.values[name] == value]
+    return domain is None or not all(domain.is_end(value, up, run) for run in runs)
+
+
 def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
         by_values[tuple([record["run"][name] for name in protocol.tune])].append(record)
     for found in by_values.values():
-        _check_alike([record["run"] for record in found])
         finished = (record["metrics"] for record in found if record["status"] == "finished")
         for names in set(map(tuple, finished)):  # nearly always one
-            check_metrics(names, protocol)
+            checks.check_metrics(names, protocol)
+    by_values = _joined(by_values, protocol.tune)
     return tuple(
         _point(dict(zip(protocol.tune, values, strict=True)), by_values[values], protocol)
         for values in sorted(by_values)
     )
+
+
+def _joined(by_values, tune):
+    """Returns the records by tuned values, those that are equal on the device together.
+
+    Of the spellings of a value the shortest stays, and each seed counts once.
+    """
+    checks.check_kinds(dict(zip(tune, values, strict=True)) for values in by_values)
+    close = [identity.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
+    joined = dict(by_values)
+    if any(close):
+        joined, spellings = {}, {}
+        for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
+            first = values
+            if any(map(operator.contains, close, values)):
+                first = spellings.setdefault(tuple(map(identity.on_device, tune, values)), values)
+            joined[first] = joined.get(first, []) + by_values[values]
+    for values, records in joined.items():
+        if any(value in (0, 1) for value in values):  # which equal False and True
+            checks.check_kinds({name: record["run"][name] for name in tune} for record in records)
+        if not checks.check_alike([record["run"] for record in records]):
+            joined[values] = list(_by_seed(records).values())
+    return joined
+
+
+def _by_seed(records):
+    """Returns the first record of each seed."""
+    found = {}
+    for record in records:
+        found.setdefault(record["run"].get(SEED), record)
+    return found
 
 
 def _point(values, records, protocol):
@@ -267,53 +343,8 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
+        run=first[0]["run"],
     )
-
-
-def check_points(runs: Iterable[Mapping], protocol: Protocol) -> None:
-    """Checks that runs which the protocol takes for one point differ in the seed alone.
-
-    Raises:
-      ValueError: They do not, or lack a field that the protocol names.
-    """
-    points = {}
-    for run in runs:
-        group = protocol.group(run)
-        points.setdefault((group, *(run[name] for name in protocol.tune)), []).append(run)
-    for point in points.values():
-        _check_alike(point)
-
-
-def check_metrics(names: Iterable[str], protocol: Protocol) -> None:
-    """Checks that the runs of a task with the metrics `names` will have what the protocol reads.
-
-    Raises:
-      ValueError: They will not.
-    """
-    for name in (protocol.metric, *protocol.report):
-        if name not in RECORDED and name not in names:
-            raise ValueError(
-                f"the protocol needs the metric {name!r}, but there are only"
-                f" {', '.join(names) or 'none'}; name one of these, or, where older records lack"
-                " what is measured now, begin in a new --workdir."
-            )
-
-
-def _check_alike(runs):
-    """Runs of one point may differ in the seed alone."""
-    first = {**runs[0], SEED: None}
-    for run in runs:
-        if {**run, SEED: None} != first:
-            differing = [
-                name for name in first | run if name != SEED and first.get(name) != run.get(name)
-            ]
-            raise ValueError(
-                f"runs with the same row and tuned fields differ in {', '.join(differing)}"
-                f" ({[run.get(name) for name in differing]} and"
-                f" {[first.get(name) for name in differing]});"
-                " name these fields in the protocol's tune, tell them apart by its series, or use a"
-                " workdir for each."
-            )
 
 
 def _metric_of(record, name):

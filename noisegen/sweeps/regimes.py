@@ -60,10 +60,11 @@ def fit_broken_line(batch_sizes: Sequence[float], learning_rates: Sequence[float
       The `Boundary`, without an interval.
 
     Raises:
-      ValueError: there are fewer than two batch sizes, or a number is not positive.
+      ValueError: there are fewer than two batch sizes, or a number is not positive and finite.
     """
     x, y = np.asarray(batch_sizes, float), np.asarray(learning_rates, float)
-    if x.shape != y.shape or len(np.unique(x)) < 2 or min(x.min(), y.min()) <= 0:
+    positive = _positive(x).all() and _positive(y).all()
+    if x.shape != y.shape or len(np.unique(x)) < 2 or not positive:
         raise ValueError(
             "A broken line needs a positive learning rate for each of at least two batch sizes, "
             f"got {batch_sizes} and {learning_rates}."
@@ -109,6 +110,8 @@ def boundaries(
       level: of the interval, in (0, 1).
       seed: of the bootstrap.
 
+    A batch size whose optimal learning rate is zero or negative is left out of the fit.
+
     Returns:
       From series label to `Boundary`; a series with fewer than two batch sizes that a run survived,
       or whose learning rates are given and not chosen, is left out.
@@ -131,12 +134,13 @@ def boundaries(
             continue
         sizes = np.array([o.row for o, _ in series])
         rates = np.array([each for _, each in series])
+        usable = _positive(rates) & _positive(sizes)[:, None]
         fits = [
             fit_broken_line(sizes[alive], each[alive])
-            for each, alive in zip(rates.T, np.isfinite(rates.T), strict=True)
+            for each, alive in zip(rates.T, usable.T, strict=True)
             if alive.sum() > 1
         ]
-        if np.isfinite(rates[:, 0]).sum() > 1:
+        if usable[:, 0].sum() > 1:
             breaks = [fit.batch_size for fit in fits[1:]] or [math.nan]
             low, high = np.quantile(breaks, ((1 - level) / 2, (1 + level) / 2))
             found[label] = dataclasses.replace(fits[0], low=float(low), high=float(high))
@@ -150,10 +154,24 @@ def has_boundaries(protocol: protocols.Protocol) -> bool:
 
 
 def effective_learning_rate(run: Mapping) -> float:
-    """The effective learning rate of a run, swept as such or as learning rate beside momentum."""
+    """Returns the effective learning rate of a run, swept as such or beside momentum.
+
+    It is infinite where momentum is 1.
+
+    Raises:
+      ValueError: If the run has no learning rate.
+    """
     if "effective_learning_rate" in run:
         return run["effective_learning_rate"]
-    return run["learning_rate"] / (1 - run.get("momentum", 0))
+    if "learning_rate" not in run:
+        raise ValueError(f"a run has no learning_rate, only {', '.join(run)}.")
+    rest = 1 - run.get("momentum", 0)
+    return run["learning_rate"] / rest if rest else math.inf
+
+
+def _positive(numbers):
+    """Says of each number if it has a logarithm."""
+    return (numbers > 0) & np.isfinite(numbers)
 
 
 def _rates(optimum, protocol, draw, num_resamples):
@@ -172,15 +190,17 @@ def _resampled(rates, points, protocol, draw, num_resamples):
     """The optimal rates of the resamples (R,)."""
     tried = np.array([point.tried for point in points])
     # What is maximised (P, n): -inf where a run diverged, or there is none.
-    scores = np.full((len(points), protocol.of), -np.inf)
+    width = tried.max()  # nearly always `of`
+    best = min(protocol.best, width)
+    scores = np.full((len(points), width), -np.inf)
     for row, point in zip(scores, points, strict=True):
         found = protocol.sign * np.array(point.scores, float)  # None becomes nan
         row[: point.tried] = np.where(np.isnan(found), -np.inf, found)
     high = tried[:, None] if np.ptp(tried) else tried[0]  # draws the same, twice as fast
     drawn = draw.integers(0, high, (num_resamples, *scores.shape))
     sampled = np.take_along_axis(scores[None], drawn, 2)
-    sampled[:, np.arange(protocol.of) >= tried[:, None]] = -np.inf  # as many as were tried
-    top = np.partition(sampled, -protocol.best, 2)[:, :, -protocol.best :]
+    sampled[:, np.arange(width) >= tried[:, None]] = -np.inf  # as many as were tried
+    top = np.partition(sampled, -best, 2)[:, :, -best:]
     top.sort(2)  # so that equal ones have equal sums
     survived = np.isfinite(top).sum(2)
     sums = np.where(np.isfinite(top), top, 0).sum(2)
@@ -196,8 +216,9 @@ def largest_stable(
     """The largest effective learning rate of a short sweep at which training is stable.
 
     All runs of this learning rate and of every smaller one must have finished with the metric below
-    the limit. From it and the optimal temperature T of a small batch follows the boundary that the
-    paper advises to look for (its section 8): `largest_stable(...) / T`.
+    the limit; learning rates of zero and less do not count. From it and the optimal temperature T
+    of a small batch follows the boundary that the paper advises to look for (its section 8):
+    `largest_stable(...) / T`.
 
     Args:
       records: of runs of a few epochs, at one batch size.
@@ -213,7 +234,7 @@ def largest_stable(
         finished = record["status"] == "finished" and value is not None and value < limit
         stable[effective_learning_rate(record["run"])] &= finished
     largest = math.nan
-    for rate in sorted(stable):
+    for rate in sorted(rate for rate in stable if rate > 0):
         if not stable[rate]:
             break
         largest = rate

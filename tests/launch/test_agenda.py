@@ -2,9 +2,10 @@
 
 import time
 
+import numpy as np
 import pytest
 
-from launch import agenda
+from launch import agenda, tasks
 from noisegen import sweeps, training
 
 PROTOCOL = sweeps.Protocol(best=1, of=1, max_extensions=2)
@@ -38,6 +39,32 @@ def test_the_grid_grows_until_the_optimum_is_inside():
     assert train(agenda.Agenda("t", RUNS, [PROTOCOL], []), 0.5) == [0.25, 0.5, 1.0]
     assert train(agenda.Agenda("t", RUNS, [PROTOCOL], []), 2.0) == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert train(agenda.Agenda("t", RUNS, [PROTOCOL], []), 99) == [0.25, 0.5, 1.0, 2.0, 4.0]
+
+
+def test_the_grid_does_not_grow_by_runs_that_cannot_be_trained():
+    def check(run):
+        if run["learning_rate"] > 3:
+            raise ValueError("too large")
+
+    with pytest.warns(UserWarning, match="to learning_rate=4, which is refused: too large"):
+        rates = train(agenda.Agenda("t", RUNS, [PROTOCOL], [], check), 99)
+    assert rates == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_the_planner_says_which_runs_cannot_be_trained():
+    data = np.zeros((100, 1))
+    functions = dict.fromkeys(("init", "loss", "metrics", "make_optimizer"))
+    task = training.Task(name="t", train=data, test=data, **functions)
+    plan = tasks.Tasks(task, RUNS).plan
+    run = {"batch_size": 64, "num_epochs": 3, "last_batch": "keep", "learning_rate": 1, "seed": 0}
+    runs = [run | {"reference_batch_size": size} for size in (16, 32)]  # the last batch has 36
+    protocol = sweeps.Protocol(tune=("reference_batch_size",))
+    plans = agenda.Agenda("t", runs, [protocol], [], plan)
+    for name, planned in plans.todo().items():
+        plans.add(record(name, planned, planned["reference_batch_size"]))
+    with pytest.warns(UserWarning, match="64, which is refused: .* at most 36"):
+        plans.extend()
+    assert plans.todo() == {}
 
 
 def test_a_resumed_sweep_wants_the_same_runs():

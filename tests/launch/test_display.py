@@ -122,6 +122,18 @@ def test_growth_says_which_values_are_added_and_why(capsys):
     assert capsys.readouterr().err == f"{text}\n"
 
 
+def test_growth_names_every_field_that_grows():
+    protocol = sweeps.Protocol(tune=("learning_rate", "eta"))
+    known = [record(64, rate, 0, eta)["run"] for rate in (0.1, 0.2) for eta in (0.3, 0.5)]
+    rates = [record(64, 0.4, 0, eta)["run"] for eta in (0.3, 0.5)]
+    etas = [record(64, rate, 0, 0.8)["run"] for rate in (0.1, 0.2)]
+    first = "The grid ends at the best learning rate, its bar or a divergence; next: 0.4 at batch"
+    second = "The grid ends at the best eta; next: 0.8 at batch size 64"
+    assert display.growth(protocol, rates, known) == f"{first} size 64"
+    assert display.growth(protocol, etas, known) == second
+    assert display.growth(protocol, rates + etas, known) == f"{first} size 64. {second}"
+
+
 @pytest.mark.parametrize(
     "seconds, shown", [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (90061, "25:01:01")]
 )

@@ -3,6 +3,8 @@
 import math
 import time
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from noisegen import sweeps
@@ -53,11 +55,65 @@ def test_a_field_set_twice_is_named(combine):
 
 
 @pytest.mark.parametrize(
-    ("column", "message"), [([], "at least one"), (0.1, r"\[0.1\]"), ("keep", r"\['keep'\]")]
+    ("column", "message"),
+    [
+        ([], "at least one"),
+        (0.1, r"\[0.1\]"),
+        ("keep", r"\['keep'\]"),
+        (b"keep", r"\[b'keep'\]"),
+        ({0.1, 0.2}, r"learning_rate.* in order, got .* \(set\); write a list"),
+        ({0.1: 1}, r"in order, got {0.1: 1} \(dict\)"),
+        ([[0.1, 0.2]], r"learning_rate .* got \[0.1, 0.2\]"),
+        (np.ones((2, 2)), "learning_rate .* got array"),
+        ([None], "learning_rate .* got None"),
+        ([0.1, math.nan], "learning_rate must be a finite number, got nan"),
+    ],
 )
 def test_columns_must_be_iterables_with_values(column, message):
     with pytest.raises(ValueError, match=message):
         sweeps.values(learning_rate=column)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (np.logspace(-3, -1, 3), [0.001, 0.01, 0.1]),
+        (jnp.linspace(0.1, 0.2, 2), [0.1, 0.2]),
+        (jnp.arange(3), [0, 1, 2]),
+        (np.array(0.5), [0.5]),
+        (jnp.float32(0.1), [0.1]),
+        (range(2, 8, 3), [2, 5]),
+        ((2.0**k for k in (1, -1)), [2, 0.5]),
+        ([np.float32(0.1), np.int64(3), True, "adam"], [0.1, 3, True, "adam"]),
+        (np.array(["sgd", "adam"]), ["sgd", "adam"]),
+    ],
+)
+def test_columns_of_every_kind_become_plain_values(column, expected):
+    found = [run["a"] for run in sweeps.values(a=column)]
+    assert found == expected and {*map(type, found)} <= {int, float, bool, str}
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), jnp.ones(1), [1], (1, 2), range(2)])
+def test_constants_are_single_values(value):
+    with pytest.raises(ValueError, match=r"fixed\(rate=...\) needs one value.*values\(rate"):
+        sweeps.fixed(rate=value)
+
+
+def test_constants_become_plain_values():
+    [run] = sweeps.fixed(rate=jnp.float32(0.1), nesterov=np.bool_(True), optimizer="adam")
+    assert run == {"rate": 0.1, "nesterov": True, "optimizer": "adam"}
+
+
+@pytest.mark.parametrize("source", [{"a": 1}, "ab", 3, None])
+def test_what_is_no_grid_is_refused(source):
+    with pytest.raises(ValueError, match="a grid is an iterable of runs"):
+        sweeps.Grid(source)
+
+
+@pytest.mark.parametrize("item", [1, "ab", [("a", 1)], None])
+def test_items_that_are_no_runs_are_named(item):
+    with pytest.raises(ValueError, match="a grid holds runs, .* got"):
+        list(sweeps.Grid([{"a": 1}, item]))
 
 
 def test_powers_of_two_are_exact_and_integers_from_one_up():
@@ -80,6 +136,22 @@ def test_doublings_meet_the_end_and_never_pass_it():
     assert sweeps.doublings(0.3, 0.3 * 2**10)[-1] == 0.3 * 2**10
     with pytest.raises(ValueError, match="first=0"):
         sweeps.doublings(0, 1)
+
+
+def test_base_two_grids_of_numpy_numbers_and_of_huge_spans():
+    assert sweeps.powers_of_two(np.int32(64), np.int32(256)) == (64, 128, 256)
+    assert sweeps.powers_of_two(np.float32(0.25), jnp.float32(1)) == (0.25, 0.5, 1)
+    assert sweeps.doublings(np.float32(0.05), np.float32(0.2)) == (0.05, 0.1, 0.2)
+    assert sweeps.doublings(np.int64(3), np.uint64(2**63))[-1] == 3 * 2**61
+    assert len(sweeps.powers_of_two(2.0**-1074, 2.0**1023)) == 2098
+    assert sweeps.doublings(1, 2**1000)[-1] == 2**1000
+
+
+@pytest.mark.parametrize("make", [sweeps.powers_of_two, sweeps.doublings])
+@pytest.mark.parametrize("bad", ["64", None, True, 10**400, np.array([1, 2])])
+def test_base_two_grids_need_numbers(make, bad):
+    with pytest.raises(ValueError, match="needs finite numbers for its ends, got"):
+        make(1, bad)
 
 
 def test_a_hundred_thousand_runs_are_planned_in_seconds():

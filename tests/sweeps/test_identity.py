@@ -1,15 +1,21 @@
 """run_id: what enters it, what does not, and what is refused."""
 
+import decimal
+import enum
 import fractions
 import hashlib
 import json
 import math
+import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import experiments
 from noisegen import sweeps
 
 RUN = {"batch_size": 64, "learning_rate": 0.1, "seed": 0, "last_batch": "keep"}
@@ -46,16 +52,115 @@ def test_different_runs_have_different_names(other):
     [
         ("learning_rate", math.nan, "learning_rate must be a finite number, got nan"),
         ("learning_rate", np.float32("inf"), "learning_rate .* got inf"),
-        ("noise", True, "noise .* got True .*0 or 1"),
-        ("noise", np.bool_(True), "noise"),
         ("sizes", [1, 2], "sizes .* flat"),
+        ("sizes", np.array([1, 2]), "sizes .* got array"),
+        ("nested", {"rate": 1}, "nested .* got {'rate': 1}"),
         ("nothing", None, "nothing .* got None"),
-        ("optimizer", "sgd", "optimizer .* got 'sgd'"),
+        ("rate", 1 + 0j, r"rate .* got \(1\+0j\)"),
+        ("rate", np.complex64(1), "rate .* got np.complex64"),
+        ("rate", decimal.Decimal("0.1"), r"rate .* got Decimal\('0.1'\) .* write float"),
+        ("rate", 10**400, "rate .* beyond every float"),
+        ("rate", np.array("x", object), "rate .* got array"),
+        ("start", np.datetime64("2020"), "start .* got np.datetime64"),
+        ("word", b"keep", "word .* got b'keep'"),
+        ("key", jax.random.key(0), "key .* got Array"),
     ],
 )
 def test_bad_values_are_named(field, value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         sweeps.run_id("t", RUN | {field: value})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("run", [{1: 2}, {None: 1}, {("a",): 1}])
+def test_names_of_fields_are_words(run):
+    with pytest.raises(ValueError, match="must have a word for its name"):
+        sweeps.run_id("t", run)
+
+
+@pytest.mark.parametrize("run", [[1], "ab", None])
+def test_a_run_that_is_no_mapping_is_refused(run):
+    with pytest.raises(ValueError, match="a run is a mapping"):
+        sweeps.by_run_id("t", [run])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (jnp.float32(0.1), 0.1),
+        (jnp.logspace(-2, -1, 2)[0], 0.01),
+        (jnp.bfloat16(0.1), 0.1),
+        (np.float16(0.9), 0.9),
+        (np.float32(2**-20), 2**-20),  # Its shortest decimal is another double.
+        (np.float32(3 * 2**-20), 3 * 2**-20),
+        (np.float32(123_456_789), 123_456_792),
+        (np.float32(1e20), 1e20),
+        (np.finfo(np.float32).max, 3.4028235e38),
+        (np.array(0.25), 0.25),
+        (np.uint8(200), 200),
+        (np.uint64(2**63), 2.0**63),
+        (jnp.int32(-3), -3),
+        (10**20, 1e20),
+        (2**53, 2.0**53),
+        (np.float32(-0.0), 0),
+        (fractions.Fraction(1, 2), 0.5),
+    ],
+)
+def test_numbers_of_every_type_become_the_double_that_was_meant(value, expected):
+    [found] = sweeps.normalise({"x": value}).values()
+    assert found == expected and type(found) in (int, float)
+    assert sweeps.run_id("t", {"x": value}) == sweeps.run_id("t", {"x": expected})
+
+
+def test_an_integer_that_no_float_holds_stays_itself():
+    assert sweeps.run_id("t", {"x": 2**53 + 1}) != sweeps.run_id("t", {"x": 2**53})
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), jnp.bool_(True)])
+def test_booleans_stay_and_are_not_one(value):
+    assert sweeps.normalise({"nesterov": value})["nesterov"] is True
+    assert sweeps.run_id("t", {"nesterov": value}) != sweeps.run_id("t", {"nesterov": 1})
+
+
+class Word(enum.StrEnum):
+    ADAM = "adam"
+
+
+@pytest.mark.parametrize("value", ["adam", np.str_("adam"), np.array("adam"), Word.ADAM])
+def test_words_stay_words(value):
+    found = sweeps.normalise({"optimizer": value})["optimizer"]
+    assert found == "adam" and type(found) is str
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [(0.1, 0.1 + 1e-12), (1 / 3, float(np.float32(1 / 3))), (1, 1 + 1e-9), (2**24 + 1, 2**24)],
+)
+def test_of_runs_that_are_equal_on_the_device_the_first_stays(pair):
+    for values in (pair, pair[::-1]):
+        runs = [{"rate": value, "seed": seed} for value in values for seed in (0, 1)]
+        assert list(sweeps.by_run_id("t", runs).values()) == runs[:2]
+
+
+def test_large_seeds_are_integers_on_the_device_and_stay_apart():
+    runs = [{"seed": 2**24}, {"seed": 2**24 + 1}]
+    assert list(sweeps.by_run_id("t", runs).values()) == runs
+
+
+def test_booleans_and_words_do_not_hide_runs():
+    runs = [{"nesterov": True, "rate": 0.1}, {"nesterov": False, "rate": 0.1 + 1e-12}]
+    assert len(sweeps.by_run_id("t", runs)) == 2
+
+
+def test_the_names_of_all_committed_records_are_those_of_today():
+    count = 0
+    for path in pathlib.Path(experiments.__path__[0], "results").rglob("sweep.json"):
+        task = sweeps.read_sweep(path.parent)["task"]
+        for record in sweeps.read(path.parent, curves=False):
+            assert sweeps.run_id(task, record["run"]) == record["run_id"]
+            assert sweeps.normalise(record["run"]) == record["run"]
+            count += 1
+    assert count > 2000
 
 
 def test_plan_keeps_order_and_drops_duplicates():

@@ -189,11 +189,41 @@ def test_missing_fields_and_metrics_are_named():
         {"best": 0},
         {"best": 3, "of": 2},
         {"max_extensions": -1},
+        {"mode": ["max"]},
+        {"metric": abs},
+        {"metric": ["test_accuracy"]},
+        {"metric": None},
+        {"row": ("batch_size",)},
+        {"row": len},
+        {"tune": (abs,)},
+        {"tune": {"learning_rate", "eta"}},
+        {"tune": {"learning_rate": [0.1]}},
+        {"tune": ("eta", "eta")},
+        {"report": (1,)},
+        {"report": {"test_loss"}},
+        {"labels": "plain"},
+        {"best": True},
+        {"domains": {"eta": "log"}},
+        {"domains": [sweeps.Domain("log")]},
+        {"domains": {1: sweeps.Domain("log")}},
+        {"derived": {"weight_decay": 0.1}},
+        {"derived": {"learning_rate": abs}},
+        {"derived": {"batch_size": abs}},
+        {"derived": abs},
     ],
 )
 def test_bad_protocols_are_refused(bad):
-    with pytest.raises(ValueError, match="Protocol"):
+    with pytest.raises(ValueError, match=f"Protocol .*{next(iter(bad))}") as error:
         sweeps.Protocol(**bad)
+    assert "\n" not in str(error.value)
+
+
+def test_lists_of_words_become_tuples_and_protocols_can_be_keys():
+    protocol = sweeps.Protocol(
+        tune=["learning_rate"], report=["test_loss"], domains={"eta": sweeps.Domain("log")}
+    )
+    assert protocol.tune == ("learning_rate",) and protocol.report == ("test_loss",)
+    assert {protocol: 1}[protocol] == 1
 
 
 def runs_of(records):
@@ -301,7 +331,7 @@ def test_the_optimum_is_the_best_point_and_lies_in_its_bar(grid):
 def test_a_zero_in_the_grid_bounds_its_own_end_only():
     def tuned(accuracies):
         records = [
-            record | {"run": {**record["run"], "eta": record["run"].pop("learning_rate")}}
+            record | {"run": {"eta": record["run"].pop("learning_rate"), **record["run"]}}
             for record in make(accuracies)
         ]
         protocol = sweeps.Protocol(tune=("eta",), max_extensions=1)
@@ -350,3 +380,93 @@ def test_labels_are_text(label):
         sweeps.check_points(
             [{"batch_size": 1, "learning_rate": 1}], sweeps.Protocol(series=lambda run: label)
         )
+
+
+def plan(**fields):
+    return list(sweeps.values(**{"batch_size": [8], "learning_rate": [0.1, 0.2]} | fields))
+
+
+@pytest.mark.parametrize(
+    ("runs", "protocol", "message"),
+    [
+        (
+            plan(optimizer=["sgd", "adam"]),
+            {"tune": ("optimizer", "learning_rate")},
+            "finite numbers in the field 'optimizer', but the runs have words .* 'sgd'; .* series",
+        ),
+        (
+            plan(nesterov=[False, True]),
+            {"tune": ("nesterov", "learning_rate")},
+            "numbers in the field 'nesterov', but the runs have booleans",
+        ),
+        (
+            plan(optimizer=["sgd", "adam"]),
+            {"row": "optimizer"},
+            "numbers in the field 'optimizer', but the runs have words .*another row",
+        ),
+        (
+            [*plan(nesterov=[True]), *plan(nesterov=[1])],
+            {},
+            "field nesterov holds booleans and numbers .True and 1.",
+        ),
+        (
+            [*plan(kind=["a"]), *plan(kind=[1])],
+            {"tune": ("learning_rate", "kind")},
+            "field kind holds words and numbers .'a' and 1.",
+        ),
+        (
+            plan(),
+            {"domains": {"learning_rate": sweeps.Domain("log", 0, 0.15)}},
+            "learning_rate=0.2 lies outside the domain .* log from 0 to 0.15",
+        ),
+        (
+            plan(),
+            {"domains": {"learning_rate": sweeps.Domain("log", 0, "limit")}},
+            "ends at the field 'limit', but a run has only batch_size, learning_rate",
+        ),
+        (
+            plan(warmup=[1.5]),
+            {"domains": {"warmup": sweeps.Domain("integer")}},
+            "warmup=1.5 lies outside",
+        ),
+        (
+            plan(weight_decay=[0.01]),
+            {"derived": {"weight_decay": lambda run: 1e-3 / run["learning_rate"]}},
+            "derives weight_decay=0.005, but the run .*0.2.* has weight_decay=0.01",
+        ),
+        (
+            plan(),
+            {"derived": {"weight_decay": lambda run: 1}},
+            "derives 'weight_decay', which the run .* lacks",
+        ),
+        (
+            plan(learning_rate=[0, 0.1], weight_decay=[0.01]),
+            {"derived": {"weight_decay": lambda run: 1e-3 / run["learning_rate"]}},
+            "derived weight_decay fails on the run .*ZeroDivisionError",
+        ),
+        (
+            plan(weight_decay=[0.01]),
+            {"derived": {"weight_decay": lambda run: math.inf}},
+            "weight_decay must be a finite number, got inf",
+        ),
+    ],
+)
+def test_plans_that_a_protocol_cannot_read_are_refused(runs, protocol, message):
+    with pytest.raises(ValueError, match=message) as error:
+        sweeps.check_points(runs, sweeps.Protocol(**protocol))
+    assert "\n" not in str(error.value)
+
+
+def test_plans_of_derived_fields_match_but_for_rounding():
+    runs = [
+        {"batch_size": 8, "learning_rate": rate, "weight_decay": float(np.float32(1e-3 / rate))}
+        for rate in (0.1, 0.3)
+    ]
+    follows = {"weight_decay": lambda run: 1e-3 / run["learning_rate"]}
+    sweeps.check_points(runs, sweeps.Protocol(derived=follows))
+
+
+def test_records_of_true_and_of_one_are_not_one_point():
+    records = make({0.1: [0.5]}, nesterov=True) + make({0.1: [0.6]}, nesterov=1)
+    with pytest.raises(ValueError, match="nesterov holds booleans and numbers"):
+        one(records, tune=("learning_rate", "nesterov"))

@@ -136,6 +136,47 @@ def test_largest_stable_learning_rate():
     assert sweeps.largest_stable(records(short)) == pytest.approx(0.4)
     assert math.isnan(sweeps.largest_stable(records(short), limit=1.05))
     assert math.isnan(sweeps.largest_stable(records({0.1: [None, 1.0]})))
+    # Nothing is learned at zero, and more is lost than gained below it.
+    odd = {-0.1: [None, None], 0.0: [2.4, 2.4], **short}
+    assert sweeps.largest_stable(records(odd), limit=2.3) == pytest.approx(0.4)
+
+
+def test_rates_of_zero_and_less_have_no_part_in_the_boundary():
+    random = np.random.RandomState(0)
+    protocol = sweeps.Protocol(best=2, of=3)
+
+    def records(rates, best):
+        return [
+            {
+                "run": {"batch_size": size, "learning_rate": rate, "seed": seed},
+                "status": "finished",
+                "metrics": {"test_accuracy": random.rand() + 9 * (rate == best(size))},
+            }
+            for size in (16, 32, 64)
+            for rate in rates
+            for seed in range(3)
+        ]
+
+    found = boundaries(records([-0.1, 0.0, 0.1, 0.2], lambda size: None), protocol)
+    for boundary in found.values():  # Chance may make a rate of zero the best of all but one size.
+        assert boundary.learning_rate in (pytest.approx(0.1), pytest.approx(0.2))
+    some = boundaries(records([0.0, 0.1, 0.2], lambda size: 0.0 if size == 32 else 0.2), protocol)
+    assert some[""].learning_rate == pytest.approx(0.2) and some[""].flags == ("no_slope",)
+    assert boundaries(records([0.0, 0.1], lambda size: 0.0), protocol) == {}
+
+
+def test_momentum_of_one_has_no_finite_rate_and_no_boundary():
+    runs = [{"learning_rate": 0.1, "momentum": 1}, {"learning_rate": 0.1, "momentum": 0}]
+    assert list(map(sweeps.effective_learning_rate, runs)) == [math.inf, 0.1]
+    with pytest.raises(ValueError, match="no learning_rate, only batch_size"):
+        sweeps.effective_learning_rate({"batch_size": 8})
+
+
+def test_memory_of_the_bootstrap_follows_the_runs_not_the_protocol():
+    records = [r for r in make_records(256, 0.0, 0.01) if r["run"]["seed"] < 3]
+    protocol = sweeps.Protocol(best=10**9, of=10**9, tune=("effective_learning_rate",))
+    found = boundaries(records, protocol, num_resamples=20)[""]
+    assert found.low <= found.high
 
 
 @pytest.mark.parametrize(
