@@ -1,6 +1,5 @@
 """What the commands share: devices, errors, records."""
 
-import collections
 import contextlib
 import datetime
 import functools
@@ -23,6 +22,7 @@ import jax
 from absl import app, flags
 
 import noisegen
+from launch import fields
 from launch.experiment import Experiment
 from noisegen import reports, sweeps, training
 from noisegen.data import cache
@@ -31,9 +31,8 @@ from noisegen.training import Settings, Task
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 _GRACE = 30.0  # seconds in which a process that has to stop keeps what it has
 
-# What a flag, or a config's file, may raise.
-_UNREADABLE = (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError)
-_OURS = ("__main__", "launch", "noisegen", "ml_collections")
+_OURS = ("__main__", "launch", "noisegen", "absl")
+_overrides: list[tuple[str, str | None]] = []  # fields that the command line gives, and values
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -82,10 +81,24 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def no_arguments(argv: list[str]) -> None:
-    """Refuses words that are no flags: most often a forgotten `--`."""
+def no_arguments(argv: list[str], overrides: bool = False) -> None:
+    """Refuses words that are no flags, most often a forgotten `--`, and fields of a config.
+
+    Args:
+      argv: The words, the program's name first.
+      overrides: If the command takes fields of a config.
+    """
     if argv[1:]:
         raise ValueError(f"Unexpected argument {argv[1]!r}; flags begin with --.")
+    if _overrides and not overrides:
+        raise ValueError(
+            f"--config.{_overrides[0][0]} cannot be given here: the sweep's directory says it."
+        )
+
+
+def overrides() -> list[tuple[str, str | None]]:
+    """Returns the fields of the experiment's config that the command line overrides."""
+    return list(_overrides)
 
 
 def required(flag: flags.FlagHolder, what: str) -> str:
@@ -196,13 +209,12 @@ def processor() -> str:
 
 def _parse_flags(argv):
     """Parses flags; one that cannot be taken is one line."""
-    given = collections.Counter(word.partition("=")[0] for word in argv)
     try:
-        for name, count in given.items():
-            if name.startswith("--config.") and count > 1:  # lists would be joined
-                raise ValueError(f"{name} is given twice; give it once.")
+        if "config" in flags.FLAGS:
+            argv, given = fields.take(argv)
+            _overrides[:] = given
         return flags.FLAGS(argv)
-    except _UNREADABLE as error:
+    except (flags.Error, ValueError, OSError) as error:
         _exit(error)
 
 
@@ -212,31 +224,12 @@ def _exit(error):
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_globals["__name__"].partition(".")[0] not in _OURS:
             raise error
-    message = _message(error)
-    one_line = message if "Traceback" in message else " ".join(message.split())
-    print(f"error: {one_line}", file=sys.stderr, flush=True)
+    print(f"error: {' '.join(_message(error).split())}", file=sys.stderr, flush=True)
     leave(1)
 
 
-# What one of the project's own experiments says of its config, within a traceback.
-_REFUSED = re.compile(
-    rf'File "{re.escape(str(pathlib.Path(__file__).parents[1] / "experiments"))}[^"]*"'
-    r'[^"]*\nValueError: (.*)\s*$'
-)
-
-
 def _message(error):
-    """The message of an error, without what Python and ml_collections put around it."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    if said := _REFUSED.search(str(error)):
-        return said[1]
-    if "has no attribute 'get_config'" in str(error):
-        return "the file of --config defines no get_config(): it is no experiment"
-    if "get_config() takes 0 positional arguments" in str(error):
-        return "the experiment of --config has no scales: leave the colon and what follows it out"
-    if isinstance(error, AttributeError | KeyError):
-        return f"the config has no such field: {error.args[0]}"
+    """The message of an error, without what Python puts around it."""
     if isinstance(error, OSError) and error.strerror and error.filename is None:
         return error.strerror
     return str(error)

@@ -16,7 +16,6 @@ import warnings
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from launch import (
     agenda,
@@ -34,7 +33,11 @@ from launch import (
 )
 from noisegen import sweeps, training
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "The experiment's file or module; --config.NAME=VALUE overrides a field of its config.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records and report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
@@ -95,12 +98,12 @@ _SPEED = {
 
 def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
-    command.no_arguments(argv)
+    command.no_arguments(argv, overrides=True)
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
     if not (_DRY_RUN.value or _PREDICT.value) or _LAUNCHER.value == "slurm":
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
     _prepare()
-    exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
+    exp = experiment.read(_CONFIG.value, command.overrides())
     if _DRY_RUN.value:
         dry_run(exp, _WORKDIR.value)
     elif _PREDICT.value:
