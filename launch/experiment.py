@@ -240,7 +240,7 @@ def _config(path, scale):
         if _is_own(error):
             raise ValueError(str(error)) from error  # which is said in one line
         raise
-    if isinstance(config, Mapping) or isinstance(config, config_dict.FrozenConfigDict):
+    if isinstance(config, Mapping | config_dict.FrozenConfigDict):
         config = ml_collections.ConfigDict(config)
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(

@@ -19,7 +19,8 @@ def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
     gc.disable()  # with 100,000 records it would take a third of the time, and find nothing
     command.no_arguments(argv)
-    workdir = command.required(_WORKDIR, "the directory of a sweep")
+    command.required(_WORKDIR, "the directory of a sweep")
+    workdir = command.workdir(_WORKDIR)
     command.report(experiment.load_from_workdir(workdir, _CONFIG.value), workdir)
 
 

@@ -25,7 +25,8 @@ def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
     gc.disable()  # with 100,000 records it would take a third of the time, and find nothing
     command.no_arguments(argv)
-    workdir = command.required(_WORKDIR, "the directory of a sweep")
+    command.required(_WORKDIR, "the directory of a sweep")
+    workdir = command.workdir(_WORKDIR)
     exp, sweep = experiment.load_from_workdir(workdir, _CONFIG.value), sweeps.read_sweep(workdir)
     records = sweeps.read(workdir, curves=False)
     runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocols, records)
