@@ -308,7 +308,9 @@ def processor() -> str:
 
 def _no_devices(wanted, said):
     """Returns one line about JAX finding no device of those that are wanted."""
-    last = [line for line in said.splitlines() if line.strip()][-1:]
+    last = [line for line in said.splitlines() if ": " in line][-1:]
+    if not wanted:
+        return f"JAX finds no device here. {' '.join(last)}"
     return (
         f"JAX_PLATFORMS={wanted}: JAX finds no such device here; unset it to have JAX take what "
         f"there is, or give JAX_PLATFORMS=cpu. {' '.join(last)}"

@@ -90,7 +90,7 @@ def override(config: ml_collections.ConfigDict, given: Iterable[tuple[str, str |
             override(config, _group(name, text))
             continue
         if default is None and text not in ("None", "none"):
-            default = _of_type(holder.get_type(last))
+            default = _of_type(_type(holder, last))
         value = parse(name, text, kept.plain(default))
         with holder.ignore_type():  # as the value is of the right kind
             holder[last] = value
@@ -155,6 +155,14 @@ def _field(holder, part, name):
     close = difflib.get_close_matches(part, list(map(str, holder)), 1, 0.75)
     known = f'Did you mean "{close[0]}"?' if close else f"There are {', '.join(map(str, holder))}."
     raise ValueError(f"--config.{name}: the config has no such field: {part!r}. {known}")
+
+
+def _type(holder, name):
+    """Returns the type that an empty field takes."""
+    try:
+        return holder.get_type(name)
+    except config_dict.RequiredValueError:
+        return holder.get_ref(name).get_type()
 
 
 def _group(name, text):
@@ -286,7 +294,7 @@ def _unquoted(text):
 
 
 def _range(text):
-    numbers = [_whole(part) for part in _split(text)]
+    numbers = [_whole(part) for part in _split(text)] if text.strip() else []
     if not (0 < len(numbers) < 4 and numbers[2:] != [0]):
         raise ValueError("must have ranges such as range(3) or range(0, 10, 2).")
     return list(range(*numbers))
