@@ -260,7 +260,8 @@ def _prepare():
 def _check(exp, tasks, book):
     """Refuses what makes no sense before anything is written or trained."""
     tasks.check(book.runs.wanted, exp.protocols)
-    command.check_report(exp)
+    if _REPORT.value:
+        command.check_report(exp)
     _check_speed()
     known = book.runs.wanted.keys() | book.runs.records.keys()
     unknown = [name for name in _ONLY.value if name not in known]
