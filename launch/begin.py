@@ -26,8 +26,8 @@ def check_writable(workdir: str | os.PathLike) -> None:
     except OSError as error:
         raise type(error)(
             error.errno,
-            f"cannot use the workdir {workdir}: {error.strerror or error}; free space on the disk "
-            "or choose a writable --workdir",
+            f"could not write in {workdir}: {error.strerror or error}; free space on the disk or "
+            "choose a writable --workdir, then give the same command again (finished runs are kept)",
         ) from error
 
 

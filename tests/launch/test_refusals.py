@@ -74,7 +74,7 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(begin.tempfile, "TemporaryFile", full)
-    with pytest.raises(OSError, match="cannot use the workdir .*No space left .*writable"):
+    with pytest.raises(OSError, match="could not write in .*No space left .*writable"):
         begin.check_writable(tmp_path / "deep" / "sweep")
 
 
