@@ -27,7 +27,7 @@ def check_writable(workdir: str | os.PathLike) -> None:
         raise type(error)(
             error.errno,
             f"could not write in {workdir}: {error.strerror or error}; free space on the disk or "
-            "choose a writable --workdir, then give the same command again (finished runs are kept)",
+            "choose a writable --workdir, then give the same command again (runs are kept)",
         ) from error
 
 
