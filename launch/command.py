@@ -1,6 +1,5 @@
 """What the commands share: devices, errors, records."""
 
-import collections
 import contextlib
 import datetime
 import functools
@@ -10,6 +9,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -23,6 +23,7 @@ import jax
 from absl import app, flags
 
 import noisegen
+from launch import fields, files, streams
 from launch.experiment import Experiment
 from noisegen import reports, sweeps, training
 from noisegen.data import cache
@@ -31,28 +32,30 @@ from noisegen.training import Settings, Task
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 _GRACE = 30.0  # seconds in which a process that has to stop keeps what it has
 
-# What a flag, or a config's file, may raise.
-_UNREADABLE = (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError)
-_OURS = ("__main__", "launch", "noisegen", "ml_collections")
+_OURS = ("__main__", "launch", "noisegen", "absl")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
+_has_input = True
+_overrides: list[tuple[str, str | None]] = []  # fields that the command line gives, and values
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a command; what the user can mend is one line on stderr and exit code 1.
 
     An error in the user's own code keeps its traceback, unless it is of a file or an import.
+    Nothing that is printed can fail a command: where standard output breaks, it works on, and says
+    so in the end, unless its reader has merely seen enough.
     """
+    global _has_input
+    _has_input = streams.guard()
     warnings.showwarning = lambda message, *_: _warn(str(message))
     logging.getLogger("jax").setLevel(logging.WARNING)  # else JAX remarks that there is no TPU
-    prepare_devices()
 
     def guarded(argv):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every step it takes
         try:
+            check_here()
+            prepare_devices()
             main(argv)
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever reads what is printed, `head` say, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            leave(1)
         except KeyboardInterrupt:
             leave(INTERRUPTED)
         except (ValueError, OSError, ImportError) as error:
@@ -60,12 +63,14 @@ def run(main: Callable[[list[str]], None]) -> None:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            print(
-                "error: This does not fit the memory of the device: give smaller --lanes, "
-                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}",
-                file=sys.stderr,
+            _fail(
+                "This does not fit the memory of the device: give smaller --lanes, "
+                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}"
             )
-            leave(1)
+        if error := streams.lost():
+            if not isinstance(error, BrokenPipeError):
+                _fail(f"Standard output cannot be written to ({error.strerror}); all else is done.")
+            leave(1)  # the reader, `head` say, has seen enough
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -82,10 +87,24 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def no_arguments(argv: list[str]) -> None:
-    """Refuses words that are no flags: most often a forgotten `--`."""
+def no_arguments(argv: list[str], overrides: bool = False) -> None:
+    """Refuses words that are no flags, most often a forgotten `--`, and fields of a config.
+
+    Args:
+      argv: The words, the program's name first.
+      overrides: If the command takes fields of a config.
+    """
     if argv[1:]:
         raise ValueError(f"Unexpected argument {argv[1]!r}; flags begin with --.")
+    if _overrides and not overrides:
+        raise ValueError(
+            f"--config.{_overrides[0][0]} cannot be given here: the sweep's directory says it."
+        )
+
+
+def overrides() -> list[tuple[str, str | None]]:
+    """Returns the fields of the experiment's config that the command line overrides."""
+    return list(_overrides)
 
 
 def required(flag: flags.FlagHolder, what: str) -> str:
@@ -93,6 +112,57 @@ def required(flag: flags.FlagHolder, what: str) -> str:
     if not flag.value:
         raise ValueError(f"Missing --{flag.name}=..., {what}.")
     return flag.value
+
+
+def workdir(flag: flags.FlagHolder) -> str | None:
+    """Returns the directory that a flag names, with its `~` replaced; None if it names none.
+
+    Raises:
+      ValueError: If it is no path of a file system.
+    """
+    text = flag.value
+    if text is None:
+        return None
+    if _URL.match(text) and not pathlib.Path(text).exists():
+        raise ValueError(
+            f"--{flag.name}={text} is no directory of a file system: give a local or mounted one, "
+            "and copy it to the bucket when the sweep is done."
+        )
+    return str(files.expanded(text))
+
+
+def check_here() -> None:
+    """Checks that there is a current directory.
+
+    Raises:
+      FileNotFoundError: If it was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "The current directory was deleted; change to one that is there."
+        ) from None
+
+
+def check_devices() -> None:
+    """Checks that JAX finds the devices that it is to compute on.
+
+    Raises:
+      ValueError: If it finds none of those that JAX_PLATFORMS names.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = jax.config.jax_platforms
+        if not wanted:
+            raise
+        raise ValueError(_no_devices(wanted, str(error))) from error
+
+
+def no_devices(said: str) -> str:
+    """Returns one line about JAX finding no device, from what it said."""
+    return _no_devices(os.environ.get("JAX_PLATFORMS", ""), said)
 
 
 def prepare_devices() -> None:
@@ -156,7 +226,12 @@ def stop_with_input() -> None:
     """Has this process stop, as by SIGTERM, when its standard input ends.
 
     A pipe from the process that started it ends with that process, however it ends.
+
+    Raises:
+      ValueError: If there is no standard input.
     """
+    if not _has_input:
+        raise ValueError("--tied needs a standard input, but it is closed.")
 
     def wait():
         while os.read(0, 1):
@@ -166,6 +241,41 @@ def stop_with_input() -> None:
         os._exit(INTERRUPTED)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def check_report(exp: Experiment) -> None:
+    """Checks that the report of a sweep can be made, as far as that is known before it is trained.
+
+    Raises:
+      ValueError: If its tables cannot.
+    """
+    try:
+        for index, protocol in enumerate(exp.protocols):
+            groups = dict.fromkeys(protocol.group(run) for run in exp.runs)
+            blank = [sweeps.Optimum(series=label, row=row) for label, row in groups]
+            table = sweeps.make_table(blank, protocol, None if index else exp.published)
+            for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
+                write(table)
+        if check := getattr(reports, "check", None):
+            check(exp.protocols, exp.runs, exp.published, exp.title, exp.description)
+    except Exception as error:
+        raise ValueError(f"{exp.path}: no report could be made: {_named(error)}") from error
+
+
+def report_at_end(exp: Experiment, workdir: str) -> None:
+    """Writes the report of a sweep that is trained.
+
+    Raises:
+      ValueError: If it cannot be written; says how it can later.
+    """
+    try:
+        report(exp, workdir)
+    except Exception as error:
+        again = shlex.join(["python", "-m", "launch.report", f"--workdir={workdir}"])
+        raise ValueError(
+            f"All runs are trained and kept in {workdir}, but the report cannot be written: "
+            f"{_named(error)} When that is mended: {again}"
+        ) from error
 
 
 def report(exp: Experiment, workdir: str) -> None:
@@ -190,53 +300,61 @@ def devices() -> str:
 def processor() -> str:
     """Name of the processor."""
     listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
-    model = re.search(r"model name\s*: (.+)", listing.read_text() if listing.exists() else "")
+    model = re.search(
+        r"model name\s*: (.+)", listing.read_text(errors="replace") if listing.exists() else ""
+    )
     return model[1] if model else platform.processor()
+
+
+def _no_devices(wanted, said):
+    """Returns one line about JAX finding no device of those that are wanted."""
+    last = [line for line in said.splitlines() if ": " in line][-1:]
+    if not wanted:
+        return f"JAX finds no device here. {' '.join(last)}"
+    return (
+        f"JAX_PLATFORMS={wanted}: JAX finds no such device here; unset it to have JAX take what "
+        f"there is, or give JAX_PLATFORMS=cpu. {' '.join(last)}"
+    )
 
 
 def _parse_flags(argv):
     """Parses flags; one that cannot be taken is one line."""
-    given = collections.Counter(word.partition("=")[0] for word in argv)
     try:
-        for name, count in given.items():
-            if name.startswith("--config.") and count > 1:  # lists would be joined
-                raise ValueError(f"{name} is given twice; give it once.")
+        if "config" in flags.FLAGS:
+            argv, given = fields.take(argv)
+            _overrides[:] = given
         return flags.FLAGS(argv)
-    except _UNREADABLE as error:
+    except (flags.Error, ValueError, OSError) as error:
         _exit(error)
 
 
 def _exit(error):
     """Ends the program: with one line if the user's words are wrong, else with the traceback."""
-    if not isinstance(error, OSError | ImportError | flags.Error):
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if frame.f_globals["__name__"].partition(".")[0] not in _OURS:
-            raise error
-    message = _message(error)
-    one_line = message if "Traceback" in message else " ".join(message.split())
-    print(f"error: {one_line}", file=sys.stderr, flush=True)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals["__name__"].partition(".")[0] in _OURS
+    of_a_file = isinstance(error, OSError | ImportError | flags.Error)
+    if not ours and (not of_a_file or isinstance(error, ConnectionError)):
+        raise error
+    _fail(_message(error))
+
+
+def _fail(message):
+    """Ends the program with one line."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     leave(1)
 
 
-# What one of the project's own experiments says of its config, within a traceback.
-_REFUSED = re.compile(
-    rf'File "{re.escape(str(pathlib.Path(__file__).parents[1] / "experiments"))}[^"]*"'
-    r'[^"]*\nValueError: (.*)\s*$'
-)
+def _named(error):
+    """The message of any error, with its kind and place if it is none for users."""
+    message = _message(error)
+    if not isinstance(error, ValueError | OSError | ImportError):
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        message = f"{type(error).__name__}: {message} ({frame.f_code.co_filename}, line {line})"
+    return f"{message.removesuffix('.')}."
 
 
 def _message(error):
-    """The message of an error, without what Python and ml_collections put around it."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    if said := _REFUSED.search(str(error)):
-        return said[1]
-    if "has no attribute 'get_config'" in str(error):
-        return "the file of --config defines no get_config(): it is no experiment"
-    if "get_config() takes 0 positional arguments" in str(error):
-        return "the experiment of --config has no scales: leave the colon and what follows it out"
-    if isinstance(error, AttributeError | KeyError):
-        return f"the config has no such field: {error.args[0]}"
+    """The message of an error, without what Python puts around it."""
     if isinstance(error, OSError) and error.strerror and error.filename is None:
         return error.strerror
     return str(error)

@@ -12,21 +12,24 @@ A file with several scales is named with one of them, `table1.py:cpu`; its `get_
 word after the colon.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import inspect
-import json
 import pathlib
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
+from launch import fields, files, kept
 from launch.tasks import Tasks
 from noisegen import sweeps
 
-_FUNCTIONS = ("get_config", "get_task", "get_runs", "get_protocol")
+_OWN = pathlib.Path(__file__).parents[1] / "experiments"
+_FUNCTIONS = ("get_task", "get_runs", "get_protocol")  # of the config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,25 @@ class Experiment:
         return hashlib.sha256(b"".join(f.read_bytes() for f in self.code_files)).hexdigest()
 
 
+def read(text: str, given: Iterable[tuple[str, str | None]] = ()) -> Experiment:
+    """Reads the experiment that the command line names.
+
+    Args:
+      text: A file or a module, with a scale after a colon where it has scales.
+      given: Fields that the command line overrides, see `launch.fields.take`.
+
+    Raises:
+      ValueError, OSError, ImportError: If there is no such experiment, or a field makes no sense.
+    """
+    path, scale = files.find(text)
+    config = _config(path, scale)
+    fields.override(config, given)
+    kept.make_plain(config)
+    kept.check_kept(config, _config(path, scale))
+    config.lock()
+    return load(_text(path, scale), config)
+
+
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experiment:
     """Reads the experiment in the file `path` with the given config.
 
@@ -74,10 +96,11 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
     """
     path, scale = _scaled(path)
     module = _module(path)
+    _check_whole(path, module)
     title, _, description = inspect.cleandoc(module.__doc__ or path.stem).partition("\n")
     runs = _runs(path, module.get_runs(config))
     return Experiment(
-        name=":".join([path.stem, *scale]),
+        name=_text(path.stem, scale),
         path=path,
         scale="".join(scale),
         title=title.strip(),
@@ -91,14 +114,19 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Experim
     )
 
 
-def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
+def load_from_workdir(workdir: str | pathlib.Path, trusted: str | None = None) -> Experiment:
     """Reads the experiment that a sweep's directory belongs to.
 
     The experiment's file is looked for below the current directory only: nothing in a sweep's
     directory, this one's or another's, is executed.
 
+    Args:
+      workdir: The directory of the sweep.
+      trusted: The experiment's file, which then may lie anywhere.
+
     Raises:
       FileNotFoundError: no sweep there, or its experiment's file is not here.
+      ValueError: If the trusted file is that of another sweep, or the file's fields are others.
     """
     sweep = sweeps.read_sweep(workdir)
     if not all(isinstance(sweep.get(word), str) for word in ("experiment", "config", "command")):
@@ -106,27 +134,20 @@ def load_from_workdir(workdir: str | pathlib.Path) -> Experiment:
             f"{workdir} is no sweep of `launch.sweep`: its sweep.json says too little."
         )
     path, scale = _scaled(sweep["experiment"])
-    here, file = pathlib.Path.cwd().resolve(), path.resolve()
-    in_sweep = any((parent / "sweep.json").exists() for parent in file.parents)
-    if not file.is_relative_to(here) or in_sweep:
-        raise FileNotFoundError(
-            f"{workdir} is a sweep of {path}, which is not below {here} or is in a sweep's "
-            "directory, and so is not executed; run the command where the sweep was launched."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{workdir} is a sweep of {path}, which is not here; run the command where the sweep "
-            "was launched."
-        )
-    config = _module(path).get_config(*scale)
+    if trusted:
+        path, scale = _trusted(trusted, scale, sweep, workdir)
+    else:
+        _check_place(path, workdir)
+    config = _config(path, scale)
     try:
-        config.update(_like(config.to_dict(), json.loads(sweep["config"])))
+        kept.restore(config, sweep["config"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{workdir} is a sweep of an older {path}, with other fields ({error}); give the "
             "command of `launch.sweep` again, or use the older file."
         ) from error
-    return load(sweep["experiment"], config)
+    kept.make_plain(config)
+    return load(_text(path, scale), config)
 
 
 def meta(experiment: Experiment, data: str, command: str) -> dict[str, Any]:
@@ -137,7 +158,7 @@ def meta(experiment: Experiment, data: str, command: str) -> dict[str, Any]:
         "data": data,
         "command": command,
         "experiment": ":".join(filter(None, [str(experiment.path), experiment.scale])),
-        "config": experiment.config.to_json(),
+        "config": kept.dump(experiment.config),
     }
 
 
@@ -149,24 +170,91 @@ def begun_with(workdir: str | pathlib.Path) -> str | None:
 
 def _scaled(path):
     """The path of an experiment's file, and the words after its colon."""
-    path, *scale = str(path).split(":", 1)
-    return pathlib.Path(path), scale
+    return files.split(str(path))
+
+
+def _text(path, scale):
+    """The path of an experiment's file, or its name, with the scale."""
+    return ":".join([str(path), *scale])
+
+
+def _trusted(text, scale, sweep, workdir):
+    """The file that the user names for a sweep, if it has the sweep's name, and the scale."""
+    path, given = files.find(text)
+    scale = given or scale
+    if _text(path.stem, scale) != sweep["sweep"]:
+        raise ValueError(
+            f"--config={text} is not the experiment of {workdir}, which is a sweep of "
+            f"{sweep['sweep']!r}."
+        )
+    return path, scale
+
+
+def _check_place(path, workdir):
+    """Checks that an experiment's file may be executed without having been named by the user."""
+    here, file = pathlib.Path.cwd().resolve(), path.resolve()
+    in_sweep = any((parent / "sweep.json").exists() for parent in file.parents)
+    if not file.is_relative_to(here) or in_sweep:
+        raise FileNotFoundError(
+            f"{workdir} is a sweep of {path}, which is not below {here} or is in a sweep's "
+            "directory, and so is not executed; run the command where the sweep was launched, or "
+            "name a file that you trust with --config=..."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{workdir} is a sweep of {path}, which is not here; run the command where the sweep "
+            "was launched, or name its file with --config=..."
+        )
 
 
 def _module(path):
     """Imports an experiment's file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no experiment {path}; name a file under experiments/.")
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
-    if missing:
+    module = files.load(path)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} defines no get_config(): it is no experiment.")
+    return module
+
+
+def _check_whole(path, module):
+    """Checks that an experiment's file defines all that it must."""
+    if missing := [name for name in _FUNCTIONS if not hasattr(module, name)]:
         raise ValueError(
             f"{path} lacks {', '.join(missing)}: an experiment defines get_config() and, of that "
-            f"config, {', '.join(_FUNCTIONS[1:])}."
+            f"config, {', '.join(_FUNCTIONS)}."
         )
-    return module
+
+
+def _config(path, scale):
+    """The config of an experiment, every field at its default."""
+    module = _module(path)
+    try:
+        with contextlib.suppress(ValueError):  # of a function without a known signature
+            inspect.signature(module.get_config).bind(*scale)
+    except TypeError:
+        raise ValueError(
+            f"{path} has no scales: leave the colon and what follows it out."
+            if scale
+            else f"{path} has scales: write one after a colon, as in {path}:SCALE."
+        ) from None
+    try:
+        config = module.get_config(*scale)
+    except ValueError as error:
+        if _is_own(error):
+            raise ValueError(str(error)) from error  # which is said in one line
+        raise
+    if isinstance(config, Mapping | config_dict.FrozenConfigDict):
+        config = ml_collections.ConfigDict(config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"{path}: get_config gives {config!r:.80}, which is no ConfigDict; is there a return?"
+        )
+    return config
+
+
+def _is_own(error):
+    """Whether one of the project's own experiments raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return pathlib.Path(frame.f_code.co_filename).is_relative_to(_OWN)
 
 
 def _runs(path, found):
@@ -201,10 +289,3 @@ def _of_kind(kind, path, function, value):
             "return?"
         )
     return value
-
-
-def _like(model, values):
-    """`values` as read from JSON, with tuples where `model` has them."""
-    if isinstance(model, dict):
-        return {name: _like(model[name], value) for name, value in values.items()}
-    return tuple(values) if isinstance(model, tuple) else values

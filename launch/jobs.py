@@ -61,7 +61,7 @@ def submitted(workdir: pathlib.Path) -> list[Submitted]:
     found = []
     for path in pathlib.Path(workdir, "jobs").glob("slurm-*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            each = Submitted(**json.loads(path.read_text()))
+            each = Submitted(**json.loads(path.read_text(encoding="utf-8")))
             if re.fullmatch(r"\d+", each.job) and isinstance(each.size, int):
                 found.append(each)
     return sorted(found, key=lambda each: int(each.job))
@@ -79,7 +79,11 @@ def states(known: Iterable[Submitted]) -> dict[str, State]:
     ask = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T|%r"]
     try:
         asked = subprocess.run(
-            [*ask, f"--jobs={numbers}"], capture_output=True, text=True, timeout=_SECONDS
+            [*ask, f"--jobs={numbers}"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"squeue does not answer within {_SECONDS:.0f} seconds") from error
@@ -149,7 +153,7 @@ def _failures(workdir, own: Mapping[str, State]):
 def _last_error(log):
     """The last error in what a job printed, or where that is."""
     with contextlib.suppress(OSError):
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         if errors := [line for line in lines if line.startswith("error: ")]:
             return errors[-1].removeprefix("error: ")
     return f"see {log}"

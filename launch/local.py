@@ -131,7 +131,12 @@ class Workers:
         if code == 0:
             self._start_others()
             return
-        last = self._log(index).read_text(errors="replace").strip().rpartition("\n")[2]
+        last = (
+            self._log(index)
+            .read_text(encoding="utf-8", errors="replace")
+            .strip()
+            .rpartition("\n")[2]
+        )
         if code == 1 and last.startswith("error: "):
             raise ChildProcessError(f"worker {index}: {last.removeprefix('error: ')}")
         again = self._starts[index] <= _RESTARTS
@@ -170,9 +175,11 @@ def places(workers: str = "auto") -> list[Place]:
     if workers != "auto" and not (workers.isdecimal() and int(workers)):
         raise ValueError(f"--workers={workers} must be 'auto' or a number of at least 1.")
     count = 0 if workers == "auto" else int(workers)
-    asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if asked.returncode:
-        raise ChildProcessError(f"JAX finds no device: {asked.stderr.strip()}")
+        raise ChildProcessError(command.no_devices(asked.stderr))
     backend, devices = asked.stdout.split()[-2:]
     jax.config.update("jax_platforms", "cpu")
     if backend == "tpu":

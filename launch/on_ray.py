@@ -8,6 +8,7 @@ directory and this Python under the same names: no data passes through Ray.
 import contextlib
 import pathlib
 from collections.abc import Mapping
+from typing import Self
 
 from launch import command, display, ray_plan
 from launch.ledger import Ledger
@@ -19,6 +20,8 @@ _FRUITLESS = 3  # times that tasks end well and leave no record, before somethin
 
 class Driver:
     """Hands tasks to Ray until every wanted run has its record, and shows what all of them do.
+
+    A context, which is connected to the cluster if there is anything to do.
 
     Args:
       ledger: what there is to do.
@@ -33,24 +36,41 @@ class Driver:
         self._measured: ray_plan.Measured | None = None
         self._begun = 0  # tasks
         self._failed: list[str] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Connects to the cluster, and asks whether it can do what is wanted.
+
+        Raises:
+          ValueError: no node is large enough.
+          ConnectionError: there is no such cluster.
+        """
+        if self._ledger.todo():
+            with command.signals(command.interrupt), self._stack:
+                self._cluster = self._stack.enter_context(Cluster(self._options.address))
+                self._needs = ray_plan.needs(self._cluster, self._options)
+                self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
 
     def run(self) -> None:
         """Works until every wanted run has its record.
 
         Raises:
-          ValueError: a worker found something that the user can mend, or no node is large enough.
-          ConnectionError: there is no such cluster.
+          ValueError: a worker found something that the user can mend.
           ChildProcessError: tasks failed, and so did all further tries.
         """
         if not self._ledger.todo():
             return
         with command.signals(command.interrupt), contextlib.ExitStack() as stack:
+            self._logs.mkdir(exist_ok=True)
+            # Else on stdout, where Ray says of tasks that it tries them again.
+            ray_log = stack.enter_context(open(self._logs / "ray.log", "a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(ray_log))
             stack.enter_context(self._ledger.show)
             stack.enter_context(self._crew)
-            self._logs.mkdir(exist_ok=True)
-            cluster = Cluster(self._options.address, self._logs / "ray.log")
-            self._cluster = stack.enter_context(cluster)
-            self._needs = ray_plan.needs(cluster, self._options)
             fruitless = 0
             while todo := self._ledger.todo():
                 self._train(todo)

@@ -229,7 +229,7 @@ def _environment(needs):
 
 @contextlib.contextmanager
 def _stdout_to(path):
-    with open(path, "a") as file, contextlib.redirect_stdout(file):
+    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         yield
 
 

@@ -82,7 +82,7 @@ class Array:
 
     def __init__(self, fields: Mapping[str, Any], workdir: str):
         self._size, self._workdir = fields["array"], pathlib.Path(workdir)
-        self._folder = pathlib.Path(fields["folder"]).expanduser().absolute()
+        self._folder = _folder(fields["folder"])
         self._submitit = _submitit()
         _check(fields, self._folder, self._workdir)
         self._grace = fields["signal_delay_s"] - _MARGIN
@@ -119,7 +119,8 @@ class Array:
                 "There is no sbatch here: give this command where jobs are submitted to Slurm, "
                 "or see with --dry_run what would be submitted."
             )
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._folder.exists():  # `submit` makes it
+            return
         found = self._folder.stat()
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise PermissionError(
@@ -136,6 +137,9 @@ class Array:
         from launch import slurm_job  # imports submitit
 
         (self._workdir / "logs").mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check()  # another may have made it since
+        before = set(self._folder.iterdir())
         executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=_REQUEUES)
         executor.update_parameters(**self._parameters)
         here = os.getcwd()
@@ -144,6 +148,7 @@ class Array:
             with contextlib.redirect_stderr(io.StringIO()):  # else sbatch's words come twice
                 submitted = executor.submit_array(calls)
         except RuntimeError as error:  # of which all of submitit's are
+            self._clear(before)
             said = [line for line in str(error).splitlines() if "error: " in line]
             raise ValueError(
                 f"Slurm refuses the jobs: {'; '.join(said) or error}; mend the --slurm flags, or "
@@ -152,6 +157,16 @@ class Array:
         job = submitted[0].job_id.partition("_")[0]
         jobs.remember(self._workdir, job, self._size)
         return job
+
+    def _clear(self, before):
+        """Removes what submitit wrote for jobs of this sweep that Slurm refuses."""
+        sweep = str(self._workdir).encode()
+        for path in set(self._folder.iterdir()) - before:
+            if path.is_file() and sweep in path.read_bytes():
+                path.unlink()
+        if not before:
+            with contextlib.suppress(OSError):  # another's jobs have begun to use it
+                self._folder.rmdir()
 
 
 def _submitit():
@@ -166,8 +181,24 @@ def _submitit():
     return slurm
 
 
+def _folder(text):
+    """The directory of what the jobs execute."""
+    try:
+        return pathlib.Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"--slurm.folder={text}: there is no home directory here; name a directory of yours."
+        ) from None
+
+
 def _check(fields, folder, workdir):
     """Refuses what makes no sense before Slurm is asked."""
+    for name, path in (("slurm.folder", folder), ("workdir", workdir.absolute())):
+        if any(letter in str(path) for letter in "\n\r\\"):
+            raise ValueError(
+                f"--{name}={str(path)!r}: Slurm takes no path with a new line or a backslash; "
+                "name another directory."
+            )
     if _minutes(fields["time"]) * 60 <= fields["signal_delay_s"]:
         raise ValueError(
             f"--slurm.time={fields['time']} is no longer than the {fields['signal_delay_s']} "

@@ -16,14 +16,18 @@ from launch import agenda, command, display, experiment, jobs
 from noisegen import sweeps
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
+_CONFIG = flags.DEFINE_string(
+    "config", None, "The experiment's file or module, where it is not where the sweep found it."
+)
 
 
 def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
     gc.disable()  # with 100,000 records it would take a third of the time, and find nothing
     command.no_arguments(argv)
-    workdir = command.required(_WORKDIR, "the directory of a sweep")
-    exp, sweep = experiment.load_from_workdir(workdir), sweeps.read_sweep(workdir)
+    command.required(_WORKDIR, "the directory of a sweep")
+    workdir = command.workdir(_WORKDIR)
+    exp, sweep = experiment.load_from_workdir(workdir, _CONFIG.value), sweeps.read_sweep(workdir)
     records = sweeps.read(workdir, curves=False)
     runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocols, records)
     tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())

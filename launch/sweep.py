@@ -7,6 +7,7 @@ anything, the same command goes on where it was. With --launcher=slurm it submit
 with --launcher=ray the workers are tasks of Ray; their flags are in --helpfull.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,10 +17,10 @@ import warnings
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from launch import (
     agenda,
+    begin,
     command,
     display,
     distributed,
@@ -30,11 +31,16 @@ from launch import (
     on_ray,
     ray_plan,
     slurm,
+    streams,
     worker,
 )
 from noisegen import sweeps, training
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "The experiment's file or module; --config.NAME=VALUE overrides a field of its config.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep: records and report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost, train none.")
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
@@ -95,23 +101,24 @@ _SPEED = {
 
 def main(argv: list[str]) -> None:
     """Trains the sweep of --config in --workdir."""
-    command.no_arguments(argv)
+    command.no_arguments(argv, overrides=True)
     command.required(_CONFIG, "an experiment's file, such as experiments/digits.py")
+    workdir = command.workdir(_WORKDIR)
     if not (_DRY_RUN.value or _PREDICT.value) or _LAUNCHER.value == "slurm":
         command.required(_WORKDIR, "the directory for records and report, such as sweeps/digits")
     _prepare()
-    exp = experiment.load(flags.FLAGS["config"].config_filename, _CONFIG.value)
+    exp = experiment.read(_CONFIG.value, command.overrides())
     if _DRY_RUN.value:
-        dry_run(exp, _WORKDIR.value)
+        dry_run(exp, workdir)
     elif _PREDICT.value:
-        predict(exp, _WORKDIR.value)
+        predict(exp, workdir)
     else:
         try:
-            sweep(exp, _WORKDIR.value)
+            sweep(exp, workdir)
         except KeyboardInterrupt:
             print(
                 f"Stopped; finished runs and the last checkpoint of others are kept in "
-                f"{_WORKDIR.value}. To go on, give the same command again:\n"
+                f"{workdir}. To go on, give the same command again:\n"
                 f"  {shlex.join(sys.orig_argv)}",
                 file=sys.stderr,
             )
@@ -123,7 +130,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
 
     On Slurm it submits jobs that do so and returns, unless all is done.
     """
-    array = _array()
+    array = _array(workdir)
     if array:
         array.check()
     places = local.places(_WORKERS.value) if _WORKERS.value else None
@@ -133,7 +140,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
         return
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir)
-    tasks.check(book.runs.wanted, exp.protocols)
+    _check(exp, tasks, book)
     meta = experiment.meta(exp, tasks.source, _command(workdir))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
@@ -142,16 +149,23 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             "finished runs are kept; if it trains something else now, change the task's name.",
             stacklevel=1,
         )
-    sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
-    if array and book.runs.todo():
-        submit(array, workdir)
-        return
-    if _LAUNCHER.value == "ray":
-        on_ray.Driver(book, workdir, ray_plan.Options.parse()).run()
-    elif places:
-        local.Workers(book, workdir, places, _PATIENCE.value).run()
-    else:
-        worker.Worker(book, workdir, _options()).run()
+    with contextlib.ExitStack() as stack:
+        driver = None
+        if _LAUNCHER.value == "ray":
+            driver = on_ray.Driver(book, workdir, ray_plan.Options.parse())
+            stack.enter_context(driver)
+        if _REPORT.value:  # else another process has begun it
+            stack.enter_context(begin.undone_if_refused(workdir))
+        sweeps.open_workdir(workdir, exp.name, tasks.name, meta | {"code": begun})
+        if array and book.runs.todo():
+            submit(array, workdir)
+            return
+        if driver:
+            driver.run()
+        elif places:
+            local.Workers(book, workdir, places, _PATIENCE.value).run()
+        else:
+            worker.Worker(book, workdir, _options()).run()
     if _KEEP_PARAMS.value and (without := sweeps.without_params(workdir, book.runs.wanted)):
         warnings.warn(
             f"{len(without)} runs had finished before --keep_params was given, and their "
@@ -159,7 +173,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
             stacklevel=1,
         )
     if _REPORT.value:
-        command.report(exp, workdir)
+        command.report_at_end(exp, workdir)
 
 
 def submit(array: slurm.Array, workdir: str) -> None:
@@ -186,7 +200,7 @@ def predict(exp: experiment.Experiment, workdir: str | None) -> None:
 
 def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     """Prints what would be trained, and an estimate of what it costs; or what Slurm is given."""
-    if array := _array():
+    if array := _array(workdir):
         print(f"{array.text()}\nEach job runs\n  {shlex.join(array.command('INDEX'))}")
         return
     tasks = exp.make_tasks()
@@ -197,14 +211,16 @@ def dry_run(exp: experiment.Experiment, workdir: str | None) -> None:
     costs = tasks.examples(todo)
     examples = sum(costs.values())
     for run in todo.values():
-        print(" ".join(f"{name}={value}" for name, value in run.items()))
+        print(" ".join(f"{name}={shlex.quote(str(value))}" for name, value in run.items()))
     print(f"{len(todo):,} runs, {examples:,} training examples.")
     if rate := exp.config.get("gpu_examples_per_second"):
         print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
     if _LAUNCHER.value == "ray":
         print(on_ray.plan(costs, ray_plan.Options.parse()))
         return
-    print("Measuring how long they take here; for a large network this takes minutes.", flush=True)
+    print("Measuring how long they take here; for a large network this takes minutes.")
+    if streams.lost():
+        return  # as no reader is left
     measured = [_settings(task, group) for task, group in tasks.groups(todo).items()]
     seconds = sum(each for _, each in measured)
     settings = " or ".join(
@@ -237,13 +253,43 @@ def _prepare():
         command.stop_with_input()
     if _DISTRIBUTED.value:
         distributed.join(_DISTRIBUTED.value)
+    if not _WORKERS.value:  # which have the devices for themselves
+        command.check_devices()
 
 
-def _array():
+def _check(exp, tasks, book):
+    """Refuses what makes no sense before anything is written or trained."""
+    tasks.check(book.runs.wanted, exp.protocols)
+    if _REPORT.value:
+        command.check_report(exp)
+    _check_speed()
+    known = book.runs.wanted.keys() | book.runs.records.keys()
+    unknown = [name for name in _ONLY.value if name not in known]
+    if unknown and not _TIED.value:  # a launcher may know records that are not here yet
+        raise ValueError(
+            f"--only={','.join(unknown)}: this sweep has no such run; run_ids are in its records."
+        )
+    begin.check_writable(command.workdir(_WORKDIR))
+
+
+def _check_speed():
+    """Checks the given speed settings, as far as the others play no part."""
+    given = _given_speed()
+    lanes, batch = (given.get(name, 1) for name in ("lane_devices", "batch_devices"))
+    training.Settings(**({"lanes": lanes, "microbatch": batch, "eval_batch": batch} | given))
+    here = _LAUNCHER.value == "local" and not _WORKERS.value
+    if here and lanes * batch > jax.device_count():
+        raise ValueError(
+            f"--lane_devices={lanes} times --batch_devices={batch} is {lanes * batch} devices; "
+            f"there are {jax.device_count()}."
+        )
+
+
+def _array(workdir):
     """The jobs of the sweep, where it is Slurm's."""
     if _LAUNCHER.value != "slurm":
         return None
-    return slurm.Array({n: flag.value for n, flag in slurm.FLAGS.items()}, _WORKDIR.value)
+    return slurm.Array({n: flag.value for n, flag in slurm.FLAGS.items()}, workdir)
 
 
 def _todo(exp, tasks, workdir):
