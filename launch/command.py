@@ -27,6 +27,7 @@ from launch import fields, files, streams
 from launch.experiment import Experiment
 from noisegen import reports, sweeps, training
 from noisegen.data import cache
+from noisegen.sweeps import texts
 from noisegen.training import Settings, Task
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -191,6 +192,7 @@ def record(task: Task, settings: Settings, result: training.Result) -> dict[str,
         "device": _device(),
         "versions": _versions(),
         "settings": {k: v for k, v in vars(settings).items() if v is not None},
+        **({"jax_config": switches} if (switches := _jax_config()) else {}),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "curve": result.curve,
     }
@@ -250,14 +252,7 @@ def check_report(exp: Experiment) -> None:
       ValueError: If its tables cannot.
     """
     try:
-        for index, protocol in enumerate(exp.protocols):
-            groups = dict.fromkeys(protocol.group(run) for run in exp.runs)
-            blank = [sweeps.Optimum(series=label, row=row) for label, row in groups]
-            table = sweeps.make_table(blank, protocol, None if index else exp.published)
-            for write in (sweeps.to_text, sweeps.to_csv, sweeps.to_markdown, sweeps.to_latex):
-                write(table)
-        if check := getattr(reports, "check", None):
-            check(exp.protocols, exp.runs, exp.published, exp.title, exp.description)
+        reports.check(exp.protocols, exp.runs, exp.published, exp.title, exp.description)
     except Exception as error:
         raise ValueError(f"{exp.path}: no report could be made: {_named(error)}") from error
 
@@ -282,8 +277,13 @@ def report(exp: Experiment, workdir: str) -> None:
     """Writes a sweep's report and prints its table."""
     page = reports.write_report(workdir, exp.protocols, exp.runs, exp.published)
     for name in reports.table_names(exp.protocols):
-        print(pathlib.Path(workdir, f"{name}.txt").read_text(encoding="utf-8"))
-    print(f"Report: {page}")
+        show(pathlib.Path(workdir, f"{name}.txt").read_text(encoding="utf-8"))
+    show(f"Report: {page}")
+
+
+def show(text: str) -> None:
+    """Prints a text in characters that standard output has."""
+    print(texts.for_encoding(text, sys.stdout.encoding))
 
 
 def num_cores() -> int:
@@ -372,6 +372,13 @@ def _device():
         return devices()
     several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
     return f"{several}{num_cores()} cores of {processor()}"
+
+
+def _jax_config():
+    """Returns what was set in JAX and may change results; most often nothing."""
+    usual = {"jax_enable_x64": False, "jax_default_matmul_precision": None}
+    found = {name: getattr(jax.config, name) for name in usual}
+    return {name: value for name, value in found.items() if value != usual[name]}
 
 
 @functools.cache

@@ -232,9 +232,11 @@ def growth(
             lists = (
                 f"{write(value)} at {where}" for where in added for value in sorted(added[where])
             )
-            why = f"{name}, its bar or a divergence" if name == protocol.tune[0] else name
+            why = tables.words(name)
+            if name == protocol.tune[0]:
+                why += ", its bar or a divergence"
             sentences.append(f"The grid ends at the best {why}; next: {', '.join(lists)}")
-    return ". ".join(sentences or ["The grid grows for another protocol"]).replace("_", " ")
+    return ". ".join(sentences or ["The grid grows for another protocol"])
 
 
 def _tuned(protocol, runs):
@@ -242,7 +244,8 @@ def _tuned(protocol, runs):
     found = collections.defaultdict(lambda: collections.defaultdict(set))
     for run in runs:
         label, row = protocol.group(run)
-        place = found[f"{label} {protocol.row} {tables.number(row)}".strip()]
+        series = f"{texts.shown(label)} " if label else ""
+        place = found[f"{series}{tables.words(protocol.row)} {tables.number(row)}"]
         for name in protocol.tune:
             place[name].add(run[name])
     return found

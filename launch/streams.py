@@ -93,4 +93,5 @@ def _replace(error):
     letter = error.object[error.start]
     if 0xDC80 <= ord(letter) <= 0xDCFF:
         return bytes([ord(letter) - 0xDC00]), error.start + 1
-    return _IN_ASCII.get(letter, "?"), error.start + 1
+    escaped = letter.encode("unicode_escape").decode()  # so that different texts stay different
+    return _IN_ASCII.get(letter, escaped), error.start + 1
