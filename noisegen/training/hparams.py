@@ -69,7 +69,7 @@ def _check_names(task, runs):
     names = runs[0].keys()
     if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
         raise ValueError(
-            f"The runs name {', '.join(sorted(taken))}, which the pool itself gives the optimizer; "
+            f"The runs name {', '.join(sorted(taken))}, which the pool itself tells the optimizer; "
             "give the field another name."
         )
     for run in runs:

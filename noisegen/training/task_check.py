@@ -164,7 +164,7 @@ def _check_init(task):
 
 def _check_loss(task):
     params, state = abstract_init(task)
-    size = 2 * task.ghost_size
+    size = task.ghost_size * -(-64 // task.ghost_size)  # about a microbatch
     data = abstract_examples(task.train, size)
     function = task.joint_loss or task.loss
 

@@ -200,7 +200,7 @@ def test_one_compilation_for_all_batch_sizes_and_horizons(impatient_pool):
     program = impatient_pool._program
     for runs in ([*IN_EPOCHS, HUGE], [run | {"num_epochs": 1} for run in IN_EPOCHS[-2:]]):
         list(impatient_pool.train(runs))
-        for function in (program.empty, program.restart, program.advance):
+        for function in (program._empty, program._restart, program._advance):
             assert function._cache_size() == 1
 
 
