@@ -77,6 +77,12 @@ def scalar(**values: Any) -> None:
             )
 
 
+def wide(dtype: Any) -> Any:
+    """Returns the type to calculate in: float32 in place of narrower ones and of integers."""
+    inexact = jnp.issubdtype(dtype, jnp.inexact)
+    return dtype if inexact and np.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
 def kind(value: Any) -> str:
     """Says in a message's words if a value is a number, an array of a shape, or of another type.
 
@@ -116,7 +122,7 @@ def _number(value: Any) -> Any:
         if jnp.issubdtype(value.dtype, jnp.integer):
             return jax.lax.convert_element_type(value, float)  # weakly typed, as Python's are
         if jnp.issubdtype(value.dtype, jnp.floating):
-            return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+            return value.astype(wide(value.dtype))
         return None
     try:
         array = np.asarray(value)

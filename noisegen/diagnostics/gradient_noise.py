@@ -314,7 +314,7 @@ def update_running_noise(
     count = optax.safe_increment(jnp.asarray(running.count))
     decay = jnp.asarray(decay, jnp.float32)
     decay = jnp.where((decay >= 0) & (decay <= 1), decay, jnp.nan)
-    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay**count))
+    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay ** count.astype(decay.dtype)))
     trace, norm = _trace_and_norm(noise)
     measured = jnp.isfinite(trace) & jnp.isfinite(norm)
 

@@ -210,7 +210,7 @@ def _combine(weights: tuple[ArrayLike, ...], trees: tuple[PyTree, ...]) -> PyTre
 
     def combine(*leaves):
         dtype = jnp.result_type(*leaves)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = _validate.wide(dtype)
         terms = (
             jnp.asarray(w, wide) * jnp.asarray(x, wide)
             for w, x in zip(weights, leaves, strict=True)

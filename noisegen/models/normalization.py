@@ -146,7 +146,7 @@ class GhostBatchNorm(nnx.Module):
                 "another ghost_size."
             )
         before, after = x.shape[: axes.groups], x.shape[axes.groups + 1 :]
-        grouped = x.reshape(*before, -1, size, *after).astype(_wide(x))
+        grouped = x.reshape(*before, -1, size, *after).astype(_validate.wide(x.dtype))
         axes = axes._replace(features=axes.features + (axes.features > axes.groups))
         if mask is None:
             counts, counted = jnp.ones(examples // size, bool), None
@@ -179,7 +179,7 @@ class GhostBatchNorm(nnx.Module):
                 kept, scale = seen / all_seen, groups.astype(jnp.float32) / all_seen
                 share = began.astype(jnp.float32) / jnp.maximum(groups, 1).astype(jnp.float32)
             else:
-                kept = share = self.momentum**new
+                kept = share = self.momentum ** new.astype(self.mean[...].dtype)
                 scale = jnp.float32(1.0)
             for running, old, parts in zip(*statistics, strict=True):
                 k, a, s = (weight.astype(old.dtype) for weight in (kept, scale, share))
@@ -191,8 +191,8 @@ class GhostBatchNorm(nnx.Module):
 
     def _by_running_average(self, x, axes, mask):
         """`x` normalised by the running statistics."""
-        mean, var = (stat[...][None].astype(_wide(x)) for stat in (self.mean, self.var))
-        wide = x.astype(_wide(x))
+        mean, var = (stat[...][None].astype(_validate.wide(x.dtype)) for stat in (self.mean, self.var))
+        wide = x.astype(_validate.wide(x.dtype))
         if mask is not None:
             shape = [1] * x.ndim
             shape[axes.groups] = len(mask)
@@ -215,8 +215,8 @@ class GhostBatchNorm(nnx.Module):
             kept = seen / all_seen
             weights = jnp.where(counts, 1 / all_seen, 0.0)
         else:
-            kept = self.momentum**total
-            weights = jnp.where(counts, (1 - self.momentum) * self.momentum ** (total - place), 0.0)
+            kept, later = (self.momentum ** n.astype(mean.dtype) for n in (total, total - place))
+            weights = jnp.where(counts, (1 - self.momentum) * later, 0.0)
         for running, new in ((self.mean, mean), (self.var, var)):
             old = running[...].astype(new.dtype)
             share = (weights.astype(new.dtype)[:, None] * new).sum(0)
@@ -257,10 +257,6 @@ class _Axes(NamedTuple):
         shape = [1] * ndim
         shape[self.groups : self.groups + 2] = mask_KxG.shape
         return mask_KxG.reshape(shape)
-
-
-def _wide(x):
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _center(x, axes, counted):

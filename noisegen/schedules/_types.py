@@ -55,8 +55,8 @@ def num_reached(boundaries: Any, count: ArrayLike) -> jax.Array:
         count = jnp.asarray(np.clip(count, 0, 2**31 - 1), jnp.int32 if whole else float)
     if jnp.issubdtype(count.dtype, jnp.integer):
         last = min(int(jnp.iinfo(count.dtype).max), 2**53)
-        count = jnp.minimum(count, last - 1)
-        boundaries = _whole(boundaries, last).astype(count.dtype)
+        count = jnp.minimum(count, np.asarray(last - 1, count.dtype))
+        boundaries = _whole(boundaries, np.asarray(last, count.dtype))
     count, boundaries = count[..., None], jnp.asarray(boundaries, count.dtype)
     shape = np.broadcast_shapes(count.shape, boundaries.shape)
     reached = jnp.broadcast_to(count, shape) >= jnp.broadcast_to(boundaries, shape)
@@ -64,11 +64,13 @@ def num_reached(boundaries: Any, count: ArrayLike) -> jax.Array:
 
 
 def _whole(boundaries, last):
-    """Returns the first whole numbers at or after the boundaries, `last` at most."""
+    """Returns the first whole numbers at or after the boundaries, `last` at most, of its type."""
     if not isinstance(boundaries, jax.Array):
-        return np.minimum(np.ceil(boundaries), last)
+        return np.minimum(np.ceil(boundaries), float(last)).astype(last.dtype)
     if jnp.issubdtype(boundaries.dtype, jnp.integer):
-        return jnp.clip(boundaries, 0, min(last, int(jnp.iinfo(boundaries.dtype).max)))
-    within = boundaries < last  # beyond it, what a conversion gives depends on the machine
-    kept = jnp.ceil(jnp.where(within, boundaries, 0))
-    return jnp.where(within, kept.astype(jnp.int32), last)
+        most = min(int(last), int(jnp.iinfo(boundaries.dtype).max))
+        low, high = (np.asarray(end, boundaries.dtype) for end in (0, most))
+        return jnp.clip(boundaries, low, high).astype(last.dtype)
+    within = boundaries < float(last)  # beyond it, a conversion depends on the machine
+    kept = jnp.ceil(jnp.where(within, boundaries, 0.0))
+    return jnp.where(within, kept.astype(last.dtype), last)

@@ -127,7 +127,7 @@ def hold_then_decay(
     [init_value] = _validate.positive(init_value=init_value)
     init_value, decay_rate = _checked_rate(init_value, decay_rate)
     drops = _ten_drops(num_steps)
-    return lambda count: init_value * decay_rate ** num_reached(drops, count)
+    return lambda count: init_value * decay_rate ** as_float(num_reached(drops, count))
 
 
 def hold_then_decay_to(
@@ -209,7 +209,7 @@ def step_decay(
     if isinstance(per_epoch, jax.Array):
         init_value = jnp.where(per_epoch > 0, init_value, jnp.nan)
     boundaries = _first_updates(epochs, per_epoch)
-    return lambda count: init_value * decay_rate ** num_reached(boundaries, count)
+    return lambda count: init_value * decay_rate ** as_float(num_reached(boundaries, count))
 
 
 def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLike, ArrayLike]:

@@ -124,7 +124,7 @@ def add_gradient_noise(
 def with_noise(gradient: jax.Array, stddev: ArrayLike, noise: jax.Array) -> jax.Array:
     """Adds scaled noise to a leaf, in float32 or wider, and rounds once to the leaf's type."""
     gradient = jnp.asarray(gradient)
-    wide = jnp.promote_types(gradient.dtype, jnp.float32)
+    wide = _validate.wide(gradient.dtype)
     noisy = gradient.astype(wide) + jnp.asarray(stddev, wide) * noise.astype(wide)
     return noisy.astype(gradient.dtype)
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from noisegen import _validate
+
 
 class Sampler(Protocol):
     """A function (key, tree) -> noise for every leaf, of mean 0 and variance 1 per coordinate."""
@@ -93,7 +95,7 @@ def _draw(draw: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
             raise ValueError(
                 f"noise is for floating-point leaves, but leaf {index} is {given}. {remedy}"
             )
-        dtype = jnp.promote_types(given, jnp.float32)
+        dtype = _validate.wide(given)
         return draw(jax.random.fold_in(key, index), jnp.shape(leaf), dtype)
 
     return treedef.unflatten([draw_leaf(index, leaf) for index, leaf in enumerate(leaves)])
