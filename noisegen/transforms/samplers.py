@@ -70,7 +70,8 @@ def sphere_noise(key: jax.Array, tree: Any) -> Any:
     """
     noise = normal_noise(key, tree)
     leaves = jax.tree.leaves(noise)
-    dtype = jnp.result_type(*leaves, jnp.float32) if leaves else jnp.float32
+    dtypes = [leaf.dtype for leaf in leaves]
+    dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.float32)
     total = sum((jnp.sum(leaf**2).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
     # As a float: an int32 does not hold the number of coordinates of the largest networks.
     length = jnp.sqrt(total / float(max(sum(leaf.size for leaf in leaves), 1)))
