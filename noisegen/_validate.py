@@ -77,6 +77,12 @@ def scalar(**values: Any) -> None:
             )
 
 
+def weak_float(integer: jax.Array) -> jax.Array:
+    """Returns an integer of JAX's as a weakly typed float, as Python's numbers are."""
+    with jax.numpy_dtype_promotion("standard"):  # in strict mode there is no way to such a float
+        return integer * 1.0
+
+
 def wide(dtype: Any) -> Any:
     """Returns the type to calculate in: float32 in place of narrower ones and of integers."""
     inexact = jnp.issubdtype(dtype, jnp.inexact)
@@ -120,7 +126,7 @@ def _number(value: Any) -> Any:
     """Returns a real number (or an array of such) as a float, and None for anything else."""
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jnp.integer):
-            return jax.lax.convert_element_type(value, float)  # weakly typed, as Python's are
+            return weak_float(value)
         if jnp.issubdtype(value.dtype, jnp.floating):
             return value.astype(wide(value.dtype))
         return None

@@ -336,6 +336,7 @@ def _trace_and_norm(noise):
 
 def _own_noise(fresh, batch_size, num_examples):
     """The covariance of a batch's mean in units of K; `fresh` is that of fresh examples."""
+    num_examples = jnp.asarray(num_examples, jnp.float32)
     return jnp.where(num_examples >= batch_size, fresh - 1 / num_examples, jnp.nan)
 
 

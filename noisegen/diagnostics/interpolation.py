@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from noisegen import _validate
@@ -192,8 +193,8 @@ def _checked(ndim: int, **values: ArrayLike) -> list[jax.Array]:
     """The values as floats of JAX's; raises for other numbers of axes, and for complex numbers."""
     requirement = ("a single number", "an array of one axis")[ndim]
     for name, value in values.items():
-        if jnp.ndim(value) != ndim:
-            raise ValueError(f"{name} must be {requirement}, but its shape is {jnp.shape(value)}.")
+        if np.ndim(value) != ndim:
+            raise ValueError(f"{name} must be {requirement}, but its shape is {np.shape(value)}.")
     return [jnp.asarray(number) for number in _validate.real(**values)]
 
 

@@ -191,7 +191,9 @@ class GhostBatchNorm(nnx.Module):
 
     def _by_running_average(self, x, axes, mask):
         """`x` normalised by the running statistics."""
-        mean, var = (stat[...][None].astype(_validate.wide(x.dtype)) for stat in (self.mean, self.var))
+        mean, var = (
+            stat[...][None].astype(_validate.wide(x.dtype)) for stat in (self.mean, self.var)
+        )
         wide = x.astype(_validate.wide(x.dtype))
         if mask is not None:
             shape = [1] * x.ndim

@@ -22,8 +22,12 @@ def value_at(value: ScalarOrSchedule, count: ArrayLike) -> ArrayLike:
 
 
 def as_float(count: ArrayLike) -> jax.Array:
-    """Returns a count as a weakly typed float, which takes the type of the numbers it meets."""
-    return jax.lax.convert_element_type(as_count(count), float)
+    """Returns a count as a float, weakly typed where it may be: it takes the type of others."""
+    count = as_count(count)
+    if isinstance(count, jax.Array):
+        integer = jnp.issubdtype(count.dtype, jnp.integer)
+        return _validate.weak_float(count) if integer else count
+    return jnp.asarray(count if count.ndim else float(count))
 
 
 def as_count(count: ArrayLike) -> Any:

@@ -6,7 +6,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import ScalarOrSchedule, Schedule, as_count, as_float, num_reached, value_at
+from noisegen.schedules._types import (
+    ScalarOrSchedule,
+    Schedule,
+    as_count,
+    as_float,
+    num_reached,
+    value_at,
+)
 
 
 def constant_warmup(

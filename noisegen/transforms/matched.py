@@ -324,8 +324,9 @@ def matched_weights(
     [size] = _validate.positive(batch_size=batch_size)
     paired = size // 2 * 2
     # Infinite where a single example has no other to be paired with, and its weight NaN.
-    deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0.0, lacking / jnp.float32(paired)))
-    deviation = jnp.asarray(deviation, jnp.float32)
+    variance = jnp.asarray(lacking, jnp.float32) / jnp.asarray(paired, jnp.float32)
+    size = jnp.asarray(size, jnp.float32)
+    deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0.0, variance))
 
     def draw(pair):
         return jax.random.normal(jax.random.fold_in(key, pair), dtype=jnp.float32)
