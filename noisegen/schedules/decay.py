@@ -221,7 +221,7 @@ def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLi
 
 
 def _ten_drops(num_steps: ArrayLike) -> Any:
-    """Returns the updates of the ten drops; integers throughout, unless a traced horizon is none."""
+    """Returns the updates of the ten drops; whole numbers throughout."""
     _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
     num_steps = as_count(num_steps)[..., None]
     xp = jnp if isinstance(num_steps, jax.Array) else np

@@ -9,8 +9,8 @@ size B and N training examples, on the **mean** gradient of the batch,
   g = \epsilon_\text{eff} \left(\frac{N}{B} - 1\right) \approx N T .
 
 T is set by the choice of batches; g also knows that they are drawn without replacement, and is zero
-for the full batch. Numbers of Python's and NumPy's in, of any type, give a Python float out; arrays
-and traced values pass through. The arithmetic is in float64, that of JAX arrays in float32 or wider.
+for the full batch. Python's and NumPy's numbers in, of any type, give a Python float out; arrays
+and traced values pass through. The arithmetic is in float64, or of JAX arrays in float32 at least.
 
 >>> import noisegen
 >>> t = noisegen.temperature(learning_rate=0.1, batch_size=64, momentum=0.5)

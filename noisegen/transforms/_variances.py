@@ -30,9 +30,9 @@ def _num_coordinates(gradient_noise, updates):
         total = sum(jnp.size(leaf) for leaf in measured)
         if total < here:
             raise ValueError(
-                f"gradient_noise was measured on {total} coordinates, fewer than the {here} of these "
-                "updates. Give what noisegen.diagnostics.noise_of_groups makes of gradients of all "
-                "the parameters."
+                f"gradient_noise was measured on {total} coordinates, fewer than the {here} of "
+                "these updates. Give what noisegen.diagnostics.noise_of_groups makes of gradients "
+                "of all the parameters."
             )
         return float(max(total, 1))
     if any(map(samplers.is_masked, jax.tree.leaves(updates, is_leaf=samplers.is_masked))):
