@@ -128,7 +128,8 @@ def _number(value: Any) -> Any:
         if jnp.issubdtype(value.dtype, jnp.integer):
             return weak_float(value)
         if jnp.issubdtype(value.dtype, jnp.floating):
-            return value.astype(wide(value.dtype))
+            dtype = wide(value.dtype)
+            return value if dtype == value.dtype else value.astype(dtype)  # stays weakly typed
         return None
     try:
         array = np.asarray(value)

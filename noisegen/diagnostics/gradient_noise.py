@@ -157,12 +157,16 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
     known = 1 if isinstance(size, jax.Array) else size
     [num_examples] = _validate.at_least(known, num_examples=num_examples)
     size = jnp.asarray(size, jnp.float32)
-    spread = jnp.asarray(groups - weights / size, jnp.float32)
+    groups, weights = (jnp.asarray(sum_, jnp.float32) for sum_ in (groups, weights))
+    spread = groups - weights / size
     per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
 
     def variance(squares, gradient):
         [squares] = _validate.real(squares=squares)
-        return jnp.maximum(squares - _square(_single(gradient)) / size, 0) * per_example
+        return (
+            jnp.maximum(jnp.asarray(squares, jnp.float32) - _square(_single(gradient)) / size, 0)
+            * per_example
+        )
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
     mean = jax.tree.map(lambda leaf: _single(leaf) / size, sums.gradient)

@@ -127,6 +127,9 @@ def test_strict_promotion_and_double_precision_give_the_same_noise():
             found = diagnostics.noise_of_groups(gradients, number(4), number(100))
             np.testing.assert_allclose(found.trace, expected.trace, rtol=1e-6)
             np.testing.assert_allclose(found.squared_norm, expected.squared_norm, rtol=1e-3)
+            ones = jnp.ones(4, jnp.float32)
+            sums = diagnostics.GroupSums(ones, 2 * ones, number(16), number(2), number(16))
+            np.testing.assert_allclose(diagnostics.noise_of_sums(sums, 100).trace, 7.75)
         running = diagnostics.update_running_noise(diagnostics.init_running_noise(), found)
         np.testing.assert_allclose(running.trace, expected.trace, rtol=1e-6)
         assert running.trace.dtype == jnp.float32

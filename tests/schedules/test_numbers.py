@@ -147,8 +147,9 @@ def test_laws_of_any_type_of_number_are_those_of_pythons(law):
         assert np.asarray(law(lambda n, kind=kind: np.array([n, n], kind)))[1] == expected
     for kind in (jnp.int8, jnp.uint8, jnp.float16, jnp.int32, jnp.float32):
         np.testing.assert_allclose(law(kind), expected, rtol=1e-5)
-    with jax.numpy_dtype_promotion("strict"):
-        np.testing.assert_allclose(law(jnp.int32), expected, rtol=1e-5)
+    for x64 in (False, True):
+        with jax.numpy_dtype_promotion("strict"), jax.enable_x64(x64):
+            np.testing.assert_allclose(law(jnp.int32), expected, rtol=1e-5)
 
 
 def test_a_batch_beyond_the_examples_is_refused_whatever_the_type():

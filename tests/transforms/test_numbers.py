@@ -99,6 +99,16 @@ def test_numbers_of_numpy_scale_as_pythons_do():
     assert small.update(jnp.ones(()), small.init(None))[0] == -200
 
 
+def test_traced_single_precision_numbers_under_strict_double_precision():
+    def update(x):
+        tx = noisegen.scale_by_temperature(noisegen.power_decay(x, x), lambda t: 64 + t, x)
+        return tx.update(jnp.ones((), jnp.float32), tx.init(None))[0]
+
+    expected = update(0.3)
+    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
+        np.testing.assert_allclose(jax.jit(update)(jnp.float32(0.3)), expected, rtol=1e-6)
+
+
 def test_places_of_unsigned_type_are_places():
     expected = noisegen.matched_weights(KEY, jnp.arange(4), 4, 2)
     for kind in (np.uint8, np.uint32, np.int8, np.int64):
