@@ -184,7 +184,7 @@ class GhostBatchNorm(nnx.Module):
             for running, old, parts in zip(*statistics, strict=True):
                 k, a, s = (weight.astype(old.dtype) for weight in (kept, scale, share))
                 added = a * (parts[part] - s * old)
-                if running is self.var:  # below zero it is rounding
+                if running is self.var:  # below zero it is rounding (fused products)
                     added = jnp.maximum(added, 0.0)
                 running[...] = jnp.where(new > 0, k * running[...] + added, running[...])
             self._count(new)
