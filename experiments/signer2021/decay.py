@@ -27,8 +27,8 @@ def get_task(config):
 def make_optimizer(hparams, key):
     del key
     numbers = (hparams[name] for name in ("learning_rate", "decay", "updates_per_epoch"))
-    initial, factor, per_epoch = numbers
-    schedule = noisegen.step_decay(initial, EPOCHS, factor, per_epoch)
+    initial, decay_rate, per_epoch = numbers
+    schedule = noisegen.step_decay(initial, EPOCHS, decay_rate, per_epoch)
     return optax.sgd(schedule, hparams["momentum"])
 
 

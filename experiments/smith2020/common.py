@@ -69,8 +69,9 @@ def hold_then_halve(hparams, key):
     learning_rate = noisegen.learning_rate_from_effective(
         hparams["effective_learning_rate"], hparams["momentum"]
     )
-    steps, factor = hparams["num_updates"], hparams["gamma"]
-    return sgd(noisegen.hold_then_decay(learning_rate, steps, factor), hparams)
+    decay_rate = 1 / hparams["gamma"]  # the paper's gamma divides
+    schedule = noisegen.hold_then_decay(learning_rate, hparams["num_updates"], decay_rate)
+    return sgd(schedule, hparams)
 
 
 def sgd(schedule, hparams):

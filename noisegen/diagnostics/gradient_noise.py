@@ -9,6 +9,9 @@ the mean gradient of a batch of B examples, drawn without replacement, has mean 
 averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not, so average the two
 apart and divide last, as :func:`gradient_noise_scale` does with running means.
 
+A complex gradient counts as its real and imaginary parts do: trace and squared norm are those of
+the pair, and an entry of the diagonal is the sum of both variances.
+
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics
 >>> x = jnp.array([1.0, 3.0, 5.0, 7.0])  # the loss (w - x)**2 / 2 has the gradient w - x
@@ -30,6 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
@@ -42,7 +46,7 @@ class GradientNoise(NamedTuple):
 
     trace: jax.Array  # (), float32, trace of K
     squared_norm: jax.Array  # (), float32, |G|^2; an estimate may be negative
-    diagonal: PyTree  # like the parameters, float32, diagonal of K
+    diagonal: PyTree  # like the parameters, float32, diagonal of K; of complex ones E |g - G|^2
 
 
 class GroupSums(NamedTuple):
@@ -53,7 +57,7 @@ class GroupSums(NamedTuple):
     """
 
     gradient: PyTree  # sum of S
-    squares: PyTree  # sum of S^2 / n, per coordinate
+    squares: PyTree  # sum of |S|^2 / n, per coordinate
     size: jax.Array  # sum of n: the batch size
     groups: jax.Array  # sum of (sum of w^2) / n: the number of groups, where every weight is 1
     weights: jax.Array  # sum of w^2: the batch size, where every weight is 1
@@ -102,8 +106,8 @@ def noise_of_groups(
             "jax.tree.map(lambda *g: jnp.stack(g), *gradients)."
         )
     [[k]] = counts
-    _validate.positive(sizes=sizes)
-    _validate.at_least(1, num_examples=num_examples)
+    [sizes] = _validate.positive(sizes=sizes)
+    [num_examples] = _validate.at_least(1, num_examples=num_examples)
     if jnp.shape(sizes) not in ((), (k,)):
         raise ValueError(f"sizes must be one number or {k}, but their shape is {jnp.shape(sizes)}.")
     if not isinstance(sizes, jax.Array):
@@ -113,11 +117,11 @@ def noise_of_groups(
     total = sizes.sum()
 
     def mean(leaf):
-        return jnp.tensordot(sizes / total, leaf.astype(jnp.float32), 1)
+        return _weighted_sum(sizes / total, _single(leaf))
 
     def spread(leaf):
-        deviations = leaf.astype(jnp.float32) - mean(leaf)[None]
-        return jnp.tensordot(sizes, deviations**2, 1) / jnp.where(k > 1, k - 1, jnp.nan)
+        deviations = _single(leaf) - mean(leaf)[None]
+        return _weighted_sum(sizes, _square(deviations)) / (k - 1 if k > 1 else jnp.nan)
 
     diagonal = jax.tree.map(spread, gradients)
     return _noise(
@@ -146,18 +150,27 @@ def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> Gradie
       >>> float(diagnostics.noise_of_sums(sums).trace)
       16.0
     """
-    known = 1 if isinstance(sums.size, jax.Array) else sums.size
-    _validate.at_least(known, num_examples=num_examples)
-    size = jnp.asarray(sums.size, jnp.float32)  # whose square int32 does not hold
-    spread = sums.groups - sums.weights / size
+    # As floats: the square of a size is beyond int32, and large numbers of examples are.
+    size, groups, weights = _validate.positive(
+        size=sums.size, groups=sums.groups, weights=sums.weights
+    )
+    known = 1 if isinstance(size, jax.Array) else size
+    [num_examples] = _validate.at_least(known, num_examples=num_examples)
+    size = jnp.asarray(size, jnp.float32)
+    groups, weights = (jnp.asarray(sum_, jnp.float32) for sum_ in (groups, weights))
+    spread = groups - weights / size
     per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
 
     def variance(squares, gradient):
-        return jnp.maximum(squares - gradient**2 / size, 0) * per_example
+        [squares] = _validate.real(squares=squares)
+        return (
+            jnp.maximum(jnp.asarray(squares, jnp.float32) - _square(_single(gradient)) / size, 0)
+            * per_example
+        )
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
-    mean = jax.tree.map(lambda leaf: leaf / size, sums.gradient)
-    return _noise(mean, diagonal, _own_noise(sums.weights / size**2, size, num_examples))
+    mean = jax.tree.map(lambda leaf: _single(leaf) / size, sums.gradient)
+    return _noise(mean, diagonal, _own_noise(weights / size**2, size, num_examples))
 
 
 def gradient_covariance(
@@ -167,7 +180,7 @@ def gradient_covariance(
 
     Args:
       loss: `(params, example) -> ()`, of one example.
-      params: pytree of floating-point arrays.
+      params: pytree of floating-point or complex arrays.
       examples: pytree of `(N, ...)`, N >= 2.
       chunk: examples whose gradients are held at once.
 
@@ -185,16 +198,16 @@ def gradient_covariance(
       >>> round(float(noise.trace), 2), float(noise.squared_norm)
       (6.67, 9.0)
     """
+    [chunk] = _validate.whole(1, chunk=chunk)
     lengths = {len(leaf) for leaf in jax.tree.leaves(examples)}
     if len(lengths) != 1:
         raise ValueError(f"examples must be as many in every leaf, but are {sorted(lengths)}.")
     [total] = lengths
-    if total < 2 or chunk < 1:
-        raise ValueError(f"Needs 2 examples or more and chunk >= 1, got {total} and {chunk}.")
+    if total < 2:
+        raise ValueError(f"Needs 2 examples or more, got {total}.")
 
     def gradient(example):
-        found = jax.grad(loss)(params, example)
-        return jax.tree.map(lambda g: g.astype(jnp.float32), found)
+        return jax.tree.map(_single, jax.grad(loss)(params, example))
 
     def mean_of(fn):
         def piece(index, sums):
@@ -202,15 +215,16 @@ def gradient_covariance(
             some = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(places, total - 1)], examples)
             counted = (places < total).astype(jnp.float32)
             return jax.tree.map(
-                lambda s, g: s + jnp.tensordot(counted, g, 1), sums, jax.vmap(fn)(some)
+                lambda s, g: s + _weighted_sum(counted, g), sums, jax.vmap(fn)(some)
             )
 
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), params)
+        first = jax.tree.map(lambda a: jnp.asarray(a)[0], examples)
+        zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), jax.eval_shape(fn, first))
         sums = jax.lax.fori_loop(0, -(-total // chunk), piece, zeros)
         return jax.tree.map(lambda s: s / total, sums)
 
     mean = mean_of(gradient)
-    squares = mean_of(lambda e: jax.tree.map(lambda g, m: (g - m) ** 2, gradient(e), mean))
+    squares = mean_of(lambda e: jax.tree.map(lambda g, m: _square(g - m), gradient(e), mean))
     return _noise(mean, jax.tree.map(lambda s: s * (total / (total - 1)), squares), 0.0)
 
 
@@ -226,15 +240,16 @@ def gradient_noise_scale(noise: Any) -> jax.Array:
 
     Returns:
       NaN where the squared norm is not above zero: the gradient is lost in the noise, and more
-      batches must be averaged.
+      batches must be averaged. NaN, too, where trace or norm is not finite.
 
     Examples:
       >>> from noisegen import diagnostics
       >>> float(diagnostics.gradient_noise_scale(diagnostics.RunningNoise(8.0, 2.0, 1)))
       4.0
     """
-    norm = jnp.asarray(noise.squared_norm, jnp.float32)
-    return noise.trace / jnp.where(norm > 0, norm, jnp.nan)
+    trace, norm = _trace_and_norm(noise)
+    defined = (norm > 0) & jnp.isfinite(norm) & jnp.isfinite(trace)
+    return trace / jnp.where(defined, norm, jnp.nan)
 
 
 def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
@@ -252,7 +267,7 @@ def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
       >>> float(diagnostics.signal_to_noise_ratio(diagnostics.RunningNoise(8.0, 2.0, 1), 16))
       4.0
     """
-    _validate.positive(batch_size=batch_size)
+    [batch_size] = _validate.positive(batch_size=batch_size)
     return jnp.where(batch_size > 0, batch_size, jnp.nan) / gradient_noise_scale(noise)
 
 
@@ -265,7 +280,7 @@ class RunningNoise(NamedTuple):
 
 
 def init_running_noise() -> RunningNoise:
-    """The averages before the first batch: all zeros."""
+    """Returns the averages before the first batch: all zeros."""
     return RunningNoise(jnp.float32(0), jnp.float32(0), jnp.int32(0))
 
 
@@ -299,33 +314,60 @@ def update_running_noise(
       >>> float(diagnostics.gradient_noise_scale(running))
       6.0
     """
-    _validate.fraction(decay=decay)
-    count = running.count + 1
+    [decay] = _validate.fraction(decay=decay)
+    count = optax.safe_increment(jnp.asarray(running.count))
     decay = jnp.asarray(decay, jnp.float32)
     decay = jnp.where((decay >= 0) & (decay <= 1), decay, jnp.nan)
-    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay**count))
-    measured = jnp.isfinite(noise.trace) & jnp.isfinite(noise.squared_norm)
+    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay ** count.astype(decay.dtype)))
+    trace, norm = _trace_and_norm(noise)
+    measured = jnp.isfinite(trace) & jnp.isfinite(norm)
 
     def average(old, new):
         return jnp.where(measured, old + share * (new - old), old)
 
     return RunningNoise(
-        trace=average(running.trace, noise.trace),
-        squared_norm=average(running.squared_norm, noise.squared_norm),
+        trace=average(running.trace, trace),
+        squared_norm=average(running.squared_norm, norm),
         count=jnp.where(measured, count, running.count),
     )
 
 
+def _trace_and_norm(noise):
+    """Both as float32, whatever numbers they are."""
+    values = _validate.real(trace=noise.trace, squared_norm=noise.squared_norm)
+    return [jnp.asarray(value, jnp.float32) for value in values]
+
+
 def _own_noise(fresh, batch_size, num_examples):
     """The covariance of a batch's mean in units of K; `fresh` is that of fresh examples."""
+    num_examples = jnp.asarray(num_examples, jnp.float32)
     return jnp.where(num_examples >= batch_size, fresh - 1 / num_examples, jnp.nan)
 
 
 def _noise(mean, diagonal, factor):
     """The estimates, the mean's own noise (`factor` times K) taken off its squared norm."""
     trace = _sum(diagonal)
-    return GradientNoise(trace, _sum(jax.tree.map(jnp.square, mean)) - factor * trace, diagonal)
+    return GradientNoise(trace, _sum(jax.tree.map(_square, mean)) - factor * trace, diagonal)
 
 
 def _sum(tree):
     return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0))
+
+
+def _single(leaf):
+    """A gradient in single precision, real or complex."""
+    leaf = jnp.asarray(leaf)
+    complex_ = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return leaf.astype(jnp.complex64 if complex_ else jnp.float32)
+
+
+def _square(leaf):
+    """The squared absolute value, a real number."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return jnp.real(leaf) ** 2 + jnp.imag(leaf) ** 2
+    return leaf**2
+
+
+def _weighted_sum(weights, leaf):
+    """Over the leading axis, in full precision: deviations are differences of large numbers."""
+    return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision="highest")

@@ -94,6 +94,9 @@ def hessian_eigenvalues(
       >>> [f"{value:.3f}" for value in found.values]
       ['5.000', '3.000']
     """
+    num_eigenvalues, num_iterations = _validate.whole(
+        0, num_eigenvalues=num_eigenvalues, num_iterations=num_iterations
+    )
     flat_loss, x = flatten(loss, params)
     _check_counts(num_eigenvalues, num_iterations, x.size)
     # Otherwise accelerators round matrix products to 10 bits, and the error bound does not hold.
@@ -135,8 +138,9 @@ def critical_learning_rate(largest_eigenvalue: ArrayLike, momentum: ArrayLike = 
       >>> print(diagnostics.critical_learning_rate(4.0, momentum=0.5))
       0.75
     """
-    _validate.in_range(0, 1, momentum=momentum)
-    eigenvalue = jnp.asarray(largest_eigenvalue, jnp.float32)
+    [momentum] = _validate.in_range(0, 1, momentum=momentum)
+    [eigenvalue] = _validate.real(largest_eigenvalue=largest_eigenvalue)
+    eigenvalue, momentum = (jnp.asarray(v, jnp.float32) for v in (eigenvalue, momentum))
     flat = eigenvalue <= 0
     momentum = jnp.where((momentum >= 0) & (momentum < 1), momentum, jnp.nan)
     rate = 2 * (1 + momentum) / jnp.where(flat, 1.0, eigenvalue)

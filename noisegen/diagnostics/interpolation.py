@@ -23,7 +23,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+from noisegen import _validate
 
 PyTree = Any
 Measure = Callable[[PyTree], PyTree]  # params -> pytree of scalars
@@ -56,7 +59,7 @@ def interpolate(first: PyTree, second: PyTree, alpha: ArrayLike) -> PyTree:
       >>> diagnostics.interpolate(first, second, alpha=2)
       {'w': Array([2., 0.], dtype=float32)}
     """
-    _check_shape(0, alpha=alpha)
+    [alpha] = _checked(0, alpha=alpha)
     check_same_network(first=first, second=second)
     return _combine((1 - alpha, alpha), (first, second))
 
@@ -93,13 +96,13 @@ def along_line(measure: Measure, first: PyTree, second: PyTree, alphas: ArrayLik
       >>> diagnostics.along_line(measure, first, second, jnp.linspace(0, 1, 3))["spread"].round(1)
       Array([1.1, 1.1, 1.1], dtype=float32)
     """
-    _check_shape(1, alphas=alphas)
+    [alphas] = _checked(1, alphas=alphas)
     check_same_network(first=first, second=second)
 
     def at(alpha):
         return measure(_combine((1 - alpha, alpha), (first, second)))
 
-    return jax.lax.map(at, _weights(alphas))
+    return jax.lax.map(at, alphas)
 
 
 def over_plane(
@@ -136,9 +139,8 @@ def over_plane(
       Array([[ 0.,  1.,  2.],
              [10., 11., 12.]], dtype=float32)
     """
-    _check_shape(1, alphas=alphas, betas=betas)
+    alphas, betas = _checked(1, alphas=alphas, betas=betas)
     check_same_network(origin=origin, first=first, second=second)
-    alphas, betas = _weights(alphas), _weights(betas)
 
     def at(alpha, beta):
         return measure(_combine((1 - alpha - beta, alpha, beta), (origin, first, second)))
@@ -164,10 +166,15 @@ def check_floating(**trees: PyTree) -> None:
     for name, tree in trees.items():
         for path, leaf in jax.tree.leaves_with_path(tree):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                remedy = (
+                    "Leave counters, keys and the like out of it (for Flax NNX: "
+                    "nnx.split(model, nnx.Param, ...))."
+                )
+                if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+                    remedy = "Give its real and imaginary parts as two leaves."
                 raise ValueError(
                     f"{name} must hold floating-point arrays only, but {_name(path)} is "
-                    f"{jnp.result_type(leaf)}. Leave counters, keys and the like out of it (for "
-                    f"Flax NNX: nnx.split(model, nnx.Param, ...))."
+                    f"{jnp.result_type(leaf)}. {remedy}"
                 )
 
 
@@ -182,11 +189,13 @@ def _check_same_leaves(names: tuple[str, str], shapes: tuple[dict, dict]) -> Non
             )
 
 
-def _check_shape(ndim: int, **values: ArrayLike) -> None:
+def _checked(ndim: int, **values: ArrayLike) -> list[jax.Array]:
+    """The values as floats of JAX's; raises for other numbers of axes, and for complex numbers."""
     requirement = ("a single number", "an array of one axis")[ndim]
     for name, value in values.items():
-        if jnp.ndim(value) != ndim:
-            raise ValueError(f"{name} must be {requirement}, but its shape is {jnp.shape(value)}.")
+        if np.ndim(value) != ndim:
+            raise ValueError(f"{name} must be {requirement}, but its shape is {np.shape(value)}.")
+    return [jnp.asarray(number) for number in _validate.real(**values)]
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -197,16 +206,12 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path) or "the only leaf"
 
 
-def _weights(values: ArrayLike) -> jax.Array:
-    return jnp.asarray(values, jnp.float32)
-
-
 def _combine(weights: tuple[ArrayLike, ...], trees: tuple[PyTree, ...]) -> PyTree:
     """The sum of weight times tree, in float32 at least."""
 
     def combine(*leaves):
         dtype = jnp.result_type(*leaves)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = _validate.wide(dtype)
         terms = (
             jnp.asarray(w, wide) * jnp.asarray(x, wide)
             for w, x in zip(weights, leaves, strict=True)

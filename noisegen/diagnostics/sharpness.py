@@ -87,7 +87,8 @@ def sharpness(
       >>> print(f"{diagnostics.sharpness(lambda w: jnp.sum(w**2), w):.4f}")
       0.2002
     """
-    _validate.positive(epsilon=epsilon, num_iterations=num_iterations)
+    epsilon, _ = _validate.positive(epsilon=epsilon, num_iterations=num_iterations)
+    [num_iterations] = _validate.whole(1, num_iterations=num_iterations)
     flat_loss, x = hessian.flatten(loss, params)
     # Otherwise accelerators round matrix products to 10 bits, more than the loss rises.
     with jax.default_matmul_precision("highest"):
@@ -110,7 +111,8 @@ def _box(
     """Half widths of the box of z, and z -> A z."""
     if subspace is None:
         return epsilon * (jnp.abs(x) + 1), lambda z: z
-    if not 1 <= subspace <= x.size or key is None:
+    [subspace] = _validate.whole(1, subspace=subspace)
+    if not subspace <= x.size or key is None:
         raise ValueError(
             f"subspace must lie between 1 and the number of parameters, {x.size}, and come with a "
             f"key, but it is {subspace} {'without' if key is None else 'with'} a key."

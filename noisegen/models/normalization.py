@@ -1,5 +1,6 @@
 """Normalisation over ghost batches, which flax lacks."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,9 @@ class GhostBatchNorm(nnx.Module):
     as in the code of Hoffer et al. (the weights of their printed algorithm do not sum to 1). For a
     batch of K groups the last weigh most, as they would in K small batches.
 
-    Statistics are computed in float32 whatever the dtype of `x`; the output
-    has the dtype of `x`. Variances are biased (divided by n).
+    Statistics are computed in float32, or float64 where `x` is that; the output has the dtype of
+    `x`. Variances are biased (divided by n), and of deviations from the mean, so that features
+    whose mean is large beside their deviation lose nothing.
 
     Args:
       num_features: size of the feature axis.
@@ -73,10 +75,15 @@ class GhostBatchNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         _validate.positive(num_features=num_features, ghost_size=ghost_size, epsilon=epsilon)
+        num_features, ghost_size = _validate.whole(
+            1, num_features=num_features, ghost_size=ghost_size
+        )
+        # Below, it would be lost in float32, and a constant feature divided by zero.
+        [epsilon] = _validate.at_least(float(jnp.finfo(jnp.float32).tiny), epsilon=epsilon)
         if momentum is not None:
-            _validate.in_range(0, 1, momentum=momentum)
+            [momentum] = _validate.in_range(0, 1, momentum=momentum)
         self.ghost_size, self.momentum, self.epsilon = ghost_size, momentum, epsilon
-        self.axis, self.batch_axis = axis, batch_axis
+        self.axis, self.batch_axis = int(axis), int(batch_axis)
         self.use_running_average = False  # as flax: model.eval() makes it True
         self.scale = nnx.Param(scale_init(rngs.params(), (num_features,)))
         self.bias = nnx.Param(jnp.zeros((num_features,)))
@@ -98,15 +105,23 @@ class GhostBatchNorm(nnx.Module):
             other axes.
           use_running_average: True normalises by the running statistics; by default what
             `model.train()` and `model.eval()` say.
-          mask: `(N,)` booleans: examples outside it count in no statistic. A group without any
-            leaves the running statistics as they are.
+          mask: `(N,)` booleans: examples outside it count in no statistic, and may hold anything,
+            NaN included. A group without any leaves the running statistics as they are.
 
         Returns:
-          An array like `x`.
+          An array like `x`. Examples outside the mask come out as the bias: they are taken for the
+          mean, and no gradient goes through them.
 
         Raises:
-          ValueError: `x` has other features, or its examples are not whole groups.
+          ValueError: `x` has other features or is not floating-point, its examples are not whole
+            groups, or the mask has not one boolean for each.
         """
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"This layer normalises floating-point features, got x of {x.dtype}: give "
+                "x.astype(jnp.float32)."
+            )
         axes = _Axes(self.batch_axis % x.ndim, self.axis % x.ndim)
         if x.shape[axes.features] != self.scale.shape[0]:
             raise ValueError(
@@ -115,9 +130,15 @@ class GhostBatchNorm(nnx.Module):
             )
         if use_running_average is None:
             use_running_average = self.use_running_average
-        if use_running_average:
-            return self._affine(x, axes, self.mean[...][None], self.var[...][None])
         examples = x.shape[axes.groups]
+        mask = None if mask is None else jnp.asarray(mask)
+        if mask is not None and (mask.shape != (examples,) or mask.dtype != bool):
+            raise ValueError(
+                f"mask must be {examples} booleans, one for each example, got {mask.dtype} of "
+                f"shape {mask.shape}."
+            )
+        if use_running_average or not x.size:  # no example has no statistics
+            return self._by_running_average(x, axes, mask)
         size = min(self.ghost_size, examples)
         if examples % size:
             raise ValueError(
@@ -125,12 +146,17 @@ class GhostBatchNorm(nnx.Module):
                 "another ghost_size."
             )
         before, after = x.shape[: axes.groups], x.shape[axes.groups + 1 :]
-        grouped = x.reshape(*before, -1, size, *after)
+        grouped = x.reshape(*before, -1, size, *after).astype(_validate.wide(x.dtype))
         axes = axes._replace(features=axes.features + (axes.features > axes.groups))
-        mask = jnp.ones(examples, bool) if mask is None else mask
-        mean, var = _moments(grouped, axes, mask.reshape(-1, size))
-        self._update(mean, var, mask.reshape(-1, size).any(1))
-        return self._affine(grouped, axes, mean, var).reshape(x.shape)
+        if mask is None:
+            counts, counted = jnp.ones(examples // size, bool), None
+        else:
+            mask = mask.reshape(-1, size)
+            counts, counted = mask.any(1), axes.beside(mask, grouped.ndim)
+        shift, centered = _center(grouped, axes, counted)
+        mean, var = _moments(centered, axes, counted)
+        self._update(shift + mean, var, counts)
+        return self._affine(centered, axes, mean, var).reshape(x.shape).astype(x.dtype)
 
     def combine(self, shares: "GhostBatchNorm") -> None:
         """Takes over the statistics that parts of one batch left, each of which began with these.
@@ -149,41 +175,66 @@ class GhostBatchNorm(nnx.Module):
         for part, groups in enumerate(shares.groups[...]):
             new = groups - began
             if self.momentum is None:  # every group has equal weight
-                seen = self.groups[...]
-                kept = seen / jnp.maximum(seen + new, 1)
-                scale = groups / jnp.maximum(seen + new, 1)
-                share = began / jnp.maximum(groups, 1)
+                seen, all_seen = self._seen(new)
+                kept, scale = seen / all_seen, groups.astype(jnp.float32) / all_seen
+                share = began.astype(jnp.float32) / jnp.maximum(groups, 1).astype(jnp.float32)
             else:
-                kept = share = self.momentum**new
-                scale = 1.0
+                kept = share = self.momentum ** new.astype(self.mean[...].dtype)
+                scale = jnp.float32(1.0)
             for running, old, parts in zip(*statistics, strict=True):
-                added = scale * (parts[part] - share * old)
-                running[...] = jnp.where(new > 0, kept * running[...] + added, running[...])
-            self.groups[...] += new
+                k, a, s = (weight.astype(old.dtype) for weight in (kept, scale, share))
+                added = a * (parts[part] - s * old)
+                if running is self.var:  # below zero it is rounding (fused products)
+                    added = jnp.maximum(added, 0.0)
+                running[...] = jnp.where(new > 0, k * running[...] + added, running[...])
+            self._count(new)
+
+    def _by_running_average(self, x, axes, mask):
+        """`x` normalised by the running statistics."""
+        mean, var = (
+            stat[...][None].astype(_validate.wide(x.dtype)) for stat in (self.mean, self.var)
+        )
+        wide = x.astype(_validate.wide(x.dtype))
+        if mask is not None:
+            shape = [1] * x.ndim
+            shape[axes.groups] = len(mask)
+            wide = jnp.where(mask.reshape(shape), wide, axes.spread(mean, x.ndim))
+        return self._affine(wide, axes, mean, var).astype(x.dtype)
 
     def _affine(self, x, axes, mean, var):
-        """`x` normalised by statistics `(K, C)`, scaled and shifted."""
-        scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...][None]
-        mean, scale, bias = (
-            axes.spread(each, x.ndim) for each in (mean, scale, self.bias[...][None])
-        )
-        return ((x - mean) * scale + bias).astype(x.dtype)
+        """`x` normalised by statistics `(K, C)`, scaled and shifted; all of one dtype."""
+        scale, bias = (each[...][None].astype(x.dtype) for each in (self.scale, self.bias))
+        scale = jax.lax.rsqrt(var + self.epsilon) * scale
+        mean, scale, bias = (axes.spread(each, x.ndim) for each in (mean, scale, bias))
+        return (x - mean) * scale + bias
 
     def _update(self, mean, var, counts):
         """The running statistics after the groups that count, whose statistics are `(K, C)`."""
-        place = jnp.cumsum(counts)
+        place = jnp.cumsum(counts, dtype=jnp.int32)
         total = place[-1]
         if self.momentum is None:
-            seen = self.groups[...]
-            kept = seen / jnp.maximum(seen + total, 1)
-            weights = jnp.where(counts, 1 / jnp.maximum(seen + total, 1), 0)
+            seen, all_seen = self._seen(total)
+            kept = seen / all_seen
+            weights = jnp.where(counts, 1 / all_seen, 0.0)
         else:
-            kept = self.momentum**total
-            weights = jnp.where(counts, (1 - self.momentum) * self.momentum ** (total - place), 0)
+            kept, later = (self.momentum ** n.astype(mean.dtype) for n in (total, total - place))
+            weights = jnp.where(counts, (1 - self.momentum) * later, 0.0)
         for running, new in ((self.mean, mean), (self.var, var)):
-            moved = kept * running[...] + (weights[:, None] * new).sum(0)
-            running[...] = jnp.where(total > 0, moved, running[...])
-        self.groups[...] += total
+            old = running[...].astype(new.dtype)
+            share = (weights.astype(new.dtype)[:, None] * new).sum(0)
+            moved = kept.astype(new.dtype) * old + share
+            running[...] = jnp.where(total > 0, moved, old).astype(running[...].dtype)
+        self._count(total)
+
+    def _seen(self, new):
+        """How many groups there were before some new ones, and with them, 1 at least."""
+        seen = self.groups[...].astype(jnp.float32)
+        return seen, jnp.maximum(seen + new.astype(jnp.float32), 1.0)
+
+    def _count(self, new):
+        """Counts new groups; the count stays at its largest value."""
+        seen = self.groups[...]
+        self.groups[...] = seen + jnp.minimum(new, jnp.iinfo(seen.dtype).max - seen)
 
 
 class _Axes(NamedTuple):
@@ -203,19 +254,37 @@ class _Axes(NamedTuple):
         values = values.squeeze(tuple(set(range(values.ndim)) - set(self)))
         return values if self.groups < self.features else values.T
 
+    def beside(self, mask_KxG, ndim):
+        """A mask of the examples in their groups, along their axes of an array of `ndim`."""
+        shape = [1] * ndim
+        shape[self.groups : self.groups + 2] = mask_KxG.shape
+        return mask_KxG.reshape(shape)
 
-def _moments(x, axes, mask):
-    """Mean and variance `(K, C)` over the examples in the mask `(K, G)`, and all positions.
 
-    A group without any has the moments of all its examples: whatever they are, they are finite.
+def _center(x, axes, counted):
+    """The groups' means `(K, C)` up to rounding, and what is left of `x`: 0 outside the mask.
+
+    No gradient goes through these means, since the normalised values do not depend on them.
     """
-    weights = jnp.where(mask.any(1, keepdims=True), mask, True).astype(jnp.float32)
-    weights /= weights.sum(1, keepdims=True) * (x.size / (mask.size * x.shape[axes.features]))
-    shape = [1] * x.ndim
-    shape[axes.groups : axes.groups + 2] = mask.shape
-    weights = weights.reshape(shape)
+    kept = x if counted is None else jnp.where(counted, x, 0.0)
+    shift = jax.lax.stop_gradient(_mean(kept, axes, counted))
+    left = x - axes.spread(shift, x.ndim)
+    return shift, left if counted is None else jnp.where(counted, left, 0.0)
+
+
+def _moments(x, axes, counted):
+    """Mean and variance `(K, C)` of centered values, of which the difference cancels nothing."""
+    mean = _mean(x, axes, counted)
+    square = _mean(x * x, axes, counted)
+    return mean, jnp.maximum(square - mean * mean, 0.0)
+
+
+def _mean(x, axes, counted):
+    """The mean `(K, C)` over the examples that count, whose others are 0, and all positions."""
     others = tuple(set(range(x.ndim)) - set(axes))
-    x = x.astype(jnp.float32)
-    mean = axes.gather((x * weights).sum(others, keepdims=True))
-    square = axes.gather((x * x * weights).sum(others, keepdims=True))
-    return mean, jnp.maximum(square - mean * mean, 0)
+    total = axes.gather(x.sum(others, keepdims=True))
+    positions = x.size // math.prod(x.shape[i] for i in (*axes, axes.groups + 1))
+    if counted is None:
+        return total / float(positions * x.shape[axes.groups + 1])
+    examples = counted.reshape(x.shape[axes.groups : axes.groups + 2]).sum(1, keepdims=True)
+    return total / (jnp.maximum(examples, 1).astype(x.dtype) * float(positions))

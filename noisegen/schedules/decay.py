@@ -1,4 +1,4 @@
-"""Decays: power law, hold then divide (Smith et al.), steps at given epochs.
+"""Decays: power law, hold then fall (Smith et al.), steps at given epochs.
 
 Every factory gives a function of the update index t = 0, 1, 2, ... and every number in it may be
 traced, the horizon included, so one compiled program can train runs of different lengths:
@@ -10,6 +10,7 @@ traced, the horizon included, so one compiled program can train runs of differen
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import Schedule
+from noisegen.schedules._types import Schedule, as_count, as_float, num_reached
 
 _NUM_DROPS = 10  # one each twentieth of the second half
 
@@ -47,10 +48,10 @@ def power_decay(init_value: ArrayLike, gamma: ArrayLike) -> Schedule:
       >>> print(stddev(jnp.array([0, 3, 99])))
       [0.3  0.15 0.03]
     """
-    _validate.non_negative(init_value=init_value, gamma=gamma)
+    init_value, gamma = _validate.non_negative(init_value=init_value, gamma=gamma)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        return init_value / (1.0 + jnp.asarray(count)) ** gamma
+        return init_value / (1.0 + as_float(count)) ** gamma
 
     return schedule
 
@@ -83,31 +84,32 @@ def power_decay_from_variance(init_variance: ArrayLike, gamma: ArrayLike) -> Sch
       Neelakantan et al., `Adding Gradient Noise Improves Learning for Very Deep Networks
       <https://arxiv.org/abs/1511.06807>`_, 2015
     """
-    _validate.non_negative(init_variance=init_variance, gamma=gamma)
+    init_variance, gamma = _validate.non_negative(init_variance=init_variance, gamma=gamma)
     return power_decay(init_variance**0.5, gamma / 2)
 
 
 def hold_then_decay(
-    init_value: ArrayLike, num_steps: ArrayLike, factor: ArrayLike = 2.0
+    init_value: ArrayLike, num_steps: ArrayLike, decay_rate: ArrayLike = 0.5
 ) -> Schedule:
-    r"""Holds for half of the run, then divides by a factor every twentieth of it.
+    r"""Holds for half of the run, then multiplies by a decay rate every twentieth of it.
 
     .. math::
-      v_t = \epsilon_0 \gamma^{-k_t}, \qquad
+      v_t = \epsilon_0 \gamma^{k_t}, \qquad
       k_t = \begin{cases} 0 & t < h \\ \min(10, 1 + \lfloor (t - h) / p \rfloor) & t \ge h
       \end{cases}, \qquad h = \lfloor n / 2 \rfloor, \quad p = \lfloor n / 20 \rfloor
 
     The first drop is at h and the tenth and last at h + 9p, so the end value is
-    :math:`\epsilon_0 \gamma^{-10}`. All of it is integer arithmetic: the drops fall on exactly
+    :math:`\epsilon_0 \gamma^{10}`. All of it is integer arithmetic: the drops fall on exactly
     these updates. What n lacks to a multiple of 20 (at most 10 updates) is spent at the end value.
 
     Args:
       init_value: :math:`\epsilon_0 > 0`, the value of the first half.
       num_steps: n, updates in the run, at least 20 (a fraction is cut off).
-      factor: :math:`\gamma > 0`, what each of the ten drops divides by.
+      decay_rate: :math:`\gamma`, above 0 and at most 1: each of the ten drops multiplies by it, as
+        in optax's schedules. To halve give 0.5, not 2.
 
     Returns:
-      A schedule: update index -> value.
+      A schedule: update index -> value. NaN where JAX arrays have a decay rate out of its range.
 
     Raises:
       ValueError: a concrete argument is out of its range.
@@ -122,9 +124,10 @@ def hold_then_decay(
       Smith, Elsen & De, `On the Generalization Benefit of Noise in Stochastic Gradient Descent
       <https://arxiv.org/abs/2006.15081>`_, 2020, section 4
     """
-    _validate.positive(init_value=init_value, factor=factor)
-    _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
-    return lambda count: init_value / factor ** _num_drops(count, num_steps)
+    [init_value] = _validate.positive(init_value=init_value)
+    init_value, decay_rate = _checked_rate(init_value, decay_rate)
+    drops = _ten_drops(num_steps)
+    return lambda count: init_value * decay_rate ** as_float(num_reached(drops, count))
 
 
 def hold_then_decay_to(
@@ -132,8 +135,9 @@ def hold_then_decay_to(
 ) -> Schedule:
     r"""Holds for half of the run, then falls to a final value in ten equal ratios.
 
-    :func:`hold_then_decay` with :math:`\gamma = (\epsilon_0 / \epsilon_f)^{1/10}`, so that the
-    initial and the final value can be tuned independently.
+    :func:`hold_then_decay` with :math:`\gamma = (\epsilon_f / \epsilon_0)^{1/10}`, so that the
+    initial and the final value can be tuned independently. A final value above the initial one
+    makes it rise.
 
     Args:
       init_value: :math:`\epsilon_0 > 0`, the value of the first half.
@@ -155,21 +159,21 @@ def hold_then_decay_to(
     References:
       Smith, Elsen & De, 2020 (see :func:`hold_then_decay`), section 7.1
     """
-    _validate.positive(init_value=init_value, final_value=final_value)
-    _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
+    init_value, final_value = _validate.positive(init_value=init_value, final_value=final_value)
+    drops = _ten_drops(num_steps)
     ratio = final_value / init_value
-    return lambda count: init_value * ratio ** (_num_drops(count, num_steps) / _NUM_DROPS)
+    return lambda count: init_value * ratio ** (as_float(num_reached(drops, count)) / _NUM_DROPS)
 
 
 def step_decay(
     init_value: ArrayLike,
     epochs: Sequence[float],
-    factor: ArrayLike,
+    decay_rate: ArrayLike,
     num_updates_per_epoch: ArrayLike,
 ) -> Schedule:
-    r"""Multiplies by a factor at given epochs.
+    r"""Multiplies by a decay rate at given epochs.
 
-    .. math:: v_t = \epsilon_0 f^{k_t}, \qquad k_t = \#\{e \in \text{epochs} : t \ge e u\}
+    .. math:: v_t = \epsilon_0 \gamma^{k_t}, \qquad k_t = \#\{e \in \text{epochs} : t \ge e u\}
 
     A drop happens at the first update that starts at or after its epoch. Epochs times u is taken
     for a whole number when it is one up to rounding, so a fractional u cannot delay a drop. (A
@@ -177,43 +181,59 @@ def step_decay(
 
     Args:
       init_value: :math:`\epsilon_0 > 0`, the value before the first drop.
-      epochs: where the drops are, increasing, in epochs from the start; not traced.
-      factor: f > 0, what every drop multiplies by.
+      epochs: where the drops are, increasing, in epochs from the start; not traced. A drop at
+        infinity, or past the last update that an int32 counts, never comes.
+      decay_rate: :math:`\gamma`, above 0 and at most 1: every drop multiplies by it, as in optax's
+        schedules. To halve give 0.5, not 2.
       num_updates_per_epoch: u > 0, updates in an epoch; N / B, a fraction, where batches straddle
         epochs.
 
     Returns:
-      A schedule: update index -> value.
+      A schedule: update index -> value. NaN where JAX arrays have a decay rate or number of updates
+      out of its range.
 
     Raises:
-      ValueError: `epochs` does not increase from above zero, or a concrete number is not positive.
+      ValueError: `epochs` does not increase from above zero, or a concrete number is out of its
+        range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.step_decay(0.1, (30, 60), factor=0.1, num_updates_per_epoch=5)
+      >>> learning_rate = noisegen.step_decay(0.1, (30, 60), 0.1, num_updates_per_epoch=5)
       >>> print(learning_rate(jnp.array([0, 149, 150, 299, 300])))
       [0.1   0.1   0.01  0.01  0.001]
     """
-    _validate.positive(
-        init_value=init_value, factor=factor, num_updates_per_epoch=num_updates_per_epoch
+    init_value, per_epoch = _validate.positive(
+        init_value=init_value, num_updates_per_epoch=num_updates_per_epoch
     )
-    boundaries = _first_updates(epochs, num_updates_per_epoch)
-
-    def schedule(count: ArrayLike) -> jax.Array:
-        return init_value * factor ** jnp.searchsorted(boundaries, count, side="right")
-
-    return schedule
-
-
-def _num_drops(count: ArrayLike, num_steps: ArrayLike) -> jax.Array:
-    """How many of the ten drops update `count` comes after; integers throughout."""
-    num_steps = jnp.asarray(num_steps).astype(jnp.int32)
-    hold, interval = num_steps // 2, jnp.maximum(num_steps // (2 * _NUM_DROPS), 1)
-    return jnp.clip(1 + (jnp.asarray(count) - hold) // interval, 0, _NUM_DROPS)
+    init_value, decay_rate = _checked_rate(init_value, decay_rate)
+    if isinstance(per_epoch, jax.Array):
+        init_value = jnp.where(per_epoch > 0, init_value, jnp.nan)
+    boundaries = _first_updates(epochs, per_epoch)
+    return lambda count: init_value * decay_rate ** as_float(num_reached(boundaries, count))
 
 
-def _first_updates(epochs: Sequence[float], num_updates_per_epoch: ArrayLike) -> jax.Array:
-    """The first update at or after each epoch, int32."""
+def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+    """Returns a schedule's two numbers; the first is NaN where the traced second makes no sense."""
+    [decay_rate] = _validate.multiplier(decay_rate=decay_rate)
+    if isinstance(decay_rate, jax.Array):  # the initial value, since NaN to the power of 0 is 1
+        init_value = jnp.where((decay_rate > 0) & (decay_rate <= 1), init_value, jnp.nan)
+    return init_value, decay_rate
+
+
+def _ten_drops(num_steps: ArrayLike) -> Any:
+    """Returns the updates of the ten drops; whole numbers throughout."""
+    _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
+    num_steps = as_count(num_steps)[..., None]
+    xp = jnp if isinstance(num_steps, jax.Array) else np
+    if jnp.issubdtype(num_steps.dtype, jnp.floating):
+        num_steps = xp.floor(num_steps)
+    hold, interval = num_steps // 2, xp.maximum(num_steps // (2 * _NUM_DROPS), 1)
+    return hold + interval * xp.arange(_NUM_DROPS, dtype=num_steps.dtype)
+
+
+def _first_updates(epochs: Sequence[float], per_epoch: ArrayLike) -> Any:
+    """Returns the first update at or after each epoch, infinite where it never comes."""
+    [epochs] = _validate.real(epochs=epochs)
     epochs = np.asarray(epochs, float)
     if epochs.ndim != 1 or not np.all(np.diff(epochs, prepend=0) > 0):
         raise ValueError(
@@ -221,6 +241,11 @@ def _first_updates(epochs: Sequence[float], num_updates_per_epoch: ArrayLike) ->
         )
     # In double precision when the number is concrete, in single when it is traced; shrunk by the
     # error of one division and one product, lest 60000.004 be rounded up to the next update.
-    updates = epochs * num_updates_per_epoch
-    shrunk = updates * (1 - 2 * jnp.finfo(updates.dtype).eps)
-    return (-(-shrunk // 1)).astype(jnp.int32)  # a ceiling for NumPy and for traced values
+    if isinstance(per_epoch, jax.Array):
+        epochs = jnp.asarray(np.minimum(epochs, 1e30), per_epoch.dtype)
+    else:
+        per_epoch = np.float64(per_epoch)
+    with np.errstate(over="ignore"):  # to infinity, as it should
+        updates = epochs * per_epoch[..., None]
+    shrunk = updates * (1 - 2 * float(jnp.finfo(updates.dtype).eps))
+    return jnp.ceil(shrunk) if isinstance(shrunk, jax.Array) else np.ceil(shrunk)

@@ -29,6 +29,7 @@ def constant_rule(ratio: ArrayLike) -> ArrayLike:
       >>> noisegen.constant_rule(4.0)
       1.0
     """
+    [ratio] = _validate.positive(ratio=ratio)
     return ratio**0
 
 
@@ -44,6 +45,7 @@ def linear_rule(ratio: ArrayLike) -> ArrayLike:
       Goyal et al., `Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour
       <https://arxiv.org/abs/1706.02677>`_, 2017
     """
+    [ratio] = _validate.positive(ratio=ratio)
     return ratio
 
 
@@ -59,6 +61,7 @@ def square_root_rule(ratio: ArrayLike) -> ArrayLike:
       Hoffer, Hubara & Soudry, `Train longer, generalize better
       <https://arxiv.org/abs/1705.08741>`_, 2017, equation 7
     """
+    [ratio] = _validate.positive(ratio=ratio)
     return ratio**0.5
 
 
@@ -75,6 +78,7 @@ def logarithmic_rule(ratio: ArrayLike) -> ArrayLike:
       >>> float(noisegen.logarithmic_rule(4.0)), float(noisegen.logarithmic_rule(0.5))
       (3.0, 0.5)
     """
+    [ratio] = _validate.positive(ratio=ratio)
     xp = jnp if isinstance(ratio, jax.Array) else np
     doublings = xp.log2(ratio)
     return (1 + abs(doublings)) ** xp.sign(doublings)
@@ -100,19 +104,21 @@ def scale_learning_rate(
       The learning rate; numbers in give a number, traced values a traced value.
 
     Raises:
-      ValueError: a concrete argument is not positive.
+      ValueError: a concrete argument is not positive, or the learning rate that follows.
 
     Examples:
       >>> import noisegen
       >>> noisegen.scale_learning_rate(0.01, 256, 64, rule=noisegen.square_root_rule)
       0.02
     """
-    _validate.positive(
+    base_learning_rate, batch_size, base_batch_size = _validate.positive(
         base_learning_rate=base_learning_rate,
         batch_size=batch_size,
         base_batch_size=base_batch_size,
     )
-    return base_learning_rate * rule(batch_size / base_batch_size)
+    learning_rate = base_learning_rate * rule(batch_size / base_batch_size)
+    _validate.positive(learning_rate=learning_rate)
+    return learning_rate
 
 
 def scale_momentum(
@@ -146,8 +152,10 @@ def scale_momentum(
       Smith & Le, `A Bayesian Perspective on Generalization and Stochastic Gradient Descent
       <https://arxiv.org/abs/1710.06451>`_, 2018, appendix E
     """
-    _validate.in_range(0, 1, base_momentum=base_momentum)
-    _validate.positive(batch_size=batch_size, base_batch_size=base_batch_size)
+    [base_momentum] = _validate.in_range(0, 1, base_momentum=base_momentum)
+    batch_size, base_batch_size = _validate.positive(
+        batch_size=batch_size, base_batch_size=base_batch_size
+    )
     momentum = 1 - (1 - base_momentum) / rule(batch_size / base_batch_size)
     _validate.in_range(0, 1, momentum=momentum)
     return momentum

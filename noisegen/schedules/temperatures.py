@@ -9,7 +9,8 @@ size B and N training examples, on the **mean** gradient of the batch,
   g = \epsilon_\text{eff} \left(\frac{N}{B} - 1\right) \approx N T .
 
 T is set by the choice of batches; g also knows that they are drawn without replacement, and is zero
-for the full batch. Numbers in give a number out; arrays and traced values pass through.
+for the full batch. Python's and NumPy's numbers in, of any type, give a Python float out; arrays
+and traced values pass through. The arithmetic is in float64, or of JAX arrays in float32 at least.
 
 >>> import noisegen
 >>> t = noisegen.temperature(learning_rate=0.1, batch_size=64, momentum=0.5)
@@ -44,8 +45,8 @@ def effective_learning_rate(learning_rate: ArrayLike, momentum: ArrayLike) -> Ar
       >>> noisegen.effective_learning_rate(0.1, momentum=0.5)
       0.2
     """
-    _validate.non_negative(learning_rate=learning_rate)
-    _validate.in_range(0, 1, momentum=momentum)
+    [learning_rate] = _validate.non_negative(learning_rate=learning_rate)
+    [momentum] = _validate.in_range(0, 1, momentum=momentum)
     return learning_rate / (1 - momentum)
 
 
@@ -66,9 +67,9 @@ def learning_rate_from_effective(
       >>> noisegen.learning_rate_from_effective(8.0, momentum=0.5)
       4.0
     """
-    _validate.non_negative(effective_learning_rate=effective_learning_rate)
-    _validate.in_range(0, 1, momentum=momentum)
-    return effective_learning_rate * (1 - momentum)
+    [effective] = _validate.non_negative(effective_learning_rate=effective_learning_rate)
+    [momentum] = _validate.in_range(0, 1, momentum=momentum)
+    return effective * (1 - momentum)
 
 
 def temperature(
@@ -89,7 +90,7 @@ def temperature(
       >>> noisegen.temperature(0.5, batch_size=64, momentum=0.5)
       0.015625
     """
-    _validate.positive(batch_size=batch_size)
+    [batch_size] = _validate.positive(batch_size=batch_size)
     return effective_learning_rate(learning_rate, momentum) / batch_size
 
 
@@ -111,8 +112,8 @@ def learning_rate_from_temperature(
       >>> noisegen.learning_rate_from_temperature(0.015625, batch_size=64, momentum=0.5)
       0.5
     """
-    _validate.non_negative(temperature=temperature)
-    _validate.positive(batch_size=batch_size)
+    [temperature] = _validate.non_negative(temperature=temperature)
+    [batch_size] = _validate.positive(batch_size=batch_size)
     return learning_rate_from_effective(temperature * batch_size, momentum)
 
 
@@ -134,7 +135,7 @@ def batch_size_from_temperature(
       >>> noisegen.batch_size_from_temperature(0.015625, learning_rate=0.5, momentum=0.5)
       64.0
     """
-    _validate.positive(temperature=temperature)
+    [temperature] = _validate.positive(temperature=temperature)
     return effective_learning_rate(learning_rate, momentum) / temperature
 
 
@@ -160,7 +161,7 @@ def noise_scale(
       >>> noisegen.noise_scale(0.5, batch_size=64, num_examples=640)
       4.5
     """
-    _validate.positive(batch_size=batch_size)
+    batch_size, num_examples = _validate.positive(batch_size=batch_size, num_examples=num_examples)
     _validate.non_negative(num_examples_beyond_the_batch=num_examples - batch_size)
     return effective_learning_rate(learning_rate, momentum) * (num_examples / batch_size - 1)
 
@@ -187,10 +188,9 @@ def learning_rate_from_noise_scale(
       >>> noisegen.learning_rate_from_noise_scale(4.5, batch_size=64, num_examples=640)
       0.5
     """
-    _validate.non_negative(noise_scale=noise_scale)
-    _validate.positive(
-        batch_size=batch_size, num_examples_beyond_the_batch=num_examples - batch_size
-    )
+    [noise_scale] = _validate.non_negative(noise_scale=noise_scale)
+    batch_size, num_examples = _validate.positive(batch_size=batch_size, num_examples=num_examples)
+    _validate.positive(num_examples_beyond_the_batch=num_examples - batch_size)
     return learning_rate_from_effective(noise_scale / (num_examples / batch_size - 1), momentum)
 
 
@@ -216,6 +216,8 @@ def batch_size_from_noise_scale(
       >>> noisegen.batch_size_from_noise_scale(4.5, learning_rate=0.5, num_examples=640)
       64.0
     """
-    _validate.non_negative(noise_scale=noise_scale)
-    _validate.positive(learning_rate=learning_rate, num_examples=num_examples)
+    [noise_scale] = _validate.non_negative(noise_scale=noise_scale)
+    learning_rate, num_examples = _validate.positive(
+        learning_rate=learning_rate, num_examples=num_examples
+    )
     return num_examples / (1 + noise_scale / effective_learning_rate(learning_rate, momentum))

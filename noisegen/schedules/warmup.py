@@ -2,10 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import ScalarOrSchedule, Schedule, value_at
+from noisegen.schedules._types import (
+    ScalarOrSchedule,
+    Schedule,
+    as_count,
+    as_float,
+    num_reached,
+    value_at,
+)
 
 
 def constant_warmup(
@@ -37,8 +45,11 @@ def constant_warmup(
       Goyal et al., `Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour
       <https://arxiv.org/abs/1706.02677>`_, 2017, section 2.2
     """
-    _validate.non_negative(init_value=init_value, after=after, num_steps=num_steps)
-    return lambda count: jnp.where(count < num_steps, init_value, value_at(after, count))
+    init_value, after, _ = _validate.non_negative(
+        init_value=init_value, after=after, num_steps=num_steps
+    )
+    end = as_count(num_steps)[..., None]
+    return lambda count: jnp.where(num_reached(end, count) > 0, value_at(after, count), init_value)
 
 
 def gradual_warmup(
@@ -83,13 +94,16 @@ def gradual_warmup(
       Goyal et al., `Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour
       <https://arxiv.org/abs/1706.02677>`_, 2017, section 2.2
     """
-    _validate.non_negative(init_value=init_value, after=after, num_steps=num_steps)
-    _validate.in_range(1, float("inf"), num_steps_per_increment=num_steps_per_increment)
+    init_value, after, length = _validate.non_negative(
+        init_value=init_value, after=after, num_steps=num_steps
+    )
+    end = as_count(num_steps)[..., None]
+    [step] = _validate.in_range(1, np.inf, num_steps_per_increment=num_steps_per_increment)
 
     def schedule(count: ArrayLike) -> jax.Array:
         target = value_at(after, count)
-        num_risen = jnp.asarray(count) // num_steps_per_increment * num_steps_per_increment
-        warming = init_value + (target - init_value) * num_risen / jnp.maximum(num_steps, 1)
-        return jnp.where(count < num_steps, warming, target)
+        num_risen = as_float(count) // step * step
+        warming = init_value + (target - init_value) * num_risen / jnp.maximum(length, 1.0)
+        return jnp.where(num_reached(end, count) > 0, target, warming)
 
     return schedule

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from noisegen import _validate
 from noisegen.schedules._types import ScalarOrSchedule, value_at
@@ -33,7 +34,7 @@ class AddGradientNoiseState(NamedTuple):
 
 def add_gradient_noise(
     stddev: ScalarOrSchedule, key: jax.Array, *, sampler: samplers.Sampler | None = None
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Adds noise of a given standard deviation to what passes through the chain.
 
     .. math:: g_t \leftarrow g_t + \sigma_t \xi_t, \qquad
@@ -74,10 +75,13 @@ def add_gradient_noise(
         callable for a schedule: name it there in ``static_args="sampler"``.
 
     Returns:
-      A gradient transformation with state :class:`AddGradientNoiseState`.
+      A gradient transformation with state :class:`AddGradientNoiseState`. Its update ignores any
+      keyword argument that other links of the chain may need.
 
     Raises:
-      ValueError: `key` is not one threefry key, or a concrete `stddev` is negative or not finite.
+      ValueError: `key` is not one threefry key, or a concrete `stddev` is negative or not finite;
+        in an update, a leaf is not floating-point (complex leaves need
+        ``optax.contrib.split_real_and_imaginary``).
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -104,14 +108,25 @@ def add_gradient_noise(
         del params
         return begin()
 
-    def update_fn(updates: Any, state: AddGradientNoiseState, params: Any = None) -> Any:
-        del params
-        sigma = value_at(stddev, state.count)
+    def update_fn(
+        updates: Any, state: AddGradientNoiseState, params: Any = None, **others: Any
+    ) -> Any:
+        del params, others
+        [sigma] = _validate.non_negative(stddev=value_at(stddev, state.count))
+        _validate.scalar(stddev=sigma)
         noise, state = next_noise(state, updates, sampler)
-        updates = jax.tree.map(lambda g, xi: (g + sigma * xi).astype(g.dtype), updates, noise)
+        updates = jax.tree.map(lambda g, xi: with_noise(g, sigma, xi), updates, noise)
         return updates, state
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def with_noise(gradient: jax.Array, stddev: ArrayLike, noise: jax.Array) -> jax.Array:
+    """Adds scaled noise to a leaf, in float32 or wider, and rounds once to the leaf's type."""
+    gradient = jnp.asarray(gradient)
+    wide = _validate.wide(gradient.dtype)
+    noisy = gradient.astype(wide) + jnp.asarray(stddev, wide) * noise.astype(wide)
+    return noisy.astype(gradient.dtype)
 
 
 def begin_noise(key: jax.Array) -> Callable[[], AddGradientNoiseState]:

@@ -12,7 +12,7 @@ from noisegen.transforms import gradient_noise
 
 def langevin_noise(
     temperature: ScalarOrSchedule, learning_rate: ScalarOrSchedule, key: jax.Array
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Turns gradient descent into Langevin dynamics; stands **after** the learning rate.
 
     .. math:: \theta_{t+1} = \theta_t - \epsilon_t \nabla U(\theta_t)
@@ -40,7 +40,8 @@ def langevin_noise(
       key: as in :func:`noisegen.add_gradient_noise`, with its guarantees.
 
     Returns:
-      A gradient transformation with state :class:`noisegen.AddGradientNoiseState`.
+      A gradient transformation with state :class:`noisegen.AddGradientNoiseState`. Its update
+      ignores any keyword argument that other links of the chain may need.
 
     Raises:
       ValueError: `key` is not one threefry key, or a concrete number is negative or not finite.

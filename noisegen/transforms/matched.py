@@ -37,11 +37,13 @@ from jax.typing import ArrayLike
 
 from noisegen import _validate
 from noisegen.transforms import samplers
+from noisegen.transforms._variances import variances
 from noisegen.transforms.gradient_noise import (
     AddGradientNoiseState,
     begin_noise,
     key_data,
     next_noise,
+    with_noise,
 )
 
 COVARIANCES = ("isotropic", "diagonal")
@@ -93,13 +95,14 @@ def matched_variance(
       >>> noisegen.matched_variance(1024, 64)
       0.0146484375
     """
-    _validate.positive(
+    given = batch_size, reference_batch_size, learning_rate, reference_learning_rate
+    batch_size, reference_batch_size, learning_rate, reference_learning_rate = _validate.positive(
         batch_size=batch_size,
         reference_batch_size=reference_batch_size,
         learning_rate=learning_rate,
         reference_learning_rate=reference_learning_rate,
     )
-    _validate.at_least(_known(batch_size), num_examples=num_examples)
+    [num_examples] = _validate.at_least(_known(batch_size), num_examples=num_examples)
     # In this order, equal batches at equal learning rates lack exactly 0.
     ratio = reference_learning_rate / learning_rate
     lacking = ratio / reference_batch_size - 1 / batch_size + (1 - ratio) / num_examples
@@ -107,11 +110,11 @@ def matched_variance(
         sizes = (batch_size > 0) & (reference_batch_size > 0) & (num_examples >= batch_size)
         return jnp.where(sizes & (lacking >= 0), lacking, jnp.nan)
     if np.any(lacking < 0):
-        rates = f" at learning rates {learning_rate} and {reference_learning_rate}"
+        rates = f" at learning rates {given[2]} and {given[3]}"
         rates *= int(np.any(ratio != 1))
         raise ValueError(
-            f"A batch of {batch_size} is noisier already than the reference of "
-            f"{reference_batch_size}{rates}, and noise cannot be taken away: the reference must be "
+            f"A batch of {given[0]} is noisier already than the reference of "
+            f"{given[1]}{rates}, and noise cannot be taken away: the reference must be "
             "the smaller batch."
         )
     return lacking
@@ -157,12 +160,12 @@ def matched_reference(
       >>> reference, noisegen.matched_variance(1024, reference)
       (256.0, 0.0029296875)
     """
-    _validate.positive(
+    reference_batch_size, learning_rate, reference_learning_rate = _validate.positive(
         reference_batch_size=reference_batch_size,
         learning_rate=learning_rate,
         reference_learning_rate=reference_learning_rate,
     )
-    _validate.at_least(_known(reference_batch_size), num_examples=num_examples)
+    [num_examples] = _validate.at_least(_known(reference_batch_size), num_examples=num_examples)
     ratio = reference_learning_rate / learning_rate
     noise = ratio / reference_batch_size + (1 - ratio) / num_examples
     if isinstance(noise, jax.Array):
@@ -185,12 +188,17 @@ def matched_noise(
     right at every update, since the estimate of K is unbiased. At :math:`B_0 = B` no bit changes.
     At another learning rate than the reference's, give the :func:`matched_reference`.
 
+    **On a part of the parameters**, in ``optax.masked`` or ``optax.partition``, the noise is the
+    same as without the mask: d counts all coordinates that K was measured on, and each leaf takes
+    its own part of the diagonal. So give the whole of K, measured on all parameters.
+
     ``update`` takes two arguments more, which the pool of `noisegen.training` gives where the task
     has a `noise_group`:
 
     * ``batch_size``: B, examples of this update;
     * ``gradient_noise``: what has `trace` and `diagonal` of K, for one example, such as
-      `noisegen.diagnostics.noise_of_groups` of the gradients of microbatches or devices.
+      `noisegen.diagnostics.noise_of_groups` of the gradients of microbatches or devices. If it has
+      no diagonal, "isotropic" takes d from the updates, none of which may be masked then.
 
     In a sweep, name the number of the runs ``reference_batch_size``: then the pool refuses runs
     where :math:`B_0 > B`. Under another name they diverge at the first update.
@@ -201,11 +209,13 @@ def matched_noise(
       covariance: "isotropic" or "diagonal".
 
     Returns:
-      A gradient transformation; NaN where :math:`B_0 > B`, or K could not be measured.
+      A gradient transformation; NaN where :math:`B_0 > B`, or :math:`B_0 < B` and K could not be
+      measured.
 
     Raises:
-      ValueError: an argument is out of its range; ``gradient_noise`` is of another kind, or its
-        diagonal of other shapes than the updates; in a call outside jit also :math:`B_0 > B`.
+      ValueError: an argument is out of its range; ``gradient_noise`` is of another kind, its
+        diagonal is of other shapes than the updates or has fewer coordinates, or there is none
+        though the updates are masked; in a call outside jit also :math:`B_0 > B`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -244,14 +254,15 @@ def matched_noise(
                 "gradient_noise=); in a pool, give the task a noise_group."
             )
         lacking = matched_variance(batch_size, reference_batch_size)
+        spread = variances(covariance, gradient_noise, updates)
         noise, state = next_noise(state, updates, samplers.normal_noise)
-        updates = jax.tree.map(
-            lambda g, variance, xi: (g + jnp.sqrt(lacking * variance) * xi).astype(g.dtype),
-            updates,
-            _variances(covariance, gradient_noise, updates),
-            noise,
-        )
-        return updates, state
+
+        def add(gradient, variance, xi):
+            # Where nothing is lacking, a variance that could not be measured does no harm.
+            variance = jnp.where(lacking == 0, 0.0, lacking * variance)
+            return with_noise(gradient, jnp.sqrt(variance), xi)
+
+        return jax.tree.map(add, updates, spread, noise), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -308,53 +319,23 @@ def matched_weights(
             "places must be whole numbers, one for each example of a (micro)batch, such as "
             f"jnp.arange(batch_size), but they are {places.dtype} of shape {places.shape}."
         )
-    pairs = batch_size // 2
+    places = places.astype(jnp.int32)
     lacking = matched_variance(batch_size, reference_batch_size)
-    size = jnp.asarray(batch_size, jnp.float32)
+    [size] = _validate.positive(batch_size=batch_size)
+    paired = size // 2 * 2
     # Infinite where a single example has no other to be paired with, and its weight NaN.
-    deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0, lacking / jnp.float32(2 * pairs)))
+    variance = jnp.asarray(lacking, jnp.float32) / jnp.asarray(paired, jnp.float32)
+    size = jnp.asarray(size, jnp.float32)
+    deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0.0, variance))
 
     def draw(pair):
-        return jax.random.normal(jax.random.fold_in(key, pair))
+        return jax.random.normal(jax.random.fold_in(key, pair), dtype=jnp.float32)
 
-    paired = places < 2 * pairs
-    signs = jnp.where(paired, 1 - 2 * (places % 2), 0)
+    paired = jnp.asarray(paired).astype(jnp.int32)
+    signs = jnp.where(places < paired, 1 - 2 * (places % 2), 0).astype(jnp.float32)
     return 1 + deviation * signs * jax.vmap(draw)(places // 2)
 
 
 def _known(size):
     """The largest of some sizes; 1 where JAX traces them."""
     return 1 if isinstance(size, jax.Array) else np.max(size)
-
-
-def _variances(covariance, gradient_noise, updates):
-    """The variance of every coordinate, a tree like the updates."""
-    if covariance == "diagonal":
-        return _measured(gradient_noise, "diagonal", like=updates)
-    leaves = jax.tree.leaves(updates)
-    trace = _measured(gradient_noise, "trace", like=0.0)
-    mean = trace / max(sum(leaf.size for leaf in leaves), 1)
-    return jax.tree.map(lambda leaf: mean, updates)
-
-
-def _measured(gradient_noise, field, like):
-    """A field of the noise, refused unless it is like another tree, in structure and in shapes."""
-    found = getattr(gradient_noise, field, ())
-    given = _kinds(found)
-    for path, expected in _kinds(like).items():
-        if given.get(path) != expected:
-            raise ValueError(
-                f"gradient_noise.{field}{path} must be {expected} for these updates, but it is "
-                f"{given.get(path, 'nothing of the kind')}; gradient_noise is "
-                f"{_validate.kind(gradient_noise)}. Give what noisegen.diagnostics.noise_of_groups "
-                "makes of gradients of the very parameters that are updated; in a pool, give the "
-                "task a noise_group."
-            )
-    return found
-
-
-def _kinds(tree):
-    """What every leaf of a tree is, by its path, and how the tree holds them."""
-    leaves = jax.tree.leaves_with_path(tree)
-    kinds = {jax.tree_util.keystr(path): _validate.kind(leaf) for path, leaf in leaves}
-    return kinds | {"'s structure": jax.tree.structure(tree)}

@@ -3,6 +3,8 @@ r"""Samplers: noise of mean 0 and variance 1 per coordinate, for every leaf of a
 The noise of leaf i is drawn from ``fold_in(key, i)``, in float32 (float64 for float64 leaves). The
 index counts the leaves that :func:`optax.masked` has taken out, so a leaf has the same noise
 whether its neighbours are masked or not, and the groups of :func:`optax.partition` share none.
+Where one entry of a mask, or one label, takes out a whole subtree, the subtree counts as one leaf:
+then give every group a key of its own.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+
+from noisegen import _validate
 
 
 class Sampler(Protocol):
@@ -66,28 +70,38 @@ def sphere_noise(key: jax.Array, tree: Any) -> Any:
     """
     noise = normal_noise(key, tree)
     leaves = jax.tree.leaves(noise)
-    mean_square = sum(jnp.sum(leaf**2) for leaf in leaves) / max(sum(x.size for x in leaves), 1)
-    return jax.tree.map(lambda leaf: leaf / jnp.sqrt(mean_square).astype(leaf.dtype), noise)
+    dtypes = [leaf.dtype for leaf in leaves]
+    dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.float32)
+    total = sum((jnp.sum(leaf**2).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
+    # As a float: an int32 does not hold the number of coordinates of the largest networks.
+    length = jnp.sqrt(total / float(max(sum(leaf.size for leaf in leaves), 1)))
+    return jax.tree.map(lambda leaf: leaf / length.astype(leaf.dtype), noise)
 
 
 def _draw(draw: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
     """One independent draw per leaf; masked leaves keep their place and get none."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_masked)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_masked)
 
     def draw_leaf(index: int, leaf: Any) -> Any:
-        if _is_masked(leaf):
+        if is_masked(leaf):
             return leaf
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        given = jnp.result_type(leaf)
+        if not jnp.issubdtype(given, jnp.floating):
+            remedy = "Leave it out with optax.masked."
+            if jnp.issubdtype(given, jnp.complexfloating):
+                remedy = (
+                    "Wrap the transformation, optax.contrib.split_real_and_imaginary(...), or "
+                    "leave it out with optax.masked."
+                )
             raise ValueError(
-                f"noise is for floating-point leaves, but leaf {index} is {leaf.dtype}. "
-                "Leave it out with optax.masked."
+                f"noise is for floating-point leaves, but leaf {index} is {given}. {remedy}"
             )
-        dtype = jnp.promote_types(leaf.dtype, jnp.float32)
-        return draw(jax.random.fold_in(key, index), leaf.shape, dtype)
+        dtype = _validate.wide(given)
+        return draw(jax.random.fold_in(key, index), jnp.shape(leaf), dtype)
 
     return treedef.unflatten([draw_leaf(index, leaf) for index, leaf in enumerate(leaves)])
 
 
-def _is_masked(leaf: Any) -> bool:
+def is_masked(leaf: Any) -> bool:
     """Whether this is what optax.masked puts where a leaf was."""
     return isinstance(leaf, optax.MaskedNode)

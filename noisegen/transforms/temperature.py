@@ -10,7 +10,7 @@ from noisegen.schedules._types import ScalarOrSchedule, value_at
 
 def scale_by_temperature(
     temperature: ScalarOrSchedule, batch_size: ScalarOrSchedule, momentum: ArrayLike
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Stands in the place of the learning rate, and makes it from a temperature.
 
     .. math:: u_t \leftarrow -\epsilon_t u_t, \qquad \epsilon_t = T_t B_t (1 - m)
@@ -30,7 +30,8 @@ def scale_by_temperature(
         one that is forgotten heats the run by 1 / (1 - m).
 
     Returns:
-      A gradient transformation; its state counts updates.
+      A gradient transformation; its state counts updates. Its update ignores any keyword argument
+      that other links of the chain may need.
 
     Raises:
       ValueError: a concrete number is out of its range.
@@ -60,4 +61,4 @@ def scale_by_temperature(
             value_at(temperature, count), value_at(batch_size, count), momentum
         )
 
-    return optax.scale_by_learning_rate(learning_rate)
+    return optax.with_extra_args_support(optax.scale_by_learning_rate(learning_rate))

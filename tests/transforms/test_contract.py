@@ -43,7 +43,7 @@ NOISES = {  # name: (key, x) -> transform; x is any of its numbers, and may be t
 SCHEDULES = {  # name: x -> schedule
     "power_decay": lambda x: noisegen.power_decay(x, x),
     "power_decay_from_variance": lambda x: noisegen.power_decay_from_variance(x, x),
-    "hold_then_decay": lambda x: noisegen.hold_then_decay(x, 20 + 10 * x, 1 + x),
+    "hold_then_decay": lambda x: noisegen.hold_then_decay(x, 20 + 10 * x, 1 / (1 + x)),
     "hold_then_decay_to": lambda x: noisegen.hold_then_decay_to(x, 20 + 10 * x, x / 2),
     "step_decay": lambda x: noisegen.step_decay(x, (0.5, 2), x, 10 * x),
     "constant_warmup": lambda x: noisegen.constant_warmup(x, 2 * x, 5 * x),
