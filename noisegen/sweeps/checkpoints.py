@@ -2,7 +2,8 @@
 
 A sweep's directory holds `checkpoints/<writer>/<number>/`, written by orbax: all the lanes of a
 pool as arrays, and which run each lane trains. They are data, no code, and whoever trains one of
-these runs next, on this machine or another, takes the latest that can be read.
+these runs next, on this machine or another, takes the latest that can be read. Checksums of all
+that was written show whether it is what is read.
 """
 
 import contextlib
@@ -14,10 +15,11 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+from noisegen.sweeps import checksums
 from noisegen.sweeps.crew import Crew, has_ended
 from noisegen.sweeps.identity import run_id
 
-FORMAT = 1  # changes when older checkpoints would be misread
+FORMAT = 2  # changes when older checkpoints would be misread
 _LITTLE = 10.0  # seconds of training that need not be kept
 _STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
 
@@ -28,7 +30,7 @@ class _Place(NamedTuple):
     count: int  # updates made
     path: pathlib.Path
     lane: int
-    names: tuple[str, ...]  # of the arrays
+    checksums: dict[str, int]  # of the arrays, by name
 
 
 class Checkpoints:
@@ -98,14 +100,14 @@ class Checkpoints:
         self._read = (None, {})  # what is not taken up by now is not needed soon
         names = [None if run is None else run_id(self._task_name, run) for run in runs]
         counts = [int(count) for count in counts]
-        meta = {"format": FORMAT, "runs": names, "counts": counts, "names": list(arrays)}
         self._step += 1
         try:
             manager = self._writer()
             manager.wait_until_finished()
             self._remove()
             _check_space(self._root, arrays)
-            manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
+            arrays = _on_host(arrays)
+            manager.save(self._step, args=_arguments(arrays, self._describe(names, counts, arrays)))
             self._latest = dict(zip(names, counts, strict=True))
         except Exception as error:  # of whatever kind: the runs matter more
             self._failed(error)
@@ -117,7 +119,7 @@ class Checkpoints:
             if place.path in self._unreadable:
                 continue
             if self._read[0] != place.path:  # the last one stays, since its lanes come together
-                found = _restored(place.path, "arrays", place.names)
+                found = _arrays(place.path, place.checksums)
                 if found is None:
                     self._unreadable.add(place.path)
                     continue
@@ -125,6 +127,9 @@ class Checkpoints:
             arrays = self._read[1]
             if all(place.lane < len(array) for array in arrays.values()):
                 yield {name: array[place.lane] for name, array in arrays.items()}
+            else:
+                self._unreadable.add(place.path)
+                _skipped(place.path, f"it names a run of lane {place.lane}, which it lacks")
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of some runs, by run_id, that have a checkpoint."""
@@ -159,12 +164,23 @@ class Checkpoints:
         self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
         return self._metas
 
+    def _describe(self, names, counts, arrays):
+        """What a checkpoint says of itself."""
+        meta = {
+            "format": FORMAT,
+            "place": f"{self._own.name}/{self._step}",
+            "runs": names,
+            "counts": counts,
+            "arrays": {name: checksums.of_array(array) for name, array in arrays.items()},
+        }
+        return meta | {"checksum": checksums.of_json(meta)}
+
     def _places(self):
         """Where each run is kept, by run_id."""
         places: dict[str, list[_Place]] = {}
         for path, meta in self._finished().items():
             for lane, name in enumerate(meta["runs"] if meta else ()):
-                place = _Place(meta["counts"][lane], path, lane, tuple(meta["names"]))
+                place = _Place(meta["counts"][lane], path, lane, meta["arrays"])
                 places.setdefault(name, []).append(place)
         return places
 
@@ -219,28 +235,38 @@ class Checkpoints:
 
 
 def _meta(path):
-    """What a checkpoint says of itself; None, with a warning, if it is not ours."""
+    """What a checkpoint says of itself; None, with a warning, if it is not to be used."""
     meta = _restored(path, "meta")
     if meta is None:
         return None
     found = meta.get("format") if isinstance(meta, dict) else None
+    place = f"{path.parent.name}/{path.name}"
     if found != FORMAT:
         _skipped(path, f"it is of another version (format {found})")
     elif not _is_whole(meta):
         _skipped(path, "what it says of itself makes no sense")
+    elif meta["checksum"] != checksums.of_json(_without_checksum(meta)):
+        _skipped(path, "what it says of itself has changed since it was written (checksum)")
+    elif meta["place"] != place:
+        _skipped(path, f"it was written as {meta['place']}, and is now in {place}")
     else:
         return meta
     return None
 
 
+def _without_checksum(meta):
+    return {name: value for name, value in meta.items() if name != "checksum"}
+
+
 def _is_whole(meta):
-    """Whether a checkpoint names the run of every lane, the updates it made, and the arrays."""
-    kinds = {"runs": str | None, "counts": int, "names": str}
-    lists = all(
-        isinstance(meta.get(name), list) and all(isinstance(value, kind) for value in meta[name])
-        for name, kind in kinds.items()
+    """Whether a checkpoint names the run of every lane, the updates it made, and the rest."""
+    kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
+    return (
+        all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
+        and all(isinstance(name, str | None) for name in meta["runs"])
+        and all(isinstance(count, int) for count in meta["counts"])
+        and len(meta["runs"]) == len(meta["counts"])
     )
-    return lists and len(meta["runs"]) == len(meta["counts"])
 
 
 def _may_be_written(path):
@@ -260,10 +286,29 @@ def _check_space(root, arrays):
         raise OSError(f"no space left on the disk: {needed:,} bytes wanted, {free:,} free")
 
 
+def _on_host(arrays):
+    """The arrays in NumPy, of which checksums are made and orbax takes a copy."""
+    import jax
+
+    return jax.device_get(dict(arrays))
+
+
 def _arguments(arrays, meta):
     import orbax.checkpoint as ocp
 
     return ocp.args.Composite(arrays=ocp.args.PyTreeSave(arrays), meta=ocp.args.JsonSave(meta))
+
+
+def _arrays(path, wanted):
+    """The arrays of a checkpoint; None, with a warning, unless all have their checksums."""
+    arrays = _restored(path, "arrays", wanted)
+    if arrays is None:
+        return None
+    found = {name: checksums.of_array(array) for name, array in arrays.items()}
+    if odd := sorted({*found.items()} ^ {*wanted.items()}):
+        _skipped(path, f"its {odd[0][0]} has changed since it was written (checksum)")
+        return None
+    return arrays
 
 
 def _restored(path, item, names=()):
