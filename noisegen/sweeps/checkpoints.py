@@ -13,6 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple, Self
 
 from noisegen.sweeps import checksums
@@ -106,8 +107,8 @@ class Checkpoints:
             manager.wait_until_finished()
             self._remove()
             _check_space(self._root, arrays)
-            arrays = _on_host(arrays)
-            manager.save(self._step, args=_arguments(arrays, self._describe(names, counts, arrays)))
+            meta = self._describe(names, counts, _checksums(arrays))
+            manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
             self._latest = dict(zip(names, counts, strict=True))
         except Exception as error:  # of whatever kind: the runs matter more
             self._failed(error)
@@ -164,14 +165,14 @@ class Checkpoints:
         self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
         return self._metas
 
-    def _describe(self, names, counts, arrays):
+    def _describe(self, names, counts, sums):
         """What a checkpoint says of itself."""
         meta = {
             "format": FORMAT,
             "place": f"{self._own.name}/{self._step}",
             "runs": names,
             "counts": counts,
-            "arrays": {name: checksums.of_array(array) for name, array in arrays.items()},
+            "arrays": sums,
         }
         return meta | {"checksum": checksums.of_json(meta)}
 
@@ -286,11 +287,13 @@ def _check_space(root, arrays):
         raise OSError(f"no space left on the disk: {needed:,} bytes wanted, {free:,} free")
 
 
-def _on_host(arrays):
-    """The arrays in NumPy, of which checksums are made and orbax takes a copy."""
+def _checksums(arrays):
+    """The checksum of each array, by name; training waits for them, so all cores work."""
     import jax
 
-    return jax.device_get(dict(arrays))
+    with futures.ThreadPoolExecutor() as executor:
+        found = executor.map(checksums.of_array, jax.device_get([*arrays.values()]))
+        return dict(zip(arrays, found, strict=True))
 
 
 def _arguments(arrays, meta):
@@ -300,28 +303,32 @@ def _arguments(arrays, meta):
 
 
 def _arrays(path, wanted):
-    """The arrays of a checkpoint; None, with a warning, unless all have their checksums."""
-    arrays = _restored(path, "arrays", wanted)
-    if arrays is None:
-        return None
-    found = {name: checksums.of_array(array) for name, array in arrays.items()}
-    if odd := sorted({*found.items()} ^ {*wanted.items()}):
-        _skipped(path, f"its {odd[0][0]} has changed since it was written (checksum)")
-        return None
+    """The arrays of a checkpoint; None, with a warning, unless each has its checksum."""
+    arrays = {}
+    for name, checksum in wanted.items():
+        # One by one: of several that fail at once, orbax leaves all but one to Python's report.
+        array = _restored(path, "arrays", name)
+        if array is None:
+            return None
+        if checksums.of_array(array[name]) != checksum:
+            _skipped(path, f"its {name} has changed since it was written (checksum)")
+            return None
+        arrays |= array
     return arrays
 
 
-def _restored(path, item, names=()):
-    """One item of a checkpoint; None, with a warning, where it cannot be read."""
+def _restored(path, item, name=None):
+    """One item of a checkpoint, or one of its arrays; None, with a warning, if it is unreadable."""
     import numpy as np
     import orbax.checkpoint as ocp
 
+    arguments = ocp.args.JsonRestore()
+    if name is not None:
+        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
+        arguments = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
     try:
         checkpointer = ocp.Checkpointer(_handlers()[item], **_alone())
-        if item == "meta":
-            return checkpointer.restore(path / item)
-        kinds = dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray))
-        return checkpointer.restore(path / item, restore_args=kinds)
+        return checkpointer.restore(path / item, args=arguments)
     except Exception as error:  # truncated, of another kind, gone: whatever it is
         _skipped(path, _line(error))
 
