@@ -27,7 +27,7 @@ class Ledger:
 
     def __init__(self, exp: Experiment, tasks: Tasks, workdir: str):
         self.tasks, self._protocol = tasks, exp.protocols[0]
-        self._reader = sweeps.RecordReader(workdir)
+        self._reader = sweeps.RecordReader(workdir, task_identity=tasks.name)
         self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new())
         self.costs: dict[str, int] = {}
         self._tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
