@@ -109,6 +109,7 @@ class RecordReader:
         self._root, self._curves = pathlib.Path(workdir) / "records", curves
         self._task = task_identity
         self._read: dict[pathlib.Path, tuple[int, int]] = {}  # bytes and lines
+        self._begun = False
 
     def new(self) -> list[dict]:
         """The records added since the last call, at first all; of a run there may be several.
@@ -116,11 +117,11 @@ class RecordReader:
         Lines that are no record are skipped: torn by a kill, changed since, edited by hand such
         that they no longer make sense. One warning for all of a kind names them.
         """
-        found, skipped = [], {}
+        found, skipped, begun, self._begun = [], {}, self._begun, True
         self._task = self._task or _task_identity(self._root.parent)
         for path in sorted(self._root.glob("*.jsonl")):
-            first, (offset, number) = path not in self._read, self._read.get(path, (0, 0))
-            if not first and path.stat().st_size == offset:
+            offset, number = self._read.get(path, (0, 0))
+            if path in self._read and path.stat().st_size == offset:
                 continue
             with path.open("rb") as file:
                 file.seek(offset)
@@ -131,7 +132,7 @@ class RecordReader:
                     number += whole
                     if record is not None:
                         found.append(record)
-                    elif (whole or first) and line.strip():
+                    elif (whole or not begun) and line.strip():
                         place = f"{path.name} line {number + (not whole)}"
                         skipped.setdefault(odd, []).append(place)
             self._read[path] = offset, number

@@ -383,6 +383,17 @@ def test_lines_that_come_later_are_named_by_their_place_in_the_file(tmp_path):
         assert [record["run"]["seed"] for record in reader.new()] == [3]
 
 
+def test_a_line_that_another_is_writing_is_waited_for(tmp_path):
+    reader = sweeps.RecordReader(tmp_path)
+    assert reader.new() == []
+    path = write(tmp_path, [make_record(1), make_record(2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    assert [record["run"]["seed"] for record in reader.new()] == [1]
+    path.write_bytes(whole)
+    assert [record["run"]["seed"] for record in reader.new()] == [2]
+
+
 def test_curves_of_lines_that_have_changed_are_not_used(tmp_path):
     path = write(tmp_path, [make_record(1), make_record(2)])
     edit(path, b"[0.25, 0.5]", b"[0.25, 0.6]")
