@@ -29,7 +29,7 @@ class Records(Mapping[str, dict]):
         self._count = 0
 
     def add(self, record: Mapping[str, Any]) -> bool:
-        """Takes note of a record, if it is its run's first; says whether the run had none before."""
+        """Takes note of a run's first record; says whether the run had none before."""
         name = record["run_id"]
         known = {name: self[name]} if name in self else {}
         new = not known

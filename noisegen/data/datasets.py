@@ -11,7 +11,6 @@ memory-mapped from there.
 """
 
 import difflib
-import pathlib
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple

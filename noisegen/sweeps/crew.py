@@ -204,9 +204,18 @@ def workers(workdir: str | os.PathLike) -> list[Worker]:
         # Gone meanwhile, or not ours.
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             worker = Worker(path.stem, **json.loads(path.read_text()))
-            if all(isinstance(v, k) for v, k in zip(worker, _KINDS, strict=True)):
+            if _is_whole(worker):
                 found.append(worker)
     return found
+
+
+def _is_whole(worker):
+    """Whether all that a worker's file says is of the right kind."""
+    return (
+        all(isinstance(value, kind) for value, kind in zip(worker, _KINDS, strict=True))
+        and all(type(count) is int and 0 <= count < 2**63 for count in worker.runs.values())
+        and all(isinstance(settings, dict) for settings in worker.settings.values())
+    )
 
 
 def writer_name() -> str:

@@ -296,8 +296,8 @@ def _warn_skipped(root, odd, places):
         else ""
     )
     warnings.warn(
-        f"skipped {len(places)} lines that {odd} in {root}: {', '.join(places[:_NAMED])}{more}; the "
-        f"same sweep command does their runs again, unless it has.{remedy}",
+        f"skipped {len(places)} lines that {odd} in {root}: {', '.join(places[:_NAMED])}{more}; "
+        f"the same sweep command does their runs again, unless it has.{remedy}",
         stacklevel=3,
     )
 

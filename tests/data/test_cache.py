@@ -204,7 +204,8 @@ def test_a_home_that_is_none_is_none(monkeypatch, tmp_path, home):
 
 def test_a_temporary_directory_of_another_user_is_refused(nowhere, monkeypatch):
     nowhere.mkdir()
-    monkeypatch.setattr(os, "getuid", lambda user=os.getuid(): user + 1)
+    user = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: user)
     nowhere.rename(nowhere.with_name(f"noisegen-{os.getuid()}"))
     with pytest.raises(PermissionError, match="open to other users; .*NOISEGEN_CACHE_DIR"):
         cache.directory()

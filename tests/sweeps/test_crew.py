@@ -206,7 +206,19 @@ def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
     assert [worker.name for worker in sweeps.workers(tmp_path)] == ["real"]
 
 
-@pytest.mark.parametrize("field, value", [("runs", ["a"]), ("patience", "60"), ("pid", 1.5)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("runs", ["a"]),
+        ("patience", "60"),
+        ("pid", 1.5),
+        ("runs", {"a": "many"}),
+        ("runs", {"a": -1}),
+        ("runs", {"a": 10**400}),
+        ("runs", {"a": None}),
+        ("settings", {"key": [1]}),
+    ],
+)
 def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
     write(tmp_path, "x", **{field: value})
     assert sweeps.workers(tmp_path) == [] and sweeps.Crew(tmp_path).claimed() == set()
