@@ -59,16 +59,14 @@ def decode(line: bytes, curves: bool = True, task_identity: str | None = None) -
     line = line.strip()
     if not line.endswith(b"}"):
         return None, TORN
-    content, tail = line[:-_TAIL], line[-_TAIL:]
-    checked = tail.endswith(_checksum(content))
-    if checked:
-        line = content + b"}"
-    elif tail.startswith(_NAME):
+    content = line[:-_TAIL]
+    if line.endswith(_checksum(content)):
+        record = _parse(content, curves)
+        return (record, "") if record else (None, TORN)
+    if line[-_TAIL:].startswith(_NAME):
         return None, CHANGED
-    record = _parse(line, curves)
-    if record is None:
-        return None, TORN
-    return (record, "") if checked else _examined(record, task_identity)
+    record = _parse(line[:-1], curves)
+    return _examined(record, task_identity) if record else (None, TORN)
 
 
 def plain(value: Any) -> Any:
@@ -100,14 +98,14 @@ def _checksum(content):
     return b'"%08x"}' % zlib.crc32(content)
 
 
-def _parse(line, curves):
-    """A record, with its curve or without; None if the line holds none."""
+def _parse(content, curves):
+    """A record, with its curve or without, of all but its last bracket; None if there is none."""
     if curves:
-        return _record(line)
-    whole = line.endswith(b"}}")  # So the curve, if any, is whole, and need not be parsed.
-    if whole and (record := _record(line.partition(_CURVE)[0] + b"}")):
+        return _record(content + b"}")
+    whole = content.endswith(b"}")  # So the curve, if any, is whole, and need not be parsed.
+    if whole and (record := _record(content.partition(_CURVE)[0] + b"}")):
         return record
-    if record := _record(line):
+    if record := _record(content + b"}"):
         record.pop("curve", None)
     return record
 
@@ -136,23 +134,19 @@ def _flat(value, kinds):
 
 def _is_sound(record):
     """Whether all that is read of a record is of the kind that `encode` writes."""
-    numbers = [*record["metrics"].values(), *(record.get(name) for name in RECORDED)]
     curve = record.get("curve") or {}
     return (
-        all(map(_is_number, numbers))
+        _are_numbers([*record["metrics"].values(), *map(record.get, RECORDED)])
         and isinstance(record.get("versions") or {}, dict)
-        and all(isinstance(value, list) for value in curve.values())
-        and all(_is_number(value) for values in curve.values() for value in values)
+        and all(isinstance(values, list) and _are_numbers(values) for values in curve.values())
     )
 
 
-def _is_number(value):
-    """Whether this is a finite number, or null."""
-    if value is None:
-        return True
+def _are_numbers(values):
+    """Whether these are finite numbers, or null; their sum shows it sooner than each of them."""
     try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # An integer beyond all floats.
+        return math.isfinite(sum([value for value in values if value is not None]))
+    except (TypeError, OverflowError):  # Text, say, or an integer beyond all floats.
         return False
 
 
