@@ -10,7 +10,7 @@ version = re.search(r'__version__ = "(.+?)"', (here / "noisegen/__init__.py").re
 
 SWEEPS = [
     "flax>=0.12,<0.13",
-    "orbax-checkpoint>=0.11,<1",
+    "orbax-checkpoint>=0.12,<1",
     "tensorflow-datasets>=4.9.9",
     "importlib_resources",  # tensorflow-datasets needs it and does not say so
     "array_record>=0.8",

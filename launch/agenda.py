@@ -1,12 +1,80 @@
 """Which runs a sweep wants, and which of them are done."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from noisegen import sweeps
 
 # Of a record; the rest would only fill the memory.
 _KEPT = ("run_id", "run", "status", "metrics", "finished_at", *sweeps.RECORDED)
+
+
+class Records(Mapping[str, dict]):
+    """Records by run_id, without what only the report needs, in little memory.
+
+    A worker holds those of all runs. Most records are of planned runs and have every metric that
+    the protocols read: of these the values alone are kept, in room that is there from the start.
+
+    Args:
+      runs: the planned runs, by run_id.
+      protocols: say which values are read.
+    """
+
+    def __init__(self, runs: Mapping[str, Mapping], protocols: Sequence[sweeps.Protocol]):
+        names = {name for each in protocols for name in (each.metric, *each.report)}
+        self._recorded = tuple(sorted(names.intersection(sweeps.RECORDED)))
+        self._metrics = tuple(sorted(names.difference(sweeps.RECORDED)))
+        self._runs = runs
+        self._rows: dict[str, tuple | dict | None] = dict.fromkeys(runs)
+        self._count = 0
+
+    def add(self, record: Mapping[str, Any]) -> bool:
+        """Takes note of a run's first record; says whether the run had none before."""
+        name = record["run_id"]
+        known = {name: self[name]} if name in self else {}
+        new = not known
+        sweeps.first_finished(known, record)
+        if known[name] is record:
+            self._rows[name] = self._row(record)
+        self._count += new
+        return new
+
+    def _row(self, record):
+        """What is kept of a record."""
+        metrics = record["metrics"]
+        planned = record["run"] == self._runs.get(record["run_id"])
+        if not planned or not metrics.keys() >= {*self._metrics}:
+            return {name: record[name] for name in _KEPT if name in record}
+        values = [metrics[name] for name in self._metrics]
+        values += [record.get(name) for name in self._recorded]
+        return (record.get("finished_at"), record["status"] == "finished", *values)
+
+    def __getitem__(self, name: str) -> dict:
+        row = self._rows[name]
+        if row is None:
+            raise KeyError(name)
+        if isinstance(row, dict):
+            return row
+        finished_at, finished, *values = row
+        metrics = dict(zip(self._metrics, values, strict=False))
+        recorded = dict(zip(self._recorded, values[len(metrics) :], strict=True))
+        return {
+            "run_id": name,
+            "run": self._runs[name],
+            "status": "finished" if finished else "diverged",
+            "metrics": metrics,
+            "finished_at": finished_at,
+            **recorded,
+        }
+
+    def __contains__(self, name: object) -> bool:
+        return self._rows.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, row in self._rows.items() if row is not None)
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class Agenda:
@@ -21,7 +89,7 @@ class Agenda:
 
     Attributes:
       wanted: every run, by run_id, in the order in which they are trained.
-      records: by run_id, without what only the report needs.
+      records: by run_id, as `Records` keeps them.
 
     Raises:
       ValueError: planned runs that a protocol cannot tell apart differ in more than the seed.
@@ -39,16 +107,14 @@ class Agenda:
         self._planned = sweeps.by_run_id(task_name, runs)
         for protocol in protocols:
             sweeps.check_points(self._planned.values(), protocol)
-        self.records: dict[str, dict] = {}
+        self.records = Records(self._planned, protocols)
         for record in records:
             self.add(record)
         self.extend()
 
     def add(self, record: Mapping[str, Any]) -> bool:
         """Takes note of a finished run; says whether it had no record before."""
-        new = record["run_id"] not in self.records
-        sweeps.first_finished(self.records, {n: record[n] for n in _KEPT if n in record})
-        return new
+        return self.records.add(record)
 
     def extend(self) -> None:
         """Adds the runs that the records call for; with 100,000 records this takes seconds."""

@@ -175,7 +175,24 @@ def prepare_devices() -> None:
     if jax.config.jax_num_cpu_devices < 0:
         jax.config.update("jax_num_cpu_devices", num_cores())
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", _compilation_cache())
+
+
+def _compilation_cache():
+    """The directory of compiled programs; None, with a warning, where there is no place for one."""
+    try:
+        path = cache.directory() / "xla"
+        if cache.can_be_written(path):
+            return str(path)
+        why = f"{path} cannot be written"
+    except OSError as error:
+        why = str(error)
+    warnings.warn(
+        f"programs are compiled anew at each start: {why}; name a writable directory with "
+        "NOISEGEN_CACHE_DIR",
+        stacklevel=3,
+    )
+    return None
 
 
 def record(task: Task, settings: Settings, result: training.Result) -> dict[str, Any]:

@@ -17,6 +17,8 @@ class Ledger:
       exp: the experiment.
       tasks: what it trains.
       workdir: the directory of the sweep; need not exist.
+      keep_params: whether runs are done only with their parameters: those whose parameters were
+        kept and are damaged are to be trained again.
 
     Attributes:
       tasks: what it trains.
@@ -25,10 +27,14 @@ class Ledger:
       show: the display, a context in which all else is used.
     """
 
-    def __init__(self, exp: Experiment, tasks: Tasks, workdir: str):
+    def __init__(self, exp: Experiment, tasks: Tasks, workdir: str, keep_params: bool = False):
         self.tasks, self._protocol = tasks, exp.protocols[0]
-        self._reader = sweeps.RecordReader(workdir)
-        self.runs = Agenda(tasks.name, exp.runs, exp.protocols, self._reader.new(), tasks.plan)
+        self._reader = sweeps.RecordReader(workdir, task_identity=tasks.name)
+        records = self._reader.new()
+        if keep_params:
+            damaged = sweeps.damaged_params(workdir, {record["run_id"] for record in records})
+            records = [record for record in records if record["run_id"] not in damaged]
+        self.runs = Agenda(tasks.name, exp.runs, exp.protocols, records, tasks.plan)
         self.costs: dict[str, int] = {}
         self._tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
         self.show = display.Display(exp.title, self._tally)

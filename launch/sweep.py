@@ -139,7 +139,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
         distributed.follow(tasks, _KEEP_PARAMS.value)
         return
     sweeps.check_workdir(workdir, exp.name, tasks.name)
-    book = ledger.Ledger(exp, tasks, workdir)
+    book = ledger.Ledger(exp, tasks, workdir, _KEEP_PARAMS.value)
     _check(exp, tasks, book)
     meta = experiment.meta(exp, tasks.source, _command(workdir))
     begun = experiment.begun_with(workdir) or exp.code

@@ -5,8 +5,10 @@ its own share of the runs and then helps the others. What they know of each othe
 directory alone: records, and the files of `noisegen.sweeps.Crew`.
 """
 
+import collections
 import contextlib
 import heapq
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ from noisegen import sweeps, training
 from noisegen.training import hosts
 
 _POLL = 0.2  # seconds between two looks while others train what is left
+_AHEAD = 1.0  # seconds of training whose runs are claimed at once
+_MOST = 64  # runs that are claimed at once
 COMPILING = 6  # times as long as at other times may a worker be silent while it compiles
 
 
@@ -75,6 +79,9 @@ class Worker:
         self.ledger, self.workdir, self.options = ledger, workdir, options
         self.pool: training.Pool | None = None
         self.order: dict[str, tuple] = {}  # of each run
+        self.queue: collections.deque[str] = collections.deque()  # runs whose turn has yet to come
+        self.ahead: set[str] = set()  # those of them that are claimed
+        self.pace = Pace()
         self.stopping = self.in_training = False
         self.crew = sweeps.Crew(workdir, options.patience)
         self.writer = sweeps.RecordWriter(workdir, self.crew.name)
@@ -117,6 +124,7 @@ class Worker:
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
+            self.queue = collections.deque(group)
             group = list(group.values())
             if self.pool is not None and self.pool.task is task:
                 settings = self.pool.settings
@@ -133,7 +141,7 @@ class Worker:
                 self._progress,
                 distributed.Kept(self.checkpoints),
                 self.options.keep_params,
-                lambda run: hosts.agreed(self._take(run)),
+                lambda _: hosts.agreed(self._take(self.queue.popleft())),
             )
             for result in results:
                 self._finish(task, result)
@@ -146,12 +154,16 @@ class Worker:
         self.order |= order(new, self.options.share)
         return dict(sorted(runs.items(), key=lambda item: self.order[item[0]]))
 
-    def _take(self, run):
-        """Whether a run is this worker's to train."""
-        name = sweeps.run_id(self.ledger.tasks.name, run)
-        if name in self.ledger.runs.records or not self.crew.claim(name):
+    def _take(self, name):
+        """Whether a run, whose turn it is, is this worker's to train."""
+        if name not in self.ahead and name not in self.ledger.runs.records:
+            following = itertools.islice(self.queue, self.pace.runs() - 1)
+            names = {name, *following} - self.ledger.runs.records.keys() - self.ahead
+            self.ahead |= self.crew.claim_all(names)
+            self.ledger.read()  # who recorded one of them has given its claim up since
+        if name not in self.ahead:
             return False
-        self.ledger.read()  # whoever recorded it has given its claim up since
+        self.ahead.remove(name)
         if name in self.ledger.runs.records:
             self.crew.release(name)
             return False
@@ -160,8 +172,9 @@ class Worker:
     def _progress(self, running: Sequence[training.Progress]):
         self.in_training = True
         distributed.check_stop(self.stopping and not self.checkpoints.hurried)
-        name = self.ledger.tasks.name
-        if self.crew.progress({sweeps.run_id(name, each.run): each.examples for each in running}):
+        if self.crew.is_due():
+            task = self.ledger.tasks.name
+            self.crew.progress({sweeps.run_id(task, each.run): each.examples for each in running})
             self.ledger.read()
         self.ledger.show.progress(running)
 
@@ -172,6 +185,7 @@ class Worker:
         self.writer.append(record)
         self.ledger.note(record)
         self.crew.release(record["run_id"])
+        self.pace.ended()
 
     def _settings(self, task, runs):
         """Speed settings for the runs: given, found by others on such devices, or measured."""
@@ -199,6 +213,28 @@ class Worker:
             raise KeyboardInterrupt
         self.stopping = True
         self.checkpoints.hurry()
+
+
+class Pace:
+    """How fast runs end, which says how many are claimed at once.
+
+    What is claimed ahead others cannot train: it is little where runs take long.
+    """
+
+    def __init__(self):
+        self._since, self._ended, self._each_second = time.monotonic(), 0, 0.0
+
+    def ended(self) -> None:
+        """Takes note that a run has ended."""
+        self._ended += 1
+
+    def runs(self) -> int:
+        """Returns how many runs to claim at once: those of the next second, at least one."""
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _AHEAD / 2:  # else a few that end together would look like many
+            self._each_second = self._ended / elapsed
+            self._since, self._ended = time.monotonic(), 0
+        return min(_MOST, max(1, int(_AHEAD * self._each_second)))
 
 
 def predict(tasks: Tasks, runs: Mapping[str, Mapping], options: Options) -> dict[str, Any]:

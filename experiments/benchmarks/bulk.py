@@ -3,7 +3,6 @@
 The runs are those of experiments/digits.py with very many seeds; their records are made up.
 """
 
-import json
 import math
 import pathlib
 import subprocess
@@ -15,6 +14,7 @@ from experiments import digits
 from experiments.benchmarks import machine, report
 from launch import experiment
 from noisegen import sweeps, training
+from noisegen.sweeps import lines
 
 TITLE = "100,000 runs: planning, loading, status and report"
 _GOALS = {
@@ -86,11 +86,11 @@ def _write(workdir, runs):
     folder.mkdir(exist_ok=True)
     points = [0.123456789 + epoch for epoch in range(10)]
     curve = dict.fromkeys(("epoch", "update", "test_accuracy", "test_loss", "train_loss"), points)
-    with open(folder / "benchmark.jsonl", "w") as file:
+    with open(folder / "benchmark.jsonl", "wb") as file:
         for name, run in runs.items():
             # Best at a learning rate of 2^-4, so that the grid need not grow.
             accuracy = 0.99 - 0.01 * abs(math.log2(run["learning_rate"]) + 4) - 1e-6 * run["seed"]
             metrics = {"test_accuracy": accuracy, "test_loss": 0.0456789, "train_loss": 0.0123456}
             record = {"run_id": name, "run": run, "status": "finished", "metrics": metrics}
-            file.write(json.dumps(record | {"finished_at": "2026", "curve": curve}) + "\n")
+            file.write(lines.encode(record | {"finished_at": "2026", "curve": curve}))
     return len(runs)

@@ -11,7 +11,6 @@ memory-mapped from there.
 """
 
 import difflib
-import pathlib
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -95,7 +94,8 @@ def load(
         are decoded and later on the device: 63 GB for ImageNet at 128 pixels.
       data_dir: directory of prepared data sets; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
-      cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then ~/.cache/noisegen.
+      cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then noisegen in
+        $XDG_CACHE_HOME or ~/.cache.
 
     Returns:
       The `Dataset`: 'image' is uint8 of shape (N, H, W, C) with values 0 to 255, 'label' int32 of
@@ -121,7 +121,7 @@ def load(
     if name == "digits":
         return _assemble(name, cache.in_memory(digits.load()), digits.SOURCE)
     found = prepared.find(name, data_dir)
-    entry = _cached(found, pixels, cache.directory(cache_dir))
+    entry = _cached(found, pixels, cache_dir)
     size = f", the middle at {pixels} x {pixels} pixels" if pixels else ""
     size += ", split 3 : 1 in every class" if _SPECS[name].name else ""
     return _assemble(name, entry, f"{name} {found.version}: {found.description}{size}")
@@ -141,35 +141,49 @@ def _check_pixels(name: str, pixels: int | None) -> None:
         )
 
 
-def _cached(found: prepared.Prepared, pixels: int | None, root: pathlib.Path) -> cache.Entry:
-    """Returns the arrays of a prepared data set, from the cache if they are there and sound."""
+def _cached(found: prepared.Prepared, pixels: int | None, cache_dir: str | None) -> cache.Entry:
+    """Returns the arrays of a prepared data set, from the cache if they are there and sound.
+
+    If the cache cannot be written, they are decoded into memory.
+    """
     size = f"-{pixels}px" if pixels else ""
-    path = root / f"{found.name}-{found.version}-{found.fingerprint}{size}"
+    name = f"{found.name}-{found.version}-{found.fingerprint}{size}"
+    path = None
     try:
-        entry = cache.read(path, _ARRAYS)
+        path = cache.directory(cache_dir) / name
+        if entry := cache.read(path, _ARRAYS):
+            return entry
     except cache.CorruptCacheError as error:
         warnings.warn(f"corrupt data cache, built anew: {error}", stacklevel=3)
-        entry = None
-    return entry or _build(found, pixels, path)
+    except OSError as error:
+        _warn_not_kept(found, path or name, error)
+        return cache.in_memory(_decoded(found, pixels))
+    arrays = _decoded(found, pixels)
+    try:
+        cache.write(path, arrays)
+        return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
+    except (OSError, cache.CorruptCacheError) as error:
+        _warn_not_kept(found, path, error)
+        return cache.in_memory(arrays)
 
 
-def _build(found: prepared.Prepared, pixels: int | None, path: pathlib.Path) -> cache.Entry:
-    """Decodes a prepared data set into the cache, or into memory when that cannot be written."""
+def _warn_not_kept(found, path, error):
+    """Warns that a data set cannot be kept in the cache."""
+    warnings.warn(
+        f"cannot keep {found.name} in the data cache {path} ({error}), so each start decodes it "
+        "again; name a writable directory with NOISEGEN_CACHE_DIR or cache_dir",
+        stacklevel=4,
+    )
+
+
+def _decoded(found: prepared.Prepared, pixels: int | None) -> dict[str, np.ndarray]:
+    """Decodes the arrays of a prepared data set."""
     spec = _SPECS[found.name]
     splits = {"train": "train", "test": spec.test}
     arrays = prepared.decode(found, splits, pixels, spec.name)
     arrays = stratify.split_anew(arrays) if spec.name else arrays
     _check(found, arrays)
-    try:
-        cache.write(path, arrays)
-        return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
-    except (OSError, cache.CorruptCacheError) as error:
-        warnings.warn(
-            f"cannot keep {found.name} in the data cache {path} ({error}), so each start decodes "
-            "it again; name a writable directory with NOISEGEN_CACHE_DIR or cache_dir",
-            stacklevel=4,
-        )
-        return cache.in_memory(arrays)
+    return arrays
 
 
 def _check(found: prepared.Prepared, arrays: Mapping[str, np.ndarray]) -> None:

@@ -22,8 +22,8 @@ _NAMES = tuple(name for name in datasets.NAMES if name != "digits")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code, after one clear line if it is not 0."""
     args = _parser().parse_args(argv)
-    data_dir = str(prepared.data_directory(args.data_dir))
     try:
+        data_dir = str(prepared.data_directory(args.data_dir))
         found = _found_or_prepared(args.name, data_dir, args.manual_dir)
     except Exception as error:  # Downloads fail in many ways; one line for all.
         print(f"cannot prepare {args.name}: {error}", file=sys.stderr)

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from noisegen.data import cache
+
 _CHUNK = 64  # Examples fetched by one call of the reader.
 _WHOLE = 2**31  # Bytes of a data set up to which all of them make its fingerprint.
 
@@ -48,9 +50,20 @@ def find(name: str, data_dir: str | None = None) -> Prepared:
 
 
 def data_directory(data_dir: str | None = None) -> pathlib.Path:
-    """Returns where prepared data lies: the argument, TFDS_DATA_DIR, ~/tensorflow_datasets."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser()
+    """Returns where prepared data lies: the argument, TFDS_DATA_DIR, ~/tensorflow_datasets.
+
+    Raises:
+      FileNotFoundError: If there is no home directory.
+    """
+    if chosen := data_dir or os.environ.get("TFDS_DATA_DIR"):
+        return cache.in_home(chosen)
+    try:
+        return cache.in_home("~/tensorflow_datasets")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            "no home directory is known in which prepared data may lie; name the directory where "
+            "they are with data_dir or TFDS_DATA_DIR"
+        ) from error
 
 
 def decode(
@@ -75,9 +88,12 @@ def decode(
         with quiet():
             import tensorflow_datasets as tfds
 
-            source = tfds.builder_from_directory(prepared.directory).as_data_source()
+            builder = tfds.builder_from_directory(prepared.directory)
+            source = builder.as_data_source()
             if missing := set(splits.values()) - set(source):
                 raise ValueError(f"it has no split {', '.join(missing)}")
+            for split in splits.values():
+                _check_shards(builder.info.splits[split])
             decoded = {k: _decode_split(source[v], pixels, name) for k, v in splits.items()}
     except ImportError as error:
         raise ImportError(
@@ -99,6 +115,21 @@ def decode(
         for split, arrays in decoded.items()
         for field, array in arrays.items()
     }
+
+
+def _check_shards(split: Any) -> None:
+    """Raises ValueError unless each file of a split has as many examples as its description says.
+
+    Of what is in a file array_record has checksums.
+    """
+    from array_record.python import array_record_module
+
+    for path, wanted in zip(split.filepaths, split.shard_lengths, strict=True):
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        found = reader.num_records()
+        reader.close()
+        if found != wanted:
+            raise ValueError(f"{path} has {found} examples, not the {wanted} of dataset_info.json")
 
 
 def _root(name: str, directory: pathlib.Path) -> pathlib.Path:

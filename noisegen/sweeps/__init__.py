@@ -19,7 +19,7 @@ from noisegen.sweeps.grid import (
 )
 from noisegen.sweeps.growth import wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
-from noisegen.sweeps.parameters import load_params, save_params, without_params
+from noisegen.sweeps.parameters import damaged_params, load_params, save_params, without_params
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.records import (
     RecordReader,
@@ -61,6 +61,7 @@ __all__ = [
     "check_metrics",
     "check_points",
     "check_workdir",
+    "damaged_params",
     "doublings",
     "effective_learning_rate",
     "first_finished",

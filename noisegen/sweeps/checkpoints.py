@@ -2,7 +2,8 @@
 
 A sweep's directory holds `checkpoints/<writer>/<number>/`, written by orbax: all the lanes of a
 pool as arrays, and which run each lane trains. They are data, no code, and whoever trains one of
-these runs next, on this machine or another, takes the latest that can be read.
+these runs next, on this machine or another, takes the latest that can be read. Checksums of all
+that was written show whether it is what is read.
 """
 
 import contextlib
@@ -12,12 +13,14 @@ import shutil
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple, Self
 
+from noisegen.sweeps import checksums
 from noisegen.sweeps.crew import Crew, has_ended
 from noisegen.sweeps.identity import run_id
 
-FORMAT = 1  # changes when older checkpoints would be misread
+FORMAT = 2  # changes when older checkpoints would be misread
 _LITTLE = 10.0  # seconds of training that need not be kept
 _STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
 
@@ -28,7 +31,7 @@ class _Place(NamedTuple):
     count: int  # updates made
     path: pathlib.Path
     lane: int
-    names: tuple[str, ...]  # of the arrays
+    checksums: dict[str, int]  # of the arrays, by name
 
 
 class Checkpoints:
@@ -98,13 +101,13 @@ class Checkpoints:
         self._read = (None, {})  # what is not taken up by now is not needed soon
         names = [None if run is None else run_id(self._task_name, run) for run in runs]
         counts = [int(count) for count in counts]
-        meta = {"format": FORMAT, "runs": names, "counts": counts, "names": list(arrays)}
         self._step += 1
         try:
             manager = self._writer()
             manager.wait_until_finished()
             self._remove()
             _check_space(self._root, arrays)
+            meta = self._describe(names, counts, _checksums(arrays))
             manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
             self._latest = dict(zip(names, counts, strict=True))
         except Exception as error:  # of whatever kind: the runs matter more
@@ -117,7 +120,7 @@ class Checkpoints:
             if place.path in self._unreadable:
                 continue
             if self._read[0] != place.path:  # the last one stays, since its lanes come together
-                found = _restored(place.path, "arrays", place.names)
+                found = _arrays(place.path, place.checksums)
                 if found is None:
                     self._unreadable.add(place.path)
                     continue
@@ -125,6 +128,9 @@ class Checkpoints:
             arrays = self._read[1]
             if all(place.lane < len(array) for array in arrays.values()):
                 yield {name: array[place.lane] for name, array in arrays.items()}
+            else:
+                self._unreadable.add(place.path)
+                _skipped(place.path, f"it names a run of lane {place.lane}, which it lacks")
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of some runs, by run_id, that have a checkpoint."""
@@ -159,12 +165,23 @@ class Checkpoints:
         self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
         return self._metas
 
+    def _describe(self, names, counts, sums):
+        """What a checkpoint says of itself."""
+        meta = {
+            "format": FORMAT,
+            "place": f"{self._own.name}/{self._step}",
+            "runs": names,
+            "counts": counts,
+            "arrays": sums,
+        }
+        return meta | {"checksum": checksums.of_json(meta)}
+
     def _places(self):
         """Where each run is kept, by run_id."""
         places: dict[str, list[_Place]] = {}
         for path, meta in self._finished().items():
             for lane, name in enumerate(meta["runs"] if meta else ()):
-                place = _Place(meta["counts"][lane], path, lane, tuple(meta["names"]))
+                place = _Place(meta["counts"][lane], path, lane, meta["arrays"])
                 places.setdefault(name, []).append(place)
         return places
 
@@ -219,28 +236,38 @@ class Checkpoints:
 
 
 def _meta(path):
-    """What a checkpoint says of itself; None, with a warning, if it is not ours."""
+    """What a checkpoint says of itself; None, with a warning, if it is not to be used."""
     meta = _restored(path, "meta")
     if meta is None:
         return None
     found = meta.get("format") if isinstance(meta, dict) else None
+    place = f"{path.parent.name}/{path.name}"
     if found != FORMAT:
         _skipped(path, f"it is of another version (format {found})")
     elif not _is_whole(meta):
         _skipped(path, "what it says of itself makes no sense")
+    elif meta["checksum"] != checksums.of_json(_without_checksum(meta)):
+        _skipped(path, "what it says of itself has changed since it was written (checksum)")
+    elif meta["place"] != place:
+        _skipped(path, f"it was written as {meta['place']}, and is now in {place}")
     else:
         return meta
     return None
 
 
+def _without_checksum(meta):
+    return {name: value for name, value in meta.items() if name != "checksum"}
+
+
 def _is_whole(meta):
-    """Whether a checkpoint names the run of every lane, the updates it made, and the arrays."""
-    kinds = {"runs": str | None, "counts": int, "names": str}
-    lists = all(
-        isinstance(meta.get(name), list) and all(isinstance(value, kind) for value in meta[name])
-        for name, kind in kinds.items()
+    """Whether a checkpoint names the run of every lane, the updates it made, and the rest."""
+    kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
+    return (
+        all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
+        and all(isinstance(name, str | None) for name in meta["runs"])
+        and all(isinstance(count, int) for count in meta["counts"])
+        and len(meta["runs"]) == len(meta["counts"])
     )
-    return lists and len(meta["runs"]) == len(meta["counts"])
 
 
 def _may_be_written(path):
@@ -260,23 +287,48 @@ def _check_space(root, arrays):
         raise OSError(f"no space left on the disk: {needed:,} bytes wanted, {free:,} free")
 
 
+def _checksums(arrays):
+    """The checksum of each array, by name; training waits for them, so all cores work."""
+    import jax
+
+    with futures.ThreadPoolExecutor() as executor:
+        found = executor.map(checksums.of_array, jax.device_get([*arrays.values()]))
+        return dict(zip(arrays, found, strict=True))
+
+
 def _arguments(arrays, meta):
     import orbax.checkpoint as ocp
 
     return ocp.args.Composite(arrays=ocp.args.PyTreeSave(arrays), meta=ocp.args.JsonSave(meta))
 
 
-def _restored(path, item, names=()):
-    """One item of a checkpoint; None, with a warning, where it cannot be read."""
+def _arrays(path, wanted):
+    """The arrays of a checkpoint; None, with a warning, unless each has its checksum."""
+    arrays = {}
+    for name, checksum in wanted.items():
+        # One by one: of several that fail at once, orbax leaves all but one to Python's report.
+        array = _restored(path, "arrays", name)
+        if array is None:
+            return None
+        if checksums.of_array(array[name]) != checksum:
+            _skipped(path, f"its {name} has changed since it was written (checksum)")
+            return None
+        arrays |= array
+    return arrays
+
+
+def _restored(path, item, name=None):
+    """One item of a checkpoint, or one of its arrays; None, with a warning, if it is unreadable."""
     import numpy as np
     import orbax.checkpoint as ocp
 
+    arguments = ocp.args.JsonRestore()
+    if name is not None:
+        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
+        arguments = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
     try:
         checkpointer = ocp.Checkpointer(_handlers()[item], **_alone())
-        if item == "meta":
-            return checkpointer.restore(path / item)
-        kinds = dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray))
-        return checkpointer.restore(path / item, restore_args=kinds)
+        return checkpointer.restore(path / item, args=arguments)
     except Exception as error:  # truncated, of another kind, gone: whatever it is
         _skipped(path, _line(error))
 

@@ -24,7 +24,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 _BEAT = 1.0  # seconds between two beats, at least
@@ -84,16 +84,24 @@ class Crew:
 
         Two that claim a run at the same moment may both be refused, never both be given it.
         """
-        if name in self._claimed:
-            return False
-        self._self.runs[name] = 0
+        return bool(self.claim_all([name]))
+
+    def claim_all(self, names: Iterable[str]) -> set[str]:
+        """Claims runs at once, as `claim` does one; returns those that are this worker's now.
+
+        Their number plays no part in the cost: a file is written, and those of others are read.
+        """
+        names = set(names) - self._claimed
+        if not names:
+            return names
+        self._self.runs.update(dict.fromkeys(names, 0))
         self.beat()
-        if name not in self.claimed():
-            return True
-        del self._self.runs[name]
-        self.beat()
-        time.sleep(_JITTER * random.random())
-        return False
+        if refused := names & self.claimed():
+            for name in refused:
+                del self._self.runs[name]
+            self.beat()
+            time.sleep(_JITTER * random.random())
+        return names - refused
 
     def release(self, name: str) -> None:
         """Gives a run up that has its record; others, who see the record, hear it with the beat."""
@@ -103,14 +111,18 @@ class Crew:
         """Says how far the claimed runs are, by run_id.
 
         Returns:
-          Whether it was written down, as it is every second or so.
+          Whether it was written down, as it is when `is_due`.
         """
         self._self.runs.update({n: e for n, e in examples.items() if n in self._self.runs})
-        begins = self._self.doing != "training"
-        due = begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10)
+        due = self.is_due()
         if due:
             self.beat("training", self.patience)
         return due
+
+    def is_due(self) -> bool:
+        """Whether progress is to be told, as every second or so; at first at once."""
+        begins = self._self.doing != "training"
+        return begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10)
 
     def beat(self, doing: str | None = None, patience: float | None = None) -> None:
         """Gives a sign of life.
@@ -192,9 +204,18 @@ def workers(workdir: str | os.PathLike) -> list[Worker]:
         # Gone meanwhile, or not ours.
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             worker = Worker(path.stem, **json.loads(path.read_text()))
-            if all(isinstance(v, k) for v, k in zip(worker, _KINDS, strict=True)):
+            if _is_whole(worker):
                 found.append(worker)
     return found
+
+
+def _is_whole(worker):
+    """Whether all that a worker's file says is of the right kind."""
+    return (
+        all(isinstance(value, kind) for value, kind in zip(worker, _KINDS, strict=True))
+        and all(type(count) is int and 0 <= count < 2**63 for count in worker.runs.values())
+        and all(isinstance(settings, dict) for settings in worker.settings.values())
+    )
 
 
 def writer_name() -> str:

@@ -1,6 +1,7 @@
 """Parameters of finished runs on disk, for what is measured between and around solutions.
 
-One file a run, `params/<run_id>.npz`: plain arrays by name, in which nothing can be executed.
+One file a run, `params/<run_id>.npz`: plain arrays by name, in which nothing can be executed, with
+the run_id and a checksum of all.
 
 >>> import tempfile
 >>> import numpy as np
@@ -14,16 +15,19 @@ One file a run, `params/<run_id>.npz`: plain arrays by name, in which nothing ca
 import io
 import os
 import pathlib
-import zipfile
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from noisegen.sweeps import checksums
 from noisegen.sweeps.records import write_file
 
 PyTree = Any
+_RUN_ID, _CHECKSUM = "run_id", "crc32"  # beside the arrays, whose names begin with [ or .
+_REMEDY = "give the sweep command again, with --keep_params, and its run is trained again."
 
 
 def save_params(workdir: str | os.PathLike, run_id: str, params: PyTree) -> None:
@@ -37,7 +41,9 @@ def save_params(workdir: str | os.PathLike, run_id: str, params: PyTree) -> None
     buffer = io.BytesIO()
     # NumPy's files know no bfloat16; float32 holds it exactly.
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.promote_types(leaf.dtype, "f4")), params)
-    np.savez(buffer, **{_name(at): leaf for at, leaf in jax.tree.leaves_with_path(wide)})
+    arrays = {_name(at): leaf for at, leaf in jax.tree.leaves_with_path(wide)}
+    arrays[_RUN_ID] = np.array(run_id)
+    np.savez(buffer, **arrays, **{_CHECKSUM: np.uint32(_checksum(arrays))})
     write_file(path, buffer.getvalue())
 
 
@@ -52,7 +58,7 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
 
     Raises:
       FileNotFoundError: none were kept.
-      ValueError: the file is damaged, or of another network.
+      ValueError: the file is damaged, of another run or of another network.
     """
     path = _path(workdir, run_id)
     if not path.is_file():
@@ -60,12 +66,7 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
             f"{workdir} has no parameters of the run {run_id}: they are kept where a sweep trains "
             "with --keep_params, from then on; train it in a new workdir."
         )
-    try:
-        # Opened here, since NumPy leaves a file open that it cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it and its run's record.") from error
+    arrays = _read(path, run_id)
     wanted = {_name(at): leaf.shape for at, leaf in jax.tree.leaves_with_path(like)}
     found = {name: array.shape for name, array in arrays.items()}
     if wanted != found:
@@ -81,6 +82,42 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
 def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
     """Those of some runs whose parameters were not kept."""
     return [name for name in run_ids if not _path(workdir, name).is_file()]
+
+
+def damaged_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
+    """Those of some runs whose parameters were kept and are damaged, each with a warning.
+
+    Of all that were kept every byte is read.
+    """
+    found = []
+    for name in run_ids:
+        try:
+            if _path(workdir, name).is_file():
+                _read(_path(workdir, name), name)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+            found.append(name)
+    return found
+
+
+def _read(path, run_id):
+    """The arrays of a file by name, once they are what was written of the run."""
+    content = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = dict(file)
+        checksum = arrays.pop(_CHECKSUM, None)  # older versions wrote none
+        if checksum is not None and checksum != _checksum(arrays):
+            raise ValueError("its checksum is another")
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    if (found := str(arrays.pop(_RUN_ID, run_id))) != run_id:
+        raise ValueError(f"{path} is of the run {found}; {_REMEDY}")
+    return arrays
+
+
+def _checksum(arrays):
+    return checksums.of_json({name: checksums.of_array(array) for name, array in arrays.items()})
 
 
 def _path(workdir, run_id):

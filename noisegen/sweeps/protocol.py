@@ -351,7 +351,7 @@ def _metric_of(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
     if record["status"] == "diverged":
         return None
-    value = record[name] if name in RECORDED else record["metrics"][name]
+    value = record.get(name) if name in RECORDED else record["metrics"][name]
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -2,7 +2,8 @@
 
 A sweep's directory holds `sweep.json` (which sweep it is) and `records/<writer>.jsonl`. A writer
 appends only to its own file and has flushed a record to the disk when `append` returns, so killing
-it loses at most the run in flight; a torn line is skipped by readers and its run is done again.
+it loses at most the run in flight; a torn line is skipped by readers and its run is done again, and
+so is one that has changed since, which its checksum shows.
 
 >>> import tempfile
 >>> from noisegen import sweeps
@@ -15,10 +16,8 @@ it loses at most the run in flight; a torn line is skipped by readers and its ru
 True
 """
 
-import collections
 import contextlib
 import json
-import math
 import os
 import pathlib
 import re
@@ -27,12 +26,10 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Self
 
-import numpy as np
-
+from noisegen.sweeps import lines
 from noisegen.sweeps.crew import writer_name
 
-STATUSES = ("finished", "diverged")
-_CURVE = b', "curve": '
+_NAMED = 5  # lines that a warning names one by one
 _RUN_ID = re.compile(rb'"run_id": "([^"]*)"')
 
 
@@ -58,9 +55,7 @@ class RecordWriter:
 
     def append(self, record: Mapping) -> None:
         """Writes one record and flushes it to the disk; non-finite numbers become null."""
-        # The curve goes last: readers that do not want it need not parse it.
-        record = {name: _plain(record[name]) for name in sorted(record, key="curve".__eq__)}
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        line = lines.encode(record)
         try:
             self._write(line)
         except OSError as error:
@@ -105,40 +100,44 @@ class RecordReader:
       workdir: The directory of the sweep.
       curves: Whether records keep their `curve`; without, reading is several times faster and
         smaller.
+      task_identity: As for `run_id`; by default that of `sweep.json`, if there is one.
     """
 
-    def __init__(self, workdir: str | os.PathLike, curves: bool = False):
+    def __init__(
+        self, workdir: str | os.PathLike, curves: bool = False, task_identity: str | None = None
+    ):
         self._root, self._curves = pathlib.Path(workdir) / "records", curves
-        self._offsets: dict[pathlib.Path, int] = {}
+        self._task = task_identity
+        self._read: dict[pathlib.Path, tuple[int, int]] = {}  # bytes and lines
+        self._begun = False
 
     def new(self) -> list[dict]:
         """The records added since the last call, at first all; of a run there may be several.
 
-        Lines that are no record (torn by a kill, say) are skipped, with one warning for all.
+        Lines that are no record are skipped: torn by a kill, changed since, edited by hand such
+        that they no longer make sense. One warning for all of a kind names them.
         """
-        found, skipped = [], collections.Counter()
+        found, skipped, begun, self._begun = [], {}, self._begun, True
+        self._task = self._task or _task_identity(self._root.parent)
         for path in sorted(self._root.glob("*.jsonl")):
-            first, offset = path not in self._offsets, self._offsets.get(path, 0)
-            if not first and path.stat().st_size == offset:
+            offset, number = self._read.get(path, (0, 0))
+            if path in self._read and path.stat().st_size == offset:
                 continue
             with path.open("rb") as file:
                 file.seek(offset)
                 for line in file:
-                    record = _parse(line.strip(), self._curves) if line.strip() else None
+                    record, odd = lines.decode(line, self._curves, self._task)
                     whole = record is not None or line.endswith(b"\n")
                     offset += len(line) * whole  # the rest of it may come
+                    number += whole
                     if record is not None:
                         found.append(record)
-                    elif line.strip() and (whole or first):
-                        skipped[path.name] += 1
-            self._offsets[path] = offset
-        if skipped:
-            warnings.warn(
-                f"skipped {skipped.total()} lines that are no whole records in {self._root}: "
-                f"{', '.join(skipped)}; the same sweep command does their runs again, unless it "
-                "has.",
-                stacklevel=2,
-            )
+                    elif (whole or not begun) and line.strip():
+                        place = f"{path.name} line {number + (not whole)}"
+                        skipped.setdefault(odd, []).append(place)
+            self._read[path] = offset, number
+        for odd, places in skipped.items():
+            _warn_skipped(self._root, odd, places)
         return found
 
 
@@ -175,7 +174,7 @@ def read_curves(workdir: str | os.PathLike, names: Collection[str]) -> dict[str,
             for line in file:
                 named = _RUN_ID.search(line)
                 wanted = named and named[1].decode(errors="replace") in names
-                if wanted and (record := _record(line)):
+                if wanted and (record := lines.decode(line)[0]):
                     first_finished(records, record)
     return {name: record["curve"] for name, record in records.items() if record.get("curve")}
 
@@ -215,7 +214,7 @@ def open_workdir(
         raise _explained(error, workdir, "cannot use the workdir") from error
     check_workdir(workdir, sweep_name, task_identity)
     wanted = {"sweep": sweep_name, "task": task_identity}
-    content = {**wanted, **_plain(meta or {}), **wanted}
+    content = {**wanted, **lines.plain(meta or {}), **wanted}
     write_file(workdir / "sweep.json", json.dumps(content, indent=2) + "\n")
     return content
 
@@ -282,56 +281,30 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
         raise _explained(error, path, "could not write") from error
 
 
-def _parse(line, curves):
-    """A record, with its curve or without."""
-    if curves:
-        return _record(line)
-    whole = line.endswith(b"}}")  # So the curve, if any, is whole, and need not be parsed.
-    if whole and (record := _record(line.partition(_CURVE)[0] + b"}")):
-        return record
-    if record := _record(line):
-        record.pop("curve", None)
-    return record
+def _task_identity(workdir):
+    """The task of a sweep's directory, as far as it says so."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(read_sweep(workdir)["task"]) if (workdir / "sweep.json").exists() else None
 
 
-def _record(line):
-    """The record that a line holds, or None."""
-    try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    whole = (
-        isinstance(record, dict)
-        and isinstance(record.get("run_id"), str)
-        and record.get("status") in STATUSES
-        and _flat(record.get("run"), {int, float, bool, str})
-        and _flat(record.get("metrics"), {int, float, bool, type(None)})
-        and isinstance(record.get("curve") or {}, dict)
+def _warn_skipped(root, odd, places):
+    """Warns of lines that were skipped."""
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    remedy = (
+        ' To accept a change of your own, remove "crc32" and its value from the line.'
+        if odd == lines.CHANGED
+        else ""
     )
-    return record if whole else None
-
-
-def _flat(value, kinds):
-    """Whether this is a dict with values of these kinds only."""
-    return isinstance(value, dict) and kinds.issuperset(map(type, value.values()))
+    warnings.warn(
+        f"skipped {len(places)} lines that {odd} in {root}: {', '.join(places[:_NAMED])}{more}; "
+        f"the same sweep command does their runs again, unless it has.{remedy}",
+        stacklevel=3,
+    )
 
 
 def _finished_at(record):
     """When a run finished, as text that sorts by time; runs without a time come last."""
     return str(record.get("finished_at") or "~")
-
-
-def _plain(value):
-    """Plain Python for JSON: NumPy arrays as lists, non-finite numbers as None."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _sync_directory(path):

@@ -1,6 +1,8 @@
 """Which runs are wanted, and which are still to be trained."""
 
+import json
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -94,6 +96,52 @@ def test_only_what_is_needed_stays_in_memory():
     runs = agenda.Agenda("t", RUNS, [PROTOCOL], [record("a", RUNS[0], 0.5)])
     kept = {"run_id", "run", "status", "metrics", "num_updates", "num_examples", "seconds"}
     assert set(runs.records["a"]) <= kept
+
+
+def test_memory_stays_nearly_flat_while_runs_get_their_records():
+    grid = sweeps.values(batch_size=(4, 8), learning_rate=(0.25, 0.5, 1.0), seed=range(500))
+    runs = agenda.Agenda("t", grid, [PROTOCOL], [])
+    grown = []
+    tracemalloc.start()
+    try:
+        for name, run in runs.wanted.items():
+            text = json.dumps(record(name, run, 0.5) | {"finished_at": "2026-01-01T00:00:00.000Z"})
+            runs.add(json.loads(text))
+            grown.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert len(runs.records) == len(grown) == 3000 and not runs.todo()
+    assert (grown[-1] - grown[300]) / 2700 < 300  # bytes a record; of dicts more than 1,000
+
+
+def test_records_are_those_that_were_added():
+    protocol = sweeps.Protocol(metric="test_loss", report=("seconds",), best=1, of=1)
+    runs = agenda.Agenda("t", RUNS, [protocol], [])
+    names = list(runs.wanted)
+    assert len(runs.records) == 0 and names[0] not in runs.records
+    added = {
+        name: record(name, run, 0.5) | {"metrics": {"test_loss": 0.25}, "status": status}
+        for name, run, status in zip(names[:2], RUNS, ("finished", "diverged"), strict=False)
+    }
+    for each in added.values():
+        assert runs.add(each) and not runs.add(each)
+    for name, each in added.items():
+        found = runs.records[name]
+        assert {field: each[field] for field in found if field != "finished_at"} == {
+            field: value for field, value in found.items() if field != "finished_at"
+        }
+        assert found["seconds"] == 1.0 and found["finished_at"] is None
+    assert list(runs.records) == names[:2] and len(runs.records) == 2
+    with pytest.raises(KeyError):
+        runs.records[names[2]]
+
+
+def test_of_several_records_of_a_run_the_first_finished_stays():
+    runs = agenda.Agenda("t", RUNS, [PROTOCOL], [])
+    name = next(iter(runs.wanted))
+    for day, accuracy in ((2, 0.2), (1, 0.1), (3, 0.3)):
+        runs.add(record(name, RUNS[0], accuracy) | {"finished_at": f"2026-01-0{day}"})
+    assert runs.records[name]["metrics"] == {"test_accuracy": 0.1} and len(runs.records) == 1
 
 
 def test_100_000_runs_are_planned_in_seconds():

@@ -254,3 +254,40 @@ def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
     assert warning.startswith("warning: corrupt data cache, built anew: ") and str(array) in warning
     assert error == first.stderr.strip()
     assert array.read_bytes() == sound
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the workdir of the tiny sweep, to be damaged."""
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    return tmp_path / "sweep"
+
+
+def test_damaged_parameters_are_trained_again(call, tiny, finished, copy):
+    path = sorted(copy.glob("params/*.npz"))[5]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    done = call("sweep", *tiny, "--keep_params", f"--workdir={copy}")
+    assert done.returncode == 0, done.stderr
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    assert str(path) in warning and "is damaged" in warning and "trained again" in warning
+    assert num_lines(copy) == 25  # of 24 runs
+    assert sweeps.damaged_params(copy, [path.stem]) == []
+    assert metrics(copy) == metrics(finished[0])
+    assert tables(copy) == tables(finished[0])
+
+
+def test_a_record_that_has_changed_is_named_and_its_run_done_again(call, tiny, finished, copy):
+    [file] = copy.glob("records/*.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[6] = re.sub(rb'"learning_rate": [\d.]+', b'"learning_rate": 1.0', lines[6])
+    file.write_bytes(b"".join(lines))
+    warning = re.compile(r"warning: skipped 1 lines that have changed .* line 7; .*")
+    for module in ("status", "report"):
+        done = call(module, f"--workdir={copy}")
+        assert done.returncode == 0 and warning.fullmatch(done.stderr.splitlines()[0]), done.stderr
+    assert f"{file.name} line 7" in done.stderr
+    done = call("sweep", *tiny, f"--workdir={copy}")
+    assert done.returncode == 0 and warning.fullmatch(done.stderr.splitlines()[0]), done.stderr
+    assert num_lines(copy) == 25
+    assert tables(copy) == tables(finished[0])

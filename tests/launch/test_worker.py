@@ -65,6 +65,96 @@ def test_a_share_is_an_index_and_a_count():
     assert Share.parse("3/4") == Share(3, 4)
 
 
+class Ledger:
+    """What there is to do, for a worker whose runs are trained in no time."""
+
+    def __init__(self, names):
+        self.tasks, self.show = types.SimpleNamespace(name="task"), contextlib.nullcontext()
+        self.runs = types.SimpleNamespace(records={})
+        self.names, self.reads = names, 0
+
+    def read(self):
+        self.reads += 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that pass for the worker, in a list to be changed."""
+    now = [1000.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    return now
+
+
+def begin(workdir, names, monkeypatch):
+    """A worker that is to train some runs, and the files that its crew writes."""
+    one, written = worker.Worker(Ledger(names), str(workdir), worker.Options()), []
+    beat = one.crew._write
+    monkeypatch.setattr(one.crew, "_write", lambda: (written.append(1), beat()))
+    one.queue.extend(names)
+    return one, written
+
+
+def take_all(one, clock, seconds):
+    """Takes every run, which takes so long each; returns those that are the worker's to train."""
+    taken = []
+    while one.queue:
+        name = one.queue.popleft()
+        if one._take(name):
+            taken.append(name)
+            clock[0] += seconds
+            one.ledger.runs.records[name] = {}
+            one.crew.release(name)
+            one.pace.ended()
+    return taken
+
+
+def test_short_runs_are_claimed_many_at_once(tmp_path, monkeypatch, clock):
+    names = [f"{i}" for i in range(1000)]
+    one, written = begin(tmp_path, names, monkeypatch)
+    assert take_all(one, clock, 0.01) == names
+    assert len(written) < 100 and one.ledger.reads < 100
+    assert not one.ahead
+
+
+def test_long_runs_are_claimed_one_by_one(tmp_path, monkeypatch, clock):
+    names = [f"{i}" for i in range(10)]
+    one, _ = begin(tmp_path, names, monkeypatch)
+    for name in names:
+        assert one._take(one.queue.popleft())
+        with sweeps.Crew(tmp_path) as other:
+            assert other.claimed() == {name}
+        clock[0] += 1.5
+        one.crew.release(name)
+        one.pace.ended()
+
+
+def test_runs_that_end_together_do_not_look_like_short_ones(clock):
+    pace = worker.Pace()
+    for _ in range(64):
+        pace.ended()
+    assert pace.runs() == 1
+    clock[0] += 32.0
+    assert pace.runs() == 2
+
+
+def test_of_runs_claimed_ahead_those_with_a_record_are_left_out(tmp_path, monkeypatch, clock):
+    names = [f"{i}" for i in range(200)]
+    one, _ = begin(tmp_path, names, monkeypatch)
+    with sweeps.Crew(tmp_path) as other:
+        assert other.claim_all(names[100:110]) == set(names[100:110])
+        one.ledger.runs.records["50"] = {}
+        while one.queue[0] != "90":  # by now many are claimed at once
+            if one._take(one.queue.popleft()):
+                clock[0] += 0.01
+                one.pace.ended()
+        claimed_ahead = [name for name in names[90:] if name in one.ahead]
+        assert len(claimed_ahead) > 3
+        one.ledger.runs.records[claimed_ahead[-1]] = {}  # trained by one that was taken for dead
+        taken = take_all(one, clock, 0.01)
+    assert claimed_ahead[-1] not in taken and not {*names[100:110]} & {*taken}
+    assert len(taken) == 200 - 90 - 10 - 1
+
+
 def test_a_stop_after_the_last_progress_is_not_lost(tmp_path):
     ledger = types.SimpleNamespace(
         tasks=types.SimpleNamespace(name="task"),

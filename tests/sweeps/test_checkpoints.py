@@ -5,13 +5,14 @@ import os
 import pathlib
 import shutil
 import types
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from noisegen import sweeps
-from noisegen.sweeps import checkpoints
+from noisegen.sweeps import checkpoints, checksums
 
 RUNS = [{"seed": 0}, {"seed": 1}, None]
 
@@ -95,8 +96,6 @@ def damage_all(path):
             file.write_bytes(b"")
 
 
-# Of several arrays that cannot be read, orbax leaves all but one error to Python's own report.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage, reason",
     [
@@ -117,13 +116,134 @@ def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path,
     assert len(warned) == 1 and str(last) in str(warned[0].message)
 
 
-def test_a_lane_that_the_arrays_lack_is_skipped(tmp_path):
+def rewrite(path, **changes):
+    """Changes what a checkpoint says of itself, as if it had been written so."""
+    file = path / "meta" / "metadata"
+    meta = json.loads(file.read_text()) | changes
+    del meta["checksum"]
+    file.write_text(json.dumps(meta | {"checksum": checksums.of_json(meta)}))
+
+
+def test_a_lane_that_the_arrays_lack_is_skipped_with_a_warning(tmp_path):
     save(tmp_path, 3, 7)
-    file = steps(tmp_path)[-1] / "meta" / "metadata"
+    last = steps(tmp_path)[-1]
+    rewrite(last, runs=[None] * 9 + [name_of({"seed": 0})], counts=[0] * 9 + [7])
+    with pytest.warns(UserWarning, match="it names a run of lane 9, which it lacks") as warned:
+        assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+    assert len(warned) == 1 and str(last) in str(warned[0].message)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A sweep with two checkpoints, of updates 3 and 7, whose arrays have several pages."""
+    workdir = tmp_path_factory.mktemp("large")
+    weights = np.random.default_rng(0).normal(size=(2, 3, 5000)).astype(np.float32)
+    with sweeps.Checkpoints(workdir, "task", 1e-9) as store:
+        for count, values in zip((3, 7), weights, strict=True):
+            store.save(RUNS, [count] * 3, {"weights": values, "updates": np.full(3, count)})
+    return workdir
+
+
+@pytest.fixture
+def copy(large, tmp_path):
+    """A copy of it, to be damaged; its older and its newer checkpoint."""
+    shutil.copytree(large, tmp_path, dirs_exist_ok=True)
+    return steps(tmp_path)
+
+
+def updates(workdir, lane=0):
+    return [int(each["updates"]) for each in found(workdir, RUNS[lane])]
+
+
+def data_file(path):
+    return max(path.rglob("d/*"), key=lambda file: file.stat().st_size)
+
+
+def flip_bit(content, at):
+    return content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :]
+
+
+def zero_page(content, at):
+    size = min(4096, len(content) - at)
+    return content[:at] + bytes(size) + content[at + size :]
+
+
+def cut(content, at):
+    return content[:at]
+
+
+@pytest.mark.parametrize("damage", [flip_bit, zero_page, cut])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.9])
+def test_bytes_of_the_arrays_that_changed_are_never_used(copy, tmp_path, damage, part):
+    file = data_file(copy[1])
+    content = file.read_bytes()
+    file.write_bytes(damage(content, int(part * len(content))))
+    with pytest.warns(UserWarning, match="skipped the checkpoint") as warned:
+        assert updates(tmp_path) == [3] and updates(tmp_path, 1) == [3]
+    assert {str(copy[1]) in str(each.message) for each in warned} == {True}
+    assert len(warned) == 2  # one for each of the two that looked
+
+
+@pytest.mark.parametrize("damage", [flip_bit, zero_page, cut])
+def test_any_damaged_file_gives_the_right_numbers_or_a_warning(copy, large, tmp_path, damage):
+    names = [file.relative_to(tmp_path) for file in copy[1].rglob("*") if file.is_file()]
+    right = {step: found(large, RUNS[0])[i]["weights"] for i, step in enumerate((7, 3))}
+    for name in names:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(damage(content, len(content) // 2))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            back = found(tmp_path, RUNS[0])
+        (tmp_path / name).write_bytes(content)
+        kept = (7, 3) if len(back) == 2 else (3,)
+        for each, step in zip(back, kept, strict=True):
+            np.testing.assert_array_equal(each["weights"], right[step])
+        assert len(caught) == (len(back) == 1), name
+
+
+def swap(one, other):
+    one.rename(one.with_name("between"))
+    other.rename(one)
+    one.with_name("between").rename(other)
+
+
+def swap_arrays(one, other):
+    swap(one / "arrays", other / "arrays")
+
+
+def swap_words(one, other):
+    swap(one / "meta", other / "meta")
+
+
+@pytest.mark.parametrize("exchange", [swap, swap_arrays, swap_words])
+def test_what_was_exchanged_between_checkpoints_is_not_used(copy, tmp_path, exchange):
+    exchange(*copy)
+    with pytest.warns(UserWarning, match="skipped the checkpoint") as warned:
+        assert updates(tmp_path) == []
+    assert len(warned) == 2
+
+
+def test_a_directory_that_has_another_name_is_not_used(copy, tmp_path):
+    copy[1].rename(copy[1].with_name("9"))
+    with pytest.warns(UserWarning, match=r"it was written as .*/2, and is now in .*/9"):
+        assert updates(tmp_path) == [3]
+
+
+def test_what_lanes_exchanged_is_not_used(copy, tmp_path):
+    runs = [name_of(RUNS[1]), name_of(RUNS[0]), None]
+    file = copy[1] / "meta" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"runs": runs}))
+    with pytest.warns(UserWarning, match="has changed since it was written .checksum."):
+        assert updates(tmp_path) == [3]
+
+
+def test_checkpoints_of_an_older_version_are_skipped(copy, tmp_path):
+    file = copy[1] / "meta" / "metadata"
     meta = json.loads(file.read_text())
-    meta |= {"runs": [None] * 9 + [meta["runs"][0]], "counts": [0] * 9 + [7]}
-    file.write_text(json.dumps(meta))
-    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+    old = {"format": 1, "names": ["weights", "updates"]}
+    file.write_text(json.dumps({"runs": meta["runs"], "counts": meta["counts"]} | old))
+    with pytest.warns(UserWarning, match="it is of another version .format 1."):
+        assert updates(tmp_path) == [3]
 
 
 def test_one_that_was_not_finished_is_no_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -38,6 +39,28 @@ def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
         other.claimed()
         assert other.claim("a") and not one.claim("a")
     assert not (tmp_path / "workers").exists()
+
+
+def test_several_runs_are_claimed_at_once_but_those_that_others_have(tmp_path):
+    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+        assert one.claim_all(["a", "b", "c"]) == {"a", "b", "c"}
+        assert other.claim_all(["c", "d", "a"]) == {"d"}
+        assert other.claimed() == {"a", "b", "c"} and one.claimed() == {"d"}
+        assert other.claim_all(["a"]) == one.claim_all(["d"]) == one.claim_all([]) == set()
+        one.close()
+        other.claimed()
+        assert other.claim_all(["a", "b"]) == {"a", "b"}
+
+
+def test_many_runs_cost_as_much_as_one(tmp_path, monkeypatch):
+    write(tmp_path, "elsewhere", runs={"z": 0})
+    one = sweeps.Crew(tmp_path)
+    done = []
+    replace, read = pathlib.Path.replace, pathlib.Path.read_text
+    monkeypatch.setattr(pathlib.Path, "replace", lambda *a: done.append("write") or replace(*a))
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda *a: done.append("read") or read(*a))
+    assert len(one.claim_all(map(str, range(100)))) == 100
+    assert done == ["write", "read", "read"]  # its own file is among those that are read
 
 
 def test_who_leaves_gives_its_runs_up(tmp_path):
@@ -183,7 +206,19 @@ def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
     assert [worker.name for worker in sweeps.workers(tmp_path)] == ["real"]
 
 
-@pytest.mark.parametrize("field, value", [("runs", ["a"]), ("patience", "60"), ("pid", 1.5)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("runs", ["a"]),
+        ("patience", "60"),
+        ("pid", 1.5),
+        ("runs", {"a": "many"}),
+        ("runs", {"a": -1}),
+        ("runs", {"a": 10**400}),
+        ("runs", {"a": None}),
+        ("settings", {"key": [1]}),
+    ],
+)
 def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
     write(tmp_path, "x", **{field: value})
     assert sweeps.workers(tmp_path) == [] and sweeps.Crew(tmp_path).claimed() == set()
@@ -221,21 +256,22 @@ def test_a_full_disk_does_not_stop_a_worker(tmp_path, monkeypatch):
         assert one.claim("a")  # the next record will tell
 
 
-def _claim_all(workdir, names, start, claimed):
+def _claim_all(workdir, names, start, claimed, size):
     crew = sweeps.Crew(workdir)
     start.wait()
-    for name in names:
-        if crew.claim(name):
+    for first in range(0, len(names), size):
+        for name in crew.claim_all(names[first : first + size]):
             claimed.put((name, os.getpid()))
     time.sleep(2)  # claims hold as long as the process is there
     claimed.put(None)
 
 
-def test_processes_that_claim_at_once_never_share_a_run(tmp_path):
+@pytest.mark.parametrize("size", [1, 7])
+def test_processes_that_claim_at_once_never_share_a_run(tmp_path, size):
     context = multiprocessing.get_context("spawn")
     names, count = [f"{i}" for i in range(100)], 3
     start, claimed = context.Barrier(count), context.Queue()
-    arguments = (tmp_path, names, start, claimed)
+    arguments = (tmp_path, names, start, claimed, size)
     processes = [context.Process(target=_claim_all, args=arguments) for _ in range(count)]
     for process in processes:
         process.start()
@@ -247,4 +283,5 @@ def test_processes_that_claim_at_once_never_share_a_run(tmp_path):
     for process in processes:
         process.join()
     taken = [name for name, _ in found]
-    assert len(taken) == len(set(taken)) > 50  # two that collide may both go on to another
+    # Two that collide may both go on to another; of several at once all that they have in common.
+    assert len(taken) == len(set(taken)) > 50 / size

@@ -48,3 +48,70 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     np.savez(tmp_path / "params" / "9f.npz", w=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
         sweeps.load_params(tmp_path, "9f", {"w": np.ones(1)})
+
+
+def flip(content, at):
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+def zero(content, at):
+    return content[:at] + bytes(min(64, len(content) - at)) + content[at + 64 :]
+
+
+def cut(content, at):
+    return content[:at]
+
+
+@pytest.mark.parametrize("damage", [flip, zero, cut])
+@pytest.mark.parametrize("with_checksum", [True, False])
+def test_no_changed_byte_is_read(tmp_path, damage, with_checksum):
+    sweeps.save_params(tmp_path, "9f", PARAMS)
+    path = tmp_path / "params" / "9f.npz"
+    if not with_checksum:  # as older versions wrote it
+        names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
+        np.savez(path, **names)
+    whole = path.read_bytes()
+    noticed = 0
+    for at in range(len(whole)):
+        path.write_bytes(damage(whole, at))
+        try:
+            found = sweeps.load_params(tmp_path, "9f", PARAMS)
+        except ValueError as error:
+            assert str(path) in str(error)
+            noticed += 1
+            continue
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(PARAMS), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert noticed > 0.5 * len(whole)  # the rest are dates and other marks of the archive
+
+
+def test_files_of_two_runs_that_were_exchanged_are_noticed(tmp_path):
+    for name in ("9f", "a0"):
+        sweeps.save_params(tmp_path, name, PARAMS)
+    paths = [tmp_path / "params" / f"{name}.npz" for name in ("9f", "a0")]
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, reversed(contents), strict=True):
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="9f.npz is of the run a0; .* with --keep_params"):
+        sweeps.load_params(tmp_path, "9f", PARAMS)
+    with pytest.warns(UserWarning, match="of the run"):
+        assert sweeps.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["9f", "a0"]
+
+
+def test_damaged_parameters_are_named_and_those_that_are_whole_are_not(tmp_path):
+    for name in ("9f", "a0"):
+        sweeps.save_params(tmp_path, name, PARAMS)
+    path = tmp_path / "params" / "a0.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.warns(UserWarning, match="a0.npz is damaged .* is trained again") as warned:
+        assert sweeps.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["a0"]
+    assert len(warned) == 1
+
+
+def test_parameters_of_an_older_version_are_read(tmp_path):
+    (tmp_path / "params").mkdir()
+    names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
+    np.savez(tmp_path / "params" / "9f.npz", **names)
+    found = sweeps.load_params(tmp_path, "9f", PARAMS)
+    np.testing.assert_array_equal(found["a"]["w"], PARAMS["a"]["w"])
+    assert sweeps.damaged_params(tmp_path, ["9f"]) == []

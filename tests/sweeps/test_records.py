@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from noisegen import sweeps
+from noisegen.sweeps import lines
 from noisegen.sweeps import records as records_lib
 
 
@@ -256,3 +257,159 @@ def test_a_hundred_thousand_records_load_in_seconds(tmp_path):
 def test_explained_errors_keep_their_kind():
     error = records_lib._explained(OSError(errno.EROFS, "Read-only"), "p", "could not write")
     assert (type(error), error.errno) == (OSError, errno.EROFS)
+
+
+def edit(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("curves", [True, False])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b'"learning_rate": 0.1', b'"learning_rate": 0.2'),
+        (b'"test_accuracy": 0.5', b'"test_accuracy": 0.9'),
+        (b'"finished"', b'"diverged"'),
+        (b"[0.25, 0.5]", b"[0.25, 0.6]"),
+        (b"0000000000000001", b"0000000000000009"),
+        (b', "crc32": "', b', "crc32":"'),
+    ],
+)
+def test_a_line_that_has_changed_is_skipped_and_named(tmp_path, old, new, curves):
+    path = write(tmp_path, [make_record(0), make_record(1), make_record(2)], "w")
+    before, changed, after = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(before + changed.replace(old, new) + after)
+    said = "skipped 1 lines that have changed since .*checksum.* w.jsonl line 2; .* does their runs"
+    with pytest.warns(UserWarning, match=said) as warned:
+        found = sweeps.read(tmp_path, curves=curves)
+    assert [record["run"]["seed"] for record in found] == [0, 2] and len(warned) == 1
+
+
+def test_an_edited_line_is_accepted_as_its_warning_says(tmp_path):
+    path = write(tmp_path, [make_record(1)])
+    edit(path, b'"test_accuracy": 0.5', b'"test_accuracy": 0.9')
+    with pytest.warns(UserWarning, match='remove "crc32" and its value from the line'):
+        assert sweeps.read(tmp_path) == []
+    record = json.loads(path.read_bytes())
+    del record["crc32"]
+    path.write_text(json.dumps(record) + "\n")
+    assert sweeps.read(tmp_path)[0]["metrics"]["test_accuracy"] == 0.9
+
+
+@pytest.mark.parametrize("curves", [True, False])
+def test_no_flipped_bit_changes_what_is_read(curves):
+    line = lines.encode(make_record(1))
+    right = lines.decode(line, curves)[0]
+    for at in range(len(line) - 1):
+        for bit in (1, 16, 64):
+            damaged = line[:at] + bytes([line[at] ^ bit]) + line[at + 1 :]
+            found, why = lines.decode(damaged, curves)
+            assert (found, why) == (right, "") if why == "" else found is None, damaged
+
+
+def test_zeroed_and_missing_bytes_change_nothing_that_is_read():
+    line = lines.encode(make_record(1))[:-1]
+    for at in range(len(line)):
+        for size in (1, 40):
+            rest = line[at + size :]
+            for damaged in (line[:at] + bytes(len(line) - len(rest) - at) + rest, line[:at] + rest):
+                found = lines.decode(damaged)[0]
+                # Without a letter of its name, the checksum is a field more.
+                assert found is None or make_record(1).items() <= found.items(), damaged
+
+
+def old_line(record):
+    return json.dumps(record) + "\n"
+
+
+def named(run, **changes):
+    """A record of the run with the run_id that it has in the task `t`."""
+    return make_record(0) | {"run": run, "run_id": sweeps.run_id("t", run)} | changes
+
+
+@pytest.mark.parametrize("curves", [True, False])
+def test_an_older_line_whose_run_is_not_that_of_its_name_is_skipped_and_named(tmp_path, curves):
+    sweeps.open_workdir(tmp_path, "s", "t")
+    right = named({"batch_size": 64, "seed": 1})
+    edited = named({"batch_size": 64, "seed": 2}) | {"run": {"batch_size": 64, "seed": 3}}
+    path = tmp_path / "records" / "old.jsonl"
+    path.write_text(old_line(right) + "\n" + old_line(edited) + old_line({**right, "run": {}}))
+    with pytest.warns(UserWarning, match="run_id that is not .*: old.jsonl line 3, old.jsonl line"):
+        found = sweeps.read(tmp_path, curves=curves)
+    assert [record["run"] for record in found] == [right["run"]]
+    (tmp_path / "sweep.json").unlink()
+    with pytest.warns(UserWarning, match="run_id that is not"):
+        assert len(sweeps.RecordReader(tmp_path, task_identity="t").new()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"loss": float("nan")}},
+        {"metrics": {"loss": 10**400}},
+        {"num_examples": "many"},
+        {"num_updates": [1]},
+        {"seconds": float("inf")},
+        {"versions": ["jax"]},
+        {"curve": {"epoch": 1}},
+        {"curve": {"epoch": ["first"]}},
+    ],
+)
+def test_older_lines_with_odd_content_are_skipped_and_named(tmp_path, changes):
+    path = write(tmp_path, [make_record(1)], "new")
+    odd = path.with_name("odd.jsonl")
+    odd.write_text(old_line(make_record(2)) + old_line(make_record(3, **changes)))
+    with pytest.warns(UserWarning, match="skipped 1 lines .* odd.jsonl line 2;"):
+        found = sweeps.read(tmp_path)
+    assert [record["run"]["seed"] for record in found] == [1, 2]
+
+
+def test_many_lines_are_counted_and_the_first_are_named(tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "w.jsonl").write_text("{}\n" * 70)
+    with pytest.warns(UserWarning, match="skipped 70 lines .* w.jsonl line 5 and 65 more;"):
+        assert sweeps.read(tmp_path) == []
+
+
+def test_lines_that_come_later_are_named_by_their_place_in_the_file(tmp_path):
+    reader = sweeps.RecordReader(tmp_path)
+    path = write(tmp_path, [make_record(1), make_record(2)], "w")
+    assert len(reader.new()) == 2
+    write(tmp_path, [make_record(3), make_record(4)], "w")
+    edit(path, b'"seed": 4', b'"seed": 5')
+    with pytest.warns(UserWarning, match="w.jsonl line 4;"):
+        assert [record["run"]["seed"] for record in reader.new()] == [3]
+
+
+def test_a_line_that_another_is_writing_is_waited_for(tmp_path):
+    reader = sweeps.RecordReader(tmp_path)
+    assert reader.new() == []
+    path = write(tmp_path, [make_record(1), make_record(2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    assert [record["run"]["seed"] for record in reader.new()] == [1]
+    path.write_bytes(whole)
+    assert [record["run"]["seed"] for record in reader.new()] == [2]
+
+
+def test_curves_of_lines_that_have_changed_are_not_used(tmp_path):
+    path = write(tmp_path, [make_record(1), make_record(2)])
+    edit(path, b"[0.25, 0.5]", b"[0.25, 0.6]")
+    names = [make_record(index)["run_id"] for index in (1, 2)]
+    assert records_lib.read_curves(tmp_path, names) == {names[1]: make_record(2)["curve"]}
+
+
+def test_a_checksum_that_was_read_raw_is_not_written_twice(tmp_path):
+    path = write(tmp_path, [make_record(1)])
+    write(tmp_path, [json.loads(path.read_bytes())], path.stem)
+    first, second = path.read_bytes().splitlines()
+    assert first == second
+
+
+def test_lines_of_older_versions_are_the_same_but_for_the_checksum(tmp_path):
+    record = make_record(1)
+    record["curve"] = record.pop("curve")
+    line = write(tmp_path, [record]).read_text()
+    assert line.partition(', "crc32"')[0] + "}\n" == old_line(record)
