@@ -259,7 +259,9 @@ def matched_noise(
 
         def add(gradient, variance, xi):
             # Where nothing is lacking, a variance that could not be measured does no harm.
-            variance = jnp.where(lacking == 0, 0.0, lacking * variance)
+            dtype = _validate.wide(xi.dtype)
+            variance = jnp.asarray(lacking, dtype) * jnp.asarray(variance, dtype)
+            variance = jnp.where(lacking == 0, 0.0, variance)
             return with_noise(gradient, jnp.sqrt(variance), xi)
 
         return jax.tree.map(add, updates, spread, noise), state
