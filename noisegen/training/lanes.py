@@ -376,7 +376,14 @@ def update(
       The updates, and the optimizer's next state.
     """
     optimizer = optax.with_extra_args_support(optimizer)
-    return optimizer.update(gradient, opt_state, params, value=value, grad=gradient, **told)
+    try:
+        return optimizer.update(gradient, opt_state, params, value=value, grad=gradient, **told)
+    except TypeError as error:
+        # Some of optax's own update functions refuse arguments that they do not know.
+        try:
+            return optimizer.update(gradient, opt_state, params, **told)
+        except TypeError:
+            raise error from None
 
 
 def eval_params(task: Task, opt_state: optax.OptState, params: PyTree) -> PyTree:
@@ -390,8 +397,15 @@ def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
     return eval_params(task, opt_state, params)
 
 
+def transformation(optimizer: Any) -> Any:
+    """An optimizer as a gradient transformation, which `optax.MultiSteps` is not by itself."""
+    if isinstance(optimizer, optax.MultiSteps):
+        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    return optimizer
+
+
 def _optimizer(task, numbers):
-    return task.make_optimizer(numbers.hparams, stream(numbers, "optimizer"))
+    return transformation(task.make_optimizer(numbers.hparams, stream(numbers, "optimizer")))
 
 
 def _batch_size(task, lane):

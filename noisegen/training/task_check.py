@@ -76,7 +76,8 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         not have, changes the structure of its state, or evaluates at other parameters than those
         that the task declares.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
+    optimizer = lanes_lib.transformation(optimizer)
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ValueError(
             f"make_optimizer of task {task.name!r} must return an optax transformation, but it "
             f"returned {_validate.kind(optimizer)}; is there a return?"

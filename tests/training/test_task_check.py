@@ -134,7 +134,7 @@ class Keeper:
         return ()
 
 
-def test_optimizers_that_read_the_loss_train(tanh_task):
+def test_optimizers_with_updates_of_their_own_train(tanh_task):
     plateau = with_optimizer(
         tanh_task,
         lambda h, key: optax.chain(
@@ -142,7 +142,14 @@ def test_optimizers_that_read_the_loss_train(tanh_task):
         ),
     )
     polyak = with_optimizer(tanh_task, lambda h, key: optax.polyak_sgd(h["learning_rate"]))
-    for task in (plateau, polyak):
+    steps = with_optimizer(
+        tanh_task, lambda h, key: optax.MultiSteps(optax.polyak_sgd(h["learning_rate"]), 2)
+    )
+    sam = with_optimizer(
+        tanh_task,
+        lambda h, key: optax.contrib.sam(optax.sgd(h["learning_rate"]), optax.sgd(0.05)),
+    )
+    for task in (plateau, polyak, steps, sam):
         assert train_one(task, PLAIN).status == "finished"
 
 
