@@ -124,8 +124,9 @@ class Worker:
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
-            self.queue = collections.deque(group)
-            group = list(group.values())
+            names, group = list(group), list(group.values())
+            by_program = training.by_constants(group).values()  # the pool's order
+            self.queue = collections.deque(names[i] for indices in by_program for i in indices)
             if self.pool is not None and self.pool.task is task:
                 settings = self.pool.settings
             else:
@@ -155,12 +156,12 @@ class Worker:
         return dict(sorted(runs.items(), key=lambda item: self.order[item[0]]))
 
     def _take(self, name):
-        """Whether a run, whose turn it is, is this worker's to train."""
+        """Claims a run whose turn has come; returns whether this worker trains it."""
         if name not in self.ahead and name not in self.ledger.runs.records:
             following = itertools.islice(self.queue, self.pace.runs() - 1)
             names = {name, *following} - self.ledger.runs.records.keys() - self.ahead
             self.ahead |= self.crew.claim_all(names)
-            self.ledger.read()  # who recorded one of them has given its claim up since
+            self.ledger.read()  # another worker may have recorded one and released its claim
         if name not in self.ahead:
             return False
         self.ahead.remove(name)
@@ -216,16 +217,16 @@ class Worker:
 
 
 class Pace:
-    """How fast runs end, which says how many are claimed at once.
+    """Measures how fast runs end, to decide how many to claim at once.
 
-    What is claimed ahead others cannot train: it is little where runs take long.
+    Other workers cannot train runs that are claimed ahead, so long runs are claimed one by one.
     """
 
     def __init__(self):
         self._since, self._ended, self._each_second = time.monotonic(), 0, 0.0
 
     def ended(self) -> None:
-        """Takes note that a run has ended."""
+        """Notes that a run has ended."""
         self._ended += 1
 
     def runs(self) -> int:

@@ -157,7 +157,7 @@ class _Norm(NamedTuple):
 
 
 def _validate_functions(make_model, *functions):
-    """Refuses a model, or what a function gave, in the place of a function."""
+    """Refuses a model or a result that was passed in place of a function."""
     if isinstance(make_model, nnx.Module):
         raise ValueError(
             "make_model must be a function from nnx.Rngs to a model, but it is a "

@@ -1,7 +1,7 @@
 """Training of many runs at once: tasks, the pool, its speed settings."""
 
 from noisegen.training.evaluation import metric_names
-from noisegen.training.hparams import check_runs
+from noisegen.training.hparams import by_constants, check_runs
 from noisegen.training.measurement import measure
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "Settings",
     "Task",
+    "by_constants",
     "check_runs",
     "choose",
     "make_key",

@@ -1,6 +1,7 @@
 """Checks runs against their task, and makes their numbers array scalars for the device."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from noisegen.training import optimizers
 from noisegen.training.examples import Numbers
 from noisegen.training.plan import RUN_FIELDS, Plan, plain_fields, plan_runs
 from noisegen.training.task import Task, make_key
@@ -86,9 +88,9 @@ def _check_names(task, runs):
             f"Run field {', '.join(differing)} must hold values of one kind in all runs: numbers, "
             "booleans or words."
         )
-    read: set[str] = set()
+    read = set()
     for fields in groups:
-        read |= _names_read(task, names, dict(fields))
+        read |= _names_read(task, frozenset(names), fields)
     unread = names - read - RUN_FIELDS
     if unread:
         raise ValueError(
@@ -134,20 +136,21 @@ class _Recorder(Mapping):
         return len(self._values)
 
 
+@functools.lru_cache(maxsize=4)
 def _names_read(task, names, fields):
     """Returns the fields that the task's optimizer, batch size and weights read.
 
-    Updates the optimizer once, without computing anything, so that one that a pool cannot update is
-    refused before anything is trained.
+    Updates the optimizer once, without computing anything, so that unsuitable optimizers are
+    refused before training.
     """
-    read: set[str] = set()
+    read, fields = set(), dict(fields)
     given = (names | _PLAN_FIELDS) - {"last_batch"}
     numbers = {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given - fields.keys()}
 
     def build(numbers):
         values = {**numbers, **fields}
         try:
-            optimizer = task.make_optimizer(_Recorder(values, read), make_key(0))
+            optimizer = optimizers.make(task, _Recorder(values, read), make_key(0))
         except jax.errors.JAXTypeError as error:
             raise ValueError(
                 f"make_optimizer of task {task.name!r} needs the value of a number, but the "

@@ -14,7 +14,7 @@ a time.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from noisegen.diagnostics import RunningNoise
-from noisegen.training import noise
+from noisegen.training import noise, optimizers
 from noisegen.training.evaluation import (
     check_shape,
     curve_names,
@@ -265,9 +265,9 @@ def _update(task, due, lanes):
         mean = jax.tree.map(
             lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
         )
-        told, running = noise.measure(task, groups, total, lane.seen, lane.noise)
-        updates, opt_state = update(
-            _optimizer(task, lane.numbers), mean, lane.opt_state, lane.params, value / seen, told
+        extra, running = noise.measure(task, groups, total, lane.seen, lane.noise)
+        updates, opt_state = optimizers.update(
+            _optimizer(task, lane.numbers), mean, lane.opt_state, lane.params, value / seen, extra
         )
         params = optax.apply_updates(lane.params, updates)
         finite = [jnp.isfinite(p).all() for p in jax.tree.leaves(params)]
@@ -294,7 +294,7 @@ def _evaluate(task, shape, lanes, updated, data):
     last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
 
     def measure(split, lane):
-        params, state = eval_params(task, lane.opt_state, lane.params), lane.state
+        params, state = optimizers.eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.numbers, lane.permutations)
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
@@ -354,58 +354,14 @@ def _where(condition, new, old):
     )
 
 
-def update(
-    optimizer: optax.GradientTransformation,
-    gradient: PyTree,
-    opt_state: optax.OptState,
-    params: PyTree,
-    value: jax.Array,
-    told: dict[str, Any],
-) -> tuple[PyTree, optax.OptState]:
-    """Calls an optimizer with everything that a pool knows of the batch.
-
-    Args:
-      optimizer: of the run.
-      gradient: mean over the batch.
-      opt_state: before the update.
-      params: likewise.
-      value: mean loss of the batch, ().
-      told: further arguments, see `noisegen.training.Task.noise_group`.
-
-    Returns:
-      The updates, and the optimizer's next state.
-    """
-    optimizer = optax.with_extra_args_support(optimizer)
-    try:
-        return optimizer.update(gradient, opt_state, params, value=value, grad=gradient, **told)
-    except TypeError as error:
-        # Some of optax's own update functions refuse arguments that they do not know.
-        try:
-            return optimizer.update(gradient, opt_state, params, **told)
-        except TypeError:
-            raise error from None
-
-
-def eval_params(task: Task, opt_state: optax.OptState, params: PyTree) -> PyTree:
-    """The parameters that are evaluated."""
-    return params if task.eval_params is None else task.eval_params(opt_state, params)
-
-
 def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
-    """The parameters of one lane that are evaluated."""
+    """Returns the parameters of one lane to evaluate."""
     opt_state, params = jax.tree.map(lambda a: a[index], (lanes.opt_state, lanes.params))
-    return eval_params(task, opt_state, params)
-
-
-def transformation(optimizer: Any) -> Any:
-    """An optimizer as a gradient transformation, which `optax.MultiSteps` is not by itself."""
-    if isinstance(optimizer, optax.MultiSteps):
-        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
-    return optimizer
+    return optimizers.eval_params(task, opt_state, params)
 
 
 def _optimizer(task, numbers):
-    return transformation(task.make_optimizer(numbers.hparams, stream(numbers, "optimizer")))
+    return optimizers.make(task, numbers.hparams, stream(numbers, "optimizer"))
 
 
 def _batch_size(task, lane):

@@ -47,13 +47,14 @@ def _check_function(task, name, function, examples, group):
     random = np.random.RandomState(0)  # its stream never changes with NumPy
     first = random.randint(total, size=2 * half)
     second = (first + random.randint(1, total, size=2 * half)) % total
-    indices = {
-        "first": first,
-        "outside": np.where(kept, first, second),
-        "swapped": np.where(in_first_half, first, second),
-    }
+
+    def chosen(indices):
+        return jax.tree.map(lambda a: np.asarray(a)[indices], examples)
+
     data = {
-        name: jax.tree.map(lambda a, i=i: np.asarray(a)[i], examples) for name, i in indices.items()
+        "first": chosen(first),
+        "outside": chosen(np.where(kept, first, second)),
+        "swapped": chosen(np.where(in_first_half, first, second)),
     }
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""The noise of gradients in the engine: what is summed over microbatches, what is told of it."""
+"""The noise of gradients in the engine: sums over microbatches, and arguments for optimizers."""
 
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def measure(
     batch_size: jax.Array,
     running: RunningNoise | tuple[()],
 ) -> tuple[dict[str, Any], RunningNoise | tuple[()]]:
-    """What update functions are told of a batch, and the running means with it."""
+    """Returns extra arguments for the optimizer, and the running means with this batch."""
     if not sums:
         return {}, running
     of_batch = diagnostics.GroupSums(
@@ -64,8 +64,8 @@ def measure(
         weights=sums.weights,
     )
     found = diagnostics.noise_of_sums(of_batch, task.num_examples)
-    told = {"batch_size": batch_size, "gradient_noise": found}
-    return told, diagnostics.update_running_noise(running, found, decay=1.0)
+    extra = {"batch_size": batch_size, "gradient_noise": found}
+    return extra, diagnostics.update_running_noise(running, found, decay=1.0)
 
 
 def metrics(running: RunningNoise | tuple[()]) -> dict[str, jax.Array]:

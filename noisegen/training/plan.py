@@ -13,13 +13,12 @@ evaluated.
 import dataclasses
 import functools
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from noisegen import _values
 from noisegen.training.task import Task
 
 RUN_FIELDS = {
@@ -140,35 +139,35 @@ def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
 
 
 def _plain(name, value):
-    if not isinstance(name, str):
-        raise ValueError(f"Run field {name!r} must have a name that is text.")
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
-        value = np.asarray(value).item()
-    if isinstance(value, bool | str) and not _reads_as_number(value):
-        if name in _NUMBERS:
-            raise ValueError(f"Run field {name}={value!r} must be a number.")
-        return value
-    if not isinstance(value, numbers.Real) or not -math.inf < value < math.inf:
-        raise ValueError(
-            f"Run field {name}={value!r} must be a finite number, a boolean or a word."
-        )
-    if value and not _TINY <= abs(value) <= _HUGE:
-        raise ValueError(
-            f"Run field {name}={value!r} is beyond the float32 numbers that devices compute "
-            f"with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
-        )
-    return value
-
-
-def _reads_as_number(value):
-    """Returns whether a word is a number in quotes."""
-    if isinstance(value, bool):
-        return False
+    if type(value) in (int, float) and (value == 0 or _TINY <= abs(value) <= _HUGE):
+        return value  # nearly always
     try:
-        float(value)
+        plain = _values.plain(name, value)
+    except ValueError as error:
+        raise ValueError(
+            f"Run field {name}={_values.shown(value)} must be a finite number, a boolean or a word."
+        ) from error
+    if isinstance(plain, str) and _is_number_in_quotes(plain):
+        raise ValueError(
+            f"Run field {name}={plain!r} must be a finite number; write it without quotes."
+        )
+    if isinstance(plain, bool | str):
+        if name in _NUMBERS:
+            raise ValueError(f"Run field {name}={plain!r} must be a number.")
+        return plain
+    if plain and not _TINY <= abs(plain) <= _HUGE:
+        raise ValueError(
+            f"Run field {name}={_values.shown(plain)} is beyond the float32 numbers that devices "
+            f"compute with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
+        )
+    return plain
+
+
+def _is_number_in_quotes(word):
+    try:
+        return math.isfinite(float(word))
     except ValueError:
         return False
-    return True
 
 
 def _check_course(values, num_examples):
@@ -233,7 +232,7 @@ def _check_batches(task, each):
         below = wrong[0] // task.ghost_size * task.ghost_size
         raise ValueError(
             f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
-            f"examples that task {task.name!r} normalises over, or smaller than one; the nearest "
+            f"examples that task {task.name!r} normalizes over, or smaller than one; the nearest "
             f"are {below} and {below + task.ghost_size}."
         )
 

@@ -97,8 +97,8 @@ class Pool:
         self.host_seconds = 0.0
         self._num_evals = 0
         self._devices = devices
-        self._program = Program(task, self.settings, devices)
-        self._programs = {(): self._program}  # by the constants of their runs
+        # By the constants of their runs.
+        self._programs = {(): Program(task, self.settings, devices)}
 
     def train(
         self,
@@ -126,8 +126,8 @@ class Pool:
             another pool has it, for example.
 
         Raises:
-          ValueError: a run makes no sense, or the optimizer needs a number that the runs lack, or
-            nothing reads one that they have. Raised before anything is trained.
+          ValueError: a run makes no sense, the optimizer reads a field that the runs lack, or
+            nothing reads a field of theirs. Raised before anything is trained.
         """
         groups = self._groups(list(runs))
         on_progress = on_progress or (lambda progress: None)
@@ -177,7 +177,7 @@ class Pool:
         """Returns the program in which these fields of the runs are constants."""
         if fields not in self._programs:
             task = with_constants(self.task, dict(fields))
-            data = self._program.data
+            data = self._programs[()].data
             self._programs[fields] = Program(task, self.settings, self._devices, data)
         return self._programs[fields]
 
@@ -186,10 +186,10 @@ class Pool:
         for fields, slots in groups:
             if take is not None:
                 slots = filter(lambda slot: take(slot.run), slots)
-            self._program = self._program_of(fields)
-            yield from self._train(slots, on_progress, checkpoints, keep_params)
+            program = self._program_of(fields)
+            yield from self._train(program, slots, on_progress, checkpoints, keep_params)
 
-    def _train(self, queue, on_progress, checkpoints, keep_params):
+    def _train(self, program, queue, on_progress, checkpoints, keep_params):
         first = next(queue, None)
         if first is None:
             return
@@ -207,7 +207,7 @@ class Pool:
                 break
             most = max(1, int(rate * self.settings.chunk_seconds))
             num_steps = agreed(min(most, *(slot.steps_left for slot in busy)))
-            lanes, steps = self._dispatch(lanes, slots, stale, num_steps, checkpoints)
+            lanes, steps = self._dispatch(program, lanes, slots, stale, num_steps, checkpoints)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             for i in np.flatnonzero(stale):
@@ -218,7 +218,7 @@ class Pool:
             rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             if keep_params:
-                ended = self._with_params(ended, lanes, stale)
+                ended = self._with_params(program, ended, lanes, stale)
             try:
                 on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
             except BaseException:  # most often Ctrl-C; what has ended is not lost
@@ -230,9 +230,8 @@ class Pool:
                 _save(checkpoints, lanes, slots, stale, looked)
         yield from ended
 
-    def _dispatch(self, lanes, slots, stale, num_steps, checkpoints):
+    def _dispatch(self, program, lanes, slots, stale, num_steps, checkpoints):
         """Starts the runs of the stale lanes and sets the device to work; does not wait for it."""
-        program = self._program
         if stale.any():
             numbers = _stack([slot.numbers for slot in slots])
             if lanes is None:
@@ -241,10 +240,10 @@ class Pool:
             lanes = program.restart(lanes, stale, numbers)
             for i in np.flatnonzero(stale):
                 if checkpoints is not None and slots[i].run is not None:
-                    lanes = self._resume(lanes, i, slots[i], checkpoints)
+                    lanes = self._resume(program, lanes, i, slots[i], checkpoints)
         return program.advance(lanes, num_steps)
 
-    def _resume(self, lanes, index, slot, checkpoints):
+    def _resume(self, program, lanes, index, slot, checkpoints):
         """Takes the slot's run up where a checkpoint left it, if one that fits did."""
         for arrays in checkpoints.load(slot.run):
             seconds = float(arrays.pop("seconds", 0))
@@ -259,12 +258,12 @@ class Pool:
                 continue
             slot.steps_left = slot.plan.micro_steps(self.settings.microbatch, int(fields["count"]))
             slot.seconds = seconds
-            return self._program.place(lanes, index, fields)
+            return program.place(lanes, index, fields)
         return lanes
 
-    def _with_params(self, ended, lanes, stale):
+    def _with_params(self, program, ended, lanes, stale):
         """The results of the stale lanes, with the parameters that were evaluated."""
-        kept = gathered([self._program.params(lanes, i) for i in np.flatnonzero(stale)])
+        kept = gathered([program.params(lanes, i) for i in np.flatnonzero(stale)])
         return [dataclasses.replace(r, params=p) for r, p in zip(ended, kept, strict=True)]
 
     def _look(self, lanes, slots, steps):

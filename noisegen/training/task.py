@@ -5,6 +5,7 @@ file. ``noisegen.tasks`` builds tasks from Flax NNX models.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
+@functools.lru_cache(maxsize=2)
 def abstract_init(task: "Task") -> tuple[PyTree, PyTree]:
     """Returns the shapes and dtypes of a task's parameters and state."""
     # The key is made while tracing: outside, it would be sent to the device.

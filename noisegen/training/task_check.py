@@ -13,7 +13,7 @@ import optax
 
 from noisegen import _validate
 from noisegen.diagnostics import GradientNoise
-from noisegen.training import lanes as lanes_lib
+from noisegen.training import optimizers
 from noisegen.training.evaluation import abstract_examples, check_shape, metric_names
 from noisegen.training.mixing import check_mixing
 from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
@@ -76,25 +76,24 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         not have, changes the structure of its state, or evaluates at other parameters than those
         that the task declares.
     """
-    optimizer = lanes_lib.transformation(optimizer)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ValueError(
             f"make_optimizer of task {task.name!r} must return an optax transformation, but it "
             f"returned {_validate.kind(optimizer)}; is there a return?"
         )
     params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
-    told = {}
+    extra = {}
     if task.noise_group:
         noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)
-        told = {"batch_size": jnp.int32(1), "gradient_noise": noise}
+        extra = {"batch_size": jnp.int32(1), "gradient_noise": noise}
     try:
         before = optimizer.init(params)
-        updates, after = lanes_lib.update(optimizer, params, before, params, jnp.float32(0), told)
+        updates, after = optimizers.update(optimizer, params, before, params, jnp.float32(0), extra)
         optax.apply_updates(params, updates)
     except Exception as error:  # the optimizer is the user's; whatever it raised is named below
         raise ValueError(
             f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
-            f"mean gradient, the parameters and {', '.join(['value', 'grad', *told])}: "
+            f"mean gradient, the parameters and {', '.join(['value', 'grad', *extra])}: "
             f"{type(error).__name__}: {_first_line(error)}"
         ) from error
     if _kinds(before) != _kinds(after):

@@ -8,7 +8,7 @@ import pytest
 
 from launch import worker
 from launch.worker import Share
-from noisegen import sweeps
+from noisegen import sweeps, training
 
 
 def load(costs, count, index):
@@ -126,6 +126,39 @@ def test_long_runs_are_claimed_one_by_one(tmp_path, monkeypatch, clock):
         clock[0] += 1.5
         one.crew.release(name)
         one.pace.ended()
+
+
+def test_a_worker_claims_the_very_runs_that_its_pool_takes(tmp_path, monkeypatch, clock):
+    """A pool takes the runs of one program after those of another, not in the plan's order."""
+    planned = [{"nesterov": index % 2 == 0, "seed": index} for index in range(6)]
+    runs = sweeps.by_run_id("task", planned)
+    claimed = []
+
+    class Pool:
+        def __init__(self, task, settings):
+            pass
+
+        def train(self, group, progress, checkpoints, keep_params, take):
+            with sweeps.Crew(tmp_path) as other:
+                for indices in training.by_constants(group).values():
+                    for i in indices:
+                        before = other.claimed()
+                        assert take(group[i])
+                        claimed.append(
+                            (other.claimed() - before, {sweeps.run_id("task", group[i])})
+                        )
+            return iter(())
+
+    monkeypatch.setattr(worker.training, "Pool", Pool)
+    one, _ = begin(tmp_path, [], monkeypatch)
+    one.ledger.costs = dict.fromkeys(runs, 1)
+    one.ledger.show = types.SimpleNamespace(say=lambda doing: None)
+    task = type("Task", (), {"only_batch_size": None})()
+    one.ledger.tasks.groups = lambda runs: {task: dict(runs)}
+    one.options = one.options._replace(speed=dict.fromkeys(training.MEASURED, 1))
+    one._train(runs)
+    assert len(claimed) == 6
+    assert all(names == taken for names, taken in claimed)
 
 
 def test_runs_that_end_together_do_not_look_like_short_ones(clock):

@@ -197,7 +197,7 @@ def test_what_is_compiled_side_by_side_is_not_compiled_again(tanh_task, compiled
 
 
 def test_one_compilation_for_all_batch_sizes_and_horizons(impatient_pool):
-    program = impatient_pool._program
+    program = impatient_pool._programs[()]
     for runs in ([*IN_EPOCHS, HUGE], [run | {"num_epochs": 1} for run in IN_EPOCHS[-2:]]):
         list(impatient_pool.train(runs))
         for function in (program._empty, program._restart, program._advance):

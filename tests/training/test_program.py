@@ -31,5 +31,5 @@ def test_pool_uses_the_devices_it_is_given(tanh_task):
     pool = training.Pool(
         tanh_task, training.Settings(lanes=2, lane_devices=2), devices=jax.devices()[3:]
     )
-    for leaf in jax.tree.leaves(pool._program.data):
+    for leaf in jax.tree.leaves(pool._programs[()].data):
         assert leaf.devices() == set(chosen)

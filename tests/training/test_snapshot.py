@@ -93,7 +93,7 @@ def test_a_run_taken_up_ends_as_it_would_have_to_the_last_bit(whole, part):
     for run, arrays in zip(RUNS, loaded, strict=True):
         before = arrays["['epoch']"] * 60 + arrays["['offset']"]
         assert before < seen[run["batch_size"]] <= before + 2 * 8  # not from the beginning
-    assert one._program._advance._cache_size() == 1
+    assert one._programs[()]._advance._cache_size() == 1
     updates = {result.run["batch_size"]: result.num_updates for result in results}
     for run, arrays in zip(RUNS, loaded, strict=True):
         assert abs(arrays["['count']"] - part * updates[run["batch_size"]]) < 3

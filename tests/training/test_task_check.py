@@ -247,6 +247,33 @@ def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
         training.check_runs(task, [runs[0] | {"batch_size": "12"}])
 
 
+def test_two_iterators_of_one_pool_keep_to_their_programs(tanh_task):
+    task = with_optimizer(
+        tanh_task, lambda h, key: optax.sgd(h["learning_rate"], 0.9, nesterov=h["nesterov"])
+    )
+    pool = training.Pool(task, training.Settings(microbatch=8))
+    runs = {
+        value: [PLAIN | {"nesterov": value, "seed": seed} for seed in range(4)]
+        for value in (True, False)
+    }
+
+    def losses(results):
+        return [result.metrics["test_loss"] for result in results]
+
+    alone = {value: losses(pool.train(those)) for value, those in runs.items()}
+    pairs = zip(pool.train(runs[True]), pool.train(runs[False]), strict=True)
+    assert list(map(losses, zip(*pairs, strict=True))) == [alone[True], alone[False]]
+
+
+def test_words_may_be_infinite_but_no_numbers_in_quotes():
+    run = {"batch_size": 4, "num_updates": 1, "seed": 0}
+    assert training.plan(run | {"norm": "inf"}, 8).num_updates == 1
+    with pytest.raises(ValueError, match="norm='0.5' must be a finite number; write it without"):
+        training.plan(run | {"norm": "0.5"}, 8)
+    with pytest.raises(ValueError, match="norm=1e.400 must be|norm=1000.* must be a finite"):
+        training.plan(run | {"norm": 10**400}, 8)
+
+
 def test_numbers_of_any_kind_make_the_same_run(tanh_task, usual):
     for kind in (np.float32, np.float64, jnp.float32, lambda v: np.array(v, np.float32)):
         run = RUN | {name: kind(RUN[name]) for name in ("learning_rate", "momentum", "noise")}
