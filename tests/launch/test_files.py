@@ -163,7 +163,8 @@ def test_a_file_that_is_no_experiment_is_named_with_the_line(tmp_path, text, mes
     assert "\n" not in str(error.value)
 
 
-def test_what_a_file_raises_keeps_its_traceback(tmp_path):
+def test_what_a_file_raises_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     path = write(tmp_path / "mine.py", "1 / 0")
     with pytest.raises(ZeroDivisionError):
         experiment.read(str(path))

@@ -40,7 +40,7 @@ def test_all_seeds_diverge_at_every_rate(run):
     assert row(done.stdout, 64).split()[1:] == ["-", "diverged", "[a]"]
     assert "[a] Every run diverged." in done.stdout
     assert [line.split("next: ")[1] for line in extensions(done)] == [
-        f"{rate} at batch size 64" for rate in (5 * 10**19, 25 * 10**18, 125 * 10**17)
+        f"{rate} at batch size 64" for rate in ("5e+19", "2.5e+19", "1.25e+19")
     ]
 
 
