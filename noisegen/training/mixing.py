@@ -24,17 +24,19 @@ def check_mixing(task: Task) -> None:
       ValueError: If the loss or a metric of an example depends on examples that have nothing to
         do with it.
     """
+    params, state = _compiled(lambda: task.init(make_key(0)))()
+    params = _moved(jax.device_get(params))
     if not task.takes_whole_batches:
         loss = task.joint_loss or task.loss
-        _check_function(task, "loss", loss, task.train, task.ghost_size)
+        _check_function(task, "loss", loss, (params, state), task.train, task.ghost_size)
 
     def metrics(params, state, batch):
         return task.metrics(params, state, batch), ()
 
-    _check_function(task, "metrics", metrics, task.test, 1)
+    _check_function(task, "metrics", metrics, (params, state), task.test, 1)
 
 
-def _check_function(task, name, function, examples, group):
+def _check_function(task, name, function, model, examples, group):
     total = len(jax.tree.leaves(examples)[0])
     if total == 1:
         return  # there is no other example
@@ -57,14 +59,13 @@ def _check_function(task, name, function, examples, group):
         "swapped": chosen(np.where(in_first_half, first, second)),
     }
 
-    @jax.jit
-    def values(data, seeds, mask):
-        params, state = task.init(make_key(0))
-        params, keys = _moved(params), jax.vmap(make_key)(seeds)
-        return jax.tree.map(_comparable, function(params, state, Batch(data, keys, mask)))
+    @_compiled
+    def values(model, data, seeds, mask):
+        keys = jax.vmap(make_key)(seeds)
+        return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
 
     def computed(examples, seeds, mask):
-        return jax.device_get(values(*jax.device_put((data[examples], seeds, mask))))
+        return jax.device_get(values(*jax.device_put((model, data[examples], seeds, mask))))
 
     def differs(these, those, where):
         return not all(
@@ -117,10 +118,12 @@ def _comparable(leaf):
 
 def _moved(params):
     """Returns parameters somewhere near, since layers that begin with zeros hide what they mix."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(make_key(2), max(len(leaves), 1))
-    moved = [
-        (leaf + 0.1 * jax.random.normal(key, jnp.shape(leaf), jnp.float32)).astype(leaf.dtype)
-        for key, leaf in zip(keys, leaves, strict=False)
-    ]
-    return structure.unflatten(moved)
+    random = np.random.RandomState(1)
+    return jax.tree.map(
+        lambda leaf: (leaf + 0.1 * random.normal(size=np.shape(leaf))).astype(leaf.dtype), params
+    )
+
+
+def _compiled(function):
+    """Compiles a function that runs a few times on a few examples, so hardly optimizes it."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
