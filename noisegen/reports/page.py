@@ -65,11 +65,10 @@ def write_report(
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]
-    besides = (published, *[None] * len(readings))
-    made = [
-        (each, optima, beside, tables.make_table(optima, each, beside))
-        for each, optima, beside in zip(readings, selected, besides, strict=False)
-    ]
+    made = []
+    for index, (each, optima) in enumerate(zip(readings, selected, strict=True)):
+        beside = published if index == 0 else None
+        made.append((each, optima, beside, tables.make_table(optima, each, beside)))
     for name, (*_, table) in zip(table_names(readings), made, strict=True):
         for ending, write in ENDINGS.items():
             _write(workdir / f"{name}.{ending}", write(table))

@@ -120,7 +120,7 @@ class Crew:
         return due
 
     def is_due(self) -> bool:
-        """Whether progress is to be told, as every second or so; at first at once."""
+        """Returns whether to write progress: at first at once, then every second or so."""
         begins = self._self.doing != "training"
         return begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10)
 

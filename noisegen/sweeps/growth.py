@@ -88,10 +88,10 @@ def _beyond(name, up, group, runs, protocol, check):
     values = {run[name] for run in runs}
     if not {int, float}.issuperset(map(type, values)):  # Words: all runs diverged, else no end.
         return []
-    edge = identity.on_device(name, (max if up else min)(values))
-    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
     if len(values) == 1:
         return []
+    edge = identity.on_device(name, (max if up else min)(values))
+    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
     domain = protocol.domain(name, tuple(values))
     if domain is None:
         warnings.warn(

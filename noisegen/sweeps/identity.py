@@ -79,7 +79,9 @@ def plain(name: str, value: object) -> Value:
         if type(value) is not float:
             return value
     if not math.isfinite(value):
-        raise ValueError(f"run field {name} must be a finite number, got {value!r}; mend the grid.")
+        raise ValueError(
+            f"run field {name} must be a finite number, got {value!r}; correct the grid."
+        )
     return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
@@ -98,6 +100,16 @@ def on_device(name: str, value: Value) -> float | str | tuple:
         return (value,)  # Else True would equal 1.
     if type(value) is int and (abs(value) <= _EXACT_32 or name in _INTEGERS):
         return value
+    return rounded(value)
+
+
+def rounded(value: float) -> float:
+    """Returns a number rounded to float32.
+
+    Examples:
+      >>> rounded(0.1), rounded(0.5)
+      (0.10000000149011612, 0.5)
+    """
     try:
         return _FLOAT32.unpack(_FLOAT32.pack(value))[0]
     except OverflowError:  # The planner refuses it.
@@ -242,7 +254,7 @@ def _float(name, value):
     except OverflowError:
         raise ValueError(
             f"run field {name} must be a finite number, got {shown(value)}, which is beyond every"
-            " float; mend the grid."
+            " float; correct the grid."
         ) from None
 
 
@@ -251,7 +263,7 @@ def _refused(name, value):
     return ValueError(
         f"run field {name} must be a number, a boolean or a word, got {shown(value)}"
         f" ({type(value).__name__}); a run is flat: write float(...) of other kinds of numbers, a"
-        " field for each item of a list or mapping, and leave out what is None."
+        " field for each item of a list or mapping, and leave out fields that are None."
     )
 
 

@@ -29,7 +29,7 @@ STATUSES = ("finished", "diverged")
 # Why a line is skipped.
 TORN = "are no whole records"
 CHANGED = "have changed since they were written (checksum)"
-FOREIGN = "have a run_id that is not that of their run"
+FOREIGN = "have a run_id that does not match their run"
 
 _CURVE = b', "curve": '
 _NAME = b', "crc32": '
@@ -83,7 +83,7 @@ def plain(value: Any) -> Any:
 
 
 def _examined(record, task_identity):
-    """What `decode` returns for a record whose line has no checksum where it belongs."""
+    """Returns the result of `decode` for a record without a checksum at its end."""
     if "crc32" in record:
         return None, CHANGED
     if not _is_sound(record):
@@ -94,12 +94,12 @@ def _examined(record, task_identity):
 
 
 def _checksum(content):
-    """The end of a line that begins with `content`, after the name of the field."""
+    """Returns the end of a line that begins with `content`, after the field's name."""
     return b'"%08x"}' % zlib.crc32(content)
 
 
 def _parse(content, curves):
-    """A record, with its curve or without, of all but its last bracket; None if there is none."""
+    """Returns the record in a line without its last bracket, or None."""
     if curves:
         return _record(content + b"}")
     whole = content.endswith(b"}")  # So the curve, if any, is whole, and need not be parsed.
@@ -111,7 +111,7 @@ def _parse(content, curves):
 
 
 def _record(text):
-    """The record that a text holds, or None."""
+    """Returns the record that a text holds, or None."""
     try:
         record = json.loads(text.decode())
     except (ValueError, RecursionError):

@@ -268,7 +268,10 @@ def ends(
         tried = {point.values[name] for point in points}
         if len(tried) > 1 and type(value) not in (bool, str):
             down, up = (low, high) if index == 0 else (value, value)
-            found += [(name, False)] * (down == min(tried)) + [(name, True)] * (up == max(tried))
+            if down == min(tried):
+                found.append((name, False))
+            if up == max(tried):
+                found.append((name, True))
     return found
 
 

@@ -110,8 +110,7 @@ def matched_variance(
         sizes = (batch_size > 0) & (reference_batch_size > 0) & (num_examples >= batch_size)
         return jnp.where(sizes & (lacking >= 0), lacking, jnp.nan)
     if np.any(lacking < 0):
-        rates = f" at learning rates {given[2]} and {given[3]}"
-        rates *= int(np.any(ratio != 1))
+        rates = f" at learning rates {given[2]} and {given[3]}" if np.any(ratio != 1) else ""
         raise ValueError(
             f"A batch of {given[0]} is noisier already than the reference of "
             f"{given[1]}{rates}, and noise cannot be taken away: the reference must be "
