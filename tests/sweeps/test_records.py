@@ -336,13 +336,11 @@ def test_an_older_line_whose_run_is_not_that_of_its_name_is_skipped_and_named(tm
     edited = named({"batch_size": 64, "seed": 2}) | {"run": {"batch_size": 64, "seed": 3}}
     path = tmp_path / "records" / "old.jsonl"
     path.write_text(old_line(right) + "\n" + old_line(edited) + old_line({**right, "run": {}}))
-    with pytest.warns(
-        UserWarning, match="run_id that does not .*: old.jsonl line 3, old.jsonl line"
-    ):
+    with pytest.warns(UserWarning, match="run_id that does .*: old.jsonl line 3, old.jsonl line"):
         found = sweeps.read(tmp_path, curves=curves)
     assert [record["run"] for record in found] == [right["run"]]
     (tmp_path / "sweep.json").unlink()
-    with pytest.warns(UserWarning, match="run_id that is not"):
+    with pytest.warns(UserWarning, match="run_id that does not"):
         assert len(sweeps.RecordReader(tmp_path, task_identity="t").new()) == 1
 
 
