@@ -134,7 +134,7 @@ def _given_value(found, words):
 
 
 def _takes_next(word):
-    """Returns if this is another flag whose value is the next word."""
+    """Returns whether this is another flag whose value is the next word."""
     name = word.lstrip("-")
     return word.startswith("-") and name in flags.FLAGS and not flags.FLAGS[name].boolean
 
@@ -283,7 +283,7 @@ def _split(text):
 
 
 def _closes(text):
-    """Returns if the bracket at the beginning is closed at the end."""
+    """Returns whether the bracket at the beginning is closed at the end."""
     if text[-1] != _CLOSING[text[0]]:
         return False
     with contextlib.suppress(ValueError):

@@ -77,7 +77,7 @@ class Checkpoints:
         self.hurried = False
 
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Returns whether it is time to save."""
         return self.hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
 
     def hurry(self) -> None:
@@ -217,7 +217,7 @@ class Checkpoints:
             self._root.rmdir()
 
     def _is_past(self, meta):
-        """Whether each run of a checkpoint is recorded, or as far in our own last one."""
+        """Returns whether each run of a checkpoint is recorded, or as far in our own last one."""
         return all(
             name is None or name in self._recorded or self._latest.get(name, -1) >= count
             for name, count in zip(meta["runs"], meta["counts"], strict=True)
@@ -262,7 +262,7 @@ def _without_checksum(meta):
 
 
 def _is_whole(meta):
-    """Whether a checkpoint names the run of every lane, the updates it made, and the rest."""
+    """Returns whether a checkpoint names each lane's run and updates, and has the other fields."""
     kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
     return (
         all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
@@ -273,7 +273,7 @@ def _is_whole(meta):
 
 
 def _may_be_written(path):
-    """Whether a writer's directory has nothing finished, or something unfinished, that is young."""
+    """Returns whether a writer's directory has young unfinished parts, or is young and empty."""
     with contextlib.suppress(OSError):  # gone meanwhile
         parts = list(path.iterdir())
         open_ones = [part for part in parts if not part.name.isdigit()] or ([] if parts else [path])

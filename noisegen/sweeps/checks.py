@@ -239,7 +239,7 @@ def _check_derived(run, protocol):
 
 
 def _close(planned, value):
-    """Says if two values of a derived field are equal but for rounding."""
+    """Returns whether two values of a derived field are equal but for rounding."""
     if type(planned) in (bool, str) or type(value) in (bool, str):
         return type(planned) is type(value) and planned == value
     return math.isclose(planned, value, rel_tol=1e-6)

@@ -79,14 +79,14 @@ class Domain:
         return (_end(self.low, own[0], run), _end(self.high, own[1], run))
 
     def holds(self, value: float, run: Mapping) -> bool:
-        """Says if the value lies in the domain; 0 counts as the low end of a log scale."""
+        """Returns whether the value lies in the domain; 0 counts as the low end of a log scale."""
         low, high = self.ends(run)
         below_one = self.scale != "fraction" or identity.rounded(float(value)) < 1
         whole = self.scale != "integer" or float(value).is_integer()
         return low <= value <= high and below_one and whole
 
     def is_end(self, value: float, up: bool, run: Mapping) -> bool:
-        """Says if the value is the domain's own end, beyond which nothing lies."""
+        """Returns whether the value is the domain's own end, beyond which nothing lies."""
         end = self.ends(run)[up]
         return math.isfinite(end) and _same(value, end)
 
@@ -120,7 +120,7 @@ class Domain:
         return value if self._follows(value, end, up, run) else None
 
     def _follows(self, value, end, up, run):
-        """Says if a value is a new one beyond `end` that the device can hold."""
+        """Returns whether a value is a new one beyond `end` that the device can hold."""
         reached = _TINY <= abs(value) <= _HUGE or (value == 0 and self.scale != "log")
         outwards = value > end if up else value < end
         return reached and outwards and not _same(value, end) and self.holds(value, run)
@@ -170,12 +170,12 @@ def _end(end, own, run):
 
 
 def _same(first, second):
-    """Says if the device takes two numbers for one."""
+    """Returns whether the device takes two numbers for one."""
     return identity.rounded(float(first)) == identity.rounded(float(second))
 
 
 def _apart(inner, end, scale):
-    """Says if two values are far enough apart to be the step of a grid."""
+    """Returns whether two values are far enough apart to be the step of a grid."""
     if _same(inner, end):
         return False
     if scale == "integer":

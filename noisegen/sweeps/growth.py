@@ -110,7 +110,7 @@ def _beyond(name, up, group, runs, protocol, check):
 
 
 def _is_tied(name, runs, protocol):
-    """Says if other fields change with a tuned one and are not derived; warns of each."""
+    """Returns whether other fields change with a tuned one and are not derived; warns of each."""
     tied = _tied(name, runs, protocol)
     for other in tied:
         warnings.warn(

@@ -128,12 +128,12 @@ def _record(text):
 
 
 def _flat(value, kinds):
-    """Whether this is a dict with values of these kinds only."""
+    """Returns whether this is a dict with values of these kinds only."""
     return isinstance(value, dict) and kinds.issuperset(map(type, value.values()))
 
 
 def _is_sound(record):
-    """Whether all that is read of a record is of the kind that `encode` writes."""
+    """Returns whether all that is read of a record is of the kind that `encode` writes."""
     curve = record.get("curve") or {}
     return (
         _are_numbers([*record["metrics"].values(), *map(record.get, RECORDED)])
@@ -143,7 +143,7 @@ def _is_sound(record):
 
 
 def _are_numbers(values):
-    """Whether these are finite numbers, or null; their sum shows it sooner than each of them."""
+    """Returns whether these are finite numbers or null; one sum is faster than a check of each."""
     try:
         return math.isfinite(sum([value for value in values if value is not None]))
     except (TypeError, OverflowError):  # Text, say, or an integer beyond all floats.
@@ -151,7 +151,7 @@ def _are_numbers(values):
 
 
 def _is_named(record, task_identity):
-    """Whether a record has its run's own run_id."""
+    """Returns whether a record has its run's own run_id."""
     try:
         return run_id(task_identity, record["run"]) == record["run_id"]
     except ValueError:  # Infinite, say.

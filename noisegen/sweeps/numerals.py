@@ -32,7 +32,7 @@ def number(value: Value) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Says if a value is a real number, Python's or NumPy's, and no boolean."""
+    """Returns whether a value is a real number, Python's or NumPy's, and no boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

@@ -276,7 +276,7 @@ def ends(
 
 
 def _goes_on(points, end, protocol):
-    """Says if the domain of a field goes on beyond the values tried, for any run at that end."""
+    """Returns whether a field's domain goes on beyond the values tried, for any run at that end."""
     name, up = end
     tried = {point.values[name] for point in points}
     value = (max if up else min)(tried)

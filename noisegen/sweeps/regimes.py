@@ -146,7 +146,7 @@ def boundaries(
 
 
 def has_boundaries(protocol: protocols.Protocol) -> bool:
-    """Whether a protocol tunes the learning rate, above all, for each batch size."""
+    """Returns whether a protocol tunes the learning rate, above all, for each batch size."""
     rates = ("learning_rate", "effective_learning_rate")
     return protocol.row == "batch_size" and protocol.tune[0] in rates
 

@@ -141,7 +141,7 @@ def _width(char):
 
 
 def _has(encoding, text):
-    """Says if an encoding has all characters of a text."""
+    """Returns whether an encoding has all characters of a text."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -249,7 +249,7 @@ def matched_noise(
         del params, others
         if batch_size is None or gradient_noise is None:
             raise ValueError(
-                "matched_noise must be told of the batch: update(..., batch_size=, "
+                "matched_noise needs the batch: update(..., batch_size=, "
                 "gradient_noise=); in a pool, give the task a noise_group."
             )
         lacking = matched_variance(batch_size, reference_batch_size)
