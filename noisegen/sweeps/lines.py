@@ -30,6 +30,11 @@ STATUSES = ("finished", "diverged")
 TORN = "are no whole records"
 CHANGED = "have changed since they were written (checksum)"
 FOREIGN = "have a run_id that does not match their run"
+OF_ONE = {  # the same of a single line
+    TORN: "is no whole record",
+    CHANGED: "has changed since it was written (checksum)",
+    FOREIGN: "has a run_id that does not match its run",
+}
 
 _CURVE = b', "curve": '
 _NAME = b', "crc32": '

@@ -296,9 +296,11 @@ def _warn_skipped(root, odd, places):
         if odd == lines.CHANGED
         else ""
     )
-    count = f"{len(places)} line" + ("s" if len(places) > 1 else "")
+    found = f"{len(places)} lines that {odd}"
+    if len(places) == 1:
+        found = f"1 line that {lines.OF_ONE[odd]}"
     warnings.warn(
-        f"skipped {count} that {odd} in {root}: {', '.join(places[:_NAMED])}{more}; "
+        f"skipped {found} in {root}: {', '.join(places[:_NAMED])}{more}; "
         f"give the sweep command again to repeat runs that are missing.{remedy}",
         stacklevel=3,
     )

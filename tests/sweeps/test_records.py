@@ -281,7 +281,7 @@ def test_a_line_that_has_changed_is_skipped_and_named(tmp_path, old, new, curves
     path = write(tmp_path, [make_record(0), make_record(1), make_record(2)], "w")
     before, changed, after = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(before + changed.replace(old, new) + after)
-    said = "skipped 1 line that have changed since .*checksum.* w.jsonl line 2; .* repeat runs"
+    said = "skipped 1 line that has changed since .*checksum.* w.jsonl line 2; .* repeat runs"
     with pytest.warns(UserWarning, match=said) as warned:
         found = sweeps.read(tmp_path, curves=curves)
     assert [record["run"]["seed"] for record in found] == [0, 2] and len(warned) == 1
