@@ -13,7 +13,7 @@ class Records(Mapping[str, dict]):
     """Records by run_id, without what only the report needs, in little memory.
 
     A worker holds those of all runs. Most records are of planned runs and have every metric that
-    the protocols read: of these the values alone are kept, in room that is there from the start.
+    the protocols read: for these only the values are kept, in a table allocated at the start.
 
     Args:
       runs: the planned runs, by run_id.
@@ -40,7 +40,7 @@ class Records(Mapping[str, dict]):
         return new
 
     def _row(self, record):
-        """What is kept of a record."""
+        """Returns the part of a record that is kept."""
         metrics = record["metrics"]
         planned = record["run"] == self._runs.get(record["run_id"])
         if not planned or not metrics.keys() >= {*self._metrics}:

@@ -19,7 +19,7 @@ def check_writable(workdir: str | os.PathLike) -> None:
     while not place.exists():
         place = place.parent
     if not place.is_dir():
-        return  # of which making the directory tells
+        return  # open_workdir reports this
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"0")

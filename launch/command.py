@@ -1,13 +1,10 @@
-"""What the commands share: devices, errors, records."""
+"""Devices, errors and reports, which the commands share."""
 
 import contextlib
-import datetime
 import functools
-import importlib.metadata
 import logging
 import os
 import pathlib
-import platform
 import re
 import shlex
 import signal
@@ -17,18 +14,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 from absl import app, flags
 
-import noisegen
-from launch import fields, files, streams
+from launch import fields, files, machine, streams
 from launch.experiment import Experiment
-from noisegen import reports, sweeps, training
+from noisegen import reports
 from noisegen.data import cache
 from noisegen.sweeps import texts
-from noisegen.training import Settings, Task
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 _GRACE = 30.0  # seconds in which a process that has to stop keeps what it has
@@ -150,7 +145,7 @@ def check_devices() -> None:
     """Checks that JAX finds the devices that it is to compute on.
 
     Raises:
-      ValueError: If it finds none of those that JAX_PLATFORMS names.
+      ValueError: If it finds no device of JAX_PLATFORMS.
     """
     try:
         jax.devices()
@@ -158,12 +153,25 @@ def check_devices() -> None:
         wanted = jax.config.jax_platforms
         if not wanted:
             raise
-        raise ValueError(_no_devices(wanted, str(error))) from error
+        raise ValueError(no_devices(str(error), wanted)) from error
 
 
-def no_devices(said: str) -> str:
-    """Returns one line about JAX finding no device, from what it said."""
-    return _no_devices(os.environ.get("JAX_PLATFORMS", ""), said)
+def no_devices(said: str, wanted: str | None = None) -> str:
+    """Returns one line that says that JAX found no device, from its own message.
+
+    Args:
+      said: JAX's message.
+      wanted: The platforms that JAX looked for; by default those of JAX_PLATFORMS.
+    """
+    if wanted is None:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+    last = [line for line in said.splitlines() if ": " in line][-1:]
+    if not wanted:
+        return f"JAX finds no device here. {' '.join(last)}"
+    return (
+        f"JAX_PLATFORMS={wanted}: JAX finds no such device here; unset it to have JAX take what "
+        f"there is, or give JAX_PLATFORMS=cpu. {' '.join(last)}"
+    )
 
 
 def prepare_devices() -> None:
@@ -173,13 +181,13 @@ def prepare_devices() -> None:
     JAX_COMPILATION_CACHE_DIR stays.
     """
     if jax.config.jax_num_cpu_devices < 0:
-        jax.config.update("jax_num_cpu_devices", num_cores())
+        jax.config.update("jax_num_cpu_devices", machine.num_cores())
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", _compilation_cache())
 
 
 def _compilation_cache():
-    """The directory of compiled programs; None, with a warning, where there is no place for one."""
+    """Returns the directory of compiled programs, or None, with a warning, if it has no place."""
     try:
         path = cache.directory() / "xla"
         if cache.can_be_written(path):
@@ -193,26 +201,6 @@ def _compilation_cache():
         stacklevel=3,
     )
     return None
-
-
-def record(task: Task, settings: Settings, result: training.Result) -> dict[str, Any]:
-    """The record of a run."""
-    return {
-        "run_id": sweeps.run_id(task.name, result.run),
-        "run": dict(result.run),
-        "status": result.status,
-        "diverged_at": result.diverged_at,
-        "metrics": result.metrics,
-        "num_updates": result.num_updates,
-        "num_examples": result.num_examples,
-        "seconds": round(result.seconds, 3),
-        "device": _device(),
-        "versions": _versions(),
-        "settings": {k: v for k, v in vars(settings).items() if v is not None},
-        **({"jax_config": switches} if (switches := _jax_config()) else {}),
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        "curve": result.curve,
-    }
 
 
 @contextlib.contextmanager
@@ -303,37 +291,6 @@ def show(text: str) -> None:
     print(texts.for_encoding(text, sys.stdout.encoding))
 
 
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-
-
-def devices() -> str:
-    """Number and kind of the devices that JAX computes on."""
-    return f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
-
-
-def processor() -> str:
-    """Name of the processor."""
-    listing = pathlib.Path("/proc/cpuinfo")  # Linux has it
-    model = re.search(
-        r"model name\s*: (.+)", listing.read_text(errors="replace") if listing.exists() else ""
-    )
-    return model[1] if model else platform.processor()
-
-
-def _no_devices(wanted, said):
-    """Returns one line about JAX finding no device of those that are wanted."""
-    last = [line for line in said.splitlines() if ": " in line][-1:]
-    if not wanted:
-        return f"JAX finds no device here. {' '.join(last)}"
-    return (
-        f"JAX_PLATFORMS={wanted}: JAX finds no such device here; unset it to have JAX take what "
-        f"there is, or give JAX_PLATFORMS=cpu. {' '.join(last)}"
-    )
-
-
 def _parse_flags(argv):
     """Parses flags; one that cannot be taken is one line."""
     try:
@@ -362,7 +319,7 @@ def _fail(message):
 
 
 def _named(error):
-    """The message of any error, with its kind and place if it is none for users."""
+    """Returns an error's message; adds kind and place unless it was written for users."""
     message = _message(error)
     if not isinstance(error, ValueError | OSError | ImportError):
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
@@ -371,7 +328,7 @@ def _named(error):
 
 
 def _message(error):
-    """The message of an error, without what Python puts around it."""
+    """Returns an error's message without the parts that Python adds."""
     if isinstance(error, OSError) and error.strerror and error.filename is None:
         return error.strerror
     return str(error)
@@ -380,26 +337,3 @@ def _message(error):
 @functools.cache  # so that each is said once
 def _warn(text):
     print(f"warning: {text}", file=sys.stderr)
-
-
-@functools.cache
-def _device():
-    """What trains: the accelerators, or the processor."""
-    if jax.default_backend() != "cpu":
-        return devices()
-    several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
-    return f"{several}{num_cores()} cores of {processor()}"
-
-
-def _jax_config():
-    """Returns what was set in JAX and may change results; most often nothing."""
-    usual = {"jax_enable_x64": False, "jax_default_matmul_precision": None}
-    found = {name: getattr(jax.config, name) for name in usual}
-    return {name: value for name, value in found.items() if value != usual[name]}
-
-
-@functools.cache
-def _versions():
-    names = ("jax", "flax", "optax")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"noisegen": noisegen.__version__} | versions

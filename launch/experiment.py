@@ -252,7 +252,7 @@ def _config(path, scale):
 
 
 def _is_own(error):
-    """Whether one of the project's own experiments raised an error."""
+    """Returns whether one of the project's own experiments raised an error."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return pathlib.Path(frame.f_code.co_filename).is_relative_to(_OWN)
 

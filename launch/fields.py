@@ -31,7 +31,7 @@ _OPERATORS = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_LARGEST_EXPONENT = 2000  # beyond it no power is a float, and an integer takes for ever
+_MOST_BITS = 10_000  # of a power; beyond it no integer fits a float, and some take forever
 
 
 def take(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
@@ -57,7 +57,8 @@ def take(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
         if found := _FLAG.fullmatch(word):
             given.append((found[2], _given_value(found, words)))
             continue
-        files += bool(_FILE.fullmatch(word))
+        if _FILE.fullmatch(word):
+            files += 1
         others.append(word)
         if words and _takes_next(word):
             others.append(words.popleft())
@@ -102,7 +103,7 @@ def parse(name: str, text: str | None, default: Any) -> Any:
     Args:
       name: Of the field.
       text: What the command line gives.
-      default: Of the field; says of which kind the value must be. None takes any.
+      default: Of the field; the value must be of its kind; None accepts any.
 
     Raises:
       ValueError: If the text is no value of this kind.
@@ -115,6 +116,8 @@ def parse(name: str, text: str | None, default: Any) -> Any:
         if isinstance(default, kept.LISTS):
             return type(default)(_list(text, tuple(default)))
         return _free(text) if default is None else _scalar(text, default)
+    except OverflowError as error:
+        raise ValueError(f"--config.{name}={text} is too large; give a smaller number.") from error
     except ValueError as error:
         raise ValueError(f"--config.{name}={text} {error}") from error
 
@@ -131,7 +134,7 @@ def _given_value(found, words):
 
 
 def _takes_next(word):
-    """Returns if this is another flag whose value is the next word."""
+    """Returns whether this is another flag whose value is the next word."""
     name = word.lstrip("-")
     return word.startswith("-") and name in flags.FLAGS and not flags.FLAGS[name].boolean
 
@@ -146,7 +149,7 @@ def _check_apart(names):
 
 
 def _field(holder, part, name):
-    """Returns a field of a group; one that is not there is named, and one that is like it."""
+    """Returns a field of a group; the error for a missing one suggests a similar name."""
     if part in holder:
         try:
             return holder[part]
@@ -206,10 +209,12 @@ def _free(text):
     """Reads a value of any kind."""
     with contextlib.suppress(ValueError):
         return _number(text)
+    text = text.strip()
     words = {"None": None, "none": None, "True": True, "true": True, "False": False, "false": False}
-    if text.strip() in words:
-        return words[text.strip()]
-    if text.strip()[:1] in _CLOSING or re.match(r"\s*range\(", text) or len(_split(text)) > 1:
+    if text in words:
+        return words[text]
+    within = text[:1] in _CLOSING and _closes(text)
+    if within or re.match(r"range\(", text) or len(_split(text)) > 1:
         return tuple(_list(text, ()))
     return _unquoted(text)
 
@@ -278,7 +283,7 @@ def _split(text):
 
 
 def _closes(text):
-    """Returns if the bracket at the beginning is closed at the end."""
+    """Returns whether the bracket at the beginning is closed at the end."""
     if text[-1] != _CLOSING[text[0]]:
         return False
     with contextlib.suppress(ValueError):
@@ -328,8 +333,10 @@ def _evaluated(node):
     if not (isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS):
         raise ValueError
     left, right = _evaluated(node.left), _evaluated(node.right)
-    if isinstance(node.op, ast.Pow) and abs(right) > _LARGEST_EXPONENT:
-        raise ValueError
+    if isinstance(node.op, ast.Pow):
+        bits = left.bit_length() if isinstance(left, int) else 1
+        if bits * abs(right) > _MOST_BITS:
+            raise ValueError
     value = _OPERATORS[type(node.op)](left, right)
     if isinstance(value, complex):
         raise ValueError

@@ -153,7 +153,7 @@ def _places(package):
 
 
 def _is_free(name, file):
-    """Returns if a name is that of this file, or of nothing."""
+    """Returns whether a name is free or already this file's."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -170,7 +170,7 @@ def _execute(path, source, name):
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
-        # No bytecode is written, or taken: it could be that of a file of the same second.
+        # Bytecode is neither written nor read: it may be stale if the file changed within a second.
         exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))
     except BaseException as error:
         del sys.modules[name]

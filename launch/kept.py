@@ -100,7 +100,7 @@ def check_kept(config: ml_collections.ConfigDict, fresh: ml_collections.ConfigDi
 
 
 def is_text(value: Any) -> bool:
-    """Returns if a value is of a kind that is held as text."""
+    """Returns whether a value is of a kind that is held as text."""
     return isinstance(value, _TEXTS)
 
 

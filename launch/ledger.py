@@ -32,7 +32,8 @@ class Ledger:
         self._reader = sweeps.RecordReader(workdir, task_identity=tasks.name)
         records = self._reader.new()
         if keep_params:
-            damaged = sweeps.damaged_params(workdir, {record["run_id"] for record in records})
+            names = {record["run_id"] for record in records}
+            damaged = set(sweeps.damaged_params(workdir, names))
             records = [record for record in records if record["run_id"] not in damaged]
         self.runs = Agenda(tasks.name, exp.runs, exp.protocols, records, tasks.plan)
         self.costs: dict[str, int] = {}

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from launch import command, local, ray_task
+from launch import local, machine, ray_task
 
 _STORE = 100 << 20  # bytes of memory for objects, where we start Ray: tasks return a line each
 _CONNECTING = 10.0  # seconds
@@ -161,7 +161,7 @@ def _prepare(address):
     """Keeps what we start to ourselves; the arguments of `ray.init`."""
     if address == "local":
         _stay_on_loopback()
-        own = {"num_cpus": command.num_cores(), "object_store_memory": _STORE}
+        own = {"num_cpus": machine.num_cores(), "object_store_memory": _STORE}
         return own | {"address": "local", "include_dashboard": False}
     if address == "auto" and (address := _running()) == "auto":
         return {"address": "auto"}  # Ray may know better

@@ -182,7 +182,7 @@ def _submitit():
 
 
 def _folder(text):
-    """The directory of what the jobs execute."""
+    """Returns the directory of the files that the jobs execute."""
     try:
         return pathlib.Path(text).expanduser().absolute()
     except RuntimeError:

@@ -77,7 +77,7 @@ class Job:
             self._worker.send_signal(signal.SIGINT)
 
     def _is_running(self):
-        """Whether the worker has yet to end; `poll` may be what is interrupted."""
+        """Returns whether the worker has yet to end; `poll` may be what is interrupted."""
         with contextlib.suppress(ChildProcessError):
             flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return self._worker is not None and not os.waitid(os.P_PID, self._worker.pid, flags)

@@ -5,10 +5,8 @@ import io
 import os
 import sys
 
-_IN_ASCII = {
-    **{"±": "+-", "×": "x", "·": "*", "…": "..."},
-    **dict.fromkeys("\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}", "-"),
-}
+from noisegen.sweeps import texts
+
 _ERRORS = "launch.streams"
 
 
@@ -45,7 +43,7 @@ def guard() -> bool:
     """Has standard output and error be such streams, and no file take the place of a closed one.
 
     Returns:
-      If standard input was open.
+      True if standard input was open.
     """
     codecs.register_error(_ERRORS, _replace)
     had_input = sys.stdin is not None
@@ -93,5 +91,4 @@ def _replace(error):
     letter = error.object[error.start]
     if 0xDC80 <= ord(letter) <= 0xDCFF:
         return bytes([ord(letter) - 0xDC00]), error.start + 1
-    escaped = letter.encode("unicode_escape").decode()  # so that different texts stay different
-    return _IN_ASCII.get(letter, escaped), error.start + 1
+    return texts.code(letter), error.start + 1

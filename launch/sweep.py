@@ -140,7 +140,7 @@ def sweep(exp: experiment.Experiment, workdir: str) -> None:
         return
     sweeps.check_workdir(workdir, exp.name, tasks.name)
     book = ledger.Ledger(exp, tasks, workdir, _KEEP_PARAMS.value)
-    _check(exp, tasks, book)
+    _check(exp, tasks, book, workdir)
     meta = experiment.meta(exp, tasks.source, _command(workdir))
     begun = experiment.begun_with(workdir) or exp.code
     if begun != exp.code:
@@ -257,7 +257,7 @@ def _prepare():
         command.check_devices()
 
 
-def _check(exp, tasks, book):
+def _check(exp, tasks, book, workdir):
     """Refuses what makes no sense before anything is written or trained."""
     tasks.check(book.runs.wanted, exp.protocols)
     if _REPORT.value:
@@ -269,7 +269,7 @@ def _check(exp, tasks, book):
         raise ValueError(
             f"--only={','.join(unknown)}: this sweep has no such run; run_ids are in its records."
         )
-    begin.check_writable(command.workdir(_WORKDIR))
+    begin.check_writable(workdir)
 
 
 def _check_speed():

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from launch import command, distributed
+from launch import command, distributed, machine
 from launch.ledger import Ledger
 from launch.tasks import Tasks
 from noisegen import sweeps, training
@@ -180,7 +180,7 @@ class Worker:
         self.ledger.show.progress(running)
 
     def _finish(self, task, result):
-        record = command.record(task, self.pool.settings, result)
+        record = machine.record(task, self.pool.settings, result)
         if result.params is not None:
             sweeps.save_params(self.workdir, record["run_id"], result.params)
         self.writer.append(record)
@@ -295,4 +295,4 @@ def deal(costs: Mapping[str, int], count: int) -> dict[str, int]:
 
 def _key(task, options):
     """For which device, task and given fields speed settings are chosen."""
-    return json.dumps([command.devices(), task.only_batch_size, dict(options.speed)])
+    return json.dumps([machine.devices(), task.only_batch_size, dict(options.speed)])

@@ -137,7 +137,7 @@ def _number(value: Any) -> Any:
             return float(value)
     except (ValueError, OverflowError):  # rows of unequal lengths, an int that no float holds
         return None
-    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating)):
+    if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
         return None
     array = array.astype(np.float64)
     return array if array.ndim else float(array)

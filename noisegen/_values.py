@@ -37,7 +37,9 @@ def plain(name: str, value: object) -> Value:
         if type(value) is not float:
             return value
     if not math.isfinite(value):
-        raise ValueError(f"run field {name} must be a finite number, got {value!r}; mend the grid.")
+        raise ValueError(
+            f"run field {name} must be a finite number, got {value!r}; correct the grid."
+        )
     return int(value) if value.is_integer() and abs(value) < EXACT else value
 
 
@@ -90,7 +92,7 @@ def _float(name, value):
     except OverflowError:
         raise ValueError(
             f"run field {name} must be a finite number, got {shown(value)}, which is beyond every"
-            " float; mend the grid."
+            " float; correct the grid."
         ) from None
 
 
@@ -99,7 +101,7 @@ def _refused(name, value):
     return ValueError(
         f"run field {name} must be a number, a boolean or a word, got {shown(value)}"
         f" ({type(value).__name__}); a run is flat: write float(...) of other kinds of numbers, a"
-        " field for each item of a list or mapping, and leave out what is None."
+        " field for each item of a list or mapping, and leave out fields that are None."
     )
 
 

@@ -6,10 +6,10 @@ Each finished run is written to the disk, as a sweep does.
 import tempfile
 import time
 
+import launch.machine
 from experiments import digits
 from experiments.benchmarks import machine, mnist, report
 from experiments.benchmarks.contenders import noisegen_pool
-from launch import command
 from noisegen import data, sweeps, training
 
 TITLE = "Host overhead of the pool"
@@ -55,7 +55,7 @@ def _train(pool, runs):
     started, waited = time.perf_counter(), pool.host_seconds
     with tempfile.TemporaryDirectory() as workdir, sweeps.RecordWriter(workdir) as writer:
         for result in pool.train(runs):
-            writer.append(command.record(pool.task, pool.settings, result))
+            writer.append(launch.machine.record(pool.task, pool.settings, result))
         seconds = time.perf_counter() - started
     machine.say(f"  {len(runs)} runs of {pool.task.name.split()[0]}: {seconds:.1f} s")
     return {"seconds": seconds, "host_seconds": pool.host_seconds - waited}

@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 from experiments.benchmarks import contender, images, machine, report
-from launch.command import num_cores
+from launch.machine import num_cores
 from noisegen import data
 
 TITLE = "LeNet-5 on MNIST: 8 batch sizes x 4 learning rates, one epoch each"

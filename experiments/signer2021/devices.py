@@ -17,7 +17,7 @@ import pathlib
 import jax
 
 from experiments.signer2021 import common
-from launch import command
+from launch import command, machine
 from noisegen import training
 
 MICROBATCH = 32  # examples at once on one device
@@ -71,8 +71,8 @@ def main(out: str) -> None:
     }
     record = {
         "seconds_per_epoch": seconds,
-        "devices": command.devices(),
-        "processor": command.processor(),
+        "devices": machine.devices(),
+        "processor": machine.processor(),
         "data": task.source,
         "date": datetime.date.today().isoformat(),
     }

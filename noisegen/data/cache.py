@@ -2,9 +2,9 @@
 
 An entry is a directory with one `.npy` file per array and `metadata.json`, which holds the shape,
 dtype and checksum of each, and the name of the directory: an entry in another's place is no entry.
-Every file is written beside its place and then renamed into it, the
-metadata last, so that a writer killed at any moment leaves the entry absent or whole. Writers of
-the same entry write the same bytes and need no lock.
+Every file is written beside its place and then renamed into it, the metadata last, so that a writer
+killed at any moment leaves the entry absent or whole. Writers of the same entry write the same
+bytes and need no lock.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def directory(cache_dir: str | None = None) -> pathlib.Path:
     above = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(above):  # Then it is to be ignored, says the specification.
         above = os.path.expanduser("~/.cache")
-    # Without a home directory "~" stays; that of users without one is often "" or "/".
+    # expanduser leaves "~" if there is no home directory; system users often have "" or "/".
     if not os.path.isabs(above) or above == "/.cache":
         return _temporary()
     return pathlib.Path(above, "noisegen")
@@ -115,7 +115,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _temporary() -> pathlib.Path:
-    """Returns this user's directory in that for temporary files, made unless it is there."""
+    """Returns this user's directory for temporary files, and makes it if needed."""
     path = pathlib.Path(tempfile.gettempdir(), f"noisegen-{os.getuid()}")
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()

@@ -120,7 +120,7 @@ def decode(
 def _check_shards(split: Any) -> None:
     """Raises ValueError unless each file of a split has as many examples as its description says.
 
-    Of what is in a file array_record has checksums.
+    array_record itself verifies the content of each file.
     """
     from array_record.python import array_record_module
 

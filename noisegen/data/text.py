@@ -118,7 +118,7 @@ def _words(path):
 
 
 def _read(path):
-    """The bytes of a file of UTF-8 text; anything else is refused."""
+    """Reads a file of UTF-8 text as bytes; refuses anything else."""
     raw = path.read_bytes()
     for mark, kind, command in _NO_TEXT:
         if raw.startswith(mark):
@@ -140,7 +140,7 @@ def _read(path):
 
 
 def _lines(raw):
-    """The words of every line. Bytes are split at ASCII blanks only, text would be at others."""
+    """Returns the words of every line. Bytes split at ASCII blanks only; str would at others."""
     if b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")
     lines = raw.split(b"\n")

@@ -333,7 +333,7 @@ def update_running_noise(
 
 
 def _trace_and_norm(noise):
-    """Both as float32, whatever numbers they are."""
+    """Returns trace and squared norm as float32."""
     values = _validate.real(trace=noise.trace, squared_norm=noise.squared_norm)
     return [jnp.asarray(value, jnp.float32) for value in values]
 
@@ -369,5 +369,5 @@ def _square(leaf):
 
 
 def _weighted_sum(weights, leaf):
-    """Over the leading axis, in full precision: deviations are differences of large numbers."""
+    """Sums over the leading axis in full precision: deviations are differences of large numbers."""
     return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision="highest")

@@ -95,7 +95,7 @@ def hessian_eigenvalues(
       ['5.000', '3.000']
     """
     num_eigenvalues, num_iterations = _validate.whole(
-        0, num_eigenvalues=num_eigenvalues, num_iterations=num_iterations
+        1, num_eigenvalues=num_eigenvalues, num_iterations=num_iterations
     )
     flat_loss, x = flatten(loss, params)
     _check_counts(num_eigenvalues, num_iterations, x.size)
@@ -158,7 +158,7 @@ def flatten(
 
 def _check_counts(num_eigenvalues: int, num_iterations: int, num_params: int) -> None:
     most = min(num_iterations, num_params)
-    if not 1 <= num_eigenvalues <= most:
+    if num_eigenvalues > most:
         raise ValueError(
             f"num_eigenvalues must lie between 1 and the smaller of num_iterations and the number "
             f"of parameters, but it is {num_eigenvalues} with {num_iterations} iterations on "

@@ -1,4 +1,4 @@
-"""Normalisation over ghost batches, which flax lacks."""
+"""Normalization over ghost batches, which flax lacks."""
 
 import math
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from noisegen import _validate
 
 
 class GhostBatchNorm(nnx.Module):
-    r"""Batch normalisation over ghost batches: consecutive groups of `ghost_size` examples.
+    r"""Batch normalization over ghost batches: consecutive groups of `ghost_size` examples.
 
-    In training every example is normalised by its own group's statistics, over the examples of the
+    In training every example is normalized by its own group's statistics, over the examples of the
     group and all positions of the image,
 
     .. math:: y = \gamma \frac{x - \mu_g}{\sqrt{\sigma^2_g + \epsilon}} + \beta,
 
-    so that the noise which normalisation adds does not shrink as the batch grows, and gradient
+    so that the noise which normalization adds does not shrink as the batch grows, and gradient
     accumulation over whole groups changes nothing. The running statistics, by which evaluation
-    normalises, are updated group by group in the order of the examples,
+    normalizes, are updated group by group in the order of the examples,
 
     .. math:: \mu \leftarrow m \mu + (1 - m) \mu_g, \quad \sigma^2 \leftarrow m \sigma^2 + (1 - m)
        \sigma^2_g,
@@ -98,12 +98,12 @@ class GhostBatchNorm(nnx.Module):
         *,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Normalises, and in training updates the running statistics.
+        """Normalizes, and in training updates the running statistics.
 
         Args:
           x: features of any floating dtype, `(N, ..., num_features)` unless the layer was made for
             other axes.
-          use_running_average: True normalises by the running statistics; by default what
+          use_running_average: True normalizes by the running statistics; by default what
             `model.train()` and `model.eval()` say.
           mask: `(N,)` booleans: examples outside it count in no statistic, and may hold anything,
             NaN included. A group without any leaves the running statistics as they are.
@@ -119,13 +119,13 @@ class GhostBatchNorm(nnx.Module):
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
-                f"This layer normalises floating-point features, got x of {x.dtype}: give "
+                f"This layer normalizes floating-point features, got x of {x.dtype}: give "
                 "x.astype(jnp.float32)."
             )
         axes = _Axes(self.batch_axis % x.ndim, self.axis % x.ndim)
         if x.shape[axes.features] != self.scale.shape[0]:
             raise ValueError(
-                f"This layer normalises {self.scale.shape[0]} features on axis {self.axis}, got x "
+                f"This layer normalizes {self.scale.shape[0]} features on axis {self.axis}, got x "
                 f"of shape {x.shape}."
             )
         if use_running_average is None:
@@ -190,7 +190,7 @@ class GhostBatchNorm(nnx.Module):
             self._count(new)
 
     def _by_running_average(self, x, axes, mask):
-        """`x` normalised by the running statistics."""
+        """`x` normalized by the running statistics."""
         mean, var = (
             stat[...][None].astype(_validate.wide(x.dtype)) for stat in (self.mean, self.var)
         )
@@ -202,7 +202,7 @@ class GhostBatchNorm(nnx.Module):
         return self._affine(wide, axes, mean, var).astype(x.dtype)
 
     def _affine(self, x, axes, mean, var):
-        """`x` normalised by statistics `(K, C)`, scaled and shifted; all of one dtype."""
+        """`x` normalized by statistics `(K, C)`, scaled and shifted; all of one dtype."""
         scale, bias = (each[...][None].astype(x.dtype) for each in (self.scale, self.bias))
         scale = jax.lax.rsqrt(var + self.epsilon) * scale
         mean, scale, bias = (axes.spread(each, x.ndim) for each in (mean, scale, bias))
@@ -227,7 +227,7 @@ class GhostBatchNorm(nnx.Module):
         self._count(total)
 
     def _seen(self, new):
-        """How many groups there were before some new ones, and with them, 1 at least."""
+        """Returns the number of groups before and after new ones, the latter at least 1."""
         seen = self.groups[...].astype(jnp.float32)
         return seen, jnp.maximum(seen + new.astype(jnp.float32), 1.0)
 
@@ -264,7 +264,7 @@ class _Axes(NamedTuple):
 def _center(x, axes, counted):
     """The groups' means `(K, C)` up to rounding, and what is left of `x`: 0 outside the mask.
 
-    No gradient goes through these means, since the normalised values do not depend on them.
+    No gradient goes through these means, since the normalized values do not depend on them.
     """
     kept = x if counted is None else jnp.where(counted, x, 0.0)
     shift = jax.lax.stop_gradient(_mean(kept, axes, counted))
@@ -273,7 +273,7 @@ def _center(x, axes, counted):
 
 
 def _moments(x, axes, counted):
-    """Mean and variance `(K, C)` of centered values, of which the difference cancels nothing."""
+    """Mean and variance `(K, C)` of centered values, whose difference does not cancel."""
     mean = _mean(x, axes, counted)
     square = _mean(x * x, axes, counted)
     return mean, jnp.maximum(square - mean * mean, 0.0)

@@ -1,4 +1,4 @@
-"""All that a report needs, tried before anything is trained.
+"""Checks everything that a report needs before training.
 
 >>> from noisegen import reports, sweeps
 >>> protocol = sweeps.Protocol(series=lambda run: run["eta"])
@@ -17,7 +17,7 @@ from noisegen.reports import page
 from noisegen.sweeps import growth, identity, numerals, tables
 from noisegen.sweeps import protocol as protocols
 
-_TASK = "none"  # whose runs are made up
+_TASK = "none"  # the task of made-up records
 _GROWN = ", which the grid may grow to (with the protocol's max_extensions=0 it does not)"
 
 
@@ -30,7 +30,7 @@ def check(
 ) -> None:
     """Checks that `write_report` will have what it needs; trains, draws and writes nothing.
 
-    Series are asked for the labels of all planned runs, and of those that the grid may grow to.
+    Calls each series for all planned runs and for runs that the grid may grow to.
     Tables and page are made of no record, then of a made-up record for each run.
 
     Args:
@@ -74,9 +74,10 @@ def _check_grown(protocol, readings, planned, records):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those are of records that are made up
         wanted = growth.wanted(_TASK, planned, (protocol,), records)
-    for name in wanted.keys() - planned.keys():
-        for each in readings:
-            _check_label(each, wanted[name], _GROWN)
+    for name, run in wanted.items():
+        if name not in planned:
+            for each in readings:
+                _check_label(each, run, _GROWN)
 
 
 def _check_text(series, run, which):

@@ -65,11 +65,10 @@ def write_report(
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]
-    besides = (published, *[None] * len(readings))
-    made = [
-        (each, optima, beside, tables.make_table(optima, each, beside))
-        for each, optima, beside in zip(readings, selected, besides, strict=False)
-    ]
+    made = []
+    for index, (each, optima) in enumerate(zip(readings, selected, strict=True)):
+        beside = published if index == 0 else None
+        made.append((each, optima, beside, tables.make_table(optima, each, beside)))
     for name, (*_, table) in zip(table_names(readings), made, strict=True):
         for ending, write in ENDINGS.items():
             _write(workdir / f"{name}.{ending}", write(table))
@@ -78,7 +77,7 @@ def write_report(
         image = png(selected[0], readings[0], published)
     except Exception as error:  # of Matplotlib, say
         lacking.append(_failed("figure.png", error))
-        (workdir / "figure.png").unlink(missing_ok=True)  # it would be that of older records
+        (workdir / "figure.png").unlink(missing_ok=True)  # it would show older records
     else:
         records_lib.write_file(workdir / "figure.png", image)
     curves = _curves(workdir, [optimum for optima in selected for optimum in optima])
@@ -151,7 +150,7 @@ def _figures(optima, protocol, published, curves, lacking):
     """Draws the figures, of all series, then of each: those that have something to show."""
 
     def figure(title, caption, draw):
-        """Gives a figure as inline SVG, with title and caption; or a sentence that says why not."""
+        """Returns a figure as inline SVG with title and caption, or the reason it is missing."""
         title = title[0].upper() + title[1:]
         try:
             image = svg(draw, title)
@@ -198,7 +197,7 @@ def _figures(optima, protocol, published, curves, lacking):
 
 
 def _have_curves(optima, protocol, curves):
-    """Says if there are curves to draw."""
+    """Returns whether there are curves to draw."""
     try:
         found = (plots.load_curves(optimum, protocol.metric, curves) for optimum in optima)
         return any(len(epochs) > 1 for epochs, _ in found)

@@ -1,6 +1,6 @@
 """Sweeps: grids of runs, their identity, records on disk, protocols and tables.
 
-Needs NumPy only (and orbax, where there are checkpoints), and knows neither models nor devices.
+Needs NumPy and jax (and orbax, where there are checkpoints), and knows neither models nor devices.
 """
 
 from noisegen.sweeps.checkpoints import Checkpoints

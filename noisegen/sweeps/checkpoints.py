@@ -2,8 +2,8 @@
 
 A sweep's directory holds `checkpoints/<writer>/<number>/`, written by orbax: all the lanes of a
 pool as arrays, and which run each lane trains. They are data, no code, and whoever trains one of
-these runs next, on this machine or another, takes the latest that can be read. Checksums of all
-that was written show whether it is what is read.
+these runs next, on this machine or another, takes the latest that can be read. Checksums of
+everything written are verified on reading.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class Checkpoints:
         self.hurried = False
 
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Returns whether it is time to save."""
         return self.hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
 
     def hurry(self) -> None:
@@ -155,9 +155,9 @@ class Checkpoints:
         self.close()
 
     def _finished(self):
-        """The checkpoints that were finished, and what each says of itself; None if not ours.
+        """Returns the finished checkpoints and the metadata of each; None if not ours.
 
-        One without a word of itself was half removed when whoever did so was killed.
+        A checkpoint without metadata was half removed when its remover was killed.
         """
         paths = sorted(file.parents[1] for file in self._root.glob("*/*/meta/metadata"))
         paths = [path for path in paths if path.name.isdigit()]
@@ -166,7 +166,7 @@ class Checkpoints:
         return self._metas
 
     def _describe(self, names, counts, sums):
-        """What a checkpoint says of itself."""
+        """Returns a checkpoint's metadata."""
         meta = {
             "format": FORMAT,
             "place": f"{self._own.name}/{self._step}",
@@ -217,7 +217,7 @@ class Checkpoints:
             self._root.rmdir()
 
     def _is_past(self, meta):
-        """Whether each run of a checkpoint is recorded, or as far in our own last one."""
+        """Returns whether each run of a checkpoint is recorded, or as far in our own last one."""
         return all(
             name is None or name in self._recorded or self._latest.get(name, -1) >= count
             for name, count in zip(meta["runs"], meta["counts"], strict=True)
@@ -236,8 +236,10 @@ class Checkpoints:
 
 
 def _meta(path):
-    """What a checkpoint says of itself; None, with a warning, if it is not to be used."""
-    meta = _restored(path, "meta")
+    """Returns a checkpoint's metadata, or None, with a warning, if it must not be used."""
+    import orbax.checkpoint as ocp
+
+    meta = _restored(_checkpointer("meta"), path / "meta", ocp.args.JsonRestore())
     if meta is None:
         return None
     found = meta.get("format") if isinstance(meta, dict) else None
@@ -245,9 +247,9 @@ def _meta(path):
     if found != FORMAT:
         _skipped(path, f"it is of another version (format {found})")
     elif not _is_whole(meta):
-        _skipped(path, "what it says of itself makes no sense")
+        _skipped(path, "its metadata makes no sense")
     elif meta["checksum"] != checksums.of_json(_without_checksum(meta)):
-        _skipped(path, "what it says of itself has changed since it was written (checksum)")
+        _skipped(path, "its metadata has changed since it was written (checksum)")
     elif meta["place"] != place:
         _skipped(path, f"it was written as {meta['place']}, and is now in {place}")
     else:
@@ -260,7 +262,7 @@ def _without_checksum(meta):
 
 
 def _is_whole(meta):
-    """Whether a checkpoint names the run of every lane, the updates it made, and the rest."""
+    """Returns whether a checkpoint names each lane's run and updates, and has the other fields."""
     kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
     return (
         all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
@@ -271,7 +273,7 @@ def _is_whole(meta):
 
 
 def _may_be_written(path):
-    """Whether a writer's directory has nothing finished, or something unfinished, that is young."""
+    """Returns whether a writer's directory has young unfinished parts, or is young and empty."""
     with contextlib.suppress(OSError):  # gone meanwhile
         parts = list(path.iterdir())
         open_ones = [part for part in parts if not part.name.isdigit()] or ([] if parts else [path])
@@ -288,7 +290,7 @@ def _check_space(root, arrays):
 
 
 def _checksums(arrays):
-    """The checksum of each array, by name; training waits for them, so all cores work."""
+    """Computes the checksum of each array by name, on all cores, since training waits."""
     import jax
 
     with futures.ThreadPoolExecutor() as executor:
@@ -303,11 +305,16 @@ def _arguments(arrays, meta):
 
 
 def _arrays(path, wanted):
-    """The arrays of a checkpoint; None, with a warning, unless each has its checksum."""
-    arrays = {}
+    """Reads the arrays of a checkpoint; None, with a warning, unless each has its checksum."""
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    arrays, checkpointer = {}, _checkpointer("arrays")
     for name, checksum in wanted.items():
         # One by one: of several that fail at once, orbax leaves all but one to Python's report.
-        array = _restored(path, "arrays", name)
+        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
+        item = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
+        array = _restored(checkpointer, path / "arrays", item)
         if array is None:
             return None
         if checksums.of_array(array[name]) != checksum:
@@ -317,20 +324,19 @@ def _arrays(path, wanted):
     return arrays
 
 
-def _restored(path, item, name=None):
-    """One item of a checkpoint, or one of its arrays; None, with a warning, if it is unreadable."""
-    import numpy as np
+def _checkpointer(item):
     import orbax.checkpoint as ocp
 
-    arguments = ocp.args.JsonRestore()
-    if name is not None:
-        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
-        arguments = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
+    return ocp.Checkpointer(_handlers()[item], **_alone())
+
+
+def _restored(checkpointer, path, arguments):
+    """Reads one item of a checkpoint, or one array; None, with a warning, if it is unreadable."""
     try:
-        checkpointer = ocp.Checkpointer(_handlers()[item], **_alone())
-        return checkpointer.restore(path / item, args=arguments)
+        return checkpointer.restore(path, args=arguments)
     except Exception as error:  # truncated, of another kind, gone: whatever it is
-        _skipped(path, _line(error))
+        _skipped(path.parent, _line(error))
+    return None
 
 
 def _skipped(path, why):

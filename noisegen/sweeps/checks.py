@@ -143,7 +143,7 @@ def check_alike(runs: Sequence[Mapping]) -> bool:
     """Checks that runs of one point differ in the seed alone, as far as the device sees.
 
     Returns:
-      If they are equal to the last digit, too.
+      True if they are equal to the last digit.
 
     Raises:
       ValueError: If they differ in another field.
@@ -234,12 +234,12 @@ def _check_derived(run, protocol):
         if not _close(run[name], value):
             raise ValueError(
                 f"the protocol derives {name}={value!r}, but the run {run} has"
-                f" {name}={run[name]!r}; mend the grid or the function."
+                f" {name}={run[name]!r}; correct the grid or the function."
             )
 
 
 def _close(planned, value):
-    """Says if two values of a derived field are equal but for rounding."""
+    """Returns whether two values of a derived field are equal but for rounding."""
     if type(planned) in (bool, str) or type(value) in (bool, str):
         return type(planned) is type(value) and planned == value
     return math.isclose(planned, value, rel_tol=1e-6)

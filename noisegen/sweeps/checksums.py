@@ -1,4 +1,4 @@
-"""Checksums of what is written, so that no byte that has changed on the disk is read back.
+"""Checksums of what is written, so that changed bytes are detected on reading.
 
 CRC-32 finds what disks and copies do to a file: flipped bits, zeroed pages, other files' content.
 It does not protect against someone who computes a new checksum.

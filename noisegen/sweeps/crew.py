@@ -56,7 +56,7 @@ class Worker(NamedTuple):
     settings: dict[str, dict]
 
     def is_here(self) -> bool:
-        """Whether `pid` is that of a process of this host."""
+        """Returns whether `pid` is that of a process of this host."""
         return self.place == _place()
 
 
@@ -120,7 +120,7 @@ class Crew:
         return due
 
     def is_due(self) -> bool:
-        """Whether progress is to be told, as every second or so; at first at once."""
+        """Returns whether to write progress: at first at once, then every second or so."""
         begins = self._self.doing != "training"
         return begins or time.monotonic() - self._beaten_at >= min(_BEAT, self.patience / 10)
 
@@ -210,7 +210,7 @@ def workers(workdir: str | os.PathLike) -> list[Worker]:
 
 
 def _is_whole(worker):
-    """Whether all that a worker's file says is of the right kind."""
+    """Returns whether all that a worker's file says is of the right kind."""
     return (
         all(isinstance(value, kind) for value, kind in zip(worker, _KINDS, strict=True))
         and all(type(count) is int and 0 <= count < 2**63 for count in worker.runs.values())
@@ -224,7 +224,7 @@ def writer_name() -> str:
 
 
 def has_ended(name: str) -> bool:
-    """Whether a writer, by name, is known to have been a process of this host that has ended."""
+    """Returns whether a writer, by name, is known to be an ended process of this host."""
     host, _, rest = name.rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and rest.isdecimal() and not _runs(int(rest))
 
@@ -237,12 +237,12 @@ def _place():
 
 
 def _is_gone(worker):
-    """Whether a worker's process is known to have ended."""
+    """Returns whether a worker's process is known to have ended."""
     return worker.is_here() and not _runs(worker.pid)
 
 
 def _runs(pid):
-    """Whether a process of this host is there, and has not ended unknown to its parent."""
+    """Returns whether a process of this host is there, and has not ended unknown to its parent."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

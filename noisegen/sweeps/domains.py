@@ -47,7 +47,7 @@ class Domain:
         fraction never reaches 1.
 
     Raises:
-      ValueError: If the scale is unknown, or an end is nothing of these.
+      ValueError: If the scale is unknown, or an end has another type.
     """
 
     scale: str
@@ -79,14 +79,14 @@ class Domain:
         return (_end(self.low, own[0], run), _end(self.high, own[1], run))
 
     def holds(self, value: float, run: Mapping) -> bool:
-        """Says if the value lies in the domain; 0 counts as the low end of a log scale."""
+        """Returns whether the value lies in the domain; 0 counts as the low end of a log scale."""
         low, high = self.ends(run)
-        below_one = self.scale != "fraction" or identity.on_device("", float(value)) < 1
+        below_one = self.scale != "fraction" or identity.rounded(float(value)) < 1
         whole = self.scale != "integer" or float(value).is_integer()
         return low <= value <= high and below_one and whole
 
     def is_end(self, value: float, up: bool, run: Mapping) -> bool:
-        """Says if the value is the domain's own end, beyond which nothing lies."""
+        """Returns whether the value is the domain's own end, beyond which nothing lies."""
         end = self.ends(run)[up]
         return math.isfinite(end) and _same(value, end)
 
@@ -112,14 +112,15 @@ class Domain:
         inner = next((each for each in ordered[-2::-1] if _apart(each, end, scale)), None)
         if inner is None:
             return None
-        value = _NEXT[scale](end, inner, ordered)
+        geometric = scale == "integer" and _is_geometric(ordered)
+        value = _NEXT["geometric" if geometric else scale](end, inner)
         limit = self.ends(run)[up]
         if value > limit if up else value < limit:
             value = limit
         return value if self._follows(value, end, up, run) else None
 
     def _follows(self, value, end, up, run):
-        """Says if a value is a new one beyond `end` that the device can hold."""
+        """Returns whether a value is a new one beyond `end` that the device can hold."""
         reached = _TINY <= abs(value) <= _HUGE or (value == 0 and self.scale != "log")
         outwards = value > end if up else value < end
         return reached and outwards and not _same(value, end) and self.holds(value, run)
@@ -169,12 +170,12 @@ def _end(end, own, run):
 
 
 def _same(first, second):
-    """Says if the device takes two numbers for one."""
-    return identity.on_device("", float(first)) == identity.on_device("", float(second))
+    """Returns whether the device takes two numbers for one."""
+    return identity.rounded(float(first)) == identity.rounded(float(second))
 
 
 def _apart(inner, end, scale):
-    """Says if two values are far enough apart to be the step of a grid."""
+    """Returns whether two values are far enough apart to be the step of a grid."""
     if _same(inner, end):
         return False
     if scale == "integer":
@@ -186,36 +187,45 @@ def _apart(inner, end, scale):
     return abs(inner - end) > _CLOSE * max(abs(inner), abs(end))
 
 
-def _ratio_further(end, inner, _):
+def _ratio_further(end, inner):
     """Returns the next value of a geometric grid; powers of two stay exact."""
     value = end * (end / inner)
     return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")
 
 
-def _difference_further(end, inner, _):
+def _difference_further(end, inner):
     """Returns the next value of an arithmetic grid, without the difference's rounding error."""
     step = end - inner
     digits = 12 - math.ceil(math.log10(max(abs(end), abs(step))))
     return round(end + step, digits)
 
 
-def _fraction_further(end, inner, _):
+def _fraction_further(end, inner):
     """Returns the next value of a grid that is geometric in 1 - value."""
-    return round(1 - _ratio_further(1 - end, 1 - inner, ()), 15)
+    return round(1 - _ratio_further(1 - end, 1 - inner), 15)
 
 
-def _integer_further(end, inner, values):
-    """Returns the next value of a grid of integers, geometric or arithmetic."""
+def _is_geometric(values):
+    """Returns whether the ratios of successive values, at least two, are all equal."""
     triples = zip(values, values[1:], values[2:], strict=False)
-    if min(values) > 0 and all(a * c == b * b for a, b, c in triples):
-        return round(end * end / inner)
+    return min(values) > 0 and all(a * c == b * b for a, b, c in triples)
+
+
+def _integer_ratio_further(end, inner):
+    """Returns the next value of a geometric grid of integers."""
+    return round(end * end / inner)
+
+
+def _integer_difference_further(end, inner):
+    """Returns the next value of an arithmetic grid of integers."""
     return end + (end - inner)
 
 
 _NEXT = {
     "log": _ratio_further,
     "linear": _difference_further,
-    "integer": _integer_further,
+    "integer": _integer_difference_further,
+    "geometric": _integer_ratio_further,
     "fraction": _fraction_further,
 }
 

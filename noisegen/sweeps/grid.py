@@ -216,7 +216,7 @@ def doublings(first: float, last: float) -> tuple[int | float, ...]:
 
 
 def is_power_of_two(value: float) -> bool:
-    """Says if a value is the number 2^k for an integer k, which may be negative."""
+    """Returns whether a value is the number 2^k for an integer k, which may be negative."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return number and 0 < value < math.inf and math.frexp(value)[0] == 0.5
 
@@ -231,7 +231,7 @@ def _copied(run):
 
 
 def _is_array(column):
-    """Says if this is an array of NumPy's kind; its scalars are none."""
+    """Returns whether this is an array of NumPy's kind; its scalars are none."""
     return hasattr(column, "__array__") and not isinstance(column, np.generic)
 
 

@@ -88,10 +88,10 @@ def _beyond(name, up, group, runs, protocol, check):
     values = {run[name] for run in runs}
     if not {int, float}.issuperset(map(type, values)):  # Words: all runs diverged, else no end.
         return []
-    edge = identity.on_device(name, (max if up else min)(values))
-    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
     if len(values) == 1:
         return []
+    edge = identity.on_device(name, (max if up else min)(values))
+    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
     domain = protocol.domain(name, tuple(values))
     if domain is None:
         warnings.warn(
@@ -110,7 +110,7 @@ def _beyond(name, up, group, runs, protocol, check):
 
 
 def _is_tied(name, runs, protocol):
-    """Says if other fields change with a tuned one and are not derived; warns of each."""
+    """Returns whether other fields change with a tuned one and are not derived; warns of each."""
     tied = _tied(name, runs, protocol)
     for other in tied:
         warnings.warn(

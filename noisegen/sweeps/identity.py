@@ -68,6 +68,16 @@ def on_device(name: str, value: Value) -> float | str | tuple:
         return (value,)  # Else True would equal 1.
     if type(value) is int and (abs(value) <= _EXACT_32 or name in _INTEGERS):
         return value
+    return rounded(value)
+
+
+def rounded(value: float) -> float:
+    """Returns a number rounded to float32.
+
+    Examples:
+      >>> rounded(0.1), rounded(0.5)
+      (0.10000000149011612, 0.5)
+    """
     try:
         return _FLOAT32.unpack(_FLOAT32.pack(value))[0]
     except OverflowError:  # The planner refuses it.

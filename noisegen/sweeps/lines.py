@@ -29,7 +29,12 @@ STATUSES = ("finished", "diverged")
 # Why a line is skipped.
 TORN = "are no whole records"
 CHANGED = "have changed since they were written (checksum)"
-FOREIGN = "have a run_id that is not that of their run"
+FOREIGN = "have a run_id that does not match their run"
+OF_ONE = {  # the same of a single line
+    TORN: "is no whole record",
+    CHANGED: "has changed since it was written (checksum)",
+    FOREIGN: "has a run_id that does not match its run",
+}
 
 _CURVE = b', "curve": '
 _NAME = b', "crc32": '
@@ -83,7 +88,7 @@ def plain(value: Any) -> Any:
 
 
 def _examined(record, task_identity):
-    """What `decode` returns for a record whose line has no checksum where it belongs."""
+    """Returns the result of `decode` for a record without a checksum at its end."""
     if "crc32" in record:
         return None, CHANGED
     if not _is_sound(record):
@@ -94,12 +99,12 @@ def _examined(record, task_identity):
 
 
 def _checksum(content):
-    """The end of a line that begins with `content`, after the name of the field."""
+    """Returns the end of a line that begins with `content`, after the field's name."""
     return b'"%08x"}' % zlib.crc32(content)
 
 
 def _parse(content, curves):
-    """A record, with its curve or without, of all but its last bracket; None if there is none."""
+    """Returns the record in a line without its last bracket, or None."""
     if curves:
         return _record(content + b"}")
     whole = content.endswith(b"}")  # So the curve, if any, is whole, and need not be parsed.
@@ -111,7 +116,7 @@ def _parse(content, curves):
 
 
 def _record(text):
-    """The record that a text holds, or None."""
+    """Returns the record that a text holds, or None."""
     try:
         record = json.loads(text.decode())
     except (ValueError, RecursionError):
@@ -128,12 +133,12 @@ def _record(text):
 
 
 def _flat(value, kinds):
-    """Whether this is a dict with values of these kinds only."""
+    """Returns whether this is a dict with values of these kinds only."""
     return isinstance(value, dict) and kinds.issuperset(map(type, value.values()))
 
 
 def _is_sound(record):
-    """Whether all that is read of a record is of the kind that `encode` writes."""
+    """Returns whether all that is read of a record is of the kind that `encode` writes."""
     curve = record.get("curve") or {}
     return (
         _are_numbers([*record["metrics"].values(), *map(record.get, RECORDED)])
@@ -143,7 +148,7 @@ def _is_sound(record):
 
 
 def _are_numbers(values):
-    """Whether these are finite numbers, or null; their sum shows it sooner than each of them."""
+    """Returns whether these are finite numbers or null; one sum is faster than a check of each."""
     try:
         return math.isfinite(sum([value for value in values if value is not None]))
     except (TypeError, OverflowError):  # Text, say, or an integer beyond all floats.
@@ -151,7 +156,7 @@ def _are_numbers(values):
 
 
 def _is_named(record, task_identity):
-    """Whether a record has its run's own run_id."""
+    """Returns whether a record has its run's own run_id."""
     try:
         return run_id(task_identity, record["run"]) == record["run_id"]
     except ValueError:  # Infinite, say.

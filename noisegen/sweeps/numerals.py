@@ -32,7 +32,7 @@ def number(value: Value) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Says if a value is a real number, Python's or NumPy's, and no boolean."""
+    """Returns whether a value is a real number, Python's or NumPy's, and no boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -88,7 +88,7 @@ def spread(metric: str, mean: float, std: float) -> str:
     else:
         digits = 0 if float(mean).is_integer() else 4  # a count, or one run
     mean, std = factor * mean, factor * std
-    tiny = digits == 4 and not std > 0 and abs(mean) < 1e-3  # of which four decimals show little
+    tiny = digits == 4 and not std > 0 and abs(mean) < 1e-3  # four decimals would show little of it
     long = digits > 8 or max(abs(mean), std) >= 1e21
     if tiny or long:
         return f"{mean:.6g}" + ("" if math.isnan(std) else f" ± {std:.2g}")

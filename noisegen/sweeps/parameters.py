@@ -85,9 +85,16 @@ def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[s
 
 
 def damaged_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
-    """Those of some runs whose parameters were kept and are damaged, each with a warning.
+    """Returns the runs whose kept parameters are damaged, and warns of each.
 
-    Of all that were kept every byte is read.
+    Reads every kept file in full.
+
+    Args:
+      workdir: The directory of the sweep.
+      run_ids: The runs; those without a kept file are not named.
+
+    Returns:
+      The run_ids of the damaged files, in the order of `run_ids`.
     """
     found = []
     for name in run_ids:

@@ -268,12 +268,15 @@ def ends(
         tried = {point.values[name] for point in points}
         if len(tried) > 1 and type(value) not in (bool, str):
             down, up = (low, high) if index == 0 else (value, value)
-            found += [(name, False)] * (down == min(tried)) + [(name, True)] * (up == max(tried))
+            if down == min(tried):
+                found.append((name, False))
+            if up == max(tried):
+                found.append((name, True))
     return found
 
 
 def _goes_on(points, end, protocol):
-    """Says if the domain of a field goes on beyond the values tried, for any run at that end."""
+    """Returns whether a field's domain goes on beyond the values tried, for any run at that end."""
     name, up = end
     tried = {point.values[name] for point in points}
     value = (max if up else min)(tried)

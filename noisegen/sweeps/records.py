@@ -3,7 +3,7 @@
 A sweep's directory holds `sweep.json` (which sweep it is) and `records/<writer>.jsonl`. A writer
 appends only to its own file and has flushed a record to the disk when `append` returns, so killing
 it loses at most the run in flight; a torn line is skipped by readers and its run is done again, and
-so is one that has changed since, which its checksum shows.
+so is a line whose checksum shows that it has changed.
 
 >>> import tempfile
 >>> from noisegen import sweeps
@@ -127,14 +127,15 @@ class RecordReader:
                 file.seek(offset)
                 for line in file:
                     record, odd = lines.decode(line, self._curves, self._task)
-                    whole = record is not None or line.endswith(b"\n")
-                    offset += len(line) * whole  # the rest of it may come
-                    number += whole
+                    ended = line.endswith(b"\n")
+                    if ended or record is not None:  # else the rest of it may come
+                        offset += len(line)
                     if record is not None:
                         found.append(record)
-                    elif (whole or not begun) and line.strip():
-                        place = f"{path.name} line {number + (not whole)}"
-                        skipped.setdefault(odd, []).append(place)
+                    elif (ended or not begun) and line.strip():
+                        skipped.setdefault(odd, []).append(f"{path.name} line {number + 1}")
+                    if ended:
+                        number += 1
             self._read[path] = offset, number
         for odd, places in skipped.items():
             _warn_skipped(self._root, odd, places)
@@ -295,9 +296,12 @@ def _warn_skipped(root, odd, places):
         if odd == lines.CHANGED
         else ""
     )
+    found = f"{len(places)} lines that {odd}"
+    if len(places) == 1:
+        found = f"1 line that {lines.OF_ONE[odd]}"
     warnings.warn(
-        f"skipped {len(places)} lines that {odd} in {root}: {', '.join(places[:_NAMED])}{more}; "
-        f"the same sweep command does their runs again, unless it has.{remedy}",
+        f"skipped {found} in {root}: {', '.join(places[:_NAMED])}{more}; "
+        f"give the sweep command again to repeat runs that are missing.{remedy}",
         stacklevel=3,
     )
 

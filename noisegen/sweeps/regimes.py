@@ -100,7 +100,7 @@ def boundaries(
     The interval is that of a bootstrap: the runs of every point are drawn anew, with replacement,
     the optima chosen again and the line fitted again. It says how far the seeds move the boundary,
     not how far the spacing of the learning rates does, and is left out where there is one run a
-    point.
+    point. A batch size whose optimal learning rate is zero or negative is left out of the fit.
 
     Args:
       optima: as `select` gives them.
@@ -109,8 +109,6 @@ def boundaries(
       num_resamples: bootstrap samples; 0 leaves the interval out.
       level: of the interval, in (0, 1).
       seed: of the bootstrap.
-
-    A batch size whose optimal learning rate is zero or negative is left out of the fit.
 
     Returns:
       From series label to `Boundary`; a series with fewer than two batch sizes that a run survived,
@@ -148,7 +146,7 @@ def boundaries(
 
 
 def has_boundaries(protocol: protocols.Protocol) -> bool:
-    """Whether a protocol tunes the learning rate, above all, for each batch size."""
+    """Returns whether a protocol tunes the learning rate, above all, for each batch size."""
     rates = ("learning_rate", "effective_learning_rate")
     return protocol.row == "batch_size" and protocol.tune[0] in rates
 

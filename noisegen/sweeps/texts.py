@@ -32,7 +32,7 @@ def shown(text: str) -> str:
 def printable(text: str) -> str:
     """Returns prose or a command, with its lines; what UTF-8 or HTML cannot hold is escaped."""
     text = text.replace("\r\n", "\n")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda at: _code(at[0]), text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda at: code(at[0]), text)
 
 
 def for_encoding(text: str, encoding: str | None) -> str:
@@ -50,7 +50,7 @@ def for_encoding(text: str, encoding: str | None) -> str:
 
     def fit(found):
         spaces, words = found.groups()
-        fitted = "".join(each if _has(encoding, each) else _code(each) for each in words)
+        fitted = "".join(each if _has(encoding, each) else code(each) for each in words)
         more = len(fitted) - width(words)
         return spaces[: max(1, len(spaces) - more)] + fitted
 
@@ -90,7 +90,19 @@ def latex(text: str) -> str:
     )
 
 
-_SIGNS = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "…": "...", "→": "->"}  # in ASCII
+def code(char: str) -> str:
+    r"""Returns a character written in ASCII, as an escape if there is no usual way to write it.
+
+    >>> code("±"), code("·"), code("α")
+    ('+-', '*', '\\u03b1')
+    """
+    return _SIGNS.get(char) or char.encode("unicode_escape").decode()
+
+
+_SIGNS = {  # in ASCII
+    **dict.fromkeys("–—−", "-"),
+    **{"±": "+-", "×": "x", "·": "*", "…": "...", "→": "->"},
+}
 _LATEX = {
     **{each: f"\\{each}" for each in "{}$&%#_"},
     **{each: f"{each}{{}}" for each in "-',"},  # two of them would be set as one sign
@@ -129,14 +141,9 @@ def _width(char):
 
 
 def _has(encoding, text):
-    """Says if an encoding has all characters of a text."""
+    """Returns whether an encoding has all characters of a text."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _code(char):
-    """Writes a character in those of ASCII."""
-    return _SIGNS.get(char) or char.encode("unicode_escape").decode()

@@ -110,8 +110,7 @@ def matched_variance(
         sizes = (batch_size > 0) & (reference_batch_size > 0) & (num_examples >= batch_size)
         return jnp.where(sizes & (lacking >= 0), lacking, jnp.nan)
     if np.any(lacking < 0):
-        rates = f" at learning rates {given[2]} and {given[3]}"
-        rates *= int(np.any(ratio != 1))
+        rates = f" at learning rates {given[2]} and {given[3]}" if np.any(ratio != 1) else ""
         raise ValueError(
             f"A batch of {given[0]} is noisier already than the reference of "
             f"{given[1]}{rates}, and noise cannot be taken away: the reference must be "
@@ -250,7 +249,7 @@ def matched_noise(
         del params, others
         if batch_size is None or gradient_noise is None:
             raise ValueError(
-                "matched_noise must be told of the batch: update(..., batch_size=, "
+                "matched_noise needs the batch: update(..., batch_size=, "
                 "gradient_noise=); in a pool, give the task a noise_group."
             )
         lacking = matched_variance(batch_size, reference_batch_size)

@@ -103,5 +103,5 @@ def _draw(draw: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
 
 
 def is_masked(leaf: Any) -> bool:
-    """Whether this is what optax.masked puts where a leaf was."""
+    """Returns whether this is what optax.masked puts where a leaf was."""
     return isinstance(leaf, optax.MaskedNode)

@@ -180,7 +180,7 @@ def test_what_is_not_finite_gives_nan(loss):
     [
         (jnp.ones(3), {"num_eigenvalues": 4}, "num_eigenvalues must lie between 1 and"),
         (jnp.ones(9), {"num_eigenvalues": 3, "num_iterations": 2}, "3 with 2 iterations on 9"),
-        (jnp.ones(3), {"num_eigenvalues": 0}, "num_eigenvalues must lie between 1 and"),
+        (jnp.ones(3), {"num_eigenvalues": 0}, "num_eigenvalues must be a whole number >= 1"),
         ({"w": jnp.ones(3), "step": jnp.int32(3)}, {}, r"params .* but \['step'\] is int32"),
     ],
 )

@@ -132,7 +132,7 @@ def test_kill_loses_no_finished_run(ordeal):
 
 def test_a_torn_line_is_one_warning_and_its_run_is_done_again(ordeal):
     warning, *progress = ordeal.last.stderr.splitlines()
-    assert re.fullmatch("warning: skipped .* no whole records .* runs again.*", warning)
+    assert re.fullmatch("warning: skipped .* no whole record .* repeat runs .*", warning)
     assert str(ordeal.workdir / "records") in warning
     assert not [line for line in progress if "warning" in line]
     assert re.match(rf"{ordeal.after_kill - 1}/\d\d runs, compiling", progress[0])
@@ -282,7 +282,7 @@ def test_a_record_that_has_changed_is_named_and_its_run_done_again(call, tiny, f
     lines = file.read_bytes().splitlines(keepends=True)
     lines[6] = re.sub(rb'"learning_rate": [\d.]+', b'"learning_rate": 1.0', lines[6])
     file.write_bytes(b"".join(lines))
-    warning = re.compile(r"warning: skipped 1 lines that have changed .* line 7; .*")
+    warning = re.compile(r"warning: skipped 1 line that has changed .* line 7; .*")
     for module in ("status", "report"):
         done = call(module, f"--workdir={copy}")
         assert done.returncode == 0 and warning.fullmatch(done.stderr.splitlines()[0]), done.stderr

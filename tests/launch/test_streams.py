@@ -15,7 +15,7 @@ PROGRAM = """
 import pathlib, sys
 from launch import command
 def main(argv):
-    print("0.3 ± 0.1 – 2×2", flush=True)
+    print("0.3 ± 0.1 – 2×2 → 3·2", flush=True)
     opened = open(sys.argv[1], "w")
     print("x" * 200_000)
     print("warning", file=sys.stderr)
@@ -82,7 +82,10 @@ def test_the_broken_pipe_of_something_else_is_not_taken_for_that_of_standard_out
 
 @pytest.mark.parametrize(
     ("encoding", "line"),
-    [("ascii", b"0.3 +- 0.1 - 2x2"), ("latin-1", b"0.3 \xb1 0.1 - 2\xd72")],
+    [
+        ("ascii", b"0.3 +- 0.1 - 2x2 -> 3*2"),
+        ("latin-1", b"0.3 \xb1 0.1 - 2\xd72 -> 3\xb72"),
+    ],
 )
 def test_letters_that_a_terminal_lacks_are_replaced(tmp_path, encoding, line):
     done = run(tmp_path, environment={"PYTHONIOENCODING": encoding})

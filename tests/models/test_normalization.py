@@ -130,7 +130,7 @@ def test_groups_of_one_whole_batch_are_flaxs_batch_norm():
     "make, message",
     [
         (lambda: make_norm()(jnp.ones((6, 5))), "not whole ghost batches of 4"),
-        (lambda: make_norm()(jnp.ones((8, 3))), "normalises 5 features"),
+        (lambda: make_norm()(jnp.ones((8, 3))), "normalizes 5 features"),
         (lambda: make_norm(ghost_size=0), "ghost_size must be"),
         (lambda: make_norm(momentum=1.0), "momentum must be"),
     ],

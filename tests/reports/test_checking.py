@@ -83,7 +83,10 @@ def test_series_label_the_runs_to_which_another_protocol_has_the_grid_grow():
         return first, sweeps.Protocol(**shared, max_extensions=0, series=forgetful)
 
     reports.check(protocols(0), RUNS)
-    with pytest.raises(ValueError, match="fails with KeyError: .* which the grid may grow to"):
+    first = r"\{'batch_size': 64, 'learning_rate': 2, 'eta': 0, 'seed': 0\}"
+    with pytest.raises(
+        ValueError, match=f"fails with KeyError: .* {first}, which the grid may grow to"
+    ):
         reports.check(protocols(1), RUNS)
 
 

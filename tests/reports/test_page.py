@@ -152,7 +152,7 @@ def test_pages_without_a_result(tmp_path, status):
 def test_torn_lines_warn_once(tmp_path):
     write(tmp_path, map(record_of, RUNS))
     (tmp_path / "records" / "torn.jsonl").write_text('{"run_id')
-    with pytest.warns(UserWarning, match="skipped 1 lines") as caught:
+    with pytest.warns(UserWarning, match="skipped 1 line") as caught:
         reports.write_report(tmp_path, PROTOCOL)
     assert len(caught) == 1
 

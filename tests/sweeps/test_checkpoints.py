@@ -103,7 +103,7 @@ def damage_all(path):
         (damage_data, "Error"),
         (damage_all, "Error"),
         (damage_version, "it is of another version .format 0."),
-        (damage_words, "what it says of itself makes no sense"),
+        (damage_words, "its metadata makes no sense"),
         (damage_kind, "another version .format None."),
     ],
 )

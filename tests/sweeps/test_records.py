@@ -97,7 +97,7 @@ def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
         with open(path, "ab") as file:
             file.write(line[:cut])
         write(workdir, [make_record(3)], "w")
-        with pytest.warns(UserWarning, match="skipped 1 lines .* w.jsonl"):
+        with pytest.warns(UserWarning, match="skipped 1 line .* w.jsonl"):
             found = sweeps.read(workdir, curves=curves)
         assert [record["run"]["seed"] for record in found] == [1, 3]
 
@@ -134,11 +134,11 @@ def test_a_full_disk_is_named_and_loses_no_line(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"\.jsonl: No space left.*free space") as error:
         writer.append(make_record(2))
     assert error.value.errno == errno.ENOSPC
-    with pytest.warns(UserWarning, match="skipped 1 lines"):
+    with pytest.warns(UserWarning, match="skipped 1 line"):
         assert sweeps.read(tmp_path) == [make_record(1)]
     room[0] = 10**6
     writer.append(make_record(2))
-    with pytest.warns(UserWarning, match="skipped 1 lines"):
+    with pytest.warns(UserWarning, match="skipped 1 line"):
         assert sweeps.read(tmp_path) == [make_record(1), make_record(2)]
 
 
@@ -281,7 +281,7 @@ def test_a_line_that_has_changed_is_skipped_and_named(tmp_path, old, new, curves
     path = write(tmp_path, [make_record(0), make_record(1), make_record(2)], "w")
     before, changed, after = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(before + changed.replace(old, new) + after)
-    said = "skipped 1 lines that have changed since .*checksum.* w.jsonl line 2; .* does their runs"
+    said = "skipped 1 line that has changed since .*checksum.* w.jsonl line 2; .* repeat runs"
     with pytest.warns(UserWarning, match=said) as warned:
         found = sweeps.read(tmp_path, curves=curves)
     assert [record["run"]["seed"] for record in found] == [0, 2] and len(warned) == 1
@@ -336,11 +336,11 @@ def test_an_older_line_whose_run_is_not_that_of_its_name_is_skipped_and_named(tm
     edited = named({"batch_size": 64, "seed": 2}) | {"run": {"batch_size": 64, "seed": 3}}
     path = tmp_path / "records" / "old.jsonl"
     path.write_text(old_line(right) + "\n" + old_line(edited) + old_line({**right, "run": {}}))
-    with pytest.warns(UserWarning, match="run_id that is not .*: old.jsonl line 3, old.jsonl line"):
+    with pytest.warns(UserWarning, match="run_id that does .*: old.jsonl line 3, old.jsonl line"):
         found = sweeps.read(tmp_path, curves=curves)
     assert [record["run"] for record in found] == [right["run"]]
     (tmp_path / "sweep.json").unlink()
-    with pytest.warns(UserWarning, match="run_id that is not"):
+    with pytest.warns(UserWarning, match="run_id that does not"):
         assert len(sweeps.RecordReader(tmp_path, task_identity="t").new()) == 1
 
 
@@ -361,7 +361,7 @@ def test_older_lines_with_odd_content_are_skipped_and_named(tmp_path, changes):
     path = write(tmp_path, [make_record(1)], "new")
     odd = path.with_name("odd.jsonl")
     odd.write_text(old_line(make_record(2)) + old_line(make_record(3, **changes)))
-    with pytest.warns(UserWarning, match="skipped 1 lines .* odd.jsonl line 2;"):
+    with pytest.warns(UserWarning, match="skipped 1 line .* odd.jsonl line 2;"):
         found = sweeps.read(tmp_path)
     assert [record["run"]["seed"] for record in found] == [1, 2]
 
@@ -381,6 +381,17 @@ def test_lines_that_come_later_are_named_by_their_place_in_the_file(tmp_path):
     edit(path, b'"seed": 4', b'"seed": 5')
     with pytest.warns(UserWarning, match="w.jsonl line 4;"):
         assert [record["run"]["seed"] for record in reader.new()] == [3]
+
+
+def test_lines_after_a_record_that_is_ended_later_are_named_by_their_place(tmp_path):
+    reader = sweeps.RecordReader(tmp_path)
+    path = write(tmp_path, [make_record(1)], "w")
+    path.write_bytes(path.read_bytes().rstrip())
+    assert reader.new() == [without_curve(make_record(1))]
+    write(tmp_path, [make_record(2)], "w")
+    edit(path, b'"seed": 2', b'"seed": 3')
+    with pytest.warns(UserWarning, match="skipped 1 line that .* w.jsonl line 2; give"):
+        assert reader.new() == []
 
 
 def test_a_line_that_another_is_writing_is_waited_for(tmp_path):
