@@ -291,12 +291,20 @@ def _again(sweep, records):
     versions = [record.get("versions") for record in records]
     items = (each.items() for each in versions if isinstance(each, Mapping))
     versions = sorted({f"{name} {version}" for pairs in items for name, version in pairs})
+    configs = sorted({str(record.get("jax_config") or "JAX's defaults") for record in records})
+    if len(configs) > 1:
+        warnings.warn(
+            f"the runs of one table were trained with different settings of JAX: "
+            f"{'; '.join(configs)}; their results may differ by more than rounding.",
+            stacklevel=1,
+        )
     code = f"<pre>{_escaped(command)}</pre>" if command else ""
     facts = {
         "task": sweep["task"],
         "data": sweep.get("data") or "",
         "device": "; ".join(devices),
         "versions": ", ".join(versions),
+        "settings of JAX": "; ".join(configs) if configs != ["JAX's defaults"] else "",
     }
     return code + _definitions(facts.items())
 

@@ -29,7 +29,7 @@ _ENDS = {  # Both belong to the domain where the scale allows them.
     "fixed": (-math.inf, math.inf),
 }
 _TINY, _HUGE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
-_CLOSE = 1e-6  # Values that differ by less, relatively, are no step of a grid.
+_CLOSE = 1e-3  # Values that differ by less, relatively, are no step of a grid.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,15 +240,15 @@ _STANDARD = {
     **dict.fromkeys(("eta", "noise", "stddev", "sigma", "variance", "l2"), Domain("log")),
     **dict.fromkeys(("eps", "epsilon", "clip_norm", "max_norm"), Domain("log")),
     **dict.fromkeys(("momentum", "b1", "b2", "b3", "beta1", "beta2", "beta3"), Domain("fraction")),
-    **dict.fromkeys(("decay", "ema", "ema_decay", "label_smoothing"), Domain("fraction")),
+    **dict.fromkeys(("ema", "ema_decay", "label_smoothing"), Domain("fraction")),
     **dict.fromkeys(("label_noise", "mask_rate", "drop_rate"), Domain("fraction")),
     **dict.fromkeys(("batch_size", "num_epochs", "num_updates", "seed"), Domain("fixed")),
     "reference_batch_size": Domain("log", 0, "batch_size"),
-    "warmup_epochs": Domain("integer", 0, _horizon("num_epochs")),
-    "warmup_updates": Domain("integer", 0, _horizon("num_updates")),
-    "warmup_steps": Domain("integer", 0, _horizon("num_updates")),
 }
 _PATTERNS = (  # The first that fits counts.
+    ("*warmup*epochs", Domain("integer", 0, _horizon("num_epochs"))),
+    ("*warmup*updates", Domain("integer", 0, _horizon("num_updates"))),
+    ("*warmup*steps", Domain("integer", 0, _horizon("num_updates"))),
     ("*_learning_rate", Domain("log")),
     ("*_weight_decay", Domain("log")),
     ("*_temperature", Domain("log")),

@@ -103,7 +103,15 @@ def _beyond(name, up, group, runs, protocol, check):
         return []
     steps = [(run, domain.step(tuple(values), up, run)) for run in moved]
     steps = [(run, identity.plain(name, value)) for run, value in steps if value is not None]
-    if not steps or _is_tied(name, runs, protocol):
+    if not steps:
+        if domain.scale != "fixed" and not domain.is_end(moved[0][name], up, moved[0]):
+            warnings.warn(
+                f"the grid ends at the best {name} and does not grow, as no step of its"
+                f" {domain.scale!r} scale leads beyond {moved[0][name]!r}; extend the grid by hand.",
+                stacklevel=1,
+            )
+        return []
+    if _is_tied(name, runs, protocol):
         return []
     found = (_changed(run, name, value, group, protocol, check) for run, value in steps)
     return [run for run in found if run is not None]

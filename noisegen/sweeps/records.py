@@ -23,6 +23,7 @@ import pathlib
 import re
 import secrets
 import warnings
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Self
 
@@ -216,7 +217,8 @@ def open_workdir(
     check_workdir(workdir, sweep_name, task_identity)
     wanted = {"sweep": sweep_name, "task": task_identity}
     content = {**wanted, **lines.plain(meta or {}), **wanted}
-    write_file(workdir / "sweep.json", json.dumps(content, indent=2) + "\n")
+    text = json.dumps({**content, "crc32": _crc(content)}, indent=2)
+    write_file(workdir / "sweep.json", text + "\n")
     return content
 
 
@@ -258,7 +260,18 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
             f"{path} is damaged; if this is the right workdir, delete that one file and give the"
             " sweep command again (records are kept)."
         )
+    crc = content.pop("crc32", None)  # which older versions did not write
+    if crc is not None and crc != _crc(content):
+        raise ValueError(
+            f"{path} has changed since it was written; if you edited it, remove its crc32, else"
+            " delete that one file and give the sweep command again (records are kept)."
+        )
     return content
+
+
+def _crc(content):
+    """Returns the checksum of the content of `sweep.json`."""
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:

@@ -182,22 +182,32 @@ def _made(make_model, rngs):
         raise ValueError(
             f"make_model must return an nnx.Module, but it returned {_validate.kind(model)}.{hint}"
         )
-    for _, module in nnx.iter_modules(model):
-        for name, value in list(vars(module).items()):
-            if isinstance(value, jax.Array):  # which Flax takes for a constant while JAX traces
-                setattr(module, name, nnx.data(value))
-            elif isinstance(value, list | tuple | dict):
-                _check_container(module, name, value)
+    _find_arrays(model)
     return model
 
 
-def _check_container(module, name, value):
-    """Refuses arrays in a Python container, which Flax overlooks while JAX traces."""
-    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
-        raise ValueError(
-            f"Attribute {name} of {type(module).__name__} holds arrays in a "
-            f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax finds them."
-        )
+def _find_arrays(model):
+    """Has Flax find the arrays that are attributes, which it takes for constants while JAX traces.
+
+    Raises:
+      ValueError: If an attribute is a Python container of arrays.
+    """
+    found = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+    for path, module in nnx.iter_modules(model):
+        for name, value in list(vars(module).items()):
+            place = (*path, name)
+            if any(other[: len(place)] == place for other in found):
+                continue
+            if isinstance(value, jax.Array):
+                setattr(module, name, nnx.data(value))
+            elif isinstance(value, list | tuple | dict) and any(
+                isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)
+            ):
+                raise ValueError(
+                    f"Attribute {name} of {type(module).__name__} holds arrays in a "
+                    f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax "
+                    "finds them."
+                )
 
 
 def _parts(make_model):

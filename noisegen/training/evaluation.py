@@ -99,7 +99,7 @@ def diagnostic_names(task: Task) -> tuple[str, ...]:
 
 def _checked(task, diagnostics):
     """The diagnostics, refused unless they are numbers by name."""
-    if not isinstance(diagnostics, Mapping):
+    if not isinstance(diagnostics, Mapping) or not all(isinstance(n, str) for n in diagnostics):
         raise ValueError(
             f"The diagnostics of task {task.name!r} must be a dictionary of numbers by name, but "
             f"what the function returned is {_validate.kind(diagnostics)}."
@@ -109,6 +109,10 @@ def _checked(task, diagnostics):
             raise ValueError(
                 f"The diagnostic {name!r} of task {task.name!r} must be a single number, but it is "
                 f"{_validate.kind(value)}; give each number in it a name of its own."
+            )
+        if jnp.iscomplexobj(value):
+            raise ValueError(
+                f"The diagnostic {name!r} of task {task.name!r} must be real, but it is complex."
             )
     return diagnostics
 
@@ -125,7 +129,7 @@ def names(task: Task, split: str) -> tuple[str, ...]:
         if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
             raise ValueError(
                 f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
-                "must be a dictionary of numbers an example by name, but what the function "
+                "must be a dictionary of numbers an example by name (text), but what the function "
                 f"returned is {_validate.kind(found)}."
             )
         for name, values in found.items():

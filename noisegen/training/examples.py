@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from noisegen.training.evaluation import local_positions
-from noisegen.training.task import Batch, PyTree, Task, make_key
+from noisegen.training.task import Batch, PyTree, Task, begun, make_key
 
 
 class Numbers(NamedTuple):
@@ -92,7 +92,7 @@ def recomputed_state(
         batch = take(numbers, orders[1], 0, offset, taken, microbatch, train)
         return combined_state(task, params, state, task.loss(params, state, batch)[1])
 
-    state = task.init(stream(numbers, "init"))[1]
+    state = begun(task, stream(numbers, "init"))[1]
     return jax.lax.fori_loop(0, -(-task.num_examples // microbatch), piece, state)
 
 

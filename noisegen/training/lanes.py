@@ -40,7 +40,7 @@ from noisegen.training.examples import (
     stream,
     take,
 )
-from noisegen.training.task import PyTree, Task
+from noisegen.training.task import PyTree, Task, begun
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
@@ -110,7 +110,7 @@ def place(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
 
 def _start(task, numbers):
     """A lane at the beginning of its run."""
-    params, state = task.init(stream(numbers, "init"))
+    params, state = begun(task, stream(numbers, "init"))
     optimizer = _optimizer(task, numbers)
     zero = jnp.int32(0)
     zeros = jax.tree.map(

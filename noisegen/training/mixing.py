@@ -1,9 +1,10 @@
-"""Finds losses and metrics that mix examples which a pool must keep apart.
+"""Finds losses and metrics whose values depend on how a batch is cut into microbatches.
 
 A microbatch is a matter of speed: it holds a part of a batch, or a batch and examples outside the
-mask. So what a function gives for one example must not depend on examples outside the mask, nor on
-those of another ghost group. A plain batch normalization breaks both rules. Reading the function's
-code cannot tell; calling it twice, with other examples in the second half, can.
+mask. So the value for one example must not depend on examples outside the mask, on those of another
+ghost group, or on their number. The state must not depend on the number of calls. A plain batch
+normalization breaks these rules. Reading a function cannot tell; calling it on a few examples, in
+one call and in two, and again with others in the second half, can.
 """
 
 import warnings
@@ -12,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from noisegen.training.evaluation import names
 from noisegen.training.task import Batch, Task, make_key
 
+_HALF = 16  # examples, at least
 _RTOL, _ATOL = 1e-3, 1e-6  # rounding differs by far less, batch statistics by far more
 
 
@@ -22,75 +25,86 @@ def check_mixing(task: Task) -> None:
 
     Raises:
       ValueError: If the loss or a metric of an example depends on examples that have nothing to
-        do with it.
+        do with it, or the state on the number of calls.
     """
     params, state = _compiled(lambda: task.init(make_key(0)))()
-    params = _moved(jax.device_get(params))
-    if not task.takes_whole_batches:
-        loss = task.joint_loss or task.loss
-        _check_function(task, "loss", loss, (params, state), task.train, task.ghost_size)
+    model = (_moved(jax.device_get(params)), state)
 
     def metrics(params, state, batch):
-        return task.metrics(params, state, batch), ()
+        return task.metrics(params, state, batch), state
 
-    _check_function(task, "metrics", metrics, (params, state), task.test, 1)
+    def train_metrics(params, state, batch):
+        return task.train_metrics(params, state, batch), state
+
+    if not task.takes_whole_batches:
+        _check(task, "loss", task.joint_loss or task.loss, model, task.train, task.ghost_size)
+    _check(task, "metrics", metrics, model, task.test, 1)
+    if names(task, "train"):
+        _check(task, "train_metrics", train_metrics, model, task.train, 1)
 
 
-def _check_function(task, name, function, model, examples, group):
+def _check(task, name, function, model, examples, group):
     total = len(jax.tree.leaves(examples)[0])
-    if total == 1:
-        return  # there is no other example
     # The second half consists of whole groups, and of several examples, as two may be alike.
-    half = group * -(-4 // group)
+    half = group * -(-_HALF // group)
+    if task.only_batch_size and name == "loss":  # more examples would be of the next batch
+        half = min(half, task.only_batch_size // 2 // group * group)
+    if total == 1 or not half:
+        return  # there is no other example
     seeds = np.arange(2 * half)
-    in_first_half, kept = seeds < half, seeds < (half + 1) // 2
-    other_seeds = np.where(in_first_half, seeds + 2 * half, seeds)
+    in_first_half, kept = seeds < half, seeds <= half // 2
     whole = np.ones(2 * half, bool)
     random = np.random.RandomState(0)  # its stream never changes with NumPy
-    first = random.randint(total, size=2 * half)
+    first = random.randint(total, size=2 * half) if task.shuffle else seeds % total
     second = (first + random.randint(1, total, size=2 * half)) % total
 
-    def chosen(indices):
-        return jax.tree.map(lambda a: np.asarray(a)[indices], examples)
-
-    data = {
-        "first": chosen(first),
-        "outside": chosen(np.where(kept, first, second)),
-        "swapped": chosen(np.where(in_first_half, first, second)),
-    }
-
     @_compiled
-    def values(model, data, seeds, mask):
+    def compiled(model, data, seeds, mask):
         keys = jax.vmap(make_key)(seeds)
         return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
 
-    def computed(examples, seeds, mask):
-        return jax.device_get(values(*jax.device_put((model, data[examples], seeds, mask))))
+    def call(indices, mask, seeds=seeds, model=model):
+        data = jax.tree.map(lambda a: np.asarray(a)[indices], examples)
+        return jax.device_get(compiled(*jax.device_put((model, data, seeds, mask))))
 
-    def differs(these, those, where):
-        return not all(
-            np.allclose(a[where], b[where], _RTOL, _ATOL, equal_nan=True)
-            for a, b in zip(jax.tree.leaves(these), jax.tree.leaves(those), strict=True)
-        )
-
-    outcomes, state = computed("first", seeds, kept)
-    found, found_state = computed("outside", seeds, kept)
-    if differs(outcomes, found, kept) or differs(state, found_state, ...):
+    losses, state = call(first, kept)
+    other, other_state = call(np.where(kept, first, second), kept)
+    if _differs(losses, other, kept) or _differs(state, other_state):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
-    outcomes, _ = computed("first", seeds, whole)
-    found, _ = computed("swapped", seeds, whole)
-    if differs(outcomes, found, in_first_half):
+    losses, state = call(first, whole)
+    other, _ = call(np.where(in_first_half, first, second), in_first_half)
+    if _differs(losses, other, in_first_half):
         what = "other examples" if group == 1 else f"other groups of {group} examples"
         raise ValueError(_message(task, name, what, group))
     if function is task.loss:
-        found, _ = computed("first", other_seeds, whole)
-        if differs(outcomes, found, ~in_first_half):
+        other, _ = call(first, whole, np.where(in_first_half, seeds + 2 * half, seeds))
+        if _differs(losses, other, ~in_first_half):
             warnings.warn(
                 f"The loss of task {task.name!r} draws random numbers for several examples from "
                 "one of batch.keys, so that results depend on the microbatch: draw those of every "
                 "example from its own key, or give the microbatch.",
                 stacklevel=2,
             )
+            return  # what was drawn differs from call to call
+    other, after = call(first[:half], whole[:half], seeds[:half])
+    if _differs(jax.tree.map(lambda a: a[:half], losses), other):
+        raise ValueError(_message(task, name, "the number of examples in a call", group))
+    _, after = call(first[half:], whole[half:], seeds[half:], (model[0], after))
+    if _differs(state, after):
+        raise ValueError(
+            f"The state of task {task.name!r} after two microbatches is not the state after one "
+            "with the same examples: it changes once a call, so the result would change with the "
+            "microbatch. Update it example by example, as noisegen.models.GhostBatchNorm does by "
+            "group, or train a single batch size in whole batches, with ghost_size and "
+            "only_batch_size of that size."
+        )
+
+
+def _differs(these, those, where=...):
+    return not all(
+        np.allclose(a[where], b[where], _RTOL, _ATOL, equal_nan=True)
+        for a, b in zip(jax.tree.leaves(these), jax.tree.leaves(those), strict=True)
+    )
 
 
 def _message(task, name, what, group):
@@ -99,7 +113,7 @@ def _message(task, name, what, group):
         "In NNX use noisegen.models.GhostBatchNorm and give it mask=batch.mask; elsewhere take "
         "statistics over consecutive groups of examples within batch.mask, and give the task their "
         "ghost_size. Or train a single batch size in whole batches, with ghost_size and "
-        "only_batch_size of that size."
+        "only_batch_size of that size. A frozen one needs use_running_average=True at its call."
         if name == "loss"
         else "Evaluate with running statistics."
     )
@@ -111,6 +125,7 @@ def _message(task, name, what, group):
 
 def _comparable(leaf):
     """Returns an array that NumPy can compare: random keys as their data, floats as float32."""
+    leaf = jnp.asarray(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -221,7 +221,8 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Pla
 
 def _check_batches(task, each):
     """A batch is whole ghost batches, or smaller than one; what an epoch leaves may be neither."""
-    sizes = each.batch_sizes[: 1 if each.cut else None]
+    ragged = each.cut and not task.takes_whole_batches
+    sizes = each.batch_sizes[: 1 if ragged else None]
     if task.only_batch_size and (sizes != task.only_batch_size).any():
         raise ValueError(
             f"Task {task.name!r} was made for batch_size={task.only_batch_size}, got a run of "

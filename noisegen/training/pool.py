@@ -23,6 +23,7 @@
 4 320 True
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -131,7 +132,10 @@ class Pool:
         """
         groups = self._groups(list(runs))
         on_progress = on_progress or (lambda progress: None)
-        return self._train_groups(groups, on_progress, checkpoints, keep_params, take)
+        settings_of_jax = _settings_of_jax()
+        return self._train_groups(
+            groups, on_progress, checkpoints, keep_params, take, settings_of_jax
+        )
 
     def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
         """Measures a micro-step of all lanes without its rare parts.
@@ -181,15 +185,18 @@ class Pool:
             self._programs[fields] = Program(task, self.settings, self._devices, data)
         return self._programs[fields]
 
-    def _train_groups(self, groups, on_progress, checkpoints, keep_params, take):
+    def _train_groups(self, groups, on_progress, checkpoints, keep_params, take, settings_of_jax):
         """Trains the runs of one program after those of another."""
         for fields, slots in groups:
             if take is not None:
                 slots = filter(lambda slot: take(slot.run), slots)
-            program = self._program_of(fields)
-            yield from self._train(program, slots, on_progress, checkpoints, keep_params)
+            with settings_of_jax():
+                program = self._program_of(fields)
+            yield from self._train(
+                program, slots, on_progress, checkpoints, keep_params, settings_of_jax
+            )
 
-    def _train(self, program, queue, on_progress, checkpoints, keep_params):
+    def _train(self, program, queue, on_progress, checkpoints, keep_params, settings_of_jax):
         first = next(queue, None)
         if first is None:
             return
@@ -207,7 +214,8 @@ class Pool:
                 break
             most = max(1, int(rate * self.settings.chunk_seconds))
             num_steps = agreed(min(most, *(slot.steps_left for slot in busy)))
-            lanes, steps = self._dispatch(program, lanes, slots, stale, num_steps, checkpoints)
+            with settings_of_jax():
+                lanes, steps = self._dispatch(program, lanes, slots, stale, num_steps, checkpoints)
             dispatched = time.perf_counter()
             self.host_seconds += dispatched - looked
             for i in np.flatnonzero(stale):
@@ -218,7 +226,8 @@ class Pool:
             rate = steps.max() / (looked - dispatched)
             stale, ended = self._look(lanes, slots, np.repeat(steps, len(slots) // len(steps)))
             if keep_params:
-                ended = self._with_params(program, ended, lanes, stale)
+                with settings_of_jax():
+                    ended = self._with_params(program, ended, lanes, stale)
             try:
                 on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
             except BaseException:  # most often Ctrl-C; what has ended is not lost
@@ -334,6 +343,21 @@ class _Slot:
             num_examples=int(ends[count - 1]),
             seconds=now - self.started,
         )
+
+
+def _settings_of_jax():
+    """Returns a context with the precision and width of numbers that are set now.
+
+    An iterator may be advanced where others are set.
+    """
+    precision, wide = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64
+
+    @contextlib.contextmanager
+    def settings_of_jax():
+        with jax.default_matmul_precision(precision), jax.enable_x64(wide):
+            yield
+
+    return settings_of_jax
 
 
 def _save(checkpoints, lanes, slots, stale, now):

@@ -14,6 +14,7 @@ import numpy as np
 
 from noisegen.training.plan import plan_runs
 from noisegen.training.pool import Pool
+from noisegen.training.program import default_devices
 from noisegen.training.settings import Settings, check_field
 from noisegen.training.task import Task
 
@@ -43,7 +44,7 @@ def choose(
         raise ValueError("Settings are chosen for given runs: there must be at least one run.")
     for name, value in fixed.items():
         check_field(name, value)
-    devices = jax.devices() if devices is None else devices
+    devices = default_devices() if devices is None else devices
     best, failure = None, None
     host = devices[0].platform == "cpu"
     plans = collections.Counter(plan_runs(task, runs))

@@ -27,7 +27,7 @@ class Program:
     Args:
       task: what is trained.
       settings: how fast.
-      devices: that the mesh may take, by default `jax.devices()`.
+      devices: that the mesh may take, by default `default_devices()`.
       data: of another program with this task's arrays and these devices, which the two then share.
 
     Attributes:
@@ -42,7 +42,7 @@ class Program:
         data: PyTree | None = None,
     ):
         self._settings = settings
-        self._mesh = _mesh(settings, jax.devices() if devices is None else devices)
+        self._mesh = _mesh(settings, default_devices() if devices is None else devices)
         _check_state(task, settings)
         _check_microbatch(task, settings)
         shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
@@ -134,6 +134,17 @@ class Program:
     def _put(self, tree, spec):
         """Sends arrays to the devices explicitly, since a user may forbid implicit transfers."""
         return jax.device_put(tree, NamedSharding(self._mesh, spec))
+
+
+def default_devices() -> list[jax.Device]:
+    """Returns the devices that a pool may use, those of `jax.default_device` first."""
+    chosen = jax.config.jax_default_device
+    if chosen is None:
+        return jax.devices()
+    if isinstance(chosen, str):
+        return jax.devices(chosen)
+    others = [device for device in jax.devices(chosen.platform) if device != chosen]
+    return [chosen, *others]
 
 
 def _mesh(settings, devices):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -22,6 +23,15 @@ Hparams = Mapping[str, jax.Array | bool | str]
 def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
     """The key of a seed: equal on every platform, whatever JAX's default."""
     return jax.random.key(seed, impl="threefry2x32")
+
+
+def begun(task: "Task", key: jax.Array) -> tuple[PyTree, PyTree]:
+    """Returns a run's first parameters and state, with arrays in the place of Python numbers."""
+
+    def array(leaf):
+        return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(array, task.init(key))
 
 
 @functools.lru_cache(maxsize=2)

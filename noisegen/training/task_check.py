@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from noisegen import _validate
@@ -18,6 +19,13 @@ from noisegen.training.evaluation import abstract_examples, check_shape, metric_
 from noisegen.training.mixing import check_mixing
 from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
 
+_EVALUATED_ELSEWHERE = {
+    optax.contrib.ScheduleFreeState: "optax.contrib.schedule_free_eval_params(opt_state, params)",
+    optax.contrib.SAMState: (
+        "jax.tree.map(lambda cached, p: jnp.where(opt_state.steps_since_sync == 0, p, cached), "
+        "opt_state.cache, params)"
+    ),
+}
 _checked: weakref.WeakSet[Task] = weakref.WeakSet()
 
 _OPTIONAL = ("eval_params", "example_weights", "batch_size", "combine_state", "joint_loss")
@@ -35,6 +43,7 @@ def check_task(task: Task) -> None:
     if task in _checked:
         return
     _check_functions(task)
+    _check_arrays(task)
     _check_init(task)
     _check_loss(task)
     metric_names(task)  # checks the metrics and diagnostics
@@ -52,6 +61,12 @@ def check_jax_config() -> None:
         raise ValueError(
             "jax_threefry_partitionable=False changes every random number, so that a run would not "
             "be the run of its name: leave JAX_THREEFRY_PARTITIONABLE at its default."
+        )
+    if jax.config.jax_default_prng_impl != "threefry2x32":
+        raise ValueError(
+            f"jax_default_prng_impl={jax.config.jax_default_prng_impl!r} changes random numbers "
+            "that a task's functions draw from keys of their own, so that a run would not be the "
+            "run of its name: leave JAX_DEFAULT_PRNG_IMPL at its default."
         )
     if jax.config.jax_random_seed_offset:
         raise ValueError(
@@ -106,15 +121,14 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
 
 def _check_eval_params(task, opt_state, params):
     if task.eval_params is None:
-        kind = optax.contrib.ScheduleFreeState
-        nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
-        if any(isinstance(node, kind) for node in nodes):
-            raise ValueError(
-                f"The optimizer of task {task.name!r} is schedule-free: its parameters are not "
-                "those to evaluate. Give the task eval_params=lambda opt_state, params: "
-                "optax.contrib.schedule_free_eval_params(opt_state, params), where opt_state is "
-                "that of the whole chain."
-            )
+        for kind, remedy in _EVALUATED_ELSEWHERE.items():
+            nodes = jax.tree.leaves(opt_state, is_leaf=lambda node, k=kind: isinstance(node, k))
+            if any(isinstance(node, kind) for node in nodes):
+                raise ValueError(
+                    f"The optimizer of task {task.name!r} keeps the parameters to evaluate in its "
+                    f"{kind.__name__}. Give the task eval_params=lambda opt_state, params: "
+                    f"{remedy}, where opt_state is the state of the whole chain."
+                )
     elif _kinds(found := task.eval_params(opt_state, params)) != _kinds(params):
         raise ValueError(
             f"eval_params of task {task.name!r} must return parameters like those it was given, "
@@ -131,6 +145,41 @@ def _check_functions(task):
             raise ValueError(
                 f"{name} of task {task.name!r} must be a function, but it is {value!r:.80}."
             )
+
+
+def _check_arrays(task):
+    """Refuses data that the device cannot hold as they are."""
+    for split in ("train", "test"):
+        for path, leaf in jax.tree.leaves_with_path(getattr(task, split)):
+            where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"
+            if isinstance(leaf, jax.Array):
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                    raise ValueError(f"{where} holds random keys; give seeds, which are numbers.")
+                continue
+            if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
+                raise ValueError(f"{where} is {leaf.dtype}; give numbers or booleans.")
+            if not leaf.dtype.isnative:
+                raise ValueError(
+                    f"{where} is {leaf.dtype.str}, in the byte order of another machine; give "
+                    "array.astype(array.dtype.newbyteorder('='))."
+                )
+            if not _is_held(leaf):
+                raise ValueError(
+                    f"{where} holds numbers beyond {jax.dtypes.canonicalize_dtype(leaf.dtype)}, "
+                    "which the device would change; scale them, or enable jax_enable_x64."
+                )
+
+
+def _is_held(array):
+    """Returns whether a narrower dtype on the device still holds every number."""
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype == array.dtype or not array.size or np.iscomplexobj(array):
+        return True
+    if jnp.issubdtype(dtype, jnp.integer):
+        limits = jnp.iinfo(dtype)
+        return limits.min <= array.min() and array.max() <= limits.max
+    finite = array[np.isfinite(array)]
+    return not finite.size or np.abs(finite).max() <= jnp.finfo(dtype).max
 
 
 def _check_init(task):

@@ -1,6 +1,7 @@
 """Records on disk: nothing finished is ever lost, whatever happens to the last line."""
 
 import errno
+import contextlib
 import json
 import math
 import os
@@ -424,3 +425,16 @@ def test_lines_of_older_versions_are_the_same_but_for_the_checksum(tmp_path):
     record["curve"] = record.pop("curve")
     line = write(tmp_path, [record]).read_text()
     assert line.partition(', "crc32"')[0] + "}\n" == old_line(record)
+
+
+def test_a_description_of_the_sweep_that_has_changed_is_refused(tmp_path):
+    content = sweeps.open_workdir(tmp_path, "digits", "task", {"config": "{}", "title": "A – B"})
+    path = tmp_path / "sweep.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(ValueError):
+            assert sweeps.read_sweep(tmp_path) == content
+    path.write_text(whole.decode().replace("digits", "others"))
+    with pytest.raises(ValueError, match="has changed since it was written.*remove its crc32"):
+        sweeps.read_sweep(tmp_path)

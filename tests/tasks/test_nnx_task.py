@@ -296,6 +296,16 @@ def test_arrays_of_a_model_are_its_state():
             super().__init__(rngs)
             self.tables = [jnp.ones(4)]
 
+    class Kept(Plain):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.tables = nnx.data([jnp.ones((1, 4))])
+            self.normed = nnx.WeightNorm(nnx.Linear(4, 4, rngs=rngs), rngs=rngs)
+
+        def __call__(self, x):
+            return super().__call__(self.normed(x * self.tables[0]))
+
+    assert train_net(Kept) > 0
     state = make_task(Tables).init(jax.random.key(0))[1]
     assert state["random"].shape == (1, 4)
     assert train_net(Tables) == pytest.approx(train_net(Tables, microbatch=3), rel=1e-4)

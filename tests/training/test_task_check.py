@@ -59,6 +59,8 @@ def with_optimizer(task, make_optimizer, **fields):
             "is int32, and only real .*keep it in the state",
         ),
         ({"init": lambda key: (jnp.zeros(3) + 0j, ())}, "is complex64, .*real and its imaginary"),
+        ({"diagnostics": lambda p, s, t: {"d": jnp.sum(p["out"]) * 1j}}, "diagnostic 'd' .* real"),
+        ({"diagnostics": lambda p, s, t: {1: 0.0}}, "diagnostics .* must be a dictionary"),
         ({"init": None}, "init of task 'tanh' must be a function, but it is None"),
         (
             {"make_optimizer": lambda h, key: None},
@@ -148,6 +150,11 @@ def test_optimizers_with_updates_of_their_own_train(tanh_task):
     sam = with_optimizer(
         tanh_task,
         lambda h, key: optax.contrib.sam(optax.sgd(h["learning_rate"]), optax.sgd(0.05)),
+        eval_params=lambda opt_state, params: jax.tree.map(
+            lambda cached, p: jnp.where(opt_state.steps_since_sync == 0, p, cached),
+            opt_state.cache,
+            params,
+        ),
     )
     for task in (plateau, polyak, steps, sam):
         assert train_one(task, PLAIN).status == "finished"
@@ -313,10 +320,9 @@ def test_precision_that_the_user_asks_for_is_used(tanh_task):
         lambda: jax.numpy_dtype_promotion("strict"),
         lambda: jax.transfer_guard("disallow"),
         lambda: jax.set_mesh(jax.make_mesh((2, 2), ("x", "y"), devices=jax.devices()[:4])),
-        lambda: jax.default_prng_impl("rbg"),
         lambda: jax.default_device(jax.devices()[1]),
     ],
-    ids=["promotion", "transfers", "mesh", "prng", "device"],
+    ids=["promotion", "transfers", "mesh", "device"],
 )
 def test_settings_of_jax_that_are_obeyed(tanh_task, usual, setting):
     task = dataclasses.replace(tanh_task)  # not checked, traced or compiled before
@@ -343,6 +349,8 @@ def test_settings_of_jax_that_would_change_a_run_are_refused(tanh_task, monkeypa
         training.check_runs(tanh_task, [RUN])
     with jax.debug_nans(True), pytest.raises(ValueError, match="jax_debug_nans .*diverged_at"):
         train_one(tanh_task)
+    with jax.default_prng_impl("rbg"), pytest.raises(ValueError, match="JAX_DEFAULT_PRNG_IMPL"):
+        train_one(tanh_task)
     jax.config.update("jax_random_seed_offset", 5)
     try:
         with pytest.raises(ValueError, match="jax_random_seed_offset=5 .*other seeds"):
@@ -365,6 +373,107 @@ def test_draws_shared_by_a_microbatch_are_a_warning(tanh_task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         training.check_runs(dataclasses.replace(tanh_task), [RUN])
+
+
+def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_task):
+    seen = []
+
+    def loss(params, state, batch):
+        seen.append((jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64))
+        return tanh_task.loss(params, state, batch)
+
+    pool = training.Pool(dataclasses.replace(tanh_task, loss=loss), training.Settings(microbatch=8))
+    with jax.default_matmul_precision("highest"):
+        results = pool.train([RUN])
+    seen.clear()
+    list(results)
+    assert set(seen) == {("highest", False)}
+
+
+def test_the_default_device_of_the_user_trains(tanh_task):
+    chosen = jax.devices()[3]
+    with jax.default_device(chosen):
+        pool = training.Pool(tanh_task, training.Settings(microbatch=8))
+    assert {d for leaf in jax.tree.leaves(pool._programs[()].data) for d in leaf.devices()} == {
+        chosen
+    }
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (np.full(60, 4e9, np.int64), r"train\['t'\] of task 'tanh' holds numbers beyond int32"),
+        (np.full(60, 1e300), r"train\['t'\] .* holds numbers beyond float32"),
+        (np.zeros(60, ">f4"), r"train\['t'\] .* byte order of another machine"),
+        (np.array(["a"] * 60), r"train\['t'\] .* is <U1; give numbers or booleans"),
+    ],
+)
+def test_data_that_the_device_would_change_are_refused(tanh_task, values, message):
+    task = dataclasses.replace(tanh_task, train=tanh_task.train | {"t": values})
+    with pytest.raises(ValueError, match=message):
+        training.check_runs(task, [RUN])
+
+
+def test_numbers_of_python_may_be_parameters(tanh_task):
+    task = dataclasses.replace(
+        tanh_task,
+        init=lambda key: ({"slope": 0.0}, 0),
+        loss=lambda p, s, batch: ((p["slope"] - batch.data["y"]) ** 2, s),
+        metrics=lambda p, s, batch: {"test_loss": (p["slope"] - batch.data["y"]) ** 2},
+    )
+    assert train_one(task, PLAIN).status == "finished"
+
+
+def squares(params, batch):
+    return (batch.data["x"] @ params["hidden"] @ params["out"] - batch.data["y"]) ** 2
+
+
+def once_a_call(params, state, batch):
+    return squares(params, batch), 0.9 * state + 1
+
+
+def top_eight(params, batch):
+    losses = squares(params, batch)
+    return jnp.where(losses >= jax.lax.top_k(losses, min(8, len(losses)))[0][-1], losses, 0)
+
+
+@pytest.mark.parametrize(
+    "loss, message",
+    [
+        (lambda p, s, b: (squares(p, b) * b.mask / b.mask.sum(), s), "depends on other examples"),
+        (lambda p, s, b: (squares(p, b) / len(b.mask), s), "on the number of examples in a call"),
+        (lambda p, s, b: (top_eight(p, b), s), "depends on examples outside"),
+        (once_a_call, "state .* after two microbatches is not the state after one"),
+    ],
+    ids=["divided by the mask", "divided by the size", "hard examples", "state once a call"],
+)
+def test_losses_that_depend_on_the_microbatch_are_refused(tanh_task, loss, message):
+    task = dataclasses.replace(
+        tanh_task,
+        init=lambda key: (tanh_task.init(key)[0], jnp.float32(0)),
+        loss=loss,
+        metrics=lambda p, s, batch: {"test_loss": squares(p, batch)},
+    )
+    with pytest.raises(ValueError, match=message):
+        training.check_runs(task, [RUN])
+
+
+def test_metrics_of_the_training_set_are_checked_too(tanh_task):
+    def centered(params, state, batch):
+        losses = squares(params, batch)
+        return {"spread": (losses - losses.mean()) ** 2}
+
+    task = dataclasses.replace(tanh_task, train_metrics=centered)
+    with pytest.raises(ValueError, match="train_metrics of task 'tanh' .* depend on examples"):
+        training.check_runs(task, [RUN])
+
+
+def test_whole_batches_are_never_ragged(tanh_task):
+    task = dataclasses.replace(tanh_task, ghost_size=24, only_batch_size=24)
+    run = RUN | {"batch_size": 24}
+    assert training.plan_runs(task, [run])
+    with pytest.raises(ValueError, match="made for batch_size=24, got a run of batch_size=12"):
+        training.plan_runs(task, [run | {"last_batch": "keep"}])
 
 
 def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):
