@@ -107,7 +107,7 @@ def _beyond(name, up, group, runs, protocol, check):
         if domain.scale != "fixed" and not domain.is_end(moved[0][name], up, moved[0]):
             warnings.warn(
                 f"the grid ends at the best {name} and does not grow, as no step of its"
-                f" {domain.scale!r} scale leads beyond {moved[0][name]!r}; extend the grid by hand.",
+                f" {domain.scale!r} scale leads beyond {moved[0][name]!r}; extend it by hand.",
                 stacklevel=1,
             )
         return []

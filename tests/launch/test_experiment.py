@@ -1,5 +1,7 @@
 """An experiment's file, read from the command line or found again from a sweep's directory."""
 
+import json
+
 import pytest
 
 from launch import experiment

@@ -1,7 +1,7 @@
 """Records on disk: nothing finished is ever lost, whatever happens to the last line."""
 
-import errno
 import contextlib
+import errno
 import json
 import math
 import os

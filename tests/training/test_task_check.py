@@ -171,7 +171,7 @@ def test_optimizers_with_updates_of_their_own_train(tanh_task):
         ),
         (
             lambda h, key: optax.contrib.schedule_free_sgd(h["learning_rate"]),
-            "is schedule-free.*eva",
+            "in its ScheduleFreeState.*eval_params",
         ),
         (lambda h, key: optax.sgd(0.1 if h["learning_rate"] else 1), "needs the value of a number"),
     ],
@@ -421,7 +421,7 @@ def test_numbers_of_python_may_be_parameters(tanh_task):
         loss=lambda p, s, batch: ((p["slope"] - batch.data["y"]) ** 2, s),
         metrics=lambda p, s, batch: {"test_loss": (p["slope"] - batch.data["y"]) ** 2},
     )
-    assert train_one(task, PLAIN).status == "finished"
+    assert train_one(task).status == "finished"
 
 
 def squares(params, batch):
@@ -442,7 +442,7 @@ def top_eight(params, batch):
     [
         (lambda p, s, b: (squares(p, b) * b.mask / b.mask.sum(), s), "depends on other examples"),
         (lambda p, s, b: (squares(p, b) / len(b.mask), s), "on the number of examples in a call"),
-        (lambda p, s, b: (top_eight(p, b), s), "depends on examples outside"),
+        (lambda p, s, b: (top_eight(p, b), s), "for an example depends on"),
         (once_a_call, "state .* after two microbatches is not the state after one"),
     ],
     ids=["divided by the mask", "divided by the size", "hard examples", "state once a call"],
