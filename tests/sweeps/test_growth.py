@@ -56,6 +56,7 @@ def test_every_field_grows_in_its_own_scale_and_stays_in_its_domain(name, tried,
     assert values(grow(runs, lambda run: run[name], protocol), name) == expected
 
 
+@pytest.mark.filterwarnings("ignore:the grid ends at the best")  # of the negative rate
 @pytest.mark.parametrize(
     ("name", "tried", "expected"),
     [
@@ -329,3 +330,22 @@ def test_growth_needs_no_warning_where_it_may_not_grow():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grow(tied(), lambda run: run["learning_rate"], sweeps.Protocol(of=2, max_extensions=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "tried", "best"),
+    [("weight_decay", [0, 1e-4], max), ("learning_rate", [-0.1, 0.1, 0.2], min)],
+)
+def test_an_edge_beyond_which_no_step_leads_is_a_warning(name, tried, best):
+    protocol = sweeps.Protocol(tune=(name,))
+    runs = list(sweeps.values(batch_size=[64], **{name: tried}))
+    with pytest.warns(UserWarning, match=f"best {name} and does not grow, as no step of its 'log'"):
+        grown = grow(runs, lambda run: float(run[name] == best(tried)), protocol)
+    assert values(grown, name) == []
+
+
+def test_other_names_of_a_warm_up_end_at_the_horizon_too():
+    protocol = sweeps.Protocol(tune=("num_warmup_updates",))
+    grid = sweeps.values(batch_size=[64], num_warmup_updates=[50, 100], num_updates=[120])
+    grown = grow(list(grid), lambda run: run["num_warmup_updates"], protocol)
+    assert values(grown, "num_warmup_updates") == [120]

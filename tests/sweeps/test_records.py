@@ -434,7 +434,7 @@ def test_a_description_of_the_sweep_that_has_changed_is_refused(tmp_path):
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with contextlib.suppress(ValueError):
-            assert sweeps.read_sweep(tmp_path) == content
+            assert content.items() <= sweeps.read_sweep(tmp_path).items()
     path.write_text(whole.decode().replace("digits", "others"))
     with pytest.raises(ValueError, match="has changed since it was written.*remove its crc32"):
         sweeps.read_sweep(tmp_path)
