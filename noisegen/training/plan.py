@@ -142,7 +142,7 @@ def _plain(name, value):
     if type(value) in (int, float) and (value == 0 or _TINY <= abs(value) <= _HUGE):
         return value  # nearly always
     try:
-        plain = _values.plain(name, value)
+        plain = value if type(value) is int else _values.plain(name, value)
     except ValueError as error:
         raise ValueError(
             f"Run field {name}={_values.shown(value)} must be a finite number, a boolean or a word."

@@ -14,6 +14,9 @@ from noisegen import training
 from noisegen.training import examples, hparams
 from noisegen.training import lanes as lanes_lib
 
+# The task of this file counts its microbatches.
+pytestmark = pytest.mark.filterwarnings("ignore:The state of task 'counting' changes once a call")
+
 N = 12
 RUN = {"batch_size": 1, "num_epochs": 3, "seed": 0, "eval_every": 1 / N, "last_batch": "straddle"}
 
