@@ -328,6 +328,9 @@ def test_the_optimum_is_the_best_point_and_lies_in_its_bar(grid):
         assert min(inside) <= optimum.low and optimum.high <= max(inside)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:the grid ends at the best eta"
+)  # whose step from 0 has no ratio
 def test_a_zero_in_the_grid_bounds_its_own_end_only():
     def tuned(accuracies):
         records = [
