@@ -120,7 +120,9 @@ def _moves_apart(start, these, those):
         difference = np.abs(np.asarray(this, float) - np.asarray(that, float))
         known = np.isfinite(difference)
         largest = np.max(moved, where=known, initial=0)
-        return (difference > _APART * np.maximum(moved, other) + _APART / 4 * largest)[known].any()
+        rounding = _ATOL + _RTOL * np.abs(np.asarray(that, float))
+        allowed = rounding + _APART * np.maximum(moved, other) + _APART / 4 * largest
+        return (difference > allowed)[known].any()
 
     return any(jax.tree.leaves(jax.tree.map(apart, start, these, those)))
 
