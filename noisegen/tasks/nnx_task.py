@@ -195,19 +195,20 @@ def _find_arrays(model):
     found = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
     for path, module in nnx.iter_modules(model):
         for name, value in list(vars(module).items()):
+            contained = isinstance(value, list | tuple | dict)
+            arrays = jax.tree.leaves(value) if contained else [value]
+            if not any(isinstance(array, jax.Array) for array in arrays):
+                continue
             place = (*path, name)
             if any(other[: len(place)] == place for other in found):
                 continue
-            if isinstance(value, jax.Array):
-                setattr(module, name, nnx.data(value))
-            elif isinstance(value, list | tuple | dict) and any(
-                isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)
-            ):
+            if contained:
                 raise ValueError(
                     f"Attribute {name} of {type(module).__name__} holds arrays in a "
                     f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax "
                     "finds them."
                 )
+            setattr(module, name, nnx.data(value))
 
 
 def _parts(make_model):

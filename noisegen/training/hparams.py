@@ -27,7 +27,7 @@ def check_runs(task: Task, runs: Sequence[Mapping[str, Any]]) -> list[Plan]:
 
     Raises:
       ValueError: If the task's functions do not fit together, a run makes no sense, or the runs
-        lack a field that the task reads or have one that nothing reads.
+        lack a field that the task reads or have a field that nothing reads.
     """
     check_task(task)
     plans = plan_runs(task, runs)
@@ -67,7 +67,7 @@ def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
 
 
 def _check_names(task, runs):
-    """Checks that the runs name the same fields, and those that the task reads."""
+    """Checks that all runs have the same fields, and every field that the task reads."""
     names = runs[0].keys()
     if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
         raise ValueError(

@@ -178,7 +178,7 @@ class Task:
 
     @property
     def takes_whole_batches(self) -> bool:
-        """Whether every microbatch is one whole batch."""
+        """Says that every microbatch is one whole batch."""
         return self.only_batch_size is not None and self.only_batch_size == self.ghost_size > 1
 
     @property
