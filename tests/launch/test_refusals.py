@@ -18,16 +18,34 @@ REFUSED = {
     "a bucket": (("--workdir=gs://bucket/sweep",), "gs://bucket/sweep is no directory"),
     "no cluster": (("--launcher=ray", "--ray.address=127.0.0.1:1"), "nobody answers there"),
     "no Slurm": (("--launcher=slurm", "--slurm.folder={tmp}/folder"), "no sbatch here"),
+    "a Slurm out of order": (
+        ("--launcher=slurm", "--slurm.folder={tmp}/folder"),
+        "Slurm refuses the jobs: sbatch: error: nobody home",
+    ),
     "other devices": (("--launcher=local",), "JAX_PLATFORMS=nonsense: JAX finds no such device"),
     "a field given twice": (("-config.best=1", "--config.best=2"), "--config.best is given twice"),
     "settings of workers": (("--workers=2", "--batch_devices=2", "--eval_batch=3"), "eval_batch=3"),
 }
 
 
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory):
+    """The environment of a refused command by the name of the case."""
+    programs = tmp_path_factory.mktemp("programs")
+    for name in ("sbatch", "srun"):
+        (programs / name).write_text("#!/bin/sh\necho 'sbatch: error: nobody home' >&2; exit 1\n")
+        (programs / name).chmod(0o700)
+    return {
+        "no Slurm": {"PATH": str(tmp_path_factory.mktemp("no_programs"))},
+        "a Slurm out of order": {"PATH": f"{programs}:/usr/bin:/bin"},
+        "other devices": {"JAX_PLATFORMS": "nonsense"},
+    }
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_command_leaves_nothing(call, tmp_path, name):
+def test_a_refused_command_leaves_nothing(call, tmp_path, variables, name):
     flags, words = REFUSED[name]
-    more = {"JAX_PLATFORMS": "nonsense"} if name == "other devices" else {}
+    more = variables.get(name, {})
     flags = [flag.format(tmp=tmp_path) for flag in flags]
     workdir = [] if name == "a bucket" else [f"--workdir={tmp_path}/deep/sweep"]
     done = call("sweep", DIGITS, *workdir, *flags, HOME=str(tmp_path), **more)
