@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from noisegen.storage.record import MEASURED
 from noisegen.sweeps import domains, identity
 
 SEED = "seed"
-RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
+RECORDED = MEASURED  # numbers of a record beside its metrics
 
 
 def words(name: str, value: object) -> tuple[str, ...]:

@@ -11,14 +11,14 @@ from noisegen.sweeps import protocol as protocols
 Check = Callable[[Mapping], object]
 
 
-def wanted(
+def extend_grid(
     task_identity: str,
     planned: Mapping[str, dict],
     readings: Iterable[protocols.Protocol],
     records: Iterable[Mapping],
     check: Check | None = None,
 ) -> dict[str, dict]:
-    """Returns the runs of a sweep: the planned ones, then those the records call for, done or not.
+    """Returns the runs of a sweep: the planned ones, then those by which the grid is extended.
 
     The grid of a series and row grows in rounds, at most `max_extensions` of them. A round needs
     all runs of the one before. In it every tuned field grows in turn, at each end of the values
@@ -44,7 +44,7 @@ def wanted(
     Returns:
       A dict from run_id to run. Train those without a record, and ask again until all have one.
     """
-    known = {record["run_id"]: record for record in records}
+    known = {record.run_id: record for record in records}
     found = dict(planned)
     for protocol in readings:
         found |= _extension(task_identity, found, protocol, known, check)

@@ -11,11 +11,11 @@ make a point. The readings of Smith, Elsen & De taken here:
 * the error bar spans every learning rate whose mean is within one standard deviation, the optimum's
   own, of the optimum's mean.
 
->>> from noisegen import sweeps
->>> runs = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1]))
+>>> from noisegen import storage, sweeps
+>>> runs = sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1])
 >>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
 >>> records = [
-...     {"run": run, "status": "finished", "metrics": {"test_accuracy": accuracy}}
+...     storage.Record(hparams=run, status="finished", metrics={"test_accuracy": accuracy})
 ...     for run, accuracy in zip(runs, accuracies)
 ... ]
 >>> [optimum] = sweeps.select(records, sweeps.Protocol(best=2, of=2))
@@ -35,6 +35,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from noisegen.storage.record import Record
 from noisegen.sweeps import checks, identity
 from noisegen.sweeps.checks import RECORDED, SEED
 from noisegen.sweeps.domains import Domain, standard
@@ -157,7 +158,7 @@ class Optimum:
     high: float = math.nan
     flags: tuple[str, ...] = ()  # Keys of FLAGS.
     report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # Mean, std.
-    best: tuple[Mapping, ...] = ()  # The records behind mean and std.
+    best: tuple[Record, ...] = ()  # The records behind mean and std.
     points: tuple[Point, ...] = ()  # Ascending in the tuned fields.
 
 
@@ -170,11 +171,12 @@ FLAGS = {
 }
 
 
-def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
+def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
     """The optimum of every series and row, with error bar and flags.
 
     Args:
-      records: Records of finished and diverged runs, each run at most once.
+      records: Finished and diverged runs, each at most once: `storage.Record`, or the
+        `training.Result` of `Pool.train`.
       protocol: How to read them.
 
     Returns:
@@ -186,7 +188,7 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
     """
     groups = collections.defaultdict(list)
     for record in records:
-        groups[protocol.group(record["run"])].append(record)
+        groups[protocol.group(record.hparams)].append(record)
     groups = join_rows(groups, protocol.row, operator.add)
     return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
 
@@ -209,7 +211,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
     return joined
 
 
-def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Protocol) -> Optimum:
+def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
     """The optimum of one series and row, given their records; for the rest see `select`."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
@@ -289,9 +291,9 @@ def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
-        by_values[tuple([record["run"][name] for name in protocol.tune])].append(record)
+        by_values[tuple([record.hparams[name] for name in protocol.tune])].append(record)
     for found in by_values.values():
-        finished = (record["metrics"] for record in found if record["status"] == "finished")
+        finished = (record.metrics for record in found if record.status == "finished")
         for names in set(map(tuple, finished)):  # nearly always one
             checks.check_metrics(names, protocol)
     by_values = _joined(by_values, protocol.tune)
@@ -318,8 +320,8 @@ def _joined(by_values, tune):
             joined[first] = joined.get(first, []) + by_values[values]
     for values, records in joined.items():
         if any(value in (0, 1) for value in values):  # which equal False and True
-            checks.check_kinds({name: record["run"][name] for name in tune} for record in records)
-        if not checks.check_alike([record["run"] for record in records]):
+            checks.check_kinds({name: record.hparams[name] for name in tune} for record in records)
+        if not checks.check_alike([record.hparams for record in records]):
             joined[values] = list(_by_seed(records).values())
     return joined
 
@@ -328,13 +330,13 @@ def _by_seed(records):
     """Returns the first record of each seed."""
     found = {}
     for record in records:
-        found.setdefault(record["run"].get(SEED), record)
+        found.setdefault(record.hparams.get(SEED), record)
     return found
 
 
 def _point(values, records, protocol):
     """The best k of the first n runs of one point."""
-    first = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
+    first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
     scored = [(_metric_of(record, protocol.metric), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
@@ -346,15 +348,15 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
-        run=first[0]["run"],
+        run=first[0].hparams,
     )
 
 
 def _metric_of(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
-    if record["status"] == "diverged":
+    if record.status == "diverged":
         return None
-    value = record.get(name) if name in RECORDED else record["metrics"][name]
+    value = getattr(record, name) if name in RECORDED else record.metrics[name]
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -1,14 +1,14 @@
-"""Parameters of finished runs on disk, for what is measured between and around solutions.
+"""Parameters of finished runs on disk, for measurements between and around solutions.
 
-One file a run, `params/<run_id>.npz`: plain arrays by name, in which nothing can be executed, with
-the run_id and a checksum of all.
+Each run has one file, `params/<run_id>.npz`, with plain arrays by name, the run_id and a checksum.
+Nothing in it is executed when it is read.
 
 >>> import tempfile
 >>> import numpy as np
->>> from noisegen import sweeps
+>>> from noisegen import storage
 >>> workdir = tempfile.mkdtemp()
->>> sweeps.save_params(workdir, "9f", {"w": np.ones(2)})
->>> sweeps.load_params(workdir, "9f", like={"w": np.zeros(2)})
+>>> storage.save_params(workdir, "9f", {"w": np.ones(2)})
+>>> storage.load_params(workdir, "9f", like={"w": np.zeros(2)})
 {'w': array([1., 1.])}
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from noisegen.sweeps import checksums
-from noisegen.sweeps.records import write_file
+from noisegen.storage import checksums
+from noisegen.storage.workdir import write_file
 
 PyTree = Any
 _RUN_ID, _CHECKSUM = "run_id", "crc32"  # beside the arrays, whose names begin with [ or .
@@ -34,7 +34,7 @@ def save_params(workdir: str | os.PathLike, run_id: str, params: PyTree) -> None
     """Writes the parameters of a run, all at once or not at all.
 
     Raises:
-      OSError: the directory cannot be written to.
+      OSError: If the directory cannot be written to.
     """
     path = _path(workdir, run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,20 +51,20 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
     """Reads the parameters of a run.
 
     Args:
-      workdir: directory of the sweep.
-      run_id: of the run.
-      like: a pytree of the network's structure, shapes and dtypes, such as
+      workdir: The directory of the sweep.
+      run_id: Id of the run.
+      like: A pytree with the structure, shapes and dtypes of the parameters, such as
         `jax.eval_shape(task.init, key)[0]`.
 
     Raises:
-      FileNotFoundError: none were kept.
-      ValueError: the file is damaged, of another run or of another network.
+      FileNotFoundError: If no parameters of the run were kept.
+      ValueError: If the file is damaged, of another run or of another network.
     """
     path = _path(workdir, run_id)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{workdir} has no parameters of the run {run_id}: they are kept where a sweep trains "
-            "with --keep_params, from then on; train it in a new workdir."
+            f"{workdir} has no parameters of the run {run_id}: a sweep keeps them if it is trained "
+            "with --keep_params; train it so in a new workdir."
         )
     arrays = _read(path, run_id)
     wanted = {_name(at): leaf.shape for at, leaf in jax.tree.leaves_with_path(like)}
@@ -80,7 +80,7 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
 
 
 def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
-    """Those of some runs whose parameters were not kept."""
+    """Returns the run_ids whose parameters were not kept."""
     return [name for name in run_ids if not _path(workdir, name).is_file()]
 
 
@@ -108,7 +108,7 @@ def damaged_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[s
 
 
 def _read(path, run_id):
-    """The arrays of a file by name, once they are what was written of the run."""
+    """Returns the arrays of a file by name, checked to be those written for the run."""
     content = path.read_bytes()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, Self
 
-from noisegen.sweeps import checksums
-from noisegen.sweeps.crew import Crew, has_ended
-from noisegen.sweeps.identity import run_id
+from noisegen.storage import checksums
+from noisegen.storage.claims import Claims, has_ended
+from noisegen.training.run_id import run_id
 
 FORMAT = 2  # changes when older checkpoints would be misread
 _LITTLE = 10.0  # seconds of training that need not be kept
@@ -46,7 +46,7 @@ class Checkpoints:
       task_name: identity of the task, which with a run's numbers makes its `run_id`.
       seconds: between two checkpoints; 0 for none (those there are are read all the same).
       recorded: run_ids of the runs that have a record; looked at again at every use.
-      crew: the workers of the sweep; what those alive keep is theirs to remove.
+      claims: The workers of the sweep. Checkpoints of live workers are theirs to remove.
 
     Attributes:
       hurried: whether `hurry` has asked for a checkpoint that is not begun yet.
@@ -61,14 +61,14 @@ class Checkpoints:
         task_name: str,
         seconds: float = 300.0,
         recorded: Collection[str] = (),
-        crew: Crew | None = None,
+        claims: Claims | None = None,
     ):
         if not seconds >= 0:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
-        self._crew = crew or Crew(workdir)
-        self._own = self._root / self._crew.name
+        self._claims = claims or Claims(workdir)
+        self._own = self._root / self._claims.name
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
         self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
         self._read: tuple[pathlib.Path | None, dict] = (None, {})
@@ -200,7 +200,7 @@ class Checkpoints:
 
         What is not ours to judge stays, and so does what another may be writing.
         """
-        needed = {self._root / worker.name for worker in self._crew.others()}
+        needed = {self._root / worker.name for worker in self._claims.others()}
         if self._manager is not None:
             needed.add(self._own)
         recorded = set()

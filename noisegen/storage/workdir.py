@@ -1,0 +1,142 @@
+"""The directory of a sweep: what it belongs to, and files that are written whole or not at all.
+
+    sweep.json          name, task, title, configuration and command of the sweep
+    records/*.jsonl     one line for each finished run, one file for each writer
+    checkpoints/        runs in training
+    workers/*.json      heartbeats and claims of the workers that are alive
+    params/*.npz        parameters of finished runs, if they are kept
+    logs/               output of the workers
+    report.html, table.csv, figure.png
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import zlib
+from collections.abc import Mapping
+
+from noisegen.storage.record import plain
+
+
+def open_workdir(
+    workdir: str | os.PathLike, sweep_name: str, task_name: str, meta: Mapping | None = None
+) -> dict:
+    """Makes the directory of a sweep, or checks that it belongs to this sweep.
+
+    Args:
+      workdir: The directory, made if it does not exist.
+      sweep_name: Name of the sweep.
+      task_name: Name of the task, which run ids are made with.
+      meta: Further content of `sweep.json`, such as title, command and configuration. It replaces
+        earlier content.
+
+    Returns:
+      The content of `sweep.json`.
+
+    Raises:
+      ValueError: If the directory belongs to another sweep or task.
+      OSError: If it cannot be written to.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        (workdir / "records").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, workdir, "cannot use the workdir") from error
+    check_workdir(workdir, sweep_name, task_name)
+    owner = {"sweep": sweep_name, "task": task_name}
+    content = {**owner, **plain(meta or {}), **owner}
+    text = json.dumps({**content, "crc32": _crc(content)}, indent=2)
+    write_file(workdir / "sweep.json", text + "\n")
+    return content
+
+
+def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_name: str) -> None:
+    """Checks that a directory belongs to this sweep or to none. Writes nothing.
+
+    Raises:
+      ValueError: If it belongs to another sweep or task.
+    """
+    if not (pathlib.Path(workdir) / "sweep.json").exists():
+        return
+    found = read_sweep(workdir)
+    for word, value in {"sweep": sweep_name, "task": task_name}.items():
+        if found.get(word) != value:
+            raise ValueError(
+                f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
+                " give a new --workdir, or the command this one was started with."
+            )
+
+
+def read_sweep(workdir: str | os.PathLike) -> dict:
+    """Returns the content of `sweep.json`.
+
+    Raises:
+      FileNotFoundError: If workdir is not the directory of a sweep.
+      ValueError: If the file is damaged.
+    """
+    path = pathlib.Path(workdir) / "sweep.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
+        ) from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is damaged; if this is the right workdir, delete that one file and give the"
+            " sweep command again (records are kept)."
+        )
+    crc = content.pop("crc32", None)  # older versions wrote none
+    if crc is not None and crc != _crc(content):
+        raise ValueError(
+            f"{path} has changed since it was written; if you edited it, remove its crc32, else"
+            " delete that one file and give the sweep command again (records are kept)."
+        )
+    return content
+
+
+def write_file(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file whole or not at all; text as UTF-8.
+
+    Raises:
+      OSError: If the disk is full or read-only. The message names the file and the remedy.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise explained(error, path, "could not write") from error
+
+
+def sync_directory(path: pathlib.Path) -> None:
+    """Makes the name of a new file durable, if the file system can."""
+    directory = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # Some network file systems refuse; the file is synced.
+        os.fsync(directory)
+    os.close(directory)
+
+
+def explained(error: OSError, path: str | os.PathLike, what: str) -> OSError:
+    """Returns an error of the same kind whose message says what to do."""
+    return type(error)(
+        error.errno,
+        f"{what} {path}: {error.strerror or error}; free space on the disk or choose a writable"
+        " --workdir, then give the same command again (finished runs are kept)",
+    )
+
+
+def _crc(content):
+    """Returns the checksum of the content of `sweep.json`."""
+    return zlib.crc32(json.dumps(content).encode())
