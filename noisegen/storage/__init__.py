@@ -11,7 +11,14 @@ from noisegen.storage.records import (
     read_curves,
     read_records,
 )
-from noisegen.storage.workdir import check_workdir, open_workdir, read_sweep, write_file
+from noisegen.storage.workdir import (
+    check_workdir,
+    check_writable,
+    open_workdir,
+    read_sweep,
+    undone_if_refused,
+    write_file,
+)
 
 __all__ = [
     "MEASURED",
@@ -24,6 +31,7 @@ __all__ = [
     "WorkerStatus",
     "add_first_finished",
     "check_workdir",
+    "check_writable",
     "damaged_params",
     "load_params",
     "open_workdir",
@@ -32,6 +40,7 @@ __all__ = [
     "read_sweep",
     "read_workers",
     "save_params",
+    "undone_if_refused",
     "without_params",
     "write_file",
 ]

@@ -1,12 +1,12 @@
 """The directory of a sweep: what it belongs to, and files that are written whole or not at all.
 
-    sweep.json          name, task, title, configuration and command of the sweep
-    records/*.jsonl     one line for each finished run, one file for each writer
-    checkpoints/        runs in training
-    workers/*.json      heartbeats and claims of the workers that are alive
-    params/*.npz        parameters of finished runs, if they are kept
-    logs/               output of the workers
-    report.html, table.csv, figure.png
+sweep.json          name, task, title, configuration and command of the sweep
+records/*.jsonl     one line for each finished run, one file for each writer
+checkpoints/        runs in training
+workers/*.json      heartbeats and claims of the workers that are alive
+params/*.npz        parameters of finished runs, if they are kept
+logs/               output of the workers
+report.html, table.csv, figure.png
 """
 
 import contextlib
@@ -14,10 +14,13 @@ import json
 import os
 import pathlib
 import secrets
+import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from noisegen.storage.record import plain
+
+_PARTS = ("records", "checkpoints", "workers", "params", "jobs", "logs")  # within the directory
 
 
 def open_workdir(
@@ -67,6 +70,58 @@ def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_name: str) -
                 f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
                 " give a new --workdir, or the command this one was started with."
             )
+
+
+def check_writable(workdir: str | os.PathLike) -> None:
+    """Checks that a directory, or the nearest existing one above it, can be written to.
+
+    Raises:
+      OSError: If it cannot be written to.
+    """
+    place = pathlib.Path(workdir)
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        return  # open_workdir reports this
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"could not write in {workdir}: {error.strerror or error}; free space on the disk or "
+            "choose a writable --workdir, then give the same command again (runs are kept)",
+        ) from error
+
+
+@contextlib.contextmanager
+def undone_if_refused(workdir: str | os.PathLike) -> Iterator[None]:
+    """Removes a directory that was begun in this context if an error comes before any result.
+
+    It removes `sweep.json` and empty directories only, and none that existed before.
+    """
+    workdir = pathlib.Path(workdir)
+    had_sweep = (workdir / "sweep.json").exists()
+    inner = [workdir / name for name in _PARTS]
+    made = [path for path in (*inner, workdir, *workdir.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if not had_sweep:
+            _undo(workdir, made)
+        raise
+
+
+def _undo(workdir, made):
+    with contextlib.suppress(OSError):
+        for path in made:
+            if path.parent == workdir and path.exists():
+                path.rmdir()
+        if os.listdir(workdir) == ["sweep.json"]:
+            (workdir / "sweep.json").unlink()
+        for path in made:
+            if path.parent != workdir:
+                path.rmdir()
 
 
 def read_sweep(workdir: str | os.PathLike) -> dict:

@@ -8,46 +8,74 @@ import collections
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich import box, console, live, measure, panel, progress_bar, table, text
 
-from noisegen import sweeps, training
+from noisegen import training
+from noisegen.storage import MEASURED, Record
 from noisegen.sweeps import numerals, tables, texts
+from noisegen.sweeps.protocol import Protocol
+from noisegen.sweeps.sweep import Sweep
 
 _LINE_SECONDS = 10.0  # between two plain lines
 _NARROW = 40  # columns of a terminal in which a table would be torn
 
 
-class Tally:
-    """How far a sweep is: runs done, runs diverged, the best run of every series and row.
+class Observer:
+    """Hears of a sweep's progress. This one ignores it; override the methods of interest.
 
-    Args:
-      protocol: says what is best.
-      wanted: number of runs of the whole sweep.
-      records: of the runs that are done.
+    A worker uses it as a context manager.
     """
 
-    def __init__(
-        self, protocol: sweeps.Protocol, wanted: int, records: Iterable[Mapping[str, Any]]
-    ):
-        self.protocol = protocol
-        self.wanted = wanted
-        self.done = self.diverged = 0
-        self.best: dict[tuple, Mapping] = {}
-        for record in records:
-            self.add(record)
+    def __enter__(self) -> Self:
+        return self
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Takes note of a finished run."""
+    def __exit__(self, *_) -> None:
+        pass
+
+    def say(self, doing: str) -> None:
+        """Hears what is being done while no run is trained."""
+
+    def note(self, text: str) -> None:
+        """Hears a sentence that should stay visible."""
+
+    def extended(self, runs: Mapping[str, Mapping]) -> None:
+        """Hears of runs that extend the grid, hyperparameters by run_id."""
+
+    def progress(self, running: Sequence[training.Progress]) -> None:
+        """Hears of the runs in training."""
+
+    def finished(self, record: Record) -> None:
+        """Hears of the first record of a run."""
+
+
+class Tally:
+    """Counts runs, done and diverged, and keeps the best run of every series and row.
+
+    Args:
+      sweep: The sweep; its records are counted.
+    """
+
+    def __init__(self, sweep: Sweep):
+        self.protocol: Protocol = sweep.protocols[0]
+        self.wanted = len(sweep.wanted)
+        self.done = self.diverged = 0
+        self.best: dict[tuple, Record] = {}
+        for name in sweep.wanted:
+            if name in sweep.done:
+                self.add(sweep.done[name])
+
+    def add(self, record: Record) -> None:
+        """Counts a finished run."""
         self.done += 1
-        self.diverged += record["status"] == "diverged"
-        group = self.protocol.group(record["run"])
+        self.diverged += record.status == "diverged"
+        group = self.protocol.group(record.hparams)
         if self._score(record) > self._score(self.best.get(group)):
             self.best[group] = record
 
     def line(self) -> str:
-        """Runs done and diverged, in words."""
+        """Returns the numbers of runs in words."""
         diverged = f" ({self.diverged:,} diverged)" if self.diverged else ""
         return f"{self.done:,}/{self.wanted:,} runs{diverged}"
 
@@ -62,14 +90,14 @@ class Tally:
             shown.add_column(_Plain(name), justify="right", overflow="fold")
         groups = protocol.order(self.best)
         row_as = tables.speller(row for _, row in groups)
-        runs = [record["run"] for record in self.best.values()]
+        runs = [record.hparams for record in self.best.values()]
         tuned_as = {name: tables.speller(run[name] for run in runs) for name in protocol.tune}
         for label, row in groups:
             record = self.best[label, row]
             value = tables.scale(protocol.metric) * _metric(record, protocol.metric)
             size = abs(value)
             score = f"{value:.2f}" if size == 0 or 0.01 <= size < 1e9 else f"{value:.3g}"
-            tuned = [tuned_as[name](record["run"][name]) for name in protocol.tune]
+            tuned = [tuned_as[name](record.hparams[name]) for name in protocol.tune]
             cells = (*[texts.shown(label)] * several, row_as(row), score, *tuned)
             shown.add_row(*map(_Plain, cells))
         return shown
@@ -77,38 +105,39 @@ class Tally:
     def _score(self, record):
         """What is maximised; of no record, or one that diverged, the least."""
         score = record and _metric(record, self.protocol.metric)
-        if score is None or record["status"] == "diverged":
+        if score is None or record.status == "diverged":
             return -float("inf")
         return self.protocol.sign * score
 
 
-class Display:
-    """Shows a tally, and how fast it grows.
+class Display(Observer):
+    """Shows a sweep's progress on stderr: a panel in a terminal, a line every ten seconds elsewhere.
 
     Args:
-      title: of the sweep.
-      tally: of the runs that are done.
+      sweep: The sweep, whose runs can be planned.
     """
 
-    def __init__(self, title: str, tally: Tally):
-        self._title, self._tally = " ".join(texts.printable(title).split()), tally
-        self._examples: dict[str, int] = {}
+    def __init__(self, sweep: Sweep):
+        self._sweep, self._tally = sweep, Tally(sweep)
+        self._title = " ".join(texts.printable(sweep.title).split())
+        # Training examples of the runs that are left.
+        self._examples = {name: run.plan.num_examples for name, run in sweep.todo().items()}
         self._running: Sequence[training.Progress] = ()
-        self._consumed = 0  # by the runs that ended in this session
+        self._consumed = 0  # examples of the runs that ended since the start
         self._doing = ""
         self._started = self._at_start = None
         self._live, self._encoding = None, getattr(sys.stderr, "encoding", None)
-        if sys.stderr is not None:  # which it is where standard error is closed
+        if sys.stderr is not None:  # it is None if standard error is closed
             terminal = console.Console(file=sys.stderr)
             if terminal.is_terminal and not terminal.is_dumb_terminal:
                 self._live = live.Live(console=terminal, get_renderable=self._panel)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._live:
             self._live.__enter__()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> None:
         self._doing = ""
         if error[0] is None or self._started is not None:
             self._print(self.line())
@@ -116,40 +145,40 @@ class Display:
             self._live.__exit__(*error)
 
     def say(self, doing: str) -> None:
-        """Shows what is being done while no run is trained."""
         if doing != self._doing:
             self._doing = doing
             self._print(self.line())
 
-    def note(self, said: str) -> None:
-        """Says something that stays on the screen."""
+    def note(self, text: str) -> None:
         if self._live:
-            self._live.console.print(_Plain(said))
-        self._print(said)
+            self._live.console.print(_Plain(text))
+        self._print(text)
 
-    def expect(self, examples: Mapping[str, int]) -> None:
-        """Announces the runs that are trained next: training examples by run_id."""
-        self._examples = dict(examples)
-        self._tally.wanted = self._tally.done + len(examples)
+    def extended(self, runs: Mapping[str, Mapping]) -> None:
+        self._tally.wanted += len(runs)
+        planned = self._sweep.runs()
+        for name in runs:
+            self._examples[name] = planned[name].plan.num_examples
+            # Another worker may have trained it before this process knew of it.
+            if name in self._sweep.done:
+                self.finished(self._sweep.done[name])
 
     def progress(self, running: Sequence[training.Progress]) -> None:
-        """Takes note of the runs in training."""
         self._running, self._doing = running, ""
-        if self._started is None:  # what went before was compilation
+        if self._started is None:  # compilation came before
             self._started, self._at_start = time.monotonic(), self._trained()
             self._printed = self._started
         elif time.monotonic() - self._printed > _LINE_SECONDS:
             self._print(self.line())
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Takes note of a finished run."""
-        self._running = [other for other in self._running if other.run != record["run"]]
-        self._consumed += record.get("num_examples") or 0
-        self._examples.pop(record["run_id"], None)
+    def finished(self, record: Record) -> None:
+        self._running = [other for other in self._running if other.run.id != record.run_id]
+        self._consumed += record.num_examples or 0
+        self._examples.pop(record.run_id, None)
         self._tally.add(record)
 
     def line(self) -> str:
-        """How far, how fast, how long to go."""
+        """Returns runs done, speed and time left in words."""
         words = [self._tally.line()]
         rate = self._rate()
         if rate:
@@ -170,7 +199,7 @@ class Display:
 
     def _panel(self):
         """What a terminal shows."""
-        under_way = sum(run.examples / run.num_examples for run in self._running)
+        under_way = sum(each.examples / each.run.plan.num_examples for each in self._running)
         done, wanted = self._tally.done + under_way, max(self._tally.wanted, 1)
         rows = table.Table.grid()
         rows.add_row(progress_bar.ProgressBar(wanted, done, width=64))
@@ -207,20 +236,20 @@ class _Plain:
 
 def _metric(record, name):
     """Reads a metric of a record, or a number beside these; None if there is none."""
-    return record.get(name) if name in sweeps.RECORDED else record["metrics"].get(name)
+    return getattr(record, name) if name in MEASURED else record.metrics.get(name)
 
 
-def growth(
-    protocol: sweeps.Protocol,
+def describe_extension(
+    protocol: Protocol,
     runs: Iterable[Mapping[str, Any]],
     known: Iterable[Mapping[str, Any]] | None = None,
 ) -> str:
-    """Says why a grid grows, and by which values.
+    """Returns in words why a grid is extended, and by which values.
 
     Args:
-      protocol: Says what is tuned.
+      protocol: Names the tuned fields.
       runs: The new runs.
-      known: The runs before; without them only the values of the first tuned field are listed.
+      known: The runs before. Without them, only values of the first tuned field are listed.
     """
     names = protocol.tune[:1] if known is None else protocol.tune
     new, old = _tuned(protocol, runs), _tuned(protocol, known or ())
