@@ -143,7 +143,7 @@ class Display:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Takes note of a finished run."""
-        self._running = [other for other in self._running if other.run != record["run"]]
+        self._running = [other for other in self._running if other.run.id != record["run_id"]]
         self._consumed += record.get("num_examples") or 0
         self._examples.pop(record["run_id"], None)
         self._tally.add(record)

@@ -24,6 +24,7 @@ class Ledger:
       tasks: what it trains.
       runs: which runs it wants, and which are done.
       costs: training examples of every wanted run, by run_id, as far as `todo` was asked.
+      made: every wanted run with its plan, by run_id, likewise.
       show: the display, a context in which all else is used.
     """
 
@@ -37,6 +38,7 @@ class Ledger:
             records = [record for record in records if record["run_id"] not in damaged]
         self.runs = Agenda(tasks.name, exp.runs, exp.protocols, records, tasks.plan)
         self.costs: dict[str, int] = {}
+        self.made: dict[str, training.Run] = {}
         self._tally = display.Tally(self._protocol, len(self.runs.wanted), self.runs.done())
         self.show = display.Display(exp.title, self._tally)
 
@@ -55,7 +57,9 @@ class Ledger:
             if self.costs:  # others may have trained some of them before this process knew
                 for name in new.keys() & self.runs.records.keys():
                     self.show.add(self.runs.records[name])
-            self.costs |= self.tasks.examples(new)
+            made = self.tasks.make_runs(new)
+            self.made |= made
+            self.costs |= {name: run.plan.num_examples for name, run in made.items()}
             self.show.expect({name: self.costs[name] for name in todo})
         return todo
 
@@ -75,10 +79,10 @@ class Ledger:
         if self._tally.done >= self._tally.wanted:
             self.todo()  # the grid may grow
         running = [
-            training.Progress(self.runs.wanted[name], examples, self.costs[name])
+            training.Progress(self.made[name], examples)
             for worker in workers
             for name, examples in worker.runs.items()
-            if name in self.costs and name not in self.runs.records
+            if name in self.made and name not in self.runs.records
         ]
         if running:
             self.show.progress(running)

@@ -12,15 +12,15 @@ from typing import Any
 import jax
 
 import noisegen
-from noisegen import sweeps, training
-from noisegen.training import Settings, Task
+from noisegen import training
+from noisegen.training import Settings
 
 
-def record(task: Task, settings: Settings, result: training.Result) -> dict[str, Any]:
+def record(settings: Settings, result: training.Result) -> dict[str, Any]:
     """Returns the record of a run."""
     found = {
-        "run_id": sweeps.run_id(task.name, result.run),
-        "run": dict(result.run),
+        "run_id": result.run_id,
+        "run": dict(result.hparams),
         "status": result.status,
         "diverged_at": result.diverged_at,
         "metrics": result.metrics,

@@ -71,14 +71,19 @@ class Tasks:
           ValueError: names what does not.
         """
         for task, group in self.groups(runs).items():
-            training.check_runs(task, list(group.values()))
+            training.make_runs(task, group.values())
             for protocol in protocols:
                 sweeps.check_metrics(training.metric_names(task), protocol)
 
-    def examples(self, runs: Runs) -> dict[str, int]:
-        """Training examples of each run, by run_id."""
+    def make_runs(self, runs: Runs) -> dict[str, training.Run]:
+        """Returns the runs with their plans, by run_id."""
         found = {}
         for task, group in self.groups(runs).items():
             plans = training.plan_runs(task, list(group.values()))
-            found |= {name: p.num_examples for name, p in zip(group, plans, strict=True)}
+            for (name, run), plan in zip(group.items(), plans, strict=True):
+                found[name] = training.Run(name, run, plan)
         return found
+
+    def examples(self, runs: Runs) -> dict[str, int]:
+        """Training examples of each run, by run_id."""
+        return {name: run.plan.num_examples for name, run in self.make_runs(runs).items()}

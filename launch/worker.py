@@ -87,7 +87,6 @@ class Worker:
         self.writer = sweeps.RecordWriter(workdir, self.crew.name)
         self.checkpoints = sweeps.Checkpoints(
             workdir,
-            ledger.tasks.name,
             60 * options.checkpoint_minutes,
             ledger.runs.records.keys(),
             self.crew,
@@ -124,16 +123,16 @@ class Worker:
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
         for task, group in self.ledger.tasks.groups(self._sorted(runs)).items():
-            names, group = list(group), list(group.values())
+            group = [self.ledger.made[name] for name in group]
             by_program = training.by_constants(group).values()  # the pool's order
-            self.queue = collections.deque(names[i] for indices in by_program for i in indices)
+            self.queue = collections.deque(run.id for runs in by_program for run in runs)
             if self.pool is not None and self.pool.task is task:
                 settings = self.pool.settings
             else:
                 self.pool = None  # frees its device for what is measured
                 settings = self._settings(task, group)
                 self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
-            distributed.tell(runs=group, settings=vars(settings))
+            distributed.tell(runs=_hparams(group), settings=vars(settings))
             self.pool = self.pool or training.Pool(task, settings)
             # Until the first progress, since a pool may have to compile again for longer curves.
             self.crew.beat(patience=COMPILING * self.options.patience)
@@ -145,7 +144,7 @@ class Worker:
                 lambda _: hosts.agreed(self._take(self.queue.popleft())),
             )
             for result in results:
-                self._finish(task, result)
+                self._finish(result)
             self.in_training = False
 
     def _sorted(self, runs):
@@ -174,13 +173,12 @@ class Worker:
         self.in_training = True
         distributed.check_stop(self.stopping and not self.checkpoints.hurried)
         if self.crew.is_due():
-            task = self.ledger.tasks.name
-            self.crew.progress({sweeps.run_id(task, each.run): each.examples for each in running})
+            self.crew.progress({each.run.id: each.examples for each in running})
             self.ledger.read()
         self.ledger.show.progress(running)
 
-    def _finish(self, task, result):
-        record = machine.record(task, self.pool.settings, result)
+    def _finish(self, result):
+        record = machine.record(self.pool.settings, result)
         if result.params is not None:
             sweeps.save_params(self.workdir, record["run_id"], result.params)
         self.writer.append(record)
@@ -199,7 +197,7 @@ class Worker:
                 return training.Settings(**found)
         self._say("measuring what is fastest here")
         runs = runs[: -(-len(runs) // count)]
-        distributed.tell(runs=runs, settings=None, given=given)
+        distributed.tell(runs=_hparams(runs), settings=None, given=given)
         settings, _ = training.choose(task, runs, **given)
         self.crew.share_settings(key, vars(settings))
         return settings
@@ -291,6 +289,10 @@ def deal(costs: Mapping[str, int], count: int) -> dict[str, int]:
         heapq.heapreplace(loads, (load + costs[name], index))
         dealt[name] = index
     return dealt
+
+
+def _hparams(runs):
+    return [run.hparams for run in runs]
 
 
 def _key(task, options):

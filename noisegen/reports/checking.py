@@ -14,8 +14,9 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import page
-from noisegen.sweeps import growth, identity, numerals, tables
+from noisegen.sweeps import growth, numerals, tables
 from noisegen.sweeps import protocol as protocols
+from noisegen.training import run_id
 
 _TASK = "none"  # the task of made-up records
 _GROWN = ", which the grid may grow to (with the protocol's max_extensions=0 it does not)"
@@ -49,7 +50,7 @@ def check(
             raise ValueError(f"the {name} of a sweep must be text, got {text!r:.200}.")
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the figures of the report need Matplotlib: pip install matplotlib.")
-    planned = identity.by_run_id(_TASK, runs)
+    planned = run_id.by_run_id(_TASK, runs)
     for each in readings:
         for run in planned.values():
             _check_label(each, run)

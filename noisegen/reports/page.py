@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import plots, style
 from noisegen.reports.drawing import png, svg
-from noisegen.sweeps import growth, identity, numerals, regimes, tables, texts
+from noisegen.sweeps import growth, numerals, regimes, tables, texts
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps import records as records_lib
+from noisegen.training import run_id
 
 ENDINGS = {  # of the files of a table, and what writes them
     "txt": tables.to_text,
@@ -60,7 +61,7 @@ def write_report(
     records = records_lib.read(workdir, curves=False)
     missing = 0
     if runs is not None:
-        planned = identity.by_run_id(sweep["task"], runs)
+        planned = run_id.by_run_id(sweep["task"], runs)
         wanted = growth.wanted(sweep["task"], planned, readings, records)
         records = [record for record in records if record["run_id"] in wanted]
         missing = len(wanted) - len(records)

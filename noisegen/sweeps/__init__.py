@@ -18,7 +18,6 @@ from noisegen.sweeps.grid import (
     zipped,
 )
 from noisegen.sweeps.growth import wanted
-from noisegen.sweeps.identity import by_run_id, normalise, run_id
 from noisegen.sweeps.parameters import damaged_params, load_params, save_params, without_params
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.records import (
@@ -39,6 +38,7 @@ from noisegen.sweeps.regimes import (
     largest_stable,
 )
 from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
+from noisegen.training.run_id import by_run_id, canonicalize, run_id
 
 __all__ = [
     "FLAGS",
@@ -70,7 +70,7 @@ __all__ = [
     "largest_stable",
     "load_params",
     "make_table",
-    "normalise",
+    "canonicalize",
     "open_workdir",
     "powers_of_two",
     "product",

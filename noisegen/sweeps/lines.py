@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from noisegen.sweeps.identity import run_id
 from noisegen.sweeps.protocol import RECORDED
+from noisegen.training.run_id import run_id
 
 STATUSES = ("finished", "diverged")
 
