@@ -67,8 +67,8 @@ def make_runs(task: Task, hparams: Iterable[Mapping[str, Any]]) -> list[Run]:
       ... )
       >>> fields = {"batch_size": 64, "learning_rate": 0.5, "num_epochs": 2, "seed": 0}
       >>> [run] = make_runs(task, [fields])
-      >>> run.id, run.plan.num_updates
-      ('62bb8eeaa12b1a1d', 44)
+      >>> run.plan.num_updates, run.plan.num_examples
+      (44, 2816)
     """
     check_task(task)
     # Values beyond float32 are refused by the first call, spellings are made equal by the second.
