@@ -6,19 +6,42 @@ import sys
 import pytest
 from rich import console
 
-from launch import display
-from noisegen import sweeps, training
+from noisegen import storage, sweeps, training
+from noisegen.sweeps import progress
 
 
-def record(batch_size, learning_rate, accuracy, eta=0.0, status="finished"):
-    run = {"batch_size": batch_size, "learning_rate": learning_rate, "eta": eta}
-    return {
-        "run_id": f"{batch_size} {learning_rate} {eta}",
-        "run": run,
-        "status": status,
-        "metrics": {"test_accuracy": accuracy, "test_loss": accuracy},
-        "num_examples": 1000,
-    }
+def record(batch_size, learning_rate, accuracy, eta=0.0, status="finished", num_examples=1000):
+    return storage.Record(
+        run_id=f"{batch_size} {learning_rate} {eta}",
+        hparams={"batch_size": batch_size, "learning_rate": learning_rate, "eta": eta},
+        status=status,
+        metrics={"test_accuracy": accuracy, "test_loss": accuracy},
+        num_examples=num_examples,
+    )
+
+
+class Sweep:
+    """A sweep as far as its progress is shown, with records of some runs and none of others."""
+
+    title = "A title"
+
+    def __init__(self, records, todo=(), protocol=None):
+        self.protocols = (protocol or sweeps.Protocol(),)
+        self.done = {each.run_id: each for each in records}
+        self.wanted = {each.run_id: each.hparams for each in (*records, *todo)}
+        self._todo = {each.run_id: run_of(each) for each in todo}
+
+    def todo(self):
+        return self._todo
+
+    def runs(self):
+        return self._todo
+
+
+def run_of(record):
+    """The run of a record, of 1,000 examples."""
+    plan = training.plan({"batch_size": 10, "num_updates": 100, "seed": 0}, 1000)
+    return training.Run(record.run_id, record.hparams, plan)
 
 
 def text(shown):
@@ -30,7 +53,7 @@ def text(shown):
 
 def test_a_tally_counts_and_keeps_the_best_of_every_row():
     records = [record(64, 0.5, 0.75), record(64, 0.25, 0.5), record(8, 0.5, None, 0, "diverged")]
-    tally = display.Tally(sweeps.Protocol(), 1000, records)
+    tally = progress.Tally(Sweep(records, [record(8, rate, 0) for rate in range(997)]))
     assert tally.line() == "3/1,000 runs (1 diverged)"
     assert text(tally.table())[2:] == [["64", "75.00", "0.5"]]
     tally.add(record(64, 0.125, 0.875))
@@ -47,42 +70,34 @@ def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
         tune=("learning_rate", "eta"),
     )
     records = [record(64, 0.5, 3.0, 0.1), record(64, 0.25, 2.0, 0.2), record(64, 0.5, 1.5)]
-    shown = text(display.Tally(protocol, 3, records).table())
+    shown = text(progress.Tally(Sweep(records, protocol=protocol)).table())
     names = ["batch", "size", "best", "run's", "test", "loss", "learning", "rate", "eta"]
     assert shown[0] == names
     assert shown[2:] == [["none", "64", "1.50", "0.5", "0"], ["noise", "64", "2.00", "0.25", "0.2"]]
-
-
-def run_of(record):
-    """The run of a record, of 1,000 examples."""
-    plan = training.plan({"batch_size": 10, "num_updates": 100, "seed": 0}, 1000)
-    return training.Run(record["run_id"], record["run"], plan)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that only the test moves on."""
     now = [100.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_speed_and_time_left_count_from_the_first_step(clock, capsys):
     first, second = record(64, 0.5, 0.75), record(64, 0.25, 0.5)
-    tally = display.Tally(sweeps.Protocol(), 3, [record(64, 0.125, 0.5)])
-    with display.Display("A title", tally) as show:
-        show.expect({first["run_id"]: 1000, second["run_id"]: 1000})
+    with progress.Display(Sweep([record(64, 0.125, 0.5)], [first, second])) as show:
         show.say("compiling")
         clock[0] += 60  # compilation is no training
         show.progress([training.Progress(run_of(first), 100)])
         clock[0] += 2
         show.progress([training.Progress(run_of(first), 500)])
         assert show.line() == "1/3 runs, 200 examples/s, 0:08 left"
-        show.add(first)  # its examples must not count twice
+        show.finished(first)  # its examples must not count twice
         assert show.line() == "2/3 runs, 450 examples/s, 0:02 left"
         clock[0] += 9
         show.progress([training.Progress(run_of(second), 200)])
-        show.add(second)
+        show.finished(second)
         assert show.line() == "3/3 runs, 173 examples/s"
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
@@ -93,22 +108,17 @@ def test_speed_and_time_left_count_from_the_first_step(clock, capsys):
 
 
 def test_a_diverged_run_leaves_nothing_to_wait_for(clock):
-    diverged = record(64, 0.5, None, 0, "diverged") | {"num_examples": 10}
-    show = display.Display("", display.Tally(sweeps.Protocol(), 0, []))
-    show.expect({diverged["run_id"]: 1000, "other": 500})
+    diverged = record(64, 0.5, None, 0, "diverged", num_examples=10)
+    show = progress.Display(Sweep([], [diverged, record(64, 0.25, 0.5)]))
     show.progress([])
     clock[0] += 1
-    show.add(diverged)
-    assert show.line() == "1/2 runs (1 diverged), 10 examples/s, 0:50 left"
+    show.finished(diverged)
+    assert show.line() == "1/2 runs (1 diverged), 10 examples/s, 1:40 left"
 
 
 def test_a_sweep_that_is_stopped_says_how_fast_it_was(clock, capsys):
     first = record(64, 0.5, 0.75)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        display.Display("", display.Tally(sweeps.Protocol(), 0, [])) as show,
-    ):
-        show.expect({first["run_id"]: 1000})
+    with pytest.raises(KeyboardInterrupt), progress.Display(Sweep([], [first])) as show:
         show.progress([training.Progress(run_of(first), 100)])
         clock[0] += 2
         show.progress([training.Progress(run_of(first), 500)])
@@ -118,33 +128,35 @@ def test_a_sweep_that_is_stopped_says_how_fast_it_was(clock, capsys):
 
 def test_growth_says_which_values_are_added_and_why(capsys):
     protocol = sweeps.Protocol(series=lambda run: "noise", tune=("learning_rate", "eta"))
-    runs = [record(64, rate, 0)["run"] for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0)["run"]]
-    text = display.growth(protocol, runs)
+    runs = [record(64, rate, 0).hparams for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0).hparams]
+    text = progress.describe_extension(protocol, runs)
     assert text == (
         "The grid ends at the best learning rate, its bar or a divergence; next: "
         "2^-3 at noise batch size 64, 2^-2 at noise batch size 64, 2^1 at noise batch size 8"
     )
-    display.Display("", display.Tally(protocol, 0, [])).note(text)
+    progress.Display(Sweep([], protocol=protocol)).note(text)
     assert capsys.readouterr().err == f"{text}\n"
 
 
 def test_growth_names_every_field_that_grows():
     protocol = sweeps.Protocol(tune=("learning_rate", "eta"))
-    known = [record(64, rate, 0, eta)["run"] for rate in (0.1, 0.2) for eta in (0.3, 0.5)]
-    rates = [record(64, 0.4, 0, eta)["run"] for eta in (0.3, 0.5)]
-    etas = [record(64, rate, 0, 0.8)["run"] for rate in (0.1, 0.2)]
+    known = [record(64, rate, 0, eta).hparams for rate in (0.1, 0.2) for eta in (0.3, 0.5)]
+    rates = [record(64, 0.4, 0, eta).hparams for eta in (0.3, 0.5)]
+    etas = [record(64, rate, 0, 0.8).hparams for rate in (0.1, 0.2)]
     first = "The grid ends at the best learning rate, its bar or a divergence; next: 0.4 at batch"
     second = "The grid ends at the best eta; next: 0.8 at batch size 64"
-    assert display.growth(protocol, rates, known) == f"{first} size 64"
-    assert display.growth(protocol, etas, known) == second
-    assert display.growth(protocol, rates + etas, known) == f"{first} size 64. {second}"
+    assert progress.describe_extension(protocol, rates, known) == f"{first} size 64"
+    assert progress.describe_extension(protocol, etas, known) == second
+    assert (
+        progress.describe_extension(protocol, rates + etas, known) == f"{first} size 64. {second}"
+    )
 
 
 @pytest.mark.parametrize(
     "seconds, shown", [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (90061, "25:01:01")]
 )
 def test_durations(seconds, shown):
-    assert display.duration(seconds) == shown
+    assert progress.duration(seconds) == shown
 
 
 LABELS = ["[noise]", "[/noise]", "[red]x", ":smile:", "\x1b[31m", "", "中文"]
@@ -153,11 +165,11 @@ LABELS = ["[noise]", "[/noise]", "[red]x", ":smile:", "\x1b[31m", "", "中文"]
 def labelled():
     protocol = sweeps.Protocol(series=lambda run: LABELS[int(run["eta"])])
     records = [record(64, 0.5, 0.75, eta) for eta in range(len(LABELS))]
-    return display.Tally(protocol, len(LABELS), records)
+    return Sweep(records, protocol=protocol)
 
 
 def test_a_tally_shows_labels_as_they_are():
-    shown = [words[0] for words in text(labelled().table())[2:]]
+    shown = [words[0] for words in text(progress.Tally(labelled()).table())[2:]]
     assert sorted(shown) == sorted(
         ["[noise]", "[/noise]", "[red]x", ":smile:", "'\\x1b[31m'", "''", "中文"]
     )
@@ -170,10 +182,10 @@ def test_a_tally_shows_words_and_close_numbers_as_they_are():
         for rule, rate in (("2^3", 0.1), ("[b]", 0.10000005))
     ]
     records = [
-        {"run_id": "", "run": run, "status": "finished", "metrics": {}, "seconds": 0.00001}
+        storage.Record(run_id=str(run), hparams=run, status="finished", metrics={}, seconds=0.00001)
         for run in runs
     ]
-    assert text(display.Tally(protocol, 2, records).table())[2:] == [
+    assert text(progress.Tally(Sweep(records, protocol=protocol)).table())[2:] == [
         ["2^3", "1e-05", "0.1", "True"],
         ["[b]", "1e-05", "0.10000005", "True"],
     ]
@@ -202,7 +214,9 @@ def test_progress_is_shown_on_every_terminal(monkeypatch, encoding, terminal, co
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("LINES", "60")
     monkeypatch.setenv("TERM", "xterm")
-    with display.Display("Title [/small] [red] – 中", labelled()) as show:
+    sweep = labelled()
+    sweep.title = "Title [/small] [red] – 中"
+    with progress.Display(sweep) as show:
         show.note("[b] 0.1–0.2")
         show.say("compiling [c] ±")
     text = stream.shown()
@@ -217,14 +231,14 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch):
     stream = Stream("utf-8", True)
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "dumb")
-    with display.Display("Title", labelled()) as show:
+    with progress.Display(labelled()) as show:
         show.say("compiling")
         assert stream.shown() == "7/7 runs, compiling\n"
 
 
 def test_progress_needs_no_standard_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
-    with display.Display("Title", labelled()) as show:
+    with progress.Display(labelled()) as show:
         show.say("compiling")
         show.note("a note")
     assert capsys.readouterr().out == ""
