@@ -108,7 +108,7 @@ def follow(sweep: Sweep, options: WorkerOptions) -> None:
       KeyboardInterrupt: If the first process was asked to stop.
     """
     # A signal reaches the first process too, and that one decides when to stop.
-    with signals.on_stop(lambda: None):
+    with signals.on_stop(lambda number: None):
         pool = None
         while (order := multihost.broadcast_json(None)) is not None:
             task = sweep.task_of(order["runs"][0])
