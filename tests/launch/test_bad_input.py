@@ -57,12 +57,18 @@ CASES = {
     "protocol": ("sweep", (*GOES, "--config.best=0"), ["best=0", "of=5"]),
     "microbatch": (
         "sweep",
-        (DIGITS, "--workdir={tmp}/settings", "--batch_devices=2", "--lanes=1", "--microbatch=17"),
+        (
+            DIGITS,
+            "--workdir={tmp}/settings",
+            "--pool.batch_devices=2",
+            "--pool.lanes=1",
+            "--pool.microbatch=17",
+        ),
         ["microbatch=17", "multiple of batch_devices=2"],
     ),
     "devices": (
         "sweep",
-        (DIGITS, "--workdir={tmp}/settings", "--batch_devices=3"),
+        (DIGITS, "--workdir={tmp}/settings", "--pool.batch_devices=3"),
         ["batch_devices=3", "there are 2"],
     ),
     "workdir below a file": (
@@ -104,8 +110,12 @@ CASES = {
         ["experiments/digit.py", "experiments/"],
     ),
     "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
-    "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
-    "no number": ("sweep", (*GOES, "--patience=nan"), ["--patience=nan must be a number"]),
+    "value of a flag": ("sweep", (*GOES, "--pool.lanes=two"), ["--pool.lanes=two", "int"]),
+    "no number": (
+        "sweep",
+        (*GOES, "--heartbeat_timeout=nan"),
+        ["--heartbeat_timeout=nan must be a number"],
+    ),
     "share of several workers": (
         "sweep",
         (*GOES, "--workers=2", "--share=1/2"),

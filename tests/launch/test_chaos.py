@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from tests.launch.test_recovery import metrics, tables
+from tests.launch.harness import metrics, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHAOS = pathlib.Path(__file__).with_name("chaos.py")
@@ -21,7 +21,13 @@ FLAGS = (
     "--config.grid.learning_rate=(0.00390625, 0.0078125, 0.015625)",
     "--config.best=2",
     "--config.run.eval_every=20.0",
-    *("--lanes=1", "--lane_devices=1", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *(
+        "--pool.lanes=1",
+        "--pool.lane_devices=1",
+        "--pool.microbatch=16",
+        "--pool.eval_batch=360",
+        "--pool.group=1",
+    ),
     "--checkpoint_minutes=0.002",
 )
 ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}

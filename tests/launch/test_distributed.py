@@ -10,7 +10,7 @@ import time
 import pytest
 
 from launch import distributed
-from tests.launch.test_recovery import ROOT, SECONDS, metrics, num_lines, tables
+from tests.launch.harness import ROOT, SECONDS, metrics, num_lines, tables
 
 SHORT = (
     "--config=experiments/digits.py",
@@ -19,10 +19,10 @@ SHORT = (
     "--config.grid.seed=(0, 1)",
     "--config.best=2",
     "--config.run.eval_every=2.0",
-    *("--microbatch=32", "--eval_batch=360", "--group=1"),
+    *("--pool.microbatch=32", "--pool.eval_batch=360", "--pool.group=1"),
 )
-LANES = ("--lanes=2", "--lane_devices=2", "--batch_devices=1")
-BATCH = ("--lanes=1", "--lane_devices=1", "--batch_devices=2")
+LANES = ("--pool.lanes=2", "--pool.lane_devices=2", "--pool.batch_devices=1")
+BATCH = ("--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=2")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_settings_are_measured_by_both_together(pair, tmp_path):
 
 
 def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
-    flags = (*SHORT, "--lanes=1", "--lane_devices=1", "--batch_devices=1")
+    flags = (*SHORT, "--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=1")
     first, other = pair(*flags, "--config.run.num_epochs=1.0", f"--workdir={tmp_path / 'two'}")
     _, stderr = first.communicate(timeout=SECONDS)
     assert first.returncode == 1

@@ -10,7 +10,13 @@ FLAGS = (
     "--config.grid.seed=(0,1)",
     "--config.best=2",
     "--config.run.num_epochs=1.0",
-    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *(
+        "--pool.lanes=2",
+        "--pool.lane_devices=2",
+        "--pool.microbatch=16",
+        "--pool.eval_batch=360",
+        "--pool.group=1",
+    ),
 )
 
 

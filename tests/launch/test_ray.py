@@ -112,7 +112,7 @@ def ordeal(cluster, tiny, ray_environment, tmp_path_factory):
     """The tiny sweep on the cluster: Ctrl-C, then a worker is killed, then a node, then the end."""
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
     flags = ("--launcher=ray", f"--ray.address={cluster.address}", "--ray.tasks=2")
-    words = ["-m", "launch.sweep", *tiny, *flags, f"--workdir={workdir}", "--patience=20"]
+    words = ["-m", "launch.sweep", *tiny, *flags, f"--workdir={workdir}", "--heartbeat_timeout=20"]
     with running(words, ray_environment) as driver:
         interrupted = worker_in_training(workdir, driver)
         driver.send_signal(signal.SIGINT)

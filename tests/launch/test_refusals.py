@@ -13,8 +13,8 @@ from noisegen import reports, sweeps
 DIGITS = "--config=experiments/digits.py"
 REFUSED = {
     "runs that there are not": (("--only=a1,b2",), "--only=a1,b2: this sweep has no such run"),
-    "settings": (("--batch_devices=2", "--microbatch=17"), "microbatch=17"),
-    "devices": (("--lane_devices=3", "--lanes=3"), "there are 2"),
+    "settings": (("--pool.batch_devices=2", "--pool.microbatch=17"), "microbatch=17"),
+    "devices": (("--pool.lane_devices=3", "--pool.lanes=3"), "there are 2"),
     "a bucket": (("--workdir=gs://bucket/sweep",), "gs://bucket/sweep is no directory"),
     "no cluster": (("--launcher=ray", "--ray.address=127.0.0.1:1"), "nobody answers there"),
     "no Slurm": (("--launcher=slurm", "--slurm.folder={tmp}/folder"), "no sbatch here"),
@@ -24,7 +24,10 @@ REFUSED = {
     ),
     "other devices": (("--launcher=local",), "JAX_PLATFORMS=nonsense: JAX finds no such device"),
     "a field given twice": (("-config.best=1", "--config.best=2"), "--config.best is given twice"),
-    "settings of workers": (("--workers=2", "--batch_devices=2", "--eval_batch=3"), "eval_batch=3"),
+    "settings of workers": (
+        ("--workers=2", "--pool.batch_devices=2", "--pool.eval_batch=3"),
+        "eval_batch=3",
+    ),
 }
 
 
@@ -174,8 +177,13 @@ def test_the_stored_command_can_be_pasted(tmp_path, environment):
     name = "a 'b' $HOME; \"c\"\n"
     words = ["-m", "launch.sweep", DIGITS, "--config.grid.seed=0,", "--config.best=1"]
     words += ["--config.grid.batch_size=1024", "--config.grid.learning_rate=2^-3"]
-    words += ["--config.run.num_epochs=1", "--lanes=1", "--microbatch=64", "--eval_batch=360"]
-    words += ["--lane_devices=1", "--group=1", f"--workdir={tmp_path / name}"]
+    words += [
+        "--config.run.num_epochs=1",
+        "--pool.lanes=1",
+        "--pool.microbatch=64",
+        "--pool.eval_batch=360",
+    ]
+    words += ["--pool.lane_devices=1", "--pool.group=1", f"--workdir={tmp_path / name}"]
     root = command.pathlib.Path(__file__).parents[2]
     run = {"env": environment, "capture_output": True, "text": True, "cwd": root}
     first = subprocess.run([sys.executable, *words], **run)

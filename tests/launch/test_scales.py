@@ -16,7 +16,13 @@ FLAGS = (
     "--config.grid.effective_learning_rate=0.5,1.0",
     "--config.grid.seed=0,",
     "--config.best=1",
-    *("--lanes=1", "--lane_devices=1", "--microbatch=2", "--eval_batch=2", "--group=1"),
+    *(
+        "--pool.lanes=1",
+        "--pool.lane_devices=1",
+        "--pool.microbatch=2",
+        "--pool.eval_batch=2",
+        "--pool.group=1",
+    ),
 )
 
 

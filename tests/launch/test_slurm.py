@@ -12,7 +12,7 @@ import pytest
 
 from launch import jobs
 from noisegen import sweeps
-from tests.launch.test_recovery import LONG, metrics, num_lines, tables
+from tests.launch.harness import LONG, metrics, num_lines, tables
 
 START = pathlib.Path(__file__).with_name("start_slurm.sh")
 SECONDS = 240  # the longest that anything here is waited for
@@ -208,14 +208,15 @@ def test_a_job_at_its_time_limit_keeps_its_runs_and_is_requeued(submit, longer, 
 
 def test_the_error_of_a_worker_is_in_the_status(submit, slurm, tiny, call, tmp_path):
     workdir = tmp_path / "sweep"
-    submit(workdir, *tiny, "--batch_devices=16", "--eval_batch=16", "--slurm.array=2")
+    submit(workdir, *tiny, "--pool.batch_devices=16", "--pool.eval_batch=16", "--slurm.array=2")
     assert set(wait_for_the_end(workdir).values()) == {"FAILED"}
     said = call("status", f"--workdir={workdir}", SLURM_CONF=slurm).stdout
     job = jobs.submitted(workdir)[0].job
     assert f"Slurm job {job}, 2 workers: 2 failed" in said
-    assert f"{job}_0 and 1 more failed: --lane_devices=2 times --batch_devices=16 is 32" in said, (
-        said
-    )
+    assert (
+        f"{job}_0 and 1 more failed: --pool.lane_devices=2 times --pool.batch_devices=16 is 32"
+        in said
+    ), said
 
 
 def test_what_slurm_refuses_is_one_line(slurm, call, tiny, folder, tmp_path):
