@@ -2,7 +2,7 @@ r"""Additive noise as an optax transformation.
 
 >>> import jax, jax.numpy as jnp, noisegen, optax
 >>> tx = optax.chain(
-...     noisegen.add_gradient_noise(noisegen.power_decay(0.3, gamma=0.55), jax.random.key(0)),
+...     noisegen.add_gradient_noise(0.1, jax.random.key(0)),
 ...     optax.sgd(0.1, momentum=0.5),
 ... )
 >>> params = {"w": jnp.ones(3)}
@@ -19,7 +19,7 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import ScalarOrSchedule, value_at
+from noisegen.schedules._counts import value_at
 from noisegen.transforms import samplers
 
 _PRNG = "threefry2x32"
@@ -33,7 +33,7 @@ class AddGradientNoiseState(NamedTuple):
 
 
 def add_gradient_noise(
-    stddev: ScalarOrSchedule, key: jax.Array, *, sampler: samplers.Sampler | None = None
+    stddev: optax.ScalarOrSchedule, key: jax.Array, *, sampler: samplers.Sampler | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds noise of a given standard deviation to what passes through the chain.
 

@@ -6,12 +6,12 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import ScalarOrSchedule, value_at
+from noisegen.schedules._counts import value_at
 from noisegen.transforms import gradient_noise
 
 
 def langevin_noise(
-    temperature: ScalarOrSchedule, learning_rate: ScalarOrSchedule, key: jax.Array
+    temperature: optax.ScalarOrSchedule, learning_rate: optax.ScalarOrSchedule, key: jax.Array
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns gradient descent into Langevin dynamics; stands **after** the learning rate.
 

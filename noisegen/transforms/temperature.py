@@ -4,12 +4,12 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules import temperatures
-from noisegen.schedules._types import ScalarOrSchedule, value_at
+from noisegen.schedules._counts import value_at
+from noisegen.schedules.temperature import learning_rate_from_temperature
 
 
 def scale_by_temperature(
-    temperature: ScalarOrSchedule, batch_size: ScalarOrSchedule, momentum: ArrayLike
+    temperature: optax.ScalarOrSchedule, batch_size: optax.ScalarOrSchedule, momentum: ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
     r"""Stands in the place of the learning rate, and makes it from a temperature.
 
@@ -57,7 +57,7 @@ def scale_by_temperature(
     _validate.scalar(temperature=temperature, batch_size=batch_size, momentum=momentum)
 
     def learning_rate(count: ArrayLike) -> ArrayLike:
-        return temperatures.learning_rate_from_temperature(
+        return learning_rate_from_temperature(
             value_at(temperature, count), value_at(batch_size, count), momentum
         )
 
