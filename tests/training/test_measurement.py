@@ -96,7 +96,7 @@ def test_statistics_are_recomputed_along_a_line():
     second = jax.tree.map_with_path(
         lambda path, leaf: 100 * leaf if "linear" in jax.tree_util.keystr(path) else leaf, first
     )
-    found = diagnostics.along_line(
+    found = diagnostics.evaluate_on_line(
         lambda params: training.measure(task, params, microbatch=8)["test_loss"],
         first,
         second,
