@@ -102,9 +102,11 @@ def get_task(config):
 
 def make_optimizer(hparams, key, decay_epochs):
     """SGD with momentum, decays at given epochs and noise; `stretch` makes the epochs longer."""
-    stddev = noisegen.power_decay_from_variance(hparams["variance"], hparams["gamma"])
+    stddev = noisegen.power_decay_from_variance_schedule(hparams["variance"], hparams["gamma"])
     epoch = hparams["updates_per_epoch"] * hparams["stretch"]
-    rate = noisegen.step_decay(hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch)
+    rate = noisegen.step_decay_schedule(
+        hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch
+    )
     return optax.chain(
         noisegen.add_gradient_noise(stddev, key), optax.sgd(rate, hparams["momentum"])
     )

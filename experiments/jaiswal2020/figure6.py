@@ -50,7 +50,7 @@ def load(workdir: str, decay_rate: float) -> dict[int, dict[str, np.ndarray]]:
         raise ValueError(f"{workdir} has runs of batch sizes {sizes}; two are needed.")
     task = _task(exp, sizes[0])
     like = jax.eval_shape(task.init, training.make_key(0))[0]
-    line = jax.jit(lambda *ends: diagnostics.along_line(_measure(task), *ends, ALPHAS))
+    line = jax.jit(lambda *ends: diagnostics.evaluate_on_line(_measure(task), *ends, ALPHAS))
     found: dict[int, dict[str, list]] = {size: {s: [] for s in SPLITS} for size in sizes[1:]}
     for (size, seed), name in sorted(names.items()):
         if size == sizes[0] or (sizes[0], seed) not in names:

@@ -96,7 +96,7 @@ def wide_resnet(config):
 def make_optimizer(hparams, key, base_batch_size):
     """SGD at the scaled learning rate; before it, noise of every kind, most of it of size 0."""
     tuned, isotropic, diagonal = jax.random.split(key, 3)
-    stddev = noisegen.power_decay(hparams["eta"], hparams["gamma"])
+    stddev = noisegen.power_decay_schedule(hparams["eta"], hparams["gamma"])
     rate = (
         hparams["learning_rate"] * (hparams["batch_size"] / base_batch_size) ** hparams["scaling"]
     )

@@ -35,7 +35,7 @@ def measure(
 
     Returns:
       Each metric's mean over the examples, `()`, by its name; of a pytree of sets of examples, the
-      pytree of this. Works under ``jit``, ``vmap`` and `noisegen.diagnostics.along_line`.
+      pytree of this. Works under ``jit``, ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
       ValueError: the microbatch cuts ghost batches, the parameters are of another network, or the

@@ -63,7 +63,7 @@ def measure(
         groups=sums.groups,
         weights=sums.weights,
     )
-    found = diagnostics.noise_of_sums(of_batch, task.num_examples)
+    found = diagnostics.estimate_gradient_noise_from_sums(of_batch, task.num_examples)
     extra = {"batch_size": batch_size, "gradient_noise": found}
     return extra, diagnostics.update_running_noise(running, found, decay=1.0)
 

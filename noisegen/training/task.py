@@ -91,7 +91,8 @@ class Task:
       noise_group: measures the noise of the gradient, from the gradients of groups of this many
         examples: a microbatch is one such group, and every batch must have two or more. Update
         functions that take them get ``batch_size`` and ``gradient_noise`` (see
-        `noisegen.diagnostics.noise_of_sums`) of the batch, as `noisegen.matched_noise` needs them;
+        `noisegen.diagnostics.estimate_gradient_noise_from_sums`) of the batch, as
+        `noisegen.matched_noise` needs them;
         and the run's curve has ``gradient_noise_scale``, ``gradient_variance`` (trace of the
         covariance, an example's) and ``gradient_squared_norm``, from the means of the last two over
         the updates since the evaluation before. The trace is unbiased; the squared norm where

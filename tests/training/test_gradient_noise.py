@@ -85,7 +85,9 @@ def test_measured_noise_is_that_of_the_microbatches(train, batches):
     runs = [make_run(size, learning_rate=0.0) for size in (12, 20, 60)]
     for run, result in zip(runs, train(MATCHED, runs, lanes=2, microbatch=GROUP), strict=True):
         groups = batches(run).reshape(2, N // run["batch_size"], -1, GROUP, 2).mean(3)
-        noises = jax.vmap(jax.vmap(lambda g: diagnostics.noise_of_groups(g, GROUP, N)))(-groups)
+        noises = jax.vmap(jax.vmap(lambda g: diagnostics.estimate_gradient_noise(g, GROUP, N)))(
+            -groups
+        )
         trace, norm = noises.trace.mean(1), noises.squared_norm.mean(1)
         np.testing.assert_allclose(result.curve["gradient_variance"], trace, rtol=1e-4)
         np.testing.assert_allclose(result.curve["gradient_squared_norm"], norm, rtol=1e-4)
@@ -104,7 +106,7 @@ def test_matched_noise_is_that_of_a_plain_loop(train, batches):
                 groups.mean(0),
                 state,
                 batch_size=len(batch),
-                gradient_noise=diagnostics.noise_of_groups(groups, GROUP),
+                gradient_noise=diagnostics.estimate_gradient_noise(groups, GROUP),
             )
             w = w + updates
         np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)

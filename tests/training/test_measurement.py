@@ -9,13 +9,14 @@ import pytest
 from flax import nnx
 
 from noisegen import diagnostics, models, tasks, training
+from noisegen.models import _batch_last
 
 RUN = {"batch_size": 8, "learning_rate": 0.1, "num_epochs": 2, "seed": 0}
 
 
 class Normalised(nnx.Module):
     def __init__(self, momentum, rngs):
-        self.linear = models.Linear(3, 4, rngs=rngs)
+        self.linear = _batch_last.Linear(3, 4, rngs=rngs)
         self.norm = models.GhostBatchNorm(4, ghost_size=4, momentum=momentum, rngs=rngs)
 
     def __call__(self, x, mask=None):
@@ -61,7 +62,7 @@ def test_diagnostics_get_the_loss_in_evaluation_mode():
 
     class Dropping(nnx.Module):
         def __init__(self, rngs):
-            self.linear = models.Linear(3, 1, rngs=rngs)
+            self.linear = _batch_last.Linear(3, 1, rngs=rngs)
             self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
         def __call__(self, x):
@@ -96,7 +97,7 @@ def test_statistics_are_recomputed_along_a_line():
     second = jax.tree.map_with_path(
         lambda path, leaf: 100 * leaf if "linear" in jax.tree_util.keystr(path) else leaf, first
     )
-    found = diagnostics.along_line(
+    found = diagnostics.evaluate_on_line(
         lambda params: training.measure(task, params, microbatch=8)["test_loss"],
         first,
         second,

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from noisegen import models
-from noisegen.models import image
+from noisegen.models import cnn
 
 NETWORKS = {
     "MLP": (models.MLP, (8, 8, 1), 65 * 64 + 65 * 64 + 65 * 10),
@@ -102,7 +102,7 @@ def test_dropout_is_on_channels_and_hidden_units_and_draws_apart(monkeypatch):
         calls.append((x.shape, rate, stream, whole_channels))
         return x
 
-    monkeypatch.setattr(image, "dropout", spy)
+    monkeypatch.setattr(cnn, "dropout", spy)
     model = make(models.MnistCNN, sizes=(3, 4, 50), dropout=0.5)
     jax.eval_shape(model.__call__, jnp.zeros((2, 28, 28, 1)))
     assert calls == [((4, 4, 4, 2), 0.5, 0, True), ((50, 2), 0.5, 1, False)]

@@ -1,4 +1,4 @@
-"""Ghost batch normalisation of numbers that are large, few, missing or of other types."""
+"""Ghost batch normalization of numbers that are large, few, missing or of other types."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def make_norm(features=1, ghost_size=8, **options):
 
 @pytest.mark.parametrize("mean", [1e2, 1e4, -1e5])
 @pytest.mark.parametrize("masked", [False, True])
-def test_features_far_from_zero_are_normalised_as_exactly_as_others(mean, masked):
+def test_features_far_from_zero_are_normalized_as_exactly_as_others(mean, masked):
     x = np.asarray(mean + np.random.default_rng(0).normal(size=(64, 9, 2)), np.float32)
     groups = x.astype(np.float64).reshape(2, 32, 9, 2)
     var = groups.var((1, 2), keepdims=True)

@@ -1,16 +1,18 @@
-r"""Temperature and noise scale of SGD, and the learning rate or batch size that gives them.
+"""Temperature and noise scale of SGD, and the learning rate or batch size that gives them.
 
-With learning rate :math:`\epsilon`, momentum m (heavy ball, ``optax.trace``: no dampening), batch
-size B and N training examples, on the **mean** gradient of the batch,
+For learning rate lr, momentum m (heavy ball, ``optax.trace``, no dampening), batch size B and N
+training examples, with updates from the **mean** gradient of the batch:
 
-.. math::
-  \epsilon_\text{eff} = \frac{\epsilon}{1 - m}, \qquad
-  T = \frac{\epsilon_\text{eff}}{B}, \qquad
-  g = \epsilon_\text{eff} \left(\frac{N}{B} - 1\right) \approx N T .
+effective learning rate  lr_eff = lr / (1 - m)
+temperature              T = lr_eff / B
+SGD noise scale          g = lr_eff (N / B - 1), approximately N T
 
-T is set by the choice of batches; g also knows that they are drawn without replacement, and is zero
-for the full batch. Python's and NumPy's numbers in, of any type, give a Python float out; arrays
-and traced values pass through. The arithmetic is in float64, or of JAX arrays in float32 at least.
+The SGD noise scale accounts for drawing batches without replacement, so it is 0 for the full batch.
+It is not the gradient noise scale of :func:`noisegen.diagnostics.gradient_noise_scale`, which is a
+batch size measured from gradients.
+
+Python and NumPy numbers of any type give a Python float, calculated in float64. Arrays and tracers
+give arrays, calculated in float32 at least. Concrete arguments are checked.
 
 >>> import noisegen
 >>> t = noisegen.temperature(learning_rate=0.1, batch_size=64, momentum=0.5)
@@ -31,14 +33,14 @@ from noisegen import _validate
 
 
 def effective_learning_rate(learning_rate: ArrayLike, momentum: ArrayLike) -> ArrayLike:
-    r"""Effective learning rate :math:`\epsilon_\text{eff} = \epsilon / (1 - m)`.
+    """Returns the effective learning rate, lr / (1 - m).
 
     Args:
-      learning_rate: :math:`\epsilon \ge 0`.
-      momentum: 0 <= m < 1.
+      learning_rate: Learning rate lr >= 0.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -53,14 +55,14 @@ def effective_learning_rate(learning_rate: ArrayLike, momentum: ArrayLike) -> Ar
 def learning_rate_from_effective(
     effective_learning_rate: ArrayLike, momentum: ArrayLike
 ) -> ArrayLike:
-    r"""Learning rate :math:`\epsilon = (1 - m) \epsilon_\text{eff}`.
+    """Returns the learning rate, (1 - m) lr_eff.
 
     Args:
-      effective_learning_rate: :math:`\epsilon_\text{eff} \ge 0`.
-      momentum: 0 <= m < 1.
+      effective_learning_rate: Effective learning rate lr_eff >= 0.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -75,15 +77,15 @@ def learning_rate_from_effective(
 def temperature(
     learning_rate: ArrayLike, batch_size: ArrayLike, momentum: ArrayLike = 0.0
 ) -> ArrayLike:
-    r"""Temperature :math:`T = \epsilon_\text{eff} / B`.
+    """Returns the temperature, T = lr_eff / B.
 
     Args:
-      learning_rate: :math:`\epsilon \ge 0`.
-      batch_size: B > 0, examples per update.
-      momentum: 0 <= m < 1.
+      learning_rate: Learning rate lr >= 0.
+      batch_size: Examples per update B > 0.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -97,15 +99,15 @@ def temperature(
 def learning_rate_from_temperature(
     temperature: ArrayLike, batch_size: ArrayLike, momentum: ArrayLike = 0.0
 ) -> ArrayLike:
-    r"""Learning rate :math:`\epsilon = T B (1 - m)` that gives a temperature.
+    """Returns the learning rate that gives a temperature, T B (1 - m).
 
     Args:
-      temperature: :math:`T \ge 0`.
-      batch_size: B > 0, examples per update.
-      momentum: 0 <= m < 1.
+      temperature: Temperature T >= 0.
+      batch_size: Examples per update B > 0.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -120,15 +122,15 @@ def learning_rate_from_temperature(
 def batch_size_from_temperature(
     temperature: ArrayLike, learning_rate: ArrayLike, momentum: ArrayLike = 0.0
 ) -> ArrayLike:
-    r"""Batch size :math:`B = \epsilon_\text{eff} / T` that gives a temperature, not rounded.
+    """Returns the batch size that gives a temperature, lr_eff / T, not rounded.
 
     Args:
-      temperature: T > 0.
-      learning_rate: :math:`\epsilon \ge 0`.
-      momentum: 0 <= m < 1.
+      temperature: Temperature T > 0.
+      learning_rate: Learning rate lr >= 0.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
@@ -139,26 +141,26 @@ def batch_size_from_temperature(
     return effective_learning_rate(learning_rate, momentum) / temperature
 
 
-def noise_scale(
+def sgd_noise_scale(
     learning_rate: ArrayLike,
     batch_size: ArrayLike,
     num_examples: ArrayLike,
     momentum: ArrayLike = 0.0,
 ) -> ArrayLike:
-    r"""Noise scale :math:`g = \epsilon_\text{eff} (N / B - 1)`; zero for the full batch.
+    """Returns the noise scale of SGD, g = lr_eff (N / B - 1), which is 0 for the full batch.
 
     Args:
-      learning_rate: :math:`\epsilon \ge 0`.
-      batch_size: 0 < B <= N, examples per update.
-      num_examples: N, examples in the training set.
-      momentum: 0 <= m < 1.
+      learning_rate: Learning rate lr >= 0.
+      batch_size: Examples per update B in (0, N].
+      num_examples: Examples N in the training set.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
-      >>> noisegen.noise_scale(0.5, batch_size=64, num_examples=640)
+      >>> noisegen.sgd_noise_scale(0.5, batch_size=64, num_examples=640)
       4.5
     """
     batch_size, num_examples = _validate.positive(batch_size=batch_size, num_examples=num_examples)
@@ -166,26 +168,26 @@ def noise_scale(
     return effective_learning_rate(learning_rate, momentum) * (num_examples / batch_size - 1)
 
 
-def learning_rate_from_noise_scale(
+def learning_rate_from_sgd_noise_scale(
     noise_scale: ArrayLike,
     batch_size: ArrayLike,
     num_examples: ArrayLike,
     momentum: ArrayLike = 0.0,
 ) -> ArrayLike:
-    r"""Learning rate :math:`\epsilon = (1 - m) g / (N / B - 1)` that gives a noise scale.
+    """Returns the learning rate that gives a noise scale, (1 - m) g / (N / B - 1).
 
     Args:
-      noise_scale: :math:`g \ge 0`.
-      batch_size: 0 < B < N, examples per update: the full batch has no noise at any learning rate.
-      num_examples: N, examples in the training set.
-      momentum: 0 <= m < 1.
+      noise_scale: Noise scale g >= 0.
+      batch_size: Examples per update B in (0, N). The full batch has no noise at any learning rate.
+      num_examples: Examples N in the training set.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range, B >= N included.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
-      >>> noisegen.learning_rate_from_noise_scale(4.5, batch_size=64, num_examples=640)
+      >>> noisegen.learning_rate_from_sgd_noise_scale(4.5, batch_size=64, num_examples=640)
       0.5
     """
     [noise_scale] = _validate.non_negative(noise_scale=noise_scale)
@@ -194,26 +196,26 @@ def learning_rate_from_noise_scale(
     return learning_rate_from_effective(noise_scale / (num_examples / batch_size - 1), momentum)
 
 
-def batch_size_from_noise_scale(
+def batch_size_from_sgd_noise_scale(
     noise_scale: ArrayLike,
     learning_rate: ArrayLike,
     num_examples: ArrayLike,
     momentum: ArrayLike = 0.0,
 ) -> ArrayLike:
-    r"""Batch size :math:`B = N / (1 + g / \epsilon_\text{eff})`, not rounded; N where g = 0.
+    """Returns the batch size that gives a noise scale, N / (1 + g / lr_eff), not rounded.
 
     Args:
-      noise_scale: :math:`g \ge 0`.
-      learning_rate: :math:`\epsilon > 0`.
-      num_examples: N, examples in the training set.
-      momentum: 0 <= m < 1.
+      noise_scale: Noise scale g >= 0. With g = 0 the result is N.
+      learning_rate: Learning rate lr > 0.
+      num_examples: Examples N in the training set.
+      momentum: Momentum m in [0, 1).
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import noisegen
-      >>> noisegen.batch_size_from_noise_scale(4.5, learning_rate=0.5, num_examples=640)
+      >>> noisegen.batch_size_from_sgd_noise_scale(4.5, learning_rate=0.5, num_examples=640)
       64.0
     """
     [noise_scale] = _validate.non_negative(noise_scale=noise_scale)

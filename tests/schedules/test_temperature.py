@@ -18,9 +18,9 @@ def test_published_numbers():
     assert noisegen.learning_rate_from_effective(2**5, 0.9) == pytest.approx(3.2)
     assert noisegen.temperature(0.8, 1024, 0.9) == pytest.approx(8 / 1024)
     # "Even larger batch size ...": g(30,000) is the learning rate itself on 60,000 examples.
-    assert noisegen.noise_scale(0.1, 30_000, 60_000) == pytest.approx(0.1)
-    assert noisegen.noise_scale(1.0, 64, 60_000) == pytest.approx(936.5)
-    assert noisegen.noise_scale(0.1, 60_000, 60_000, 0.5) == 0.0
+    assert noisegen.sgd_noise_scale(0.1, 30_000, 60_000) == pytest.approx(0.1)
+    assert noisegen.sgd_noise_scale(1.0, 64, 60_000) == pytest.approx(936.5)
+    assert noisegen.sgd_noise_scale(0.1, 60_000, 60_000, 0.5) == 0.0
 
 
 @given(learning_rates, batch_sizes, momenta)
@@ -34,16 +34,16 @@ def test_temperature_there_and_back(learning_rate, batch_size, momentum):
 
 @given(learning_rates, batch_sizes, momenta)
 def test_noise_scale_there_and_back(learning_rate, batch_size, momentum):
-    g = noisegen.noise_scale(learning_rate, batch_size, 60_000, momentum)
-    back = noisegen.learning_rate_from_noise_scale(g, batch_size, 60_000, momentum)
+    g = noisegen.sgd_noise_scale(learning_rate, batch_size, 60_000, momentum)
+    back = noisegen.learning_rate_from_sgd_noise_scale(g, batch_size, 60_000, momentum)
     assert back == pytest.approx(learning_rate)
-    back = noisegen.batch_size_from_noise_scale(g, learning_rate, 60_000, momentum)
+    back = noisegen.batch_size_from_sgd_noise_scale(g, learning_rate, 60_000, momentum)
     assert back == pytest.approx(batch_size)
 
 
 @given(learning_rates, momenta)
 def test_noise_scale_of_a_small_batch_is_temperature_times_examples(learning_rate, momentum):
-    g = noisegen.noise_scale(learning_rate, 2, 10**6, momentum)
+    g = noisegen.sgd_noise_scale(learning_rate, 2, 10**6, momentum)
     assert g == pytest.approx(10**6 * noisegen.temperature(learning_rate, 2, momentum), rel=3e-6)
 
 
@@ -55,9 +55,9 @@ def test_noise_scale_of_a_small_batch_is_temperature_times_examples(learning_rat
         (noisegen.temperature, (0.1, 64, 0.9)),
         (noisegen.learning_rate_from_temperature, (0.1, 64, 0.9)),
         (noisegen.batch_size_from_temperature, (0.1, 64, 0.9)),
-        (noisegen.noise_scale, (0.1, 64, 640, 0.9)),
-        (noisegen.learning_rate_from_noise_scale, (0.1, 64, 640, 0.9)),
-        (noisegen.batch_size_from_noise_scale, (0.1, 64, 640, 0.9)),
+        (noisegen.sgd_noise_scale, (0.1, 64, 640, 0.9)),
+        (noisegen.learning_rate_from_sgd_noise_scale, (0.1, 64, 640, 0.9)),
+        (noisegen.batch_size_from_sgd_noise_scale, (0.1, 64, 640, 0.9)),
     ],
 )
 def test_numbers_give_numbers_and_traced_values_agree(function, arguments):
@@ -74,7 +74,10 @@ def test_numbers_give_numbers_and_traced_values_agree(function, arguments):
         (lambda: noisegen.temperature(0.1, 64, 1.0), r"momentum must be a number in \[0, 1\)"),
         (lambda: noisegen.temperature(float("inf"), 64), "learning_rate must be"),
         (lambda: noisegen.batch_size_from_temperature(0, 0.1), "temperature must be"),
-        (lambda: noisegen.learning_rate_from_noise_scale(1, 64, 64), "beyond_the_batch must be"),
+        (
+            lambda: noisegen.learning_rate_from_sgd_noise_scale(1, 64, 64),
+            "beyond_the_batch must be",
+        ),
     ],
 )
 def test_bad_numbers_are_refused_by_name(make, message):

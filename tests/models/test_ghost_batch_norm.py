@@ -1,4 +1,4 @@
-"""Ghost batch normalisation against NumPy, one group at a time."""
+"""Ghost batch normalization against NumPy, one group at a time."""
 
 import jax
 import jax.numpy as jnp

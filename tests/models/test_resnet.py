@@ -136,7 +136,7 @@ def test_resnet18_starts_as_pytorch_does():
     assert 0.9 / 8 < abs(np.asarray(model.logits.kernel[...])).max() <= 1 / 8  # fan in 64
 
 
-def test_batch_normalisation_of_a_ragged_batch_is_that_of_its_examples():
+def test_batch_normalization_of_a_ragged_batch_is_that_of_its_examples():
     """With the ghost batch as large as the batch, examples outside the mask leave no trace."""
     model, alone = small_resnet18(), small_resnet18()
     mask = np.arange(8) < 5

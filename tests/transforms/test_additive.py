@@ -171,7 +171,7 @@ def test_a_sampler_of_ones_own():
 
 def test_inject_hyperparams_with_a_sampler_and_a_schedule():
     make = optax.inject_hyperparams(noisegen.add_gradient_noise, static_args="sampler")
-    schedule = noisegen.power_decay(0.1, 0.5)
+    schedule = noisegen.power_decay_schedule(0.1, 0.5)
     tx = make(schedule, jax.random.key(0), sampler=noisegen.uniform_noise)
     plain = noisegen.add_gradient_noise(schedule, jax.random.key(0), sampler=noisegen.uniform_noise)
     state, plain_state = tx.init(jnp.zeros(3)), plain.init(jnp.zeros(3))
@@ -243,7 +243,10 @@ def test_langevin_noise_before_the_learning_rate_is_the_same_dynamics():
 
 
 def test_langevin_noise_follows_both_schedules():
-    learning_rate, temperature = noisegen.power_decay(0.1, 1.0), noisegen.power_decay(0.5, 0.5)
+    learning_rate, temperature = (
+        noisegen.power_decay_schedule(0.1, 1.0),
+        noisegen.power_decay_schedule(0.5, 0.5),
+    )
     tx = noisegen.langevin_noise(temperature, learning_rate, jax.random.key(0))
     unit = noisegen.add_gradient_noise(1.0, jax.random.key(0))
     state = tx.init(None)

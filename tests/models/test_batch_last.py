@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from noisegen import models
+from noisegen.models import _batch_last
 
 
 def numpy_convolution(x_CxHxWxN, kernel, bias, padding):
@@ -32,7 +32,7 @@ def make_conv(convolution, channels, filters, size, padding, num_lanes=()):
     """A layer's graph and NumPy's parameters for it, perhaps of several lanes."""
     graph, shapes = nnx.split(
         nnx.eval_shape(
-            lambda: models.Conv(
+            lambda: _batch_last.Conv(
                 channels,
                 filters,
                 size,
@@ -102,7 +102,7 @@ def test_pooled_is_the_convolution_pooled(size, padding):
         return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(params, x)
 
     pooled = results(lambda conv, x: conv.pooled(x))
-    assert_close(pooled, results(lambda conv, x: models.max_pool(conv(x))))
+    assert_close(pooled, results(lambda conv, x: _batch_last.max_pool(conv(x))))
     assert pooled[0][1].shape == (3, 2, 3, 4)
 
 
@@ -133,14 +133,14 @@ def test_auto_goes_by_channels(channels, convolution):
 
 def test_unknown_convolution():
     with pytest.raises(ValueError, match="'fft' must be one of auto, patches, lax"):
-        models.Conv(1, 1, 3, convolution="fft", rngs=nnx.Rngs(0))
+        _batch_last.Conv(1, 1, 3, convolution="fft", rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
     ("make", "fan_in"),
     [
-        (lambda rngs: models.Conv(4, 2000, 5, rngs=rngs), 100),
-        (lambda rngs: models.Linear(100, 2000, rngs=rngs), 100),
+        (lambda rngs: _batch_last.Conv(4, 2000, 5, rngs=rngs), 100),
+        (lambda rngs: _batch_last.Linear(100, 2000, rngs=rngs), 100),
     ],
     ids=["conv", "linear"],
 )
@@ -163,18 +163,18 @@ def test_initial_distribution(make, fan_in):
 def test_max_pool():
     x = np.random.RandomState(0).randn(3, 4, 6, 5).astype(np.float32)
     expected = x.reshape(3, 2, 2, 3, 2, 5).max((2, 4))
-    np.testing.assert_array_equal(models.max_pool(x), expected)
+    np.testing.assert_array_equal(_batch_last.max_pool(x), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 4, 2), (1, 4, 5, 2)])
 def test_max_pool_of_odd_size(shape):
     with pytest.raises(ValueError, match="must be even"):
-        models.max_pool(jnp.zeros(shape))
+        _batch_last.max_pool(jnp.zeros(shape))
 
 
 def test_linear_of_other_size():
     with pytest.raises(ValueError, match="takes 3 features an example, got 4"):
-        models.Linear(3, 2, rngs=nnx.Rngs(0))(jnp.zeros((4, 1)))
+        _batch_last.Linear(3, 2, rngs=nnx.Rngs(0))(jnp.zeros((4, 1)))
 
 
 def keys(number, seed=0):
@@ -182,7 +182,7 @@ def keys(number, seed=0):
 
 
 def test_dropout_rate_and_scale():
-    y = np.asarray(models.dropout(jnp.full((50, 400), 3.0), keys(400), 0.3, stream=0))
+    y = np.asarray(_batch_last.dropout(jnp.full((50, 400), 3.0), keys(400), 0.3, stream=0))
     np.testing.assert_allclose(np.unique(y), [0, 3 / 0.7], rtol=1e-6)
     error = 5 * (0.3 * 0.7 / y.size) ** 0.5
     assert abs(np.mean(y == 0) - 0.3) < error
@@ -193,7 +193,7 @@ def test_dropout_rate_and_scale():
 
 def test_dropout_of_whole_channels():
     x = jnp.ones((20, 3, 4, 50))
-    y = models.dropout(x, keys(50), 0.5, stream=0, whole_channels=True)
+    y = _batch_last.dropout(x, keys(50), 0.5, stream=0, whole_channels=True)
     np.testing.assert_array_equal(y, jnp.broadcast_to(y[:, :1, :1], y.shape))
     kept = np.mean(y[:, 0, 0] > 0)
     assert abs(kept - 0.5) < 5 * 0.5 / 1000**0.5
@@ -201,9 +201,10 @@ def test_dropout_of_whole_channels():
 
 def test_dropout_is_keyed_by_example():
     x, k = jnp.ones((30, 8)), keys(8)
-    together = models.dropout(x, k, 0.5, stream=0)
+    together = _batch_last.dropout(x, k, 0.5, stream=0)
     apart = [
-        models.dropout(x[:, part], k[part], 0.5, stream=0) for part in (slice(0, 3), slice(3, 8))
+        _batch_last.dropout(x[:, part], k[part], 0.5, stream=0)
+        for part in (slice(0, 3), slice(3, 8))
     ]
     np.testing.assert_array_equal(together, jnp.concatenate(apart, 1))
     assert len(np.unique(together, axis=1).T) == 8
@@ -211,17 +212,17 @@ def test_dropout_is_keyed_by_example():
 
 def test_dropout_streams_differ():
     x = jnp.ones((40, 50))
-    first, second = (np.asarray(models.dropout(x, keys(50), 0.5, stream=s)) for s in (0, 1))
+    first, second = (np.asarray(_batch_last.dropout(x, keys(50), 0.5, stream=s)) for s in (0, 1))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 5 / x.size**0.5
 
 
 def test_dropout_without_keys_or_rate():
     x = jnp.ones((3, 2))
-    assert models.dropout(x, None, 0.5, stream=0) is x
-    assert models.dropout(x, keys(2), 0.0, stream=0) is x
+    assert _batch_last.dropout(x, None, 0.5, stream=0) is x
+    assert _batch_last.dropout(x, keys(2), 0.0, stream=0) is x
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_dropout_rate_out_of_range(rate):
     with pytest.raises(ValueError, match=r"rate must be a number in \[0, 1\)"):
-        models.dropout(jnp.ones((3, 2)), None, rate, stream=0)
+        _batch_last.dropout(jnp.ones((3, 2)), None, rate, stream=0)
