@@ -13,10 +13,10 @@ import jax
 
 import noisegen
 from noisegen import training
-from noisegen.training import Settings
+from noisegen.training import PoolConfig
 
 
-def record(settings: Settings, result: training.Result) -> dict[str, Any]:
+def record(settings: PoolConfig, result: training.Result) -> dict[str, Any]:
     """Returns the record of a run."""
     found = {
         "run_id": result.run_id,

@@ -73,7 +73,7 @@ class Tasks:
         for task, group in self.groups(runs).items():
             training.make_runs(task, group.values())
             for protocol in protocols:
-                sweeps.check_metrics(training.metric_names(task), protocol)
+                sweeps.check_metrics(training.metric_spec(task).names, protocol)
 
     def make_runs(self, runs: Runs) -> dict[str, training.Run]:
         """Returns the runs with their plans, by run_id."""

@@ -18,7 +18,7 @@ from launch import command, distributed, machine
 from launch.ledger import Ledger
 from launch.tasks import Tasks
 from noisegen import sweeps, training
-from noisegen.training import hosts
+from noisegen._math import ceil_div
 
 _POLL = 0.2  # seconds between two looks while others train what is left
 _AHEAD = 1.0  # seconds of training whose runs are claimed at once
@@ -52,7 +52,7 @@ class Options(NamedTuple):
       share: of the runs, with which it begins.
       only: run_ids of those it trains, in this order; none for all runs of the sweep. A worker
         with runs of its own leaves when they have their records, and helps nobody.
-      speed: fields of `training.Settings` that are given, not measured.
+      speed: fields of `training.PoolConfig` that are given, not measured.
       checkpoint_minutes: between two checkpoints; 0 for none.
       keep_params: whether the parameters of runs that end are kept.
       patience: seconds without a sign of life after which a worker is taken for dead.
@@ -127,13 +127,13 @@ class Worker:
             by_program = training.by_constants(group).values()  # the pool's order
             self.queue = collections.deque(run.id for runs in by_program for run in runs)
             if self.pool is not None and self.pool.task is task:
-                settings = self.pool.settings
+                settings = self.pool.config
             else:
                 self.pool = None  # frees its device for what is measured
                 settings = self._settings(task, group)
                 self._say(f"compiling for {settings.lanes} lanes, microbatch {settings.microbatch}")
             distributed.tell(runs=_hparams(group), settings=vars(settings))
-            self.pool = self.pool or training.Pool(task, settings)
+            self.pool = self.pool or distributed.make_pool(task, settings)
             # Until the first progress, since a pool may have to compile again for longer curves.
             self.crew.beat(patience=COMPILING * self.options.patience)
             results = self.pool.train(
@@ -141,7 +141,7 @@ class Worker:
                 self._progress,
                 distributed.Kept(self.checkpoints),
                 self.options.keep_params,
-                lambda _: hosts.agreed(self._take(self.queue.popleft())),
+                lambda _: self._take(self.queue.popleft()),
             )
             for result in results:
                 self._finish(result)
@@ -178,7 +178,7 @@ class Worker:
         self.ledger.show.progress(running)
 
     def _finish(self, result):
-        record = machine.record(self.pool.settings, result)
+        record = machine.record(self.pool.config, result)
         if result.params is not None:
             sweeps.save_params(self.workdir, record["run_id"], result.params)
         self.writer.append(record)
@@ -190,15 +190,15 @@ class Worker:
         """Speed settings for the runs: given, found by others on such devices, or measured."""
         given, count = dict(self.options.speed), self.options.share.count
         if given.keys() >= training.MEASURED:
-            return training.Settings(**given)
+            return training.PoolConfig(**given)
         key = _key(task, self.options)
         if found := self.crew.settings(key):
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
-                return training.Settings(**found)
+                return training.PoolConfig(**found)
         self._say("measuring what is fastest here")
-        runs = runs[: -(-len(runs) // count)]
+        runs = runs[: ceil_div(len(runs), count)]
         distributed.tell(runs=_hparams(runs), settings=None, given=given)
-        settings, _ = training.choose(task, runs, **given)
+        settings, _ = distributed.autotune(task, runs, **given)
         self.crew.share_settings(key, vars(settings))
         return settings
 
@@ -252,7 +252,7 @@ def predict(tasks: Tasks, runs: Mapping[str, Mapping], options: Options) -> dict
     share = [n for n, i in deal(costs, options.share.count).items() if i == options.share.index]
     seconds, settings = 0.0, {}
     for task, group in tasks.groups({name: runs[name] for name in share}).items():
-        chosen, predicted = training.choose(task, list(group.values()), **options.speed)
+        chosen, predicted = training.autotune(task, list(group.values()), **options.speed)
         seconds += predicted
         settings[_key(task, options)] = vars(chosen)
     return {

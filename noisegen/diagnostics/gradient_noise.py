@@ -37,6 +37,7 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
+from noisegen._math import ceil_div
 
 PyTree = Any
 
@@ -220,7 +221,7 @@ def gradient_covariance(
 
         first = jax.tree.map(lambda a: jnp.asarray(a)[0], examples)
         zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), jax.eval_shape(fn, first))
-        sums = jax.lax.fori_loop(0, -(-total // chunk), piece, zeros)
+        sums = jax.lax.fori_loop(0, ceil_div(total, chunk), piece, zeros)
         return jax.tree.map(lambda s: s / total, sums)
 
     mean = mean_of(gradient)

@@ -70,7 +70,7 @@ def _measured(gradient_noise, field, like):
                 f"{given.get(path, 'nothing of the kind')}; gradient_noise is "
                 f"{_validate.kind(gradient_noise)}. Give what noisegen.diagnostics.noise_of_groups "
                 "makes of gradients of the very parameters that are updated; in a pool, give the "
-                "task a noise_group."
+                "task a noise_microbatch."
             )
     return found
 

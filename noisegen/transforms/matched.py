@@ -192,15 +192,15 @@ def matched_noise(
     its own part of the diagonal. So give the whole of K, measured on all parameters.
 
     ``update`` takes two arguments more, which the pool of `noisegen.training` gives where the task
-    has a `noise_group`:
+    has a `noise_microbatch`:
 
     * ``batch_size``: B, examples of this update;
     * ``gradient_noise``: what has `trace` and `diagonal` of K, for one example, such as
       `noisegen.diagnostics.noise_of_groups` of the gradients of microbatches or devices. If it has
       no diagonal, "isotropic" takes d from the updates, none of which may be masked then.
 
-    In a sweep, name the number of the runs ``reference_batch_size``: then the pool refuses runs
-    where :math:`B_0 > B`. Under another name they diverge at the first update.
+    In a sweep, give the task ``check_run=noisegen.tasks.check_matched_noise``: then the pool
+    refuses runs where :math:`B_0 > B`. Otherwise they diverge at the first update.
 
     Args:
       reference_batch_size: :math:`B_0`, in (0, B]; need not be whole.
@@ -250,7 +250,7 @@ def matched_noise(
         if batch_size is None or gradient_noise is None:
             raise ValueError(
                 "matched_noise needs the batch: update(..., batch_size=, "
-                "gradient_noise=); in a pool, give the task a noise_group."
+                "gradient_noise=); in a pool, give the task a noise_microbatch."
             )
         lacking = matched_variance(batch_size, reference_batch_size)
         spread = variances(covariance, gradient_noise, updates)

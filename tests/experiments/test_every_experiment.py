@@ -259,8 +259,8 @@ SLOW = {
 def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
     plan = load(name, TINY[name])
     [(task, group)] = plan.make_tasks().groups(dict(enumerate(plan.runs))).items()
-    microbatch = task.noise_group or max(4, task.ghost_size)
-    pool = training.Pool(task, training.Settings(lanes=2, microbatch=microbatch, eval_batch=60))
+    microbatch = task.noise_microbatch or max(4, task.ghost_size)
+    pool = training.Pool(task, training.PoolConfig(lanes=2, microbatch=microbatch, eval_batch=60))
     results = list(pool.train(list(group.values())))
     assert len(results) == len(plan.runs) and {r.status for r in results} == {"finished"}
     for result in results:

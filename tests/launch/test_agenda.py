@@ -9,6 +9,7 @@ import pytest
 
 from launch import agenda, tasks
 from noisegen import sweeps, training
+from noisegen.tasks import check_matched_noise
 
 PROTOCOL = sweeps.Protocol(best=1, of=1, max_extensions=2)
 RUNS = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.25, 0.5, 1.0)]
@@ -56,7 +57,9 @@ def test_the_grid_does_not_grow_by_runs_that_cannot_be_trained():
 def test_the_planner_says_which_runs_cannot_be_trained():
     data = np.zeros((100, 1))
     functions = dict.fromkeys(("init", "loss", "metrics", "make_optimizer"))
-    task = training.Task(name="t", train=data, test=data, **functions)
+    task = training.Task(
+        name="t", train=data, test=data, check_run=check_matched_noise, **functions
+    )
     plan = tasks.Tasks(task, RUNS).plan
     run = {"batch_size": 64, "num_epochs": 3, "last_batch": "keep", "learning_rate": 1, "seed": 0}
     runs = [run | {"reference_batch_size": size} for size in (16, 32)]  # the last batch has 36

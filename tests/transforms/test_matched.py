@@ -214,7 +214,7 @@ def test_bad_input_is_refused():
         noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
         noisegen.matched_noise(0, jax.random.key(0))
-    with pytest.raises(ValueError, match="give the task a noise_group"):
+    with pytest.raises(ValueError, match="give the task a noise_microbatch"):
         tx = noisegen.matched_noise(4, jax.random.key(0))
         tx.update(jnp.ones(3), tx.init(None), batch_size=8)
 
