@@ -49,7 +49,7 @@ def make_config(scale: str, by_scale: Mapping[str, Mapping[str, Any]], **run: fl
 def get_task(config: ml_collections.ConfigDict, make_model: Callable, augment=None):
     """The task; `make_model` gets the random numbers of the weights and the data set."""
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
     return tasks.image_classification(

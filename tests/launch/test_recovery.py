@@ -257,7 +257,7 @@ def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
     array.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     again = call("sweep", *flags, **places)
     warning, error = again.stderr.splitlines()
-    assert warning.startswith("warning: corrupt data cache, built anew: ") and str(array) in warning
+    assert warning.startswith("warning: corrupt data cache, rebuilt: ") and str(array) in warning
     assert error == first.stderr.strip()
     assert array.read_bytes() == sound
 
