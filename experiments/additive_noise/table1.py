@@ -63,7 +63,7 @@ def get_task(config):
 
 
 def make_optimizer(hparams, key):
-    stddev = noisegen.power_decay(hparams["eta"], hparams["gamma"])
+    stddev = noisegen.power_decay_schedule(hparams["eta"], hparams["gamma"])
     return optax.chain(
         noisegen.add_gradient_noise(stddev, key),
         optax.sgd(hparams["learning_rate"], hparams["momentum"]),

@@ -102,9 +102,11 @@ def get_task(config):
 
 def make_optimizer(hparams, key, decay_epochs):
     """SGD with momentum, decays at given epochs and noise; `stretch` makes the epochs longer."""
-    stddev = noisegen.power_decay_from_variance(hparams["variance"], hparams["gamma"])
+    stddev = noisegen.power_decay_from_variance_schedule(hparams["variance"], hparams["gamma"])
     epoch = hparams["updates_per_epoch"] * hparams["stretch"]
-    rate = noisegen.step_decay(hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch)
+    rate = noisegen.step_decay_schedule(
+        hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch
+    )
     return optax.chain(
         noisegen.add_gradient_noise(stddev, key), optax.sgd(rate, hparams["momentum"])
     )
@@ -167,7 +169,9 @@ def _load(fields):
     """The data set, of whose test images the middle is kept."""
     dataset = data.load(fields.dataset, pixels=fields.decoded or None)
     if fields.num_train:
-        dataset = data.shrink(dataset, fields.num_train, fields.num_test, fields.pixels)
+        dataset = data.subsample_and_downscale(
+            dataset, fields.num_train, fields.num_test, fields.pixels
+        )
     edge = (dataset.test["image"].shape[1] - fields.crop) // 2
     middle = slice(edge, edge + fields.crop)
     image = dataset.test["image"][:, middle, middle]

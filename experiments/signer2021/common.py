@@ -75,7 +75,7 @@ def sgd(hparams, key):
     return optax.sgd(warmed_up(hparams), hparams["momentum"])
 
 
-def warmed_up(hparams: Mapping[str, float]) -> noisegen.Schedule:
+def warmed_up(hparams: Mapping[str, float]) -> optax.Schedule:
     r"""The learning rate of every update: a warm-up in epochs, then the run's own.
 
     .. math::
@@ -95,8 +95,12 @@ def warmed_up(hparams: Mapping[str, float]) -> noisegen.Schedule:
     per_epoch = hparams["updates_per_epoch"]
     num_steps = hparams["warmup_epochs"] * per_epoch
     aim = start + hparams["warmup_rise"] * (end - start)
-    then = noisegen.constant_warmup(aim, after=end, num_steps=num_steps)  # the jump from aim to end
-    return noisegen.gradual_warmup(start, then, num_steps, num_steps_per_increment=per_epoch)
+    then = noisegen.constant_warmup_schedule(
+        aim, after=end, num_steps=num_steps
+    )  # the jump from aim to end
+    return noisegen.gradual_warmup_schedule(
+        start, then, num_steps, num_steps_per_increment=per_epoch
+    )
 
 
 def scaled(config, batch_size: int, rule: Callable) -> float:

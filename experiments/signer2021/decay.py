@@ -28,7 +28,7 @@ def make_optimizer(hparams, key):
     del key
     numbers = (hparams[name] for name in ("learning_rate", "decay", "updates_per_epoch"))
     initial, decay_rate, per_epoch = numbers
-    schedule = noisegen.step_decay(initial, EPOCHS, decay_rate, per_epoch)
+    schedule = noisegen.step_decay_schedule(initial, EPOCHS, decay_rate, per_epoch)
     return optax.sgd(schedule, hparams["momentum"])
 
 

@@ -70,7 +70,7 @@ def hold_then_halve(hparams, key):
         hparams["effective_learning_rate"], hparams["momentum"]
     )
     decay_rate = 1 / hparams["gamma"]  # the paper's gamma divides
-    schedule = noisegen.hold_then_decay(learning_rate, hparams["num_updates"], decay_rate)
+    schedule = noisegen.hold_then_decay_schedule(learning_rate, hparams["num_updates"], decay_rate)
     return sgd(schedule, hparams)
 
 

@@ -57,7 +57,7 @@ def make_optimizer(hparams, key):
     initial, final = (
         noisegen.learning_rate_from_effective(hparams[name], hparams["momentum"]) for name in TUNED
     )
-    schedule = noisegen.hold_then_decay_to(initial, hparams["num_updates"], final)
+    schedule = noisegen.hold_then_decay_to_schedule(initial, hparams["num_updates"], final)
     return common.sgd(schedule, hparams)
 
 

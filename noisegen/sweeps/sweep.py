@@ -210,7 +210,7 @@ class Sweep:
         self.runs()
         for task in self._tasks.values():
             for protocol in self.protocols:
-                checks.check_metrics(training.metric_names(task), protocol)
+                checks.check_metrics(training.metric_spec(task).names, protocol)
 
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.

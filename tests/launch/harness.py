@@ -15,7 +15,7 @@ SECONDS = 200  # the longest that anything is waited for
 
 DIGITS = "--config=experiments/digits.py"
 # Equal settings of the pool give equal results, bit for bit.
-POOL = ("--pool.microbatch=16", "--pool.eval_batch=360", "--pool.group=1")
+POOL = ("--pool.microbatch=16", "--pool.eval_batch=360", "--pool.lanes_per_rare_step=1")
 TWO_LANES = (*POOL, "--pool.lanes=2", "--pool.lane_devices=2")
 ONE_LANE = (*POOL, "--pool.lanes=1", "--pool.lane_devices=1")
 ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}

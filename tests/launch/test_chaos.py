@@ -26,7 +26,7 @@ FLAGS = (
         "--pool.lane_devices=1",
         "--pool.microbatch=16",
         "--pool.eval_batch=360",
-        "--pool.group=1",
+        "--pool.lanes_per_rare_step=1",
     ),
     "--checkpoint_minutes=0.002",
 )

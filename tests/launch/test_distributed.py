@@ -19,7 +19,7 @@ SHORT = (
     "--config.grid.seed=(0, 1)",
     "--config.best=2",
     "--config.run.eval_every=2.0",
-    *("--pool.microbatch=32", "--pool.eval_batch=360", "--pool.group=1"),
+    *("--pool.microbatch=32", "--pool.eval_batch=360", "--pool.lanes_per_rare_step=1"),
 )
 LANES = ("--pool.lanes=2", "--pool.lane_devices=2", "--pool.batch_devices=1")
 BATCH = ("--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=2")

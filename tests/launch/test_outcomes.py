@@ -15,7 +15,7 @@ FLAGS = (
         "--pool.lane_devices=2",
         "--pool.microbatch=16",
         "--pool.eval_batch=360",
-        "--pool.group=1",
+        "--pool.lanes_per_rare_step=1",
     ),
 )
 

@@ -183,7 +183,7 @@ def test_the_stored_command_can_be_pasted(tmp_path, environment):
         "--pool.microbatch=64",
         "--pool.eval_batch=360",
     ]
-    words += ["--pool.lane_devices=1", "--pool.group=1", f"--workdir={tmp_path / name}"]
+    words += ["--pool.lane_devices=1", "--pool.lanes_per_rare_step=1", f"--workdir={tmp_path / name}"]
     root = command.pathlib.Path(__file__).parents[2]
     run = {"env": environment, "capture_output": True, "text": True, "cwd": root}
     first = subprocess.run([sys.executable, *words], **run)

@@ -21,7 +21,7 @@ FLAGS = (
         "--pool.lane_devices=1",
         "--pool.microbatch=2",
         "--pool.eval_batch=2",
-        "--pool.group=1",
+        "--pool.lanes_per_rare_step=1",
     ),
 )
 
