@@ -13,7 +13,6 @@ from noisegen.sweeps import Sweep
 
 from . import cli
 
-
 flags.adopt_module_key_flags(cli)
 
 

@@ -18,7 +18,6 @@ from noisegen.sweeps.progress import Tally, count, duration
 
 from . import cli, slurm
 
-
 flags.adopt_module_key_flags(cli)
 
 

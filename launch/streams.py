@@ -1,4 +1,4 @@
-"""Standard streams that never fail a command: closed, broken, or of an encoding with few letters."""
+"""Standard streams that never fail a command, if closed, broken or of few characters."""
 
 import codecs
 import io

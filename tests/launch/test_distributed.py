@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from launch import distributed
+from launch import multihost
 from tests.launch.harness import ROOT, SECONDS, metrics, num_lines, tables
 
 SHORT = (
@@ -84,7 +84,7 @@ def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call,
     both[0].send_signal(signal.SIGKILL)  # the other cannot go on alone
     assert both[1].wait(timeout=SECONDS) != 0
     (_, stderr), _ = finish(pair(*flags, f"--workdir={tmp_path / 'two'}"))
-    assert "runs have a checkpoint, from which they go on." in stderr
+    assert "runs resume from a checkpoint" in stderr
     call("sweep", *flags, f"--workdir={tmp_path / 'one'}")
     assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
 
@@ -110,13 +110,13 @@ def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
         free.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*free.getsockname())
     program = f"""
-from launch import distributed
-from noisegen.training import hosts
-distributed.join("{address},%d/2")
-hosts.agreed(None)
+from launch import multihost
+from noisegen.training import multihost as broadcasts
+multihost.join("{address},%d/2")
+broadcasts.broadcast_json(None)
 if %d == 0:
     raise RuntimeError("something unforeseen")
-hosts.agreed(None)
+broadcasts.broadcast_json(None)
 """
     both = [
         subprocess.Popen(
@@ -140,7 +140,7 @@ hosts.agreed(None)
 )
 def test_what_is_no_place_is_refused(where):
     with pytest.raises(ValueError, match="must be auto or HOST:PORT,INDEX/COUNT"):
-        distributed.join(where)
+        multihost.join(where)
 
 
 def test_where_nobody_can_listen_is_refused():
@@ -148,4 +148,4 @@ def test_where_nobody_can_listen_is_refused():
         taken = server.getsockname()[1]
         for address in (f"127.0.0.1:{taken}", "no.such.host.invalid:1234"):
             with pytest.raises(ValueError, match="cannot listen there"):
-                distributed.join(f"{address},0/2")
+                multihost.join(f"{address},0/2")

@@ -4,19 +4,15 @@ import json
 
 import pytest
 
+from tests.launch.harness import DIGITS, TWO_LANES
+
 FLAGS = (
-    "--config=experiments/digits.py",
+    DIGITS,
     "--config.grid.batch_size=(64,)",
     "--config.grid.seed=(0,1)",
     "--config.best=2",
     "--config.run.num_epochs=1.0",
-    *(
-        "--pool.lanes=2",
-        "--pool.lane_devices=2",
-        "--pool.microbatch=16",
-        "--pool.eval_batch=360",
-        "--pool.lanes_per_rare_step=1",
-    ),
+    *TWO_LANES,
 )
 
 

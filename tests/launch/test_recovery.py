@@ -1,7 +1,6 @@
 """Whatever stops a sweep, the same command goes on, and the table is the same in the end."""
 
 import os
-import pathlib
 import pty
 import re
 import select
