@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     cli.show(f"{texts.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        print("Last record:", max(str(record.finished_at) for record in sweep.records()))
+        print("Last record:", sweep.last_finished_at)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(texts.printable(line))
     if tally.done < tally.wanted:
