@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     cli.show(f"{texts.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        print("Last record:", sweep.last_finished_at)
+        last = max(record.finished_at or "" for record in sweep.done.values())
+        print("Last record:", last)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(texts.printable(line))
     if tally.done < tally.wanted:

@@ -88,7 +88,6 @@ class Sweep:
         self.name, self.title, self.description = name, title or name, description
         self.published = published or {}
         self.meta: dict[str, Any] = {}  # further content of sweep.json
-        self.last_finished_at = ""  # the latest time of all records read so far
         self.config: Any = None  # of an experiment's sweep
         self._make_task, self._per_batch_size = task, per_batch_size
         self._tasks: dict[Any, Task] = {}  # by batch size, those that are made
@@ -320,7 +319,6 @@ class Sweep:
     def add(self, record: Record) -> bool:
         """Notes a record; returns whether it is the first of a wanted run."""
         is_new = record.run_id not in self.done
-        self.last_finished_at = max(self.last_finished_at, record.finished_at or "")
         record = record.without_provenance()
         if record.run_id in self._wanted:  # share the hyperparameters, which saves memory
             record = dataclasses.replace(record, hparams=self._wanted[record.run_id])
