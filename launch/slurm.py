@@ -35,7 +35,6 @@ from .driver import WorkerCommand
 _MAX_TIMEOUTS = 10_000  # a sweep may be many times as long as a job
 _SQUEUE_SECONDS = 20.0
 _FAILED = ("FAILED", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
-_ALIVE = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "CONFIGURING")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,10 +70,6 @@ class SlurmConfig:
     folder: str = "~/.noisegen/slurm"
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"--slurm.{field.name}={value} must be at least 1.")
         if 60 * self.timeout_min <= self.signal_delay_s:
             raise ValueError(
                 f"--slurm.timeout_min={self.timeout_min} is no longer than the "
@@ -235,16 +230,6 @@ def describe_jobs(workdir: str | os.PathLike) -> list[str]:
     return lines
 
 
-def unfinished_jobs(workdir: str | os.PathLike) -> list[str]:
-    """Returns the ids of a sweep's jobs that have yet to end, as far as Slurm says so."""
-    arrays = _submitted(pathlib.Path(workdir))
-    if not arrays:
-        return []
-    with contextlib.suppress(OSError):
-        return [name for name, (state, _) in _states(arrays).items() if state in _ALIVE]
-    return []
-
-
 def _submitit():
     try:
         import submitit
@@ -264,12 +249,9 @@ def _folder(text, workdir):
         raise ValueError(
             f"--slurm.folder={text}: there is no home directory here; name a directory of yours."
         ) from None
-    for flag, path in (("slurm.folder", folder), ("workdir", workdir)):
+    for path in (folder, workdir):
         if re.search(r"[\n\r\\]", str(path)):
-            raise ValueError(
-                f"--{flag}={str(path)!r}: Slurm takes no path with a new line or a backslash; name "
-                "another directory."
-            )
+            raise ValueError(f"Slurm takes no path with a new line or a backslash: {str(path)!r}.")
     if folder.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(
             f"--slurm.folder={folder} lies in --workdir, from which nothing is ever executed: name "

@@ -11,7 +11,6 @@ import pathlib
 import re
 import shlex
 import sys
-import warnings
 
 import jax
 from absl import flags
@@ -19,7 +18,7 @@ from absl import flags
 from noisegen import storage, training
 from noisegen.sweeps import Sweep
 from noisegen.sweeps.experiment import Experiment, load_experiment
-from noisegen.sweeps.progress import Display, count, duration
+from noisegen.sweeps.progress import Display, duration
 from noisegen.sweeps.worker import WorkerOptions
 
 from . import cli, config_flags, local, multihost, ray, report, slurm, streams, worker
@@ -114,12 +113,6 @@ def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
 
 def submit(array: slurm.SlurmArray, sweep: Sweep) -> None:
     """Submits jobs that train the sweep, and prints how to follow them."""
-    unfinished = slurm.unfinished_jobs(sweep.workdir)
-    if unfinished:
-        warnings.warn(
-            f"{count(len(unfinished), 'job')} of this sweep have yet to end; the new ones help.",
-            stacklevel=1,
-        )
     job = array.submit()
     status = shlex.join(["python", "-m", f"{__package__}.status", f"--workdir={sweep.workdir}"])
     print(

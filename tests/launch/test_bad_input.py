@@ -134,8 +134,8 @@ CASES = {
     ),
     "value of slurm": (
         "sweep",
-        (*GOES, "--launcher=slurm", "--slurm.nodes=0"),
-        ["--slurm.nodes=0", "at least 1"],
+        (*GOES, "--launcher=slurm", "--workers=0"),
+        ["--workers=0", "at least 1"],
     ),
     "time of slurm": (
         "sweep",

@@ -122,7 +122,6 @@ def array(workdir="sweep", num_workers=1, **fields):
     ("fields", "words"),
     [
         ({"timeout_min": 2}, ["--slurm.timeout_min=2", "120 seconds"]),
-        ({"nodes": 0}, ["--slurm.nodes=0"]),
         ({"folder": "sweep/jobs"}, ["--slurm.folder=", "lies in --workdir"]),
         ({"options": "-w n3"}, ["--slurm.options: '-w'", "--exclude=n3"]),
         ({"options": "'"}, ['--slurm.options: "\'"']),
@@ -240,8 +239,7 @@ def test_status_says_what_became_of_the_jobs(known):
         "Slurm job 12, 2 workers: 1 pending (Priority), 1 running",
     ]
     assert "--jobs=5,7,12" in (known / "asked").read_text()
-    assert slurm.unfinished_jobs(known) == ["12_0", "12_1"]
-    assert slurm.unfinished_jobs(known / "logs") == []  # of a sweep without jobs, not all there are
+    assert slurm.describe_jobs(known / "logs") == []  # of a sweep without jobs, not all there are
 
 
 def test_status_says_when_it_cannot_know(known):
@@ -250,7 +248,6 @@ def test_status_says_when_it_cannot_know(known):
     script(known / "bin" / "squeue", "echo 'error: Unable to contact controller' >&2; exit 1")
     [line] = slurm.describe_jobs(known)
     assert "5, 7, 12" in line and "state unknown" in line and "contact controller" in line
-    assert slurm.unfinished_jobs(known) == []
 
 
 def test_without_slurm_status_shows_the_workers_all_the_same(finished, call, tmp_path):

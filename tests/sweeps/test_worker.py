@@ -192,3 +192,12 @@ def test_a_stop_after_the_last_progress_is_not_lost(tmp_path, monkeypatch):
         assert other.claim("9f")  # for which this worker would wait
         with pytest.raises(KeyboardInterrupt):
             one.run()
+
+
+def test_a_repeated_signal_of_slurm_is_ignored_and_a_second_ctrl_c_is_not(tmp_path, monkeypatch):
+    one, _ = begin(tmp_path, ["9f"], monkeypatch)
+    one._in_training = True
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
+        one._stop(number)  # the runs in training are about to be checkpointed
+    with pytest.raises(KeyboardInterrupt):
+        one._stop(signal.SIGINT)
