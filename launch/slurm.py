@@ -135,7 +135,7 @@ class SlurmArray:
         is_new = not self._folder.exists()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check()  # another process may have made it meanwhile
-        folder = self._folder / f"{self._workdir.name}-{secrets.token_hex(4)}"
+        folder = self._folder / secrets.token_hex(8)
         jobs = [
             Job(self._command, index, self._num_workers, self._is_joined)
             for index in range(self._num_workers)
