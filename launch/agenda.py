@@ -21,7 +21,7 @@ class Records(Mapping[str, dict]):
     """
 
     def __init__(self, runs: Mapping[str, Mapping], protocols: Sequence[sweeps.Protocol]):
-        names = {name for each in protocols for name in (each.metric, *each.report)}
+        names = {name for each in protocols for name in each.metric_names}
         self._recorded = tuple(sorted(names.intersection(sweeps.RECORDED)))
         self._metrics = tuple(sorted(names.difference(sweeps.RECORDED)))
         self._runs = runs

@@ -19,11 +19,10 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from launch import fields, files, machine, streams
+from launch import encoding, fields, files, machine, streams
 from launch.experiment import Experiment
 from noisegen import reports
 from noisegen.data import cache
-from noisegen.sweeps import texts
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 _GRACE = 30.0  # seconds in which a process that has to stop keeps what it has
@@ -278,17 +277,28 @@ def report_at_end(exp: Experiment, workdir: str) -> None:
         ) from error
 
 
-def report(exp: Experiment, workdir: str) -> None:
-    """Writes a sweep's report and prints its table."""
-    page = reports.write_report(workdir, exp.protocols, exp.runs, exp.published)
-    for name in reports.table_names(exp.protocols):
-        show(pathlib.Path(workdir, f"{name}.txt").read_text(encoding="utf-8"))
-    show(f"Report: {page}")
+def report(exp: Experiment, workdir: str, form: str = "text") -> None:
+    """Writes a sweep's report and prints its tables.
+
+    Args:
+      exp: The experiment.
+      workdir: The directory of the sweep.
+      form: Format of the printed tables, one of `reports.FORMATS`. Standard output has nothing but
+        the tables unless they are text.
+    """
+    made = reports.load_report(workdir, exp.protocols, exp.runs, exp.published)
+    page = made.write()
+    tables = "\n".join(made.tables(form))
+    if form == "text":
+        show(f"{tables}\nReport: {page}")
+    else:
+        show(tables.removesuffix("\n"))
+        print(f"Report: {page}", file=sys.stderr)
 
 
 def show(text: str) -> None:
     """Prints a text in characters that standard output has."""
-    print(texts.for_encoding(text, sys.stdout.encoding))
+    print(encoding.for_encoding(text, sys.stdout.encoding))
 
 
 def _parse_flags(argv):

@@ -46,7 +46,7 @@ class Experiment:
       runs: numbers of the planned runs, in the order in which they are trained.
       protocols: how the records are read, the main one first.
       published: numbers to stand beside those of the main protocol, see
-        `noisegen.sweeps.make_table`.
+        `noisegen.reports.make_table`.
       make_tasks: loads the data and makes the task, or the tasks of all batch sizes.
       code_files: the file, and those beside it that it imports.
     """

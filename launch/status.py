@@ -14,7 +14,7 @@ from rich import console
 
 from launch import agenda, command, display, experiment, jobs
 from noisegen import sweeps
-from noisegen.sweeps import texts
+from noisegen.reports import markup
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
 _CONFIG = flags.DEFINE_string(
@@ -32,15 +32,15 @@ def main(argv: list[str]) -> None:
     records = sweeps.read(workdir, curves=False)
     runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocols, records)
     tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
-    command.show(f"{texts.printable(exp.title)}\n{tally.line()}")
+    command.show(f"{markup.printable(exp.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
         print("Last record:", max(str(record.get("finished_at")) for record in records))
     for line in (*describe(sweeps.workers(workdir), workdir), *jobs.describe(workdir)):
-        command.show(texts.printable(line))
+        command.show(markup.printable(line))
     if tally.done < tally.wanted:
         command.show(
-            f"The runs that are missing are trained by\n  {texts.printable(sweep['command'])}"
+            f"The runs that are missing are trained by\n  {markup.printable(sweep['command'])}"
         )
 
 

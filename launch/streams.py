@@ -5,7 +5,7 @@ import io
 import os
 import sys
 
-from noisegen.sweeps import texts
+from launch import encoding
 
 _ERRORS = "launch.streams"
 
@@ -91,4 +91,4 @@ def _replace(error):
     letter = error.object[error.start]
     if 0xDC80 <= ord(letter) <= 0xDCFF:
         return bytes([ord(letter) - 0xDC00]), error.start + 1
-    return texts.code(letter), error.start + 1
+    return encoding.to_ascii(letter), error.start + 1

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.matched_noise import common
 from launch import experiment
 from noisegen import sweeps
-from noisegen.reports import plots, style
+from noisegen.reports import style
 
 SMALL, *KINDS = common.LABELS
 Point = tuple[float, float]  # mean and standard deviation, percent
@@ -42,10 +42,10 @@ def plot(points: Mapping[str, Mapping[int, Point]], ax: Any, title: str = "") ->
     sizes = sorted({size for kind in KINDS for size in points.get(kind, {})})
     worst = min(mean for mean, _ in points["no noise"].values())
     floor = max(0.0, worst - max(1.0, small[0] - worst))
-    ax.axhspan(small[0] - small[1], small[0] + small[1], color=plots.FAINT, alpha=0.25, lw=0)
-    ax.axhline(small[0], color=plots.FAINT, linewidth=1.5, label=f"batch size {reference}")
+    ax.axhspan(small[0] - small[1], small[0] + small[1], color=style.FAINT, alpha=0.25, lw=0)
+    ax.axhline(small[0], color=style.FAINT, linewidth=1.5, label=f"batch size {reference}")
     for index, size in enumerate(sizes):
-        color, marker = plots.COLORS[index], plots.MARKERS[index]
+        color, marker = style.COLORS[index], style.MARKERS[index]
         look = {"color": color, "marker": marker, "linestyle": "", "capsize": 4}
         places = [at + 0.18 * (index - (len(sizes) - 1) / 2) for at in range(len(KINDS))]
         shown = [

@@ -13,8 +13,10 @@ import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
-from noisegen.reports import page
-from noisegen.sweeps import growth, identity, numerals, tables
+from noisegen.reports import formatting, page
+from noisegen.reports.published import Published, normalize_published
+from noisegen.reports.report import FORMATS, Reading
+from noisegen.sweeps import growth, identity
 from noisegen.sweeps import protocol as protocols
 
 _TASK = "none"  # the task of made-up records
@@ -24,7 +26,7 @@ _GROWN = ", which the grid may grow to (with the protocol's max_extensions=0 it 
 def check(
     protocol: protocols.Protocol | Sequence[protocols.Protocol],
     runs: Iterable[Mapping],
-    published: tables.Published | None = None,
+    published: Published | None = None,
     title: str = "",
     description: str = "",
 ) -> None:
@@ -53,7 +55,7 @@ def check(
     for each in readings:
         for run in planned.values():
             _check_label(each, run)
-    tables.by_name(published or {}, readings[0])
+    normalize_published(published, readings[0])
     _try(readings, [], published, title, description)
     for slope in (1, -1):  # the best runs are those of the largest values, then of the smallest
         records = _made_up(readings, planned, slope)
@@ -102,11 +104,11 @@ def _made_up(readings, planned, slope):
     """Makes up a finished record of each run, better the larger its first tuned field, or worse."""
     metrics = {name: {} for name in planned}
     for each in readings:
-        values = numerals.ordered(run[each.tune[0]] for run in planned.values())
+        values = formatting.ordered(run[each.tune[0]] for run in planned.values())
         ranks = {value: index / len(values) for index, value in enumerate(values)}
         for name, run in planned.items():
             score = 0.5 + 0.1 * slope * each.sign * ranks[run[each.tune[0]]]
-            metrics[name] |= dict.fromkeys((each.metric, *each.report), score)
+            metrics[name] |= dict.fromkeys(each.metric_names, score)
     numbers = dict.fromkeys(protocols.RECORDED, 1.0)
     return [
         {"run_id": name, "run": run, "status": "finished", "metrics": metrics[name]} | numbers
@@ -120,12 +122,12 @@ def _try(readings, records, published, title, description):
         sections = []
         for index, each in enumerate(readings):
             optima = protocols.select(records, each)
-            table = tables.make_table(optima, each, published if index == 0 else None)
-            for write in page.ENDINGS.values():
-                write(table)
-            sections.append(page.table_html(table))
+            reading = Reading(each, optima, published if index == 0 else None)
+            for form in FORMATS:
+                reading.table(form)
+            sections.append(reading.section(""))
         sweep = {"sweep": "", "task": _TASK, "title": title, "description": description}
-        page.compose(sweep, records, 0, sections)
+        page.render_page(sweep, records, 0, sections)
     except ValueError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Sweeps: grids of runs, their identity, records on disk, protocols and tables.
+"""Sweeps: grids of runs, their identity, records on disk, and protocols.
 
 Needs NumPy and jax (and orbax, where there are checkpoints), and knows neither models nor devices.
 """
@@ -19,6 +19,7 @@ from noisegen.sweeps.grid import (
 )
 from noisegen.sweeps.growth import wanted
 from noisegen.sweeps.identity import by_run_id, normalise, run_id
+from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.parameters import damaged_params, load_params, save_params, without_params
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.records import (
@@ -38,7 +39,6 @@ from noisegen.sweeps.regimes import (
     fit_broken_line,
     largest_stable,
 )
-from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
 
 __all__ = [
     "FLAGS",
@@ -48,12 +48,12 @@ __all__ = [
     "Crew",
     "Domain",
     "Grid",
+    "Metric",
     "Optimum",
     "Point",
     "Protocol",
     "RecordReader",
     "RecordWriter",
-    "Table",
     "Worker",
     "boundaries",
     "by_run_id",
@@ -69,7 +69,6 @@ __all__ = [
     "fixed",
     "largest_stable",
     "load_params",
-    "make_table",
     "normalise",
     "open_workdir",
     "powers_of_two",
@@ -79,10 +78,6 @@ __all__ = [
     "run_id",
     "save_params",
     "select",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "to_text",
     "values",
     "wanted",
     "without_params",
