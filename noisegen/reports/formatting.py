@@ -1,4 +1,4 @@
-"""Numbers and names as people write them.
+"""Writes numbers and names for readers.
 
 >>> format_number(64.0), format_number(0.1 + 0.2), format_number(True), format_number("adam")
 ('64', '0.3', 'True', 'adam')
@@ -73,7 +73,7 @@ def decimal_formatter(values: Iterable[Value]) -> Callable[[Value], str]:
 
 
 def number_formatter(
-    values: Iterable[Value], language: markup.Markup = markup.TEXT
+    values: Iterable[Value], language: markup.Language = markup.TEXT
 ) -> Callable[[Value], str]:
     """Returns a function that writes any of these values in a markup language.
 

@@ -18,8 +18,8 @@ import markupsafe
 
 
 @dataclasses.dataclass(frozen=True)
-class Markup:
-    """How a table is written in one language.
+class Language:
+    """Writes the texts and the numbers of a table in one markup language.
 
     Attributes:
       escape: Makes a text appear as it is.
@@ -75,7 +75,7 @@ def _bracket(marks):
     return f"[{marks}]"
 
 
-TEXT = Markup(escape=str, power="2^{}".format, mark=_bracket)
+TEXT = Language(escape=str, power="2^{}".format, mark=_bracket)
 
 
 # Text with raised digits, for figures
@@ -87,7 +87,7 @@ def _unicode_power(exponent):
     return "2" + str(exponent).translate(_SUPERSCRIPTS)
 
 
-UNICODE = Markup(escape=str, power=_unicode_power, mark=_bracket)
+UNICODE = Language(escape=str, power=_unicode_power, mark=_bracket)
 
 
 # CSV
@@ -124,7 +124,7 @@ def _html_mark(marks):
     return f"<small>[{marks}]</small>"
 
 
-HTML = Markup(escape=_html_escape, power=_html_power, mark=_html_mark)
+HTML = Language(escape=_html_escape, power=_html_power, mark=_html_mark)
 
 
 # Markdown
@@ -136,7 +136,7 @@ def _markdown_escape(text):
     return re.sub(r":(?=[\w+\\-]+:)", "<span>:</span>", text)  # else :tada: would be an emoji
 
 
-MARKDOWN = Markup(
+MARKDOWN = Language(
     escape=_markdown_escape,
     power="2<sup>{}</sup>".format,
     mark=lambda marks: _markdown_escape(_bracket(marks)),
@@ -187,4 +187,4 @@ def _latex_character(character):
     return _LATEX.get(character, character)
 
 
-LATEX = Markup(escape=_latex_escape, power="$2^{{{}}}$".format, mark=_bracket)
+LATEX = Language(escape=_latex_escape, power="$2^{{{}}}$".format, mark=_bracket)

@@ -1,4 +1,4 @@
-"""Sentences under a table: how its numbers were chosen, and the meaning of its marks."""
+"""Writes the sentences under a table, which explain its numbers and its marks."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Facts about the records of a sweep: how many there are, what was swept, and on which machine."""
+"""Reads from the records of a sweep their number, the fields swept, the machine and versions."""
 
 import collections
 import warnings

@@ -1,4 +1,4 @@
-"""How plots look: colors, markers and Matplotlib settings."""
+"""Colors, markers and Matplotlib settings of plots."""
 
 INK, FAINT = "#22262b", "#8d949c"
 COLORS = (

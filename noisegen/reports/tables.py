@@ -239,7 +239,7 @@ def format_table(
     optima: Sequence[Optimum],
     protocol: Protocol,
     published: Published | None = None,
-    language: markup.Markup = markup.TEXT,
+    language: markup.Language = markup.TEXT,
 ) -> pd.DataFrame:
     """Returns the cells of a table as text, one line for each row of the sweep.
 

@@ -48,8 +48,8 @@ class Protocol:
     """How a sweep is read.
 
     Args:
-      metric: The metric whose mean is optimised: a `Metric`, or its name if it is one of
-        noisegen's own tasks or has no unit. The attribute is a `Metric` in any case.
+      metric: The metric whose mean is optimized, a `Metric`. A plain string is enough for a metric
+        of noisegen's own tasks, or for one without a unit. The attribute is always a `Metric`.
       mode: "max" or "min".
       row: The field with one optimum for each value.
       series: A function from a run to the label of its series; None for a single, unlabelled one.
@@ -64,11 +64,11 @@ class Protocol:
       derived: From a field that follows the tuned ones to a function of the run that gives its
         value; later ones may read earlier ones. Grown runs have it computed anew.
       report: Further metrics to report at the optimum, for the same k runs; `num_updates`,
-        `num_examples` and `seconds` are among them. Given and kept as `metric` is.
-      scaling_rule: Whether rows are batch sizes and the first tuned field is a learning rate. The
+        `num_examples` and `seconds` are among them. Each is a `Metric` or a string, as `metric` is.
+      scaling_rule: True if rows are batch sizes and the first tuned field is a learning rate. The
         report then draws the linear scaling rule, and names the boundary between the regimes of
-        noise and curvature. None means yes for the row `batch_size` and a `learning_rate` or
-        `effective_learning_rate`, and no for any other names.
+        noise and curvature. None means True for the row `batch_size` and a `learning_rate` or
+        `effective_learning_rate`, and False for any other names.
     """
 
     metric: Metric | str = "test_accuracy"
@@ -101,12 +101,12 @@ class Protocol:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of all metrics that the protocol reads, the optimized one first."""
+        """Returns the names of all metrics that the protocol reads, the optimized one first."""
         return tuple(metric.name for metric in (self.metric, *self.report))
 
     @property
     def has_scaling_rule(self) -> bool:
-        """Whether optima are learning rates over batch sizes, declared or by their names."""
+        """Returns whether optima are learning rates over batch sizes, as declared or by name."""
         if self.scaling_rule is not None:
             return self.scaling_rule
         return self.row == "batch_size" and self.tune[0] in LEARNING_RATES

@@ -1,10 +1,12 @@
 """The committed tables are what the records, the experiments and the reports of today give."""
 
 import pathlib
+import shutil
 
 import pytest
 
 import experiments
+from experiments.results import __main__ as results
 from launch import experiment
 from noisegen import reports
 
@@ -27,3 +29,16 @@ def test_committed_tables_are_those_of_the_records(name, monkeypatch):
     )
     for each, table in zip(names, report.tables("csv"), strict=True):
         assert table.encode() == (ROOT / name / f"{each}.csv").read_bytes()
+
+
+def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):
+    copied = tmp_path / "results" / "digits"
+    shutil.copytree(ROOT / "digits", copied)
+    for name in ("report.html", "figure.png", "table.csv"):
+        (copied / name).unlink()
+    monkeypatch.chdir(ROOT.parents[1])
+    monkeypatch.setattr(results, "RESULTS", copied.parent)
+    results.main()
+    assert capsys.readouterr().out == "digits/report.html\n"
+    assert (copied / "table.csv").read_bytes() == (ROOT / "digits" / "table.csv").read_bytes()
+    assert (copied / "report.html").exists() and (copied / "figure.png").exists()

@@ -222,3 +222,19 @@ def test_ticks_tell_close_values_apart():
     records = make(batch_sizes=(64,), rates=(0.1, 0.10000005))
     ax = draw(reports.plot_heatmap, sweeps.select(records, PROTOCOL), PROTOCOL)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.1", "0.10000005"]
+
+
+def test_a_declared_scaling_rule_needs_no_usual_names():
+    records = make(batch_sizes=(16, 32, 64), rates=(0.1, 0.2, 0.4, 0.8))
+    for record in records:
+        run = record["run"]
+        record["run"] = {"b": run["batch_size"], "lr": run["learning_rate"], "seed": run["seed"]}
+    for declared in (None, False, True):
+        protocol = sweeps.Protocol(best=2, of=2, row="b", tune=("lr",), scaling_rule=declared)
+        optima = sweeps.select(records, protocol)
+        ax = draw(reports.plot_tuned, optima, protocol)
+        assert ("linear rule" in lines(ax)) == bool(declared)
+    [boundary] = sweeps.boundaries(optima, protocol, num_resamples=0).values()
+    assert boundary.flags == ("no_plateau",)
+    assert boundary.temperature == pytest.approx(0.2 / 16)
+    draw(reports.plot_tuned, optima, protocol, {"": boundary})
