@@ -128,6 +128,7 @@ def plot_heatmap(optima: Sequence[Optimum], ax: Axes, protocol: Protocol) -> Axe
     """
     rows, values, means = load_heatmap(optima, protocol)
     finite = means[np.isfinite(means)]
+    # Runs that nearly failed would else take up most of the color scale.
     quantiles, cmap = ([0.1, 1], "cividis") if protocol.mode == "max" else ([0, 0.9], "cividis_r")
     low, high = np.quantile(finite, quantiles) if finite.size else (0, 1)
     mesh = ax.pcolormesh(means, cmap=cmap, vmin=low, vmax=max(high, low))
@@ -166,6 +167,7 @@ def load_heatmap(
     for optimum in optima:
         for point in optimum.points:
             cell = values.index(point.values[name]), rows.index(optimum.row)
+            # fmax prefers any number to nan.
             means[cell] = sign * np.fmax(sign * means[cell], sign * point.mean)
     return rows, values, protocol.metric.factor * means
 
@@ -187,7 +189,7 @@ def plot_curves(
     handles = []
     for index, (optimum, epochs, values) in enumerate(loaded):
         color = _ramp_color(index / max(1, len(loaded) - 1))
-        values = np.ma.masked_invalid(values)
+        values = np.ma.masked_invalid(values)  # a loss may be infinite at some epochs
         with np.errstate(over="ignore"):  # of squares
             mean = values.mean(axis=0)
             std = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean

@@ -185,7 +185,8 @@ def _add_published(line, name, value, optimum, protocol):
 
 
 def _add(line, name, value):
-    """Adds a value under a name of its own, since a field may be called `runs`, too."""
+    """Adds a value under a name that no other column has."""
+    # Nothing keeps a user from calling a field `runs` or `flags`.
     while name in line or name in _OWN_COLUMNS:
         name += "_"
     is_nan = value != value
@@ -193,7 +194,8 @@ def _add(line, name, value):
 
 
 def _in_unit(value, factor=1):
-    """Converts a published number to the metric's own unit, without the noise of the division."""
+    """Converts a published number to the metric's own unit."""
+    # Twelve digits are more than any paper prints, and hide the rounding of 98.61 / 100.
     return float(f"{value / factor:.12g}") if is_number(value) else value
 
 
@@ -224,6 +226,7 @@ def _difference(optimum, published, metric, protocol):
 
 def _column(values):
     """Returns a column: integers, floating-point numbers with nan for None, or objects."""
+    # Integers have no nan, so that a column with a gap becomes one of floating-point numbers.
     known = [value for value in values if value is not None]
     if len(known) == len(values) and all(type(value) is int for value in values):
         return pd.Series(values)
@@ -258,11 +261,12 @@ def format_table(
     marks = notes.flag_marks(optima)
     lines = []
     for row in comparison.rows:
+        # Every series has cells in every row, blank ones if nothing was measured or published.
         line = [escape(write_row(row))]
         for label in comparison.labels:
             optimum, values = comparison.at(label, row)
             cells = _measured_cells(optimum, protocol, writers, language)
-            if optimum.flags:
+            if optimum.flags:  # their marks follow the tuned value
                 mark = ",".join(marks[flag] for flag in optimum.flags)
                 cells[1] = f"{cells[1]} {language.mark(mark)}"
             for name in comparison.compared:
@@ -303,6 +307,8 @@ def _headings(optima, protocol, compared):
 
 def _tuned_formatters(comparison, protocol, language):
     """Returns a function for each tuned field that writes its values, tried and published."""
+    # All values that were tried count, not only the best ones: among 0.25 and 0.3 the best one is
+    # written 0.25 and not 2^-2.
     points = [point for optimum in comparison.optima.values() for point in optimum.points]
     writers = {}
     for name in protocol.tune:
@@ -402,6 +408,7 @@ def to_markdown(
         frame.columns = [
             f"{label}: {heading}" if label else heading for label, heading in frame.columns
         ]
+    # Without disable_numparse, tabulate would round the numbers among the cells.
     table = frame.to_markdown(
         index=False, disable_numparse=True, colalign=["right"] * frame.shape[1]
     )
