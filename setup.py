@@ -20,6 +20,10 @@ SWEEPS = [
     "absl-py>=2.1",
     "matplotlib>=3.9",
     "rich>=13",
+    "pandas>=3.0",
+    "jinja2>=3.1",  # pandas sets HTML and LaTeX with it, too
+    "markupsafe>=2.1",
+    "tabulate>=0.9",  # pandas writes Markdown with it
 ]
 
 setuptools.setup(
@@ -30,6 +34,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["noisegen", "noisegen.*"]),
+    package_data={"noisegen.reports": ["page.html"]},
     python_requires=">=3.11",
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],
     extras_require={

@@ -34,10 +34,14 @@ def check_protocol(protocol) -> None:
     Raises:
       ValueError: If one makes no sense.
     """
-    for name, example in {"metric": "test_accuracy", "row": "batch_size"}.items():
-        value = getattr(protocol, name)
-        if not isinstance(value, str):
-            raise ValueError(f"Protocol {name} must be a word, such as {example!r}, got {value!r}.")
+    if not isinstance(protocol.row, str):
+        raise ValueError(
+            f"Protocol row must be a word, such as 'batch_size', got {protocol.row!r}."
+        )
+    if protocol.scaling_rule not in (None, True, False):
+        raise ValueError(
+            f"Protocol scaling_rule must be True, False or None, got {protocol.scaling_rule!r:.80}."
+        )
     if not isinstance(protocol.mode, str) or protocol.mode not in ("max", "min"):
         raise ValueError(f"Protocol mode must be 'max' or 'min', got {protocol.mode!r:.80}.")
     twice = len(set(protocol.tune)) < len(protocol.tune)
@@ -176,7 +180,7 @@ def check_metrics(names: Iterable[str], protocol) -> None:
     Raises:
       ValueError: If they will not.
     """
-    for name in (protocol.metric, *protocol.report):
+    for name in protocol.metric_names:
         if name not in RECORDED and name not in names:
             raise ValueError(
                 f"the protocol needs the metric {name!r}, but there are only"

@@ -104,8 +104,8 @@ def boundaries(
 
     Args:
       optima: as `select` gives them.
-      protocol: that `select` was given, with batch sizes as rows, and tuned first the
-        `learning_rate`, which is divided by 1 - `momentum`, or the `effective_learning_rate`.
+      protocol: that `select` was given, with batch sizes as rows, and tuned first a learning rate
+        (see its `scaling_rule`). One named `learning_rate` is divided by 1 - `momentum`.
       num_resamples: bootstrap samples; 0 leaves the interval out.
       level: of the interval, in (0, 1).
       seed: of the bootstrap.
@@ -117,7 +117,7 @@ def boundaries(
     Raises:
       ValueError: the protocol is one of something else.
     """
-    if not has_boundaries(protocol):
+    if not protocol.has_scaling_rule:
         raise ValueError(
             "The boundary between the regimes is read from learning rates over batch sizes, not "
             f"from {protocol.tune[0]} over {protocol.row}."
@@ -145,12 +145,6 @@ def boundaries(
     return found
 
 
-def has_boundaries(protocol: protocols.Protocol) -> bool:
-    """Returns whether a protocol tunes the learning rate, above all, for each batch size."""
-    rates = ("learning_rate", "effective_learning_rate")
-    return protocol.row == "batch_size" and protocol.tune[0] in rates
-
-
 def effective_learning_rate(run: Mapping) -> float:
     """Returns the effective learning rate of a run, swept as such or beside momentum.
 
@@ -167,6 +161,12 @@ def effective_learning_rate(run: Mapping) -> float:
     return run["learning_rate"] / rest if rest else math.inf
 
 
+def scaled_learning_rate(run: Mapping, protocol: protocols.Protocol) -> float:
+    """Returns the effective learning rate of a run by the name that the protocol tunes first."""
+    name = protocol.tune[0]
+    return effective_learning_rate(run) if name in protocols.LEARNING_RATES else run[name]
+
+
 def _positive(numbers):
     """Says of each number if it has a logarithm."""
     return (numbers > 0) & np.isfinite(numbers)
@@ -174,14 +174,14 @@ def _positive(numbers):
 
 def _rates(optimum, protocol, draw, num_resamples):
     """The optimal rate, then those of the resamples (1 + R,); nan where no run survived."""
-    rates = [_rate(point.best) for point in optimum.points]
+    rates = [_rate(point.best, protocol) for point in optimum.points]
     resampled = _resampled(rates, optimum.points, protocol, draw, num_resamples)
-    return np.array([_rate(optimum.best), *resampled])
+    return np.array([_rate(optimum.best, protocol), *resampled])
 
 
-def _rate(best):
+def _rate(best, protocol):
     """The rate of the records that count, nan if there are none."""
-    return effective_learning_rate(best[0].hparams) if best else math.nan
+    return scaled_learning_rate(best[0].hparams, protocol) if best else math.nan
 
 
 def _resampled(rates, points, protocol, draw, num_resamples):

@@ -7,7 +7,7 @@ import pytest
 
 import experiments
 from launch import experiment
-from noisegen import sweeps, training
+from noisegen import reports, sweeps, training
 
 HERE = pathlib.Path(experiments.__path__[0])
 SWEEPS = sorted(
@@ -271,7 +271,7 @@ def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
     for protocol in plan.protocols:
         optima = sweeps.select(records, protocol)
         assert {optimum.row for optimum in optima} == {run[protocol.row] for run in plan.runs}
-        assert sweeps.to_text(sweeps.make_table(optima, protocol, plan.published))
+        assert reports.to_text(optima, protocol, plan.published)
 
 
 def test_what_is_trained_enters_the_name_of_the_task_and_how_fast_does_not(made_data):

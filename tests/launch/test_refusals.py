@@ -113,7 +113,7 @@ def test_a_report_that_fails_in_the_end_is_one_line_with_the_remedy(monkeypatch,
     def fail(*_):
         raise kind("wrong here")
 
-    monkeypatch.setattr(reports, "write_report", fail)
+    monkeypatch.setattr(reports, "load_report", fail)
     exp = experiment.read("experiments/digits.py")
     with pytest.raises(ValueError) as error:
         command.report_at_end(exp, "a b")
