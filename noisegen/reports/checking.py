@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import page
 from noisegen.storage import Record
-from noisegen.sweeps import growth, numerals, tables
+from noisegen.sweeps import extension, numerals, tables
 from noisegen.sweeps import protocol as protocols
 from noisegen.training import run_id
 
@@ -75,7 +75,7 @@ def _check_grown(protocol, readings, planned, records):
     """Checks that all series give text for the runs to which one protocol has the grid grow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those are of records that are made up
-        wanted = growth.extend_grid(_TASK, planned, (protocol,), records)
+        wanted = extension.extend_grid(_TASK, planned, (protocol,), records)
     for name, run in wanted.items():
         if name not in planned:
             for each in readings:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from noisegen import storage
 from noisegen.reports import plots, style
 from noisegen.reports.drawing import png, svg
-from noisegen.sweeps import growth, numerals, regimes, tables, texts
+from noisegen.sweeps import extension, numerals, regimes, tables, texts
 from noisegen.sweeps import protocol as protocols
 from noisegen.training import run_id
 
@@ -62,7 +62,7 @@ def write_report(
     missing = 0
     if runs is not None:
         planned = run_id.by_run_id(sweep["task"], runs)
-        wanted = growth.extend_grid(sweep["task"], planned, readings, records)
+        wanted = extension.extend_grid(sweep["task"], planned, readings, records)
         records = [record for record in records if record.run_id in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]
