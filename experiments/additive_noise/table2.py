@@ -58,7 +58,7 @@ def get_config(scale="cpu", **task):
 def get_task(config):
     """A task for each batch size, unless ghost batches make one serve all."""
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
 

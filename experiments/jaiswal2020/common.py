@@ -169,7 +169,9 @@ def _load(fields):
     """The data set, of whose test images the middle is kept."""
     dataset = data.load(fields.dataset, pixels=fields.decoded or None)
     if fields.num_train:
-        dataset = data.shrink(dataset, fields.num_train, fields.num_test, fields.pixels)
+        dataset = data.subsample_and_downscale(
+            dataset, fields.num_train, fields.num_test, fields.pixels
+        )
     edge = (dataset.test["image"].shape[1] - fields.crop) // 2
     middle = slice(edge, edge + fields.crop)
     image = dataset.test["image"][:, middle, middle]

@@ -48,7 +48,7 @@ def get_config(scale="cpu"):
 def get_task(config):
     fields = config.task
     dataset = data.load(fields.dataset)
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         dataset, fields.num_train, fields.num_test, dataset.train["image"].shape[1]
     )
 

@@ -49,7 +49,7 @@ def make_config(scale: str, by_scale: Mapping[str, Mapping[str, Any]], **run: fl
 def get_task(config: ml_collections.ConfigDict, make_model: Callable, augment=None):
     """The task; `make_model` gets the random numbers of the weights and the data set."""
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
     return tasks.image_classification(
@@ -57,8 +57,9 @@ def get_task(config: ml_collections.ConfigDict, make_model: Callable, augment=No
         functools.partial(make_model, dataset=dataset),
         functools.partial(make_optimizer, base_batch_size=config.base.batch_size),
         augment=augment,
-        noise_group=fields.noise_group,
+        noise_microbatch=fields.noise_group,
         example_weights=example_weights,
+        check_run=tasks.check_matched_noise,
         name=f"matched_noise {config.base.batch_size} {fields.to_json(sort_keys=True)}",
     )
 

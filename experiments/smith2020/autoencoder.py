@@ -53,7 +53,9 @@ def get_config(scale="cpu", by_scale=_BY_SCALE):
 
 def get_task(config):
     fields = config.task
-    dataset = data.shrink(data.load(fields.dataset), fields.num_train, fields.num_test, 28)
+    dataset = data.subsample_and_downscale(
+        data.load(fields.dataset), fields.num_train, fields.num_test, 28
+    )
     return tasks.autoencoding(
         dataset,
         lambda rngs: models.Autoencoder(fields.widths, rngs=rngs),

@@ -89,7 +89,7 @@ def get_config(scale="cpu"):
 
 def get_task(config):
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset, pixels=fields.decoded),
         fields.num_train,
         fields.num_test,

@@ -53,7 +53,7 @@ def make_config(scale, by_scale, **task):
 
 def get_task(config, make_optimizer=common.hold_then_halve, batch_size=None, dataset=None):
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         dataset or _load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
 

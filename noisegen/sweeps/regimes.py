@@ -29,7 +29,7 @@ _RATES = ("learning_rate", "effective_learning_rate")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """A broken line through optimal learning rates, and the batch size at which it breaks.
+    """Broken line through optimal learning rates, and the batch size at which it breaks.
 
     Attributes:
       batch_size: Batch size at the break. If the line does not break between the batch sizes, the

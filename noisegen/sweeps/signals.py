@@ -9,13 +9,13 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # Slurm sends SIGUS
 
 
 @contextlib.contextmanager
-def on_stop(stop: Callable[[], None]) -> Iterator[None]:
+def on_stop(stop: Callable[[int], None]) -> Iterator[None]:
     """Calls `stop` at each signal that asks this process to stop, within this context.
 
     Does nothing outside of the main thread, since Python handles signals only there.
 
     Args:
-      stop: A function without arguments.
+      stop: A function of the signal's number.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -23,7 +23,7 @@ def on_stop(stop: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _STOPPING}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # The parent process wants it ignored, as nohup does.
-            signal.signal(number, lambda *_: stop())
+            signal.signal(number, lambda number, _: stop(number))
     try:
         yield
     finally:
@@ -31,6 +31,6 @@ def on_stop(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def interrupt() -> None:
+def interrupt(number: int) -> None:
     """Raises KeyboardInterrupt, as Ctrl-C does, for use with `on_stop`."""
     raise KeyboardInterrupt

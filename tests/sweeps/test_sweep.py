@@ -11,7 +11,7 @@ import pytest
 from noisegen import storage, sweeps, training
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
-POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "group": 1}
+POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
 RUNS = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.25, 0.5, 1.0)]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from noisegen.data import stratify
+from noisegen.data import datasets
 
 
 def made(order, cut):
@@ -17,7 +17,7 @@ def made(order, cut):
 
 
 def test_three_quarters_of_each_class_rounded_up_are_for_training():
-    found = stratify.split_anew(made(np.arange(22), 10))
+    found = datasets.stratified_split(made(np.arange(22), 10))
     assert np.bincount(found["train_label"]).tolist() == [9, 6, 2, 1]
     assert np.bincount(found["test_label"]).tolist() == [3, 1]
     both = np.concatenate([found["train_image"], found["test_image"]])
@@ -28,12 +28,12 @@ def test_three_quarters_of_each_class_rounded_up_are_for_training():
 
 
 def test_the_split_depends_neither_on_the_order_nor_on_the_split_before():
-    one = stratify.split_anew(made(np.arange(22), 10))
-    other = stratify.split_anew(made(np.random.RandomState(0).permutation(22), 3))
+    one = datasets.stratified_split(made(np.arange(22), 10))
+    other = datasets.stratified_split(made(np.random.RandomState(0).permutation(22), 3))
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], strict=True)
 
 
 def test_classes_are_mixed():
-    label = stratify.split_anew(made(np.arange(22), 10))["train_label"]
+    label = datasets.stratified_split(made(np.arange(22), 10))["train_label"]
     assert np.sum(label[1:] != label[:-1]) > 6  # sorted by class it would be 3

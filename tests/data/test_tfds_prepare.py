@@ -8,21 +8,21 @@ import types
 import pytest
 
 from noisegen import data
-from noisegen.data import prepare
+from noisegen.data import tfds_prepare
 
 MNIST_FINGERPRINT = "ee235ea7725b52f9"
 
 
 def run(capsys, *args):
     """Returns exit code, standard output and error of the command, run in this process."""
-    code = prepare.main(args)
+    code = tfds_prepare.main(args)
     return code, *capsys.readouterr()
 
 
 @pytest.fixture
 def without_tensorflow_check(monkeypatch):
     """What is tested with this comes before TensorFlow does any work."""
-    monkeypatch.setattr(prepare, "_require_tensorflow", lambda: None)
+    monkeypatch.setattr(tfds_prepare, "_require_tensorflow", lambda: None)
 
 
 def test_without_tensorflow(capsys, monkeypatch, tmp_path):
@@ -34,7 +34,7 @@ def test_without_tensorflow(capsys, monkeypatch, tmp_path):
 
 def test_unknown_name_lists_the_right_ones(capsys):
     with pytest.raises(SystemExit) as caught:
-        prepare.main(["digits"])  # Not prepared: it comes with scikit-learn.
+        tfds_prepare.main(["digits"])  # Not prepared: it comes with scikit-learn.
     assert caught.value.code == 2
     assert "fashion_mnist" in capsys.readouterr().err
 
@@ -74,7 +74,7 @@ def test_what_is_there_needs_no_tensorflow(capsys, tmp_path, monkeypatch, write_
     reason="needs TensorFlow: pip install 'noisegen[build-data]'",
 )
 def test_mnist_from_its_archives(mnist_archives, tmp_path):
-    command = [sys.executable, "-m", "noisegen.data.prepare", "mnist"]
+    command = [sys.executable, "-m", "noisegen.data.tfds_prepare", "mnist"]
     command += [f"--data_dir={tmp_path}/data", f"--manual_dir={mnist_archives}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -109,4 +109,4 @@ def test_archives_without_a_name_or_of_other_forms_are_not_asked_for(
     monkeypatch.setattr(tfds, "builder", lambda *_, **__: builder)
     (tmp_path / "b.tar").touch()
     with pytest.raises(OSError, match=f"put the original archives{named} in a directory"):
-        prepare.prepare("imagenet2012", str(tmp_path), str(tmp_path))
+        tfds_prepare.prepare("imagenet2012", str(tmp_path), str(tmp_path))

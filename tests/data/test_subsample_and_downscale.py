@@ -9,7 +9,7 @@ DIGITS = data.load("digits")
 
 
 def test_first_examples_averaged_over_blocks():
-    small = data.shrink(DIGITS, 100, 30, 4)
+    small = data.subsample_and_downscale(DIGITS, 100, 30, 4)
     for split, size in (("train", 100), ("test", 30)):
         images, labels = getattr(small, split)["image"], getattr(small, split)["label"]
         whole = getattr(DIGITS, split)
@@ -18,12 +18,12 @@ def test_first_examples_averaged_over_blocks():
         assert abs(float(images[7, 1, 3, 0]) - mean) <= 0.5
         assert (labels == whole["label"][:size]).all()
     assert small.fingerprint != DIGITS.fingerprint and "first 100 training" in small.source
-    assert small.fingerprint == data.shrink(DIGITS, 100, 30, 4).fingerprint
+    assert small.fingerprint == data.subsample_and_downscale(DIGITS, 100, 30, 4).fingerprint
     assert small.num_classes == 10 and small.name == "digits"
 
 
 def test_nothing_to_shrink_leaves_the_data_set_as_it_is():
-    assert data.shrink(DIGITS, 1437, 360, 8) is DIGITS
+    assert data.subsample_and_downscale(DIGITS, 1437, 360, 8) is DIGITS
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_nothing_to_shrink_leaves_the_data_set_as_it_is():
 )
 def test_what_makes_no_sense_is_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
-        data.shrink(DIGITS, *sizes)
+        data.subsample_and_downscale(DIGITS, *sizes)

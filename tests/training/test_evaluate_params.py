@@ -49,9 +49,11 @@ def make_task(momentum):
 @pytest.mark.parametrize("momentum", [None, 0.9])
 def test_kept_parameters_measure_as_in_training(momentum):
     task = make_task(momentum)
-    pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=4))
+    pool = training.Pool(task, training.PoolConfig(microbatch=8, eval_batch=4))
     [result] = pool.train([RUN], keep_params=True)
-    found = jax.jit(lambda params: training.measure(task, params, microbatch=8))(result.params)
+    found = jax.jit(lambda params: training.evaluate_params(task, params, microbatch=8))(
+        result.params
+    )
     # The order of the examples is another one, so the ghost batches are; or gathered in training.
     tolerance = 0.01 if momentum is None else 0.2
     np.testing.assert_allclose(found["test_loss"], result.metrics["test_loss"], rtol=tolerance)
@@ -83,7 +85,7 @@ def test_diagnostics_get_the_loss_in_evaluation_mode():
         make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
         diagnostics=found,
     )
-    [result] = training.Pool(task, training.Settings(microbatch=8)).train([RUN])
+    [result] = training.Pool(task, training.PoolConfig(microbatch=8)).train([RUN])
     np.testing.assert_allclose(result.metrics["clean_loss"], result.metrics["test_loss"], rtol=1e-5)
     with_bias = np.concatenate([x, np.ones((40, 1))], 1)  # the Hessian is the mean of x x^T
     largest = np.linalg.eigvalsh(with_bias.T @ with_bias / 40)[-1]
@@ -98,7 +100,7 @@ def test_statistics_are_recomputed_along_a_line():
         lambda path, leaf: 100 * leaf if "linear" in jax.tree_util.keystr(path) else leaf, first
     )
     found = diagnostics.evaluate_on_line(
-        lambda params: training.measure(task, params, microbatch=8)["test_loss"],
+        lambda params: training.evaluate_params(task, params, microbatch=8)["test_loss"],
         first,
         second,
         np.linspace(0, 1, 3),
@@ -113,7 +115,7 @@ def test_statistics_are_gathered_once_for_any_number_of_sets():
 
     def measured(examples):
         calls.clear()
-        found = training.measure(counted, params, examples, microbatch=8, eval_batch=4)
+        found = training.evaluate_params(counted, params, examples, microbatch=8, eval_batch=4)
         return found, len(calls)
 
     sets = (task.train, task.test, task.test[:3])
@@ -126,14 +128,14 @@ def test_statistics_are_gathered_once_for_any_number_of_sets():
 
 def test_results_have_no_parameters_unless_asked():
     task = make_task(None)
-    [result] = training.Pool(task, training.Settings(microbatch=8)).train([RUN])
+    [result] = training.Pool(task, training.PoolConfig(microbatch=8)).train([RUN])
     assert result.params is None
 
 
 def test_parameters_of_another_network_are_refused():
     task = make_task(None)
     with pytest.raises(ValueError, match="no parameters of task 'normalised'"):
-        training.measure(task, {"w": np.ones(3)})
+        training.evaluate_params(task, {"w": np.ones(3)})
 
 
 def test_examples_of_another_kind_are_refused():
@@ -142,10 +144,10 @@ def test_examples_of_another_kind_are_refused():
     task = dataclasses.replace(task, train={"x": x}, test={"x": x, "y": x})
     for examples in (x, {"y": x}, [task.test, {"y": x}]):
         with pytest.raises(ValueError, match="like the test or training set of task 'normalised'"):
-            training.measure(task, params, examples)
+            training.evaluate_params(task, params, examples)
 
 
 def test_a_microbatch_that_cuts_ghost_batches_is_refused():
     task = make_task(None)
     with pytest.raises(ValueError, match="multiple of the ghost size"):
-        training.measure(task, task.init(jax.random.key(0))[0], microbatch=6)
+        training.evaluate_params(task, task.init(jax.random.key(0))[0], microbatch=6)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from noisegen import sweeps, training
-from noisegen.training import snapshot
+from noisegen.training import lane_checkpoint
 
 RUNS = [
     {"batch_size": size, "learning_rate": 0.1, "momentum": 0.5, "noise": 0.05, "seed": size}
@@ -57,8 +57,8 @@ class Kept:
 
 
 def pool(task, **settings):
-    defaults = {"lanes": 2, "microbatch": 8, "eval_batch": 8, "chunk_seconds": 1e-9}
-    return training.Pool(task, training.Settings(**defaults | settings))
+    defaults = {"lanes": 2, "microbatch": 8, "eval_batch": 8, "host_sync_seconds": 1e-9}
+    return training.Pool(task, training.PoolConfig(**defaults | settings))
 
 
 def lines(results):
@@ -187,7 +187,7 @@ def test_random_keys_in_the_optimizer_are_kept(tanh_task):
     with jax.debug_key_reuse(False):  # which takes the lanes' `where` of keys for a use
         results = list(one.train(RUNS[1:3], None, shelf))
     state = jax.eval_shape(lambda: make_optimizer(RUNS[0], jax.random.key(0)).init(jnp.zeros(2)))
-    assert any(snapshot._is_key(leaf) for leaf in jax.tree.leaves(state))
+    assert any(lane_checkpoint._is_key(leaf) for leaf in jax.tree.leaves(state))
     kept = Kept(lambda run: [shelf.of(run)[5]])
     with jax.debug_key_reuse(False):
         assert lines(one.train(RUNS[1:3], None, kept)) == lines(results)
