@@ -97,7 +97,7 @@ def test_fields_of_every_type_are_restored(changes):
 
 def test_a_required_field_must_be_given():
     found = ml_collections.ConfigDict({"a": {"b": config_dict.placeholder(int, required=True)}})
-    with pytest.raises(ValueError, match=r"--config.a.b=\.\.\. must be given"):
+    with pytest.raises(ValueError, match=r"--config\.a\.b="):
         config_json.make_plain(found)
     found.a.b = 3
     config_json.make_plain(found)
@@ -107,12 +107,12 @@ def test_a_required_field_must_be_given():
 def test_values_that_cannot_be_restored_are_refused():
     loop = []
     loop.append(loop)
-    with pytest.raises(ValueError, match="cannot be kept in sweep.json"):
+    with pytest.raises(ValueError, match="sweep.json"):
         config_json.check_kept(*[ml_collections.ConfigDict({"a": loop})] * 2)
     one, other = (ml_collections.ConfigDict({"a": ([1], 2)}) for _ in range(2))
     other.a = (2, 2)
     config_json.check_kept(one, ml_collections.ConfigDict({"a": ([1], 2)}))
-    with pytest.raises(ValueError, match="config.a cannot be kept"):
+    with pytest.raises(ValueError, match=r"config\.a"):
         config_json.check_kept(one, other)
 
 
@@ -165,10 +165,10 @@ def test_a_file_that_the_user_names_may_be_anywhere(sweep, tmp_path, monkeypatch
     (tmp_path / "elsewhere").mkdir()
     moved = (tmp_path / "kept_mine.py").rename(tmp_path / "elsewhere" / "kept_mine.py")
     monkeypatch.chdir(sweep)
-    with pytest.raises(FileNotFoundError, match="name a file that you trust with --config="):
+    with pytest.raises(FileNotFoundError, match="--config="):
         sweeps.Sweep.open(sweep)
     assert sweeps.Sweep.open(sweep, str(moved)).config.rate == 0.25
     other = moved.with_name("other.py")
     other.write_text(SOURCE)
-    with pytest.raises(ValueError, match="other.py is not the experiment of .*'kept_mine'"):
+    with pytest.raises(ValueError, match="other.py .*'kept_mine'"):
         sweeps.Sweep.open(sweep, str(other))

@@ -175,10 +175,10 @@ def test_a_directory_is_refused(tmp_path):
 
 def test_a_scale_is_required_if_and_only_if_the_file_has_scales(tmp_path):
     path = write(tmp_path / "mine.py")
-    with pytest.raises(ValueError, match="has no scales: leave the colon"):
+    with pytest.raises(ValueError, match="no scales"):
         experiment.load_experiment(f"{path}:cpu").get_config()
     write(path, BODY.replace("get_config():", "get_config(scale):"))
-    with pytest.raises(ValueError, match="has scales: write one after a colon"):
+    with pytest.raises(ValueError, match="has scales"):
         experiment.load_experiment(str(path)).get_config()
 
 
@@ -186,5 +186,5 @@ def test_a_config_may_be_a_plain_dict(tmp_path):
     path = write(tmp_path / "mine.py", BODY.replace("ml_collections.ConfigDict", "dict"))
     assert experiment.load_experiment(str(path)).get_config().seed == (0, 1)
     write(path, BODY.replace("return ml_collections", "ml_collections"))
-    with pytest.raises(ValueError, match="get_config gives None, which is no ConfigDict"):
+    with pytest.raises(ValueError, match="get_config gives None"):
         experiment.load_experiment(str(path)).get_config()

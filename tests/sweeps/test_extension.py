@@ -225,7 +225,7 @@ def test_runs_that_cannot_be_trained_are_left_out_with_a_warning():
         if run["learning_rate"] > 1:
             raise ValueError(f"learning_rate={run['learning_rate']} is\ntoo large")
 
-    with pytest.warns(UserWarning, match="to learning_rate=1.6, which is refused: .* is too large"):
+    with pytest.warns(UserWarning, match="learning_rate=1.6.* is too large"):
         added = extend(
             grid(learning_rate=[0.2, 0.4]),
             lambda run: run["learning_rate"],
@@ -262,7 +262,7 @@ def test_user_functions_that_fail_on_a_new_run_prevent_extension(protocol, reaso
             for rate in (0.1, 0.2)
         ],
     ).values()
-    with pytest.warns(UserWarning, match=f"learning_rate=0.4, which is refused.*{reason}"):
+    with pytest.warns(UserWarning, match=f"learning_rate=0.4.*{reason}"):
         assert extend(runs, lambda run: run["learning_rate"], sweeps.Protocol(**protocol)) == []
 
 
