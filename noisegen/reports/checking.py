@@ -17,7 +17,7 @@ from noisegen.reports import formatting, page
 from noisegen.reports.published import Published, normalize_published
 from noisegen.reports.report import FORMATS, Reading
 from noisegen.storage import Record
-from noisegen.sweeps import growth
+from noisegen.sweeps import extension
 from noisegen.sweeps.checks import RECORDED
 from noisegen.sweeps.protocol import Protocol, select
 from noisegen.training.run_id import by_run_id
@@ -81,7 +81,7 @@ def _check_grown_labels(protocol, protocols, planned, records):
     """Checks that all series give text for the runs to which one protocol has the grid grow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about made-up records would mislead
-        wanted = growth.extend_grid(_TASK, planned, (protocol,), records)
+        wanted = extension.extend_grid(_TASK, planned, (protocol,), records)
     for name, run in wanted.items():
         if name not in planned:
             for each in protocols:

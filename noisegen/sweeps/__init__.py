@@ -2,6 +2,7 @@
 
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
+from noisegen.sweeps.extension import extend_grid
 from noisegen.sweeps.grid import (
     Grid,
     chain,
@@ -12,7 +13,6 @@ from noisegen.sweeps.grid import (
     values,
     zipped,
 )
-from noisegen.sweeps.growth import extend_grid
 from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.regimes import (

@@ -35,7 +35,7 @@ from typing import Any
 
 from noisegen import storage, training
 from noisegen.storage import Record
-from noisegen.sweeps import checks, growth
+from noisegen.sweeps import checks, extension
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.training import Run, Task
@@ -389,7 +389,7 @@ class Sweep:
     def _extend(self):
         # Only a task that is made can refuse a run. To make it here would load its data.
         check = self._check_plan if self._tasks else None
-        self._wanted = growth.extend_grid(
+        self._wanted = extension.extend_grid(
             self.task_name, self._planned_by_id, self.protocols, self._records.values(), check
         )
 

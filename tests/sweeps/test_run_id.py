@@ -1,4 +1,4 @@
-"""run_id: what enters it, what does not, and what is refused."""
+"""Tests that a run_id depends on the values of a run alone, and that bad runs are refused."""
 
 import decimal
 import enum
@@ -35,14 +35,14 @@ def test_run_id_is_the_hash_of_canonical_json():
         RUN | {"batch_size": np.float32(64), "seed": fractions.Fraction(0)},
     ],
 )
-def test_equal_numbers_have_equal_names(same):
+def test_equal_runs_have_equal_ids(same):
     assert sweeps.run_id("t", same) == sweeps.run_id("t", RUN)
 
 
 @pytest.mark.parametrize(
     "other", [RUN | {"seed": 1}, RUN | {"last_batch": "drop"}, RUN | {"learning_rate": 0.1 + 1e-16}]
 )
-def test_different_runs_have_different_names(other):
+def test_different_runs_have_different_ids(other):
     assert sweeps.run_id("t", other) != sweeps.run_id("t", RUN)
     assert sweeps.run_id("u", RUN) != sweeps.run_id("t", RUN)
 
@@ -66,20 +66,20 @@ def test_different_runs_have_different_names(other):
         ("key", jax.random.key(0), "key .* got Array"),
     ],
 )
-def test_bad_values_are_named(field, value, message):
+def test_bad_values_are_refused_by_name(field, value, message):
     with pytest.raises(ValueError, match=message) as error:
         sweeps.run_id("t", RUN | {field: value})
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("run", [{1: 2}, {None: 1}, {("a",): 1}])
-def test_names_of_fields_are_words(run):
-    with pytest.raises(ValueError, match="must have a word for its name"):
+def test_field_names_must_be_words(run):
+    with pytest.raises(ValueError, match="a word for its name"):
         sweeps.run_id("t", run)
 
 
 @pytest.mark.parametrize("run", [[1], "ab", None])
-def test_a_run_that_is_no_mapping_is_refused(run):
+def test_a_run_that_is_not_a_mapping_is_refused(run):
     with pytest.raises(ValueError, match="a run is a mapping"):
         sweeps.by_run_id("t", [run])
 
@@ -91,7 +91,7 @@ def test_a_run_that_is_no_mapping_is_refused(run):
         (jnp.logspace(-2, -1, 2)[0], 0.01),
         (jnp.bfloat16(0.1), 0.1),
         (np.float16(0.9), 0.9),
-        (np.float32(2**-20), 2**-20),  # Its shortest decimal is another double.
+        (np.float32(2**-20), 2**-20),  # Its shortest decimal would be another double.
         (np.float32(3 * 2**-20), 3 * 2**-20),
         (np.float32(123_456_789), 123_456_792),
         (np.float32(1e20), 1e20),
@@ -106,18 +106,18 @@ def test_a_run_that_is_no_mapping_is_refused(run):
         (fractions.Fraction(1, 2), 0.5),
     ],
 )
-def test_numbers_of_every_type_become_the_double_that_was_meant(value, expected):
+def test_numbers_of_every_type_become_the_intended_double(value, expected):
     [found] = sweeps.canonicalize({"x": value}).values()
     assert found == expected and type(found) in (int, float)
     assert sweeps.run_id("t", {"x": value}) == sweeps.run_id("t", {"x": expected})
 
 
-def test_an_integer_that_no_float_holds_stays_itself():
+def test_an_integer_that_no_float_represents_is_kept():
     assert sweeps.run_id("t", {"x": 2**53 + 1}) != sweeps.run_id("t", {"x": 2**53})
 
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), jnp.bool_(True)])
-def test_booleans_stay_and_are_not_one(value):
+def test_booleans_are_kept_and_differ_from_1(value):
     assert sweeps.canonicalize({"nesterov": value})["nesterov"] is True
     assert sweeps.run_id("t", {"nesterov": value}) != sweeps.run_id("t", {"nesterov": 1})
 
@@ -127,7 +127,7 @@ class Word(enum.StrEnum):
 
 
 @pytest.mark.parametrize("value", ["adam", np.str_("adam"), np.array("adam"), Word.ADAM])
-def test_words_stay_words(value):
+def test_words_are_kept(value):
     found = sweeps.canonicalize({"optimizer": value})["optimizer"]
     assert found == "adam" and type(found) is str
 
@@ -136,23 +136,23 @@ def test_words_stay_words(value):
     "pair",
     [(0.1, 0.1 + 1e-12), (1 / 3, float(np.float32(1 / 3))), (1, 1 + 1e-9), (2**24 + 1, 2**24)],
 )
-def test_of_runs_that_are_equal_on_the_device_the_first_stays(pair):
+def test_the_first_of_runs_equal_on_the_device_is_kept(pair):
     for values in (pair, pair[::-1]):
         runs = [{"rate": value, "seed": seed} for value in values for seed in (0, 1)]
         assert list(sweeps.by_run_id("t", runs).values()) == runs[:2]
 
 
-def test_large_seeds_are_integers_on_the_device_and_stay_apart():
+def test_large_seeds_are_integers_on_the_device_and_stay_distinct():
     runs = [{"seed": 2**24}, {"seed": 2**24 + 1}]
     assert list(sweeps.by_run_id("t", runs).values()) == runs
 
 
-def test_booleans_and_words_do_not_hide_runs():
+def test_runs_that_differ_in_a_boolean_are_both_kept():
     runs = [{"nesterov": True, "rate": 0.1}, {"nesterov": False, "rate": 0.1 + 1e-12}]
     assert len(sweeps.by_run_id("t", runs)) == 2
 
 
-def test_the_names_of_all_committed_records_are_those_of_today():
+def test_the_ids_of_all_committed_records_are_unchanged():
     count = 0
     for path in pathlib.Path(experiments.__path__[0], "results").rglob("sweep.json"):
         task = storage.read_sweep(path.parent)["task"]
@@ -163,7 +163,7 @@ def test_the_names_of_all_committed_records_are_those_of_today():
     assert count > 2000
 
 
-def test_plan_keeps_order_and_drops_duplicates():
+def test_by_run_id_keeps_the_order_and_drops_duplicates():
     runs = [{"seed": 2}, {"seed": 1}, {"seed": 2.0}]
     planned = sweeps.by_run_id("t", runs)
     assert list(planned.values()) == [{"seed": 2}, {"seed": 1}]
@@ -172,10 +172,10 @@ def test_plan_keeps_order_and_drops_duplicates():
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False, width=64)))
-def test_normalised_runs_survive_json(run):
+def test_canonical_runs_survive_json(run):
     run = {name: value for name, value in run.items() if math.isfinite(value)}
-    normal = sweeps.canonicalize(run)
-    back = json.loads(json.dumps(normal))
-    assert back == normal == run
+    canonical = sweeps.canonicalize(run)
+    back = json.loads(json.dumps(canonical))
+    assert back == canonical == run
     assert list(back) == list(run)
     assert sweeps.run_id("t", back) == sweeps.run_id("t", run)
