@@ -342,7 +342,7 @@ def test_stacked_layers_draw_apart():
 def test_what_is_no_nnx_model_is_refused():
     for wrong, message in (
         (Plain(nnx.Rngs(0)), "make_model must be a function .* but it is a Plain; write lambda"),
-        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module takes .*Task"),
+        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module use .*Task"),
         (lambda rngs: None, "must return an nnx.Module, but it returned a value of type NoneType"),
     ):
         with pytest.raises(ValueError, match=message):

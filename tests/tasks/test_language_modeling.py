@@ -17,7 +17,7 @@ TEXT = data.Text("made", TOKENS, TOKENS[:203], tuple("abcdefg"), "0" * 16, "made
 
 def make_task(batch_size=4, window=5, **changes):
     text = TEXT._replace(**changes)
-    return tasks.language_modelling(
+    return tasks.language_modeling(
         text,
         lambda rngs: models.LSTM(7, hidden=3, layers=1, dropout=0.0, scale=0.5, rngs=rngs),
         lambda hparams, key: optax.sgd(hparams["learning_rate"]),
