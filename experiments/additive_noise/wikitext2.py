@@ -100,7 +100,7 @@ def get_task(config):
 
     identity = {name: value for name, value in fields.items() if name != "directory"}
     identity = ml_collections.ConfigDict(identity).to_json(sort_keys=True)
-    return lambda batch_size: tasks.language_modelling(
+    return lambda batch_size: tasks.language_modeling(
         text,
         make_model,
         make_optimizer,

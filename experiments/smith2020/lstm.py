@@ -97,7 +97,7 @@ def get_task(config):
 
     identity = {name: value for name, value in fields.items() if name != "directory"}
     name = common.task_name(ml_collections.ConfigDict(identity))
-    return lambda batch_size: tasks.language_modelling(
+    return lambda batch_size: tasks.language_modeling(
         text, make_model, make_optimizer, batch_size=batch_size, name=name, window=fields.window
     )
 

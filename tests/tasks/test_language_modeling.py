@@ -1,4 +1,4 @@
-"""Language modelling: streams, windows, the carried state."""
+"""Tests language modeling: streams, windows, carried state."""
 
 import itertools
 
@@ -17,7 +17,7 @@ TEXT = data.Text("made", TOKENS, TOKENS[:203], tuple("abcdefg"), "0" * 16, "made
 
 def make_task(batch_size=4, window=5, **changes):
     text = TEXT._replace(**changes)
-    return tasks.language_modelling(
+    return tasks.language_modeling(
         text,
         lambda rngs: models.LSTM(7, hidden=3, layers=1, dropout=0.0, scale=0.5, rngs=rngs),
         lambda hparams, key: optax.sgd(hparams["learning_rate"]),
@@ -40,7 +40,7 @@ def test_examples_are_the_windows_in_reading_order():
 
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_state_is_carried_from_window_to_window(size):
-    """Two epochs in order give what reading each stream whole gives, whatever the size."""
+    """Compares two epochs with reading each stream as a whole, at several batch sizes."""
     task = make_task()
     order = np.concatenate([np.arange(76).reshape(19, 4)] * 2)
     pieces = [piece for row in order for piece in np.split(row, range(size, 4, size))]
