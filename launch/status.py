@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        print("Last record:", max(str(record.finished_at) for record in sweep.records()))
+        last = max(record.finished_at or "" for record in sweep.done.values())
+        print("Last record:", last)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(markup.printable(line))
     if tally.done < tally.wanted:
