@@ -70,7 +70,7 @@ def differences(
     """
     largest = {"accuracy": 0.0, "loss": 0.0}
     for one, other in zip(_ordered(results), _ordered(others), strict=True):
-        ends = [(r.run, r.status, r.num_updates) for r in (one, other)]
+        ends = [(r.hparams, r.status, r.num_updates) for r in (one, other)]
         if ends[0] != ends[1]:
             raise RuntimeError(f"{name}: the devices do not agree: {ends[0]} and {ends[1]}.")
         if one.status == "finished":
@@ -109,7 +109,7 @@ def _dtype(name):
 
 
 def _ordered(results):
-    return sorted(results, key=lambda result: sorted(result.run.items()))
+    return sorted(results, key=lambda result: sorted(result.hparams.items()))
 
 
 def _cnn():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from noisegen.storage import checksums
 from noisegen.storage.claims import Claims, has_ended
-from noisegen.training.run_id import run_id
+from noisegen.training.run import Run
 
 FORMAT = 2  # changes when older checkpoints would be misread
 _LITTLE = 10.0  # seconds of training that need not be kept
@@ -43,7 +43,6 @@ class Checkpoints:
 
     Args:
       workdir: the directory of the sweep.
-      task_name: identity of the task, which with a run's numbers makes its `run_id`.
       seconds: between two checkpoints; 0 for none (those there are are read all the same).
       recorded: run_ids of the runs that have a record; looked at again at every use.
       claims: The workers of the sweep. Checkpoints of live workers are theirs to remove.
@@ -58,7 +57,6 @@ class Checkpoints:
     def __init__(
         self,
         workdir: str | os.PathLike,
-        task_name: str,
         seconds: float = 300.0,
         recorded: Collection[str] = (),
         claims: Claims | None = None,
@@ -66,7 +64,7 @@ class Checkpoints:
         if not seconds >= 0:
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._task_name, self._seconds, self._recorded = task_name, seconds, recorded
+        self._seconds, self._recorded = seconds, recorded
         self._claims = claims or Claims(workdir)
         self._own = self._root / self._claims.name
         self._manager, self._step, self._saved_at = None, 0, time.monotonic()
@@ -86,7 +84,7 @@ class Checkpoints:
 
     def save(
         self,
-        runs: Sequence[Mapping[str, Any] | None],
+        runs: Sequence[Run | None],
         counts: Sequence[int],
         arrays: Mapping[str, Any],
     ) -> None:
@@ -99,7 +97,7 @@ class Checkpoints:
         """
         self._saved_at, self.hurried = time.monotonic(), False
         self._read = (None, {})  # what is not taken up by now is not needed soon
-        names = [None if run is None else run_id(self._task_name, run) for run in runs]
+        names = [None if run is None else run.id for run in runs]
         counts = [int(count) for count in counts]
         self._step += 1
         try:
@@ -113,9 +111,9 @@ class Checkpoints:
         except Exception as error:  # of whatever kind: the runs matter more
             self._failed(error)
 
-    def load(self, run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def load(self, run: Run) -> Iterator[dict[str, Any]]:
         """What the checkpoints keep of a run, whoever wrote them, the latest first, in NumPy."""
-        places = self._places().get(run_id(self._task_name, run), [])
+        places = self._places().get(run.id, [])
         for place in sorted(places, reverse=True):
             if place.path in self._unreadable:
                 continue

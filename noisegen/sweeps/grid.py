@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from noisegen.sweeps import identity
+from noisegen import _values
+from noisegen.training import run_id
 
-Run = Mapping[str, identity.Value]
+Run = Mapping[str, _values.Value]
 
 
 class Grid:
@@ -50,7 +51,7 @@ class Grid:
         ):
             raise ValueError(
                 "a grid is an iterable of runs, or a function that returns one, got"
-                f" {identity.shown(source)}; write [run] for a single run."
+                f" {_values.shown(source)}; write [run] for a single run."
             )
         self._source = tuple(source) if isinstance(source, Iterator) else source
 
@@ -85,7 +86,7 @@ def values(**fields: Iterable) -> Grid:
     )
 
 
-def fixed(**fields: identity.Value) -> Grid:
+def fixed(**fields: _values.Value) -> Grid:
     """Returns one run with these fields: the constants of a sweep.
 
     Raises:
@@ -98,10 +99,10 @@ def fixed(**fields: identity.Value) -> Grid:
     for name, value in fields.items():
         if isinstance(value, list | tuple | range | set) or getattr(value, "ndim", 0):
             raise ValueError(
-                f"fixed({name}=...) needs one value, got {identity.shown(value)};"
+                f"fixed({name}=...) needs one value, got {_values.shown(value)};"
                 f" values({name}=...) makes a run for each."
             )
-    return Grid((identity.normalise(fields),))
+    return Grid((run_id.canonicalize(fields),))
 
 
 def product(*grids: Iterable[Run]) -> Grid:
@@ -225,7 +226,7 @@ def _copied(run):
     """Copies a run of a grid."""
     if not hasattr(run, "keys"):
         raise ValueError(
-            f"a grid holds runs, mappings from field to value, got {identity.shown(run)}."
+            f"a grid holds runs, mappings from field to value, got {_values.shown(run)}."
         )
     return dict(run)
 
@@ -238,13 +239,13 @@ def _is_array(column):
 def _end(function, value):
     """Returns an end of a grid as a Python number."""
     try:
-        end = value if type(value) in (int, float) else identity.plain("end", value)
+        end = value if type(value) in (int, float) else _values.plain("end", value)
         float(end)
     except (OverflowError, ValueError):
         end = None
     if type(end) not in (int, float):
         raise ValueError(
-            f"{function} needs finite numbers for its ends, got {identity.shown(value)}."
+            f"{function} needs finite numbers for its ends, got {_values.shown(value)}."
         )
     return end
 
@@ -258,12 +259,12 @@ def _column(name, column):
         )
     if isinstance(column, Mapping | set | frozenset):
         raise ValueError(
-            f"values({name}=...) needs values in order, got {identity.shown(column)}"
+            f"values({name}=...) needs values in order, got {_values.shown(column)}"
             f" ({type(column).__name__}); write a list of them, such as sorted(...)."
         )
     if _is_array(column):
         column = np.atleast_1d(np.asarray(column))
-    column = tuple(value if type(value) is int else identity.plain(name, value) for value in column)
+    column = tuple(value if type(value) is int else _values.plain(name, value) for value in column)
     if not column:
         raise ValueError(f"values({name}=...) needs at least one value, got none.")
     return column

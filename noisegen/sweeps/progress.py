@@ -111,7 +111,7 @@ class Tally:
 
 
 class Display(Observer):
-    """Shows a sweep's progress on stderr: a panel in a terminal, a line every ten seconds elsewhere.
+    """Shows a sweep's progress on stderr: a panel in a terminal, elsewhere a line now and then.
 
     Args:
       sweep: The sweep, whose runs can be planned.

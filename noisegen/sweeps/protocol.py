@@ -35,10 +35,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from noisegen import _values
 from noisegen.storage.record import Record
-from noisegen.sweeps import checks, identity
+from noisegen.sweeps import checks
 from noisegen.sweeps.checks import RECORDED, SEED
 from noisegen.sweeps.domains import Domain, standard
+from noisegen.training import run_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class Protocol:
     max_extensions: int = 3
     report: tuple[str, ...] = ()
     domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict, hash=False)
-    derived: Mapping[str, Callable[[Mapping], identity.Value]] = dataclasses.field(
+    derived: Mapping[str, Callable[[Mapping], _values.Value]] = dataclasses.field(
         default_factory=dict, hash=False
     )
 
@@ -201,7 +203,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
       row: Name of the field.
       join: Makes one of two groups' members.
     """
-    seen = {key: (key[0], identity.on_device(row, key[1])) for key in groups}
+    seen = {key: (key[0], run_id.on_device(row, key[1])) for key in groups}
     if len(set(seen.values())) == len(groups):
         return groups
     first, joined = {}, {}
@@ -253,7 +255,7 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
 
 
 def ends(
-    points: Sequence[Point], best: Mapping[str, identity.Value], low: float, high: float
+    points: Sequence[Point], best: Mapping[str, _values.Value], low: float, high: float
 ) -> list[tuple[str, bool]]:
     """Returns the ends of the values tried that an optimum touches.
 
@@ -309,14 +311,14 @@ def _joined(by_values, tune):
     Of the spellings of a value the shortest stays, and each seed counts once.
     """
     checks.check_kinds(dict(zip(tune, values, strict=True)) for values in by_values)
-    close = [identity.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
+    close = [run_id.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
     joined = dict(by_values)
     if any(close):
         joined, spellings = {}, {}
         for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
             first = values
             if any(map(operator.contains, close, values)):
-                first = spellings.setdefault(tuple(map(identity.on_device, tune, values)), values)
+                first = spellings.setdefault(tuple(map(run_id.on_device, tune, values)), values)
             joined[first] = joined.get(first, []) + by_values[values]
     for values, records in joined.items():
         if any(value in (0, 1) for value in values):  # which equal False and True

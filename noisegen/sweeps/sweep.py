@@ -31,7 +31,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from noisegen import storage, training
 from noisegen.storage import Record
@@ -56,7 +56,7 @@ class Sweep:
         read loads no data.
       runs: The planned runs: a `Grid`, or any iterable of flat mappings of hyperparameters.
       protocol: How the records are read, or several protocols, the main one first. The grid is
-        extended as each of them asks.
+        extended as each of them asks. By default `Protocol()`.
       workdir: Directory of the sweep, made when training begins.
       name: Name of the sweep. A directory belongs to one name and one task.
       title: Title of the report, by default the name.
@@ -73,7 +73,7 @@ class Sweep:
         self,
         task: Task | Callable[..., Task],
         runs: Iterable[HParams],
-        protocol: Protocol | Sequence[Protocol] = Protocol(),
+        protocol: Protocol | Sequence[Protocol] | None = None,
         workdir: str | os.PathLike | None = None,
         *,
         name: str = "sweep",
@@ -82,7 +82,7 @@ class Sweep:
         published: Mapping[tuple, Any] | None = None,
         per_batch_size: bool = False,
     ):
-        self.protocols = _protocols(protocol)
+        self.protocols = _protocols(protocol or Protocol())
         self.planned = _planned(runs)
         self.workdir = None if workdir is None else pathlib.Path(workdir)
         self.name, self.title, self.description = name, title or name, description
@@ -159,17 +159,17 @@ class Sweep:
         Args:
           protocol: How to read the records, by default the sweep's main protocol.
         """
-        from noisegen import reports  # imports pandas and Matplotlib, which training can do without
+        from noisegen.sweeps import tables
 
         protocol = protocol or self.protocols[0]
         published = self.published if protocol == self.protocols[0] else None
-        return reports.make_table(self.optima(protocol), protocol, published)
+        return tables.make_table(self.optima(protocol), protocol, published)
 
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
         from noisegen import reports
 
-        return reports.write_report(self)
+        return reports.write_report(self._directory(), self.protocols, self.planned, self.published)
 
     # Training
 
@@ -284,9 +284,8 @@ class Sweep:
             runs = dict(self._runs)
             new = {name: run for name, run in wanted.items() if name not in runs}
             for task, group in self.by_task(new).items():
-                plans = training.check_runs(task, list(group.values()))
-                for (name, hparams), plan in zip(group.items(), plans, strict=True):
-                    runs[name] = Run(id=name, hparams=hparams, plan=plan)
+                made = training.make_runs(task, group.values())
+                runs.update(zip(group, made, strict=True))
             self._runs = {name: runs[name] for name in wanted}
         return self._runs
 
@@ -294,6 +293,10 @@ class Sweep:
         """Returns the wanted runs without a record, by run_id."""
         done = self.done
         return {name: run for name, run in self.runs().items() if name not in done}
+
+    def is_complete(self) -> bool:
+        """Returns whether every wanted run has its record, as far as this process has read them."""
+        return self.wanted.keys() <= self.done.keys()
 
     def extend(self) -> dict[str, HParams]:
         """Extends the grid as the records ask; returns the new runs by run_id."""
@@ -384,7 +387,7 @@ class Sweep:
 
     def _check_plan(self, hparams):
         """Raises ValueError if a run cannot be trained."""
-        training.plan_runs(self.task_of(hparams), [hparams])
+        training.make_runs(self.task_of(hparams), [hparams])
 
 
 def _protocols(given):

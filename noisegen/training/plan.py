@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from noisegen import _values
+from noisegen.training.run_id import Value, check_is_mapping
 from noisegen.training.task import Task
 
 RUN_FIELDS = {
@@ -110,7 +111,12 @@ def plan(
     Raises:
       ValueError: names the number that makes no sense, and what would.
     """
-    values = {**_DEFAULTS, **plain_fields(run)}
+    return _plan_of(plain_fields(run), num_examples, batch_size_fn)
+
+
+def _plan_of(fields, num_examples, batch_size_fn=None):
+    """As `plan`, of fields that are plain."""
+    values = {**_DEFAULTS, **fields}
     _check_course(values, num_examples)
     if batch_size_fn is not None:
         return _growing(batch_size_fn, values, num_examples)
@@ -135,6 +141,7 @@ def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
     Raises:
       ValueError: If a field holds anything else, or a number that float32 cannot hold.
     """
+    check_is_mapping(run)
     return {name: _plain(name, value) for name, value in run.items()}
 
 
@@ -201,12 +208,17 @@ def _check_course(values, num_examples):
 
 
 def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:
-    """The `plan` of each of a task's runs; raises ValueError as that does."""
+    """Returns the `plan` of each of a task's runs; raises ValueError as that does."""
+    return plan_plain(task, [plain_fields(run) for run in runs])
+
+
+def plan_plain(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
+    """As `plan_runs`, of runs that `plain_fields` returned."""
     size = task.num_examples
     if task.batch_size is None:
-        plans = [plan(run, size) for run in runs]
+        plans = [_plan_of(run, size) for run in runs]
     else:
-        plans = [plan(run, size, _schedule(task, run)) for run in runs]
+        plans = [_plan_of(run, size, _schedule(task, run)) for run in runs]
     for run, each in zip(runs, plans, strict=True):
         _check_reference(run, each)
     for each in set(plans):

@@ -17,7 +17,7 @@
 >>> pool = training.Pool(task, training.Settings(lanes=2, microbatch=4))
 >>> runs = [dict(batch_size=b, learning_rate=0.5, num_epochs=20, seed=0) for b in (4, 16, 64)]
 >>> for result in sorted(pool.train(runs), key=lambda result: result.num_updates):
-...     print(result.run["batch_size"], result.num_updates, result.metrics["test_loss"] < 0.01)
+...     print(result.hparams["batch_size"], result.num_updates, result.metrics["test_loss"] < 0.01)
 64 20 True
 16 80 True
 4 320 True
@@ -29,7 +29,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -39,14 +39,12 @@ from noisegen.training import lanes as lanes_lib
 from noisegen.training.evaluation import may_be_nan
 from noisegen.training.examples import Numbers
 from noisegen.training.hosts import agreed, gathered
-from noisegen.training.hparams import by_constants, check_runs, device_numbers, with_constants
-from noisegen.training.plan import Plan
 from noisegen.training.program import Program
+from noisegen.training.run import Run, as_runs, by_constants, device_numbers, with_constants
+from noisegen.training.run_id import Value
 from noisegen.training.settings import Settings
 from noisegen.training.snapshot import Checkpoints, pack, unpack
 from noisegen.training.task import PyTree, Task
-
-Run = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,8 @@ class Result:
     """What one run left.
 
     Attributes:
-      run: the run's numbers, as given.
+      run_id: the run's id.
+      hparams: the run's hyperparameters.
       status: "finished", or "diverged" (parameters or final metrics that are not finite).
       diverged_at: the update, counted from 1, after which they were not finite; else None.
       metrics: the last evaluation, and the task's `train_metrics`; `train_loss` is the mean loss
@@ -68,7 +67,8 @@ class Result:
         was asked to keep them.
     """
 
-    run: Run
+    run_id: str
+    hparams: Mapping[str, Value]
     status: str
     diverged_at: int | None
     metrics: dict[str, float]
@@ -103,7 +103,7 @@ class Pool:
 
     def train(
         self,
-        runs: Sequence[Run],
+        runs: Iterable[Run | Mapping[str, Any]],
         on_progress: Callable[[list["Progress"]], None] | None = None,
         checkpoints: Checkpoints | None = None,
         keep_params: bool = False,
@@ -115,9 +115,9 @@ class Pool:
         are in training, and nothing else.
 
         Args:
-          runs: flat mappings, all with the same fields. Their course is read as
-            `noisegen.training.plan` says; `make_optimizer` reads the rest. Runs that differ in a
-            boolean or a word are trained by programs of their own, one after the other.
+          runs: as `make_runs` gives them for the pool's task; plain mappings are made into runs.
+            Runs that differ in a boolean or a word are trained by programs of their own, one after
+            the other.
           on_progress: called with the runs in training whenever the host looks at the device.
           checkpoints: keeps the runs in training, and knows those to go on with; see
             `noisegen.sweeps.Checkpoints`. A run that was stopped ends as it would have, to the last
@@ -130,14 +130,14 @@ class Pool:
           ValueError: a run makes no sense, the optimizer reads a field that the runs lack, or
             nothing reads a field of theirs. Raised before anything is trained.
         """
-        groups = self._groups(list(runs))
+        groups = self._groups(runs)
         on_progress = on_progress or (lambda progress: None)
         settings_of_jax = _settings_of_jax()
         return self._train_groups(
             groups, on_progress, checkpoints, keep_params, take, settings_of_jax
         )
 
-    def seconds_per_step(self, run: Run, seconds: float = 0.3) -> float:
+    def seconds_per_step(self, run: Run | Mapping[str, Any], seconds: float = 0.3) -> float:
         """Measures a micro-step of all lanes without its rare parts.
 
         Args:
@@ -161,20 +161,16 @@ class Pool:
 
     def _groups(self, runs) -> list[tuple[tuple, Iterator["_Slot"]]]:
         """Returns the runs of each program, checked at once, made one by one."""
-        plans = check_runs(self.task, runs)
+        runs = as_runs(self.task, runs)
         # Room that was made once stays: less of it would be another program to compile.
-        self._num_evals = max([self._num_evals, *(len(plan.eval_updates) for plan in plans)])
-        return [
-            (fields, (self._slot(runs[i], plans[i]) for i in indices))
-            for fields, indices in by_constants(runs).items()
-        ]
+        self._num_evals = max([self._num_evals, *(len(run.plan.eval_updates) for run in runs)])
+        return [(fields, map(self._slot, group)) for fields, group in by_constants(runs).items()]
 
-    def _slot(self, run, plan):
+    def _slot(self, run):
         return _Slot(
             run=run,
-            plan=plan,
-            numbers=device_numbers(run, plan, self.task.num_examples, self._num_evals),
-            steps_left=plan.micro_steps(self.settings.microbatch),
+            numbers=device_numbers(run, self.task.num_examples, self._num_evals),
+            steps_left=run.plan.micro_steps(self.settings.microbatch),
         )
 
     def _program_of(self, fields):
@@ -229,7 +225,7 @@ class Pool:
                 with settings_of_jax():
                     ended = self._with_params(program, ended, lanes, stale)
             try:
-                on_progress([Progress(s.run, s.examples, s.plan.num_examples) for s in busy])
+                on_progress([Progress(slot.run, slot.examples) for slot in busy])
             except BaseException:  # most often Ctrl-C; what has ended is not lost
                 yield from ended
                 raise
@@ -260,12 +256,15 @@ class Pool:
                 fields = unpack(arrays, lanes)
             except ValueError as error:
                 warnings.warn(
-                    f"skipped a checkpoint of another version: {error}; the run {slot.run} goes on "
+                    f"skipped a checkpoint of another version: {error}; the run {slot.run.id} "
+                    "goes on "
                     "from an older one, or begins anew.",
                     stacklevel=2,
                 )
                 continue
-            slot.steps_left = slot.plan.micro_steps(self.settings.microbatch, int(fields["count"]))
+            slot.steps_left = slot.run.plan.micro_steps(
+                self.settings.microbatch, int(fields["count"])
+            )
             slot.seconds = seconds
             return program.place(lanes, index, fields)
         return lanes
@@ -282,7 +281,9 @@ class Pool:
         )
         for i, slot in enumerate(slots):
             slot.steps_left = max(1, slot.steps_left - int(steps[i]))
-            slot.examples = int(epoch[i]) * slot.plan.order_length + int(offset[i])
+            if slot.run is not None:
+                order_length = slot.run.plan.order_length
+                slot.examples = int(epoch[i]) * order_length + int(offset[i])
         stale = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
         if not stale.any():
             return stale, []
@@ -301,7 +302,11 @@ class Progress(NamedTuple):
 
     run: Run
     examples: int
-    num_examples: int
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples of the whole run."""
+        return self.run.plan.num_examples
 
 
 @dataclasses.dataclass
@@ -309,7 +314,6 @@ class _Slot:
     """The host's side of a lane."""
 
     run: Run | None
-    plan: Plan
     numbers: Numbers
     steps_left: int
     examples: int = 0
@@ -323,24 +327,25 @@ class _Slot:
         )
 
     def result(self, curve, final, count, status, now, allowed):
-        updates = self.plan.eval_updates[: len(curve["train_loss"])]
-        ends = self.plan.ends
+        plan = self.run.plan
+        updates = plan.eval_updates[: len(curve["train_loss"])]
         metrics = {name: values[-1] if values else math.nan for name, values in curve.items()}
         metrics |= final
         checked = (value for name, value in metrics.items() if name not in allowed)
         finite = status == lanes_lib.FINISHED and all(map(math.isfinite, checked))
         return Result(
-            run=self.run,
+            run_id=self.run.id,
+            hparams=self.run.hparams,
             status="finished" if finite else "diverged",
             diverged_at=None if finite else count,
             metrics=metrics if finite else dict.fromkeys(metrics, math.nan),
             curve={
-                "epoch": [float(ends[u - 1]) / self.plan.epoch_length for u in updates],
+                "epoch": [float(plan.ends[u - 1]) / plan.epoch_length for u in updates],
                 "update": list(updates),
                 **curve,
             },
             num_updates=count,
-            num_examples=int(ends[count - 1]),
+            num_examples=int(plan.ends[count - 1]),
             seconds=now - self.started,
         )
 

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from noisegen.training.plan import plan_runs
 from noisegen.training.pool import Pool
 from noisegen.training.program import default_devices
+from noisegen.training.run import Run, as_runs
 from noisegen.training.settings import Settings, check_field
 from noisegen.training.task import Task
 
@@ -24,7 +24,7 @@ _SHORT = 60.0  # Seconds. On a processor, measuring more would take what it can 
 
 
 def choose(
-    task: Task, runs: Sequence[Mapping[str, Any]], devices=None, **fixed
+    task: Task, runs: Sequence[Run | Mapping[str, Any]], devices=None, **fixed
 ) -> tuple[Settings, float]:
     """The fastest settings for some runs, and the seconds that they are predicted to take.
 
@@ -47,7 +47,8 @@ def choose(
     devices = default_devices() if devices is None else devices
     best, failure = None, None
     host = devices[0].platform == "cpu"
-    plans = collections.Counter(plan_runs(task, runs))
+    runs = as_runs(task, runs)
+    plans = collections.Counter(run.plan for run in runs)
     if jax.process_count() > 1:
         fixed.setdefault("lane_devices", len(devices) // fixed.get("batch_devices", 1))
     for settings in dict.fromkeys(_candidates(devices, plans, task, **fixed)):

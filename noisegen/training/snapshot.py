@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.lanes import SUMS, Lane
+from noisegen.training.run import Run
 
 KEPT = tuple(name for name in Lane._fields if name not in ("numbers", "status", "final"))
 
@@ -24,13 +25,13 @@ class Checkpoints(Protocol):
 
     def save(
         self,
-        runs: Sequence[Mapping[str, Any] | None],
+        runs: Sequence[Run | None],
         counts: Sequence[int],
         arrays: Mapping[str, jax.Array],
     ) -> None:
         """Keeps arrays with one entry a lane: the runs in training, and the updates of each."""
 
-    def load(self, run: Mapping[str, Any]) -> Iterable[Mapping[str, np.ndarray]]:
+    def load(self, run: Run) -> Iterable[Mapping[str, np.ndarray]]:
         """What was kept of a run, the latest first."""
 
 

@@ -171,9 +171,9 @@ def _between(tmp_path, monkeypatch):
         for task, runs in plan.make_tasks().groups(dict(enumerate(plan.runs))).items():
             pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=32))
             for result in pool.train(list(runs.values()), keep_params=True):
-                name = sweeps.run_id(task.name, result.run)
-                sweeps.save_params(tmp_path, name, result.params)
-                writer.append({"run_id": name} | vars(dataclasses.replace(result, params=None)))
+                sweeps.save_params(tmp_path, result.run_id, result.params)
+                fields = vars(dataclasses.replace(result, params=None))
+                writer.append(fields | {"run": fields.pop("hparams")})
     return tmp_path
 
 

@@ -53,6 +53,12 @@ def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
     assert shown[2:] == [["none", "64", "1.50", "0.5", "0"], ["noise", "64", "2.00", "0.25", "0.2"]]
 
 
+def run_of(record):
+    """The run of a record, of 1,000 examples."""
+    plan = training.plan({"batch_size": 10, "num_updates": 100, "seed": 0}, 1000)
+    return training.Run(record["run_id"], record["run"], plan)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that only the test moves on."""
@@ -68,14 +74,14 @@ def test_speed_and_time_left_count_from_the_first_step(clock, capsys):
         show.expect({first["run_id"]: 1000, second["run_id"]: 1000})
         show.say("compiling")
         clock[0] += 60  # compilation is no training
-        show.progress([training.Progress(first["run"], 100, 1000)])
+        show.progress([training.Progress(run_of(first), 100)])
         clock[0] += 2
-        show.progress([training.Progress(first["run"], 500, 1000)])
+        show.progress([training.Progress(run_of(first), 500)])
         assert show.line() == "1/3 runs, 200 examples/s, 0:08 left"
         show.add(first)  # its examples must not count twice
         assert show.line() == "2/3 runs, 450 examples/s, 0:02 left"
         clock[0] += 9
-        show.progress([training.Progress(second["run"], 200, 1000)])
+        show.progress([training.Progress(run_of(second), 200)])
         show.add(second)
         assert show.line() == "3/3 runs, 173 examples/s"
     lines = capsys.readouterr().err.splitlines()
@@ -103,9 +109,9 @@ def test_a_sweep_that_is_stopped_says_how_fast_it_was(clock, capsys):
         display.Display("", display.Tally(sweeps.Protocol(), 0, [])) as show,
     ):
         show.expect({first["run_id"]: 1000})
-        show.progress([training.Progress(first["run"], 100, 1000)])
+        show.progress([training.Progress(run_of(first), 100)])
         clock[0] += 2
-        show.progress([training.Progress(first["run"], 500, 1000)])
+        show.progress([training.Progress(run_of(first), 500)])
         raise KeyboardInterrupt
     assert capsys.readouterr().err.splitlines()[-1] == "0/1 runs, 200 examples/s, 0:02 left"
 

@@ -131,7 +131,10 @@ def test_long_runs_are_claimed_one_by_one(tmp_path, monkeypatch, clock):
 def test_a_worker_claims_the_very_runs_that_its_pool_takes(tmp_path, monkeypatch, clock):
     """A pool takes the runs of one program after those of another, not in the plan's order."""
     planned = [{"nesterov": index % 2 == 0, "seed": index} for index in range(6)]
-    runs = sweeps.by_run_id("task", planned)
+    runs = {
+        name: training.Run(name, run, None)
+        for name, run in sweeps.by_run_id("task", planned).items()
+    }
     claimed = []
 
     class Pool:
@@ -140,18 +143,16 @@ def test_a_worker_claims_the_very_runs_that_its_pool_takes(tmp_path, monkeypatch
 
         def train(self, group, progress, checkpoints, keep_params, take):
             with sweeps.Crew(tmp_path) as other:
-                for indices in training.by_constants(group).values():
-                    for i in indices:
+                for runs in training.by_constants(group).values():
+                    for run in runs:
                         before = other.claimed()
-                        assert take(group[i])
-                        claimed.append(
-                            (other.claimed() - before, {sweeps.run_id("task", group[i])})
-                        )
+                        assert take(run)
+                        claimed.append((other.claimed() - before, {run.id}))
             return iter(())
 
     monkeypatch.setattr(worker.training, "Pool", Pool)
     one, _ = begin(tmp_path, [], monkeypatch)
-    one.ledger.costs = dict.fromkeys(runs, 1)
+    one.ledger.costs, one.ledger.made = dict.fromkeys(runs, 1), runs
     one.ledger.show = types.SimpleNamespace(say=lambda doing: None)
     task = type("Task", (), {"only_batch_size": None})()
     one.ledger.tasks.groups = lambda runs: {task: dict(runs)}

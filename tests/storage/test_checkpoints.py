@@ -11,10 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from noisegen import sweeps
-from noisegen.sweeps import checkpoints, checksums
+from noisegen import storage, sweeps, training
+from noisegen.storage import checkpoints, checksums
 
-RUNS = [{"seed": 0}, {"seed": 1}, None]
+
+def run_of(seed, task="task"):
+    """A run that is known by its seed; checkpoints read nothing but its id."""
+    hparams = {"seed": seed}
+    return training.Run(sweeps.run_id(task, hparams), hparams, None)
+
+
+RUNS = [run_of(0), run_of(1), None]
 
 
 def arrays(count):
@@ -27,13 +34,13 @@ def arrays(count):
 
 
 def save(workdir, *counts, runs=RUNS):
-    with sweeps.Checkpoints(workdir, "task", 1e-9) as store:
+    with storage.Checkpoints(workdir, 1e-9) as store:
         for count in counts:
             store.save(runs, [count, count + 1, 0], arrays(count))
 
 
-def found(workdir, run, task="task"):
-    return list(sweeps.Checkpoints(workdir, task).load(run))
+def found(workdir, run):
+    return list(storage.Checkpoints(workdir).load(run))
 
 
 def steps(workdir):
@@ -49,22 +56,22 @@ def test_what_was_saved_comes_back_latest_first(tmp_path):
         for name, value in arrays(7).items():
             np.testing.assert_array_equal(back[0][name], value[lane])
             assert back[0][name].dtype == value.dtype
-    assert found(tmp_path, {"seed": 2}) == found(tmp_path, {"seed": 0}, "another task") == []
+    assert found(tmp_path, run_of(2)) == found(tmp_path, run_of(0, "another task")) == []
 
 
 def test_writers_add_up_and_the_run_that_is_furthest_counts(tmp_path):
     save(tmp_path, 4)
-    save(tmp_path, 9, runs=[None, {"seed": 0}, None])
+    save(tmp_path, 9, runs=[None, run_of(0), None])
     save(tmp_path, 6)
-    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [10, 6, 4]
-    assert [each["updates"] for each in found(tmp_path, {"seed": 1})] == [7, 5]
+    assert [each["updates"] for each in found(tmp_path, run_of(0))] == [10, 6, 4]
+    assert [each["updates"] for each in found(tmp_path, run_of(1))] == [7, 5]
 
 
 def test_what_another_wrote_meanwhile_is_found(tmp_path):
-    with sweeps.Checkpoints(tmp_path, "task") as store:
-        assert not [*store.load({"seed": 0})]
+    with storage.Checkpoints(tmp_path) as store:
+        assert not [*store.load(run_of(0))]
         save(tmp_path, 4)
-        assert [each["updates"] for each in store.load({"seed": 0})] == [4]
+        assert [each["updates"] for each in store.load(run_of(0))] == [4]
 
 
 def damage_json(path):
@@ -112,7 +119,7 @@ def test_a_damaged_or_foreign_checkpoint_is_skipped_for_the_one_before(tmp_path,
     last = steps(tmp_path)[-1]
     damage(last)
     with pytest.warns(UserWarning, match="skipped the checkpoint .*" + reason) as warned:
-        assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+        assert [each["updates"] for each in found(tmp_path, run_of(0))] == [3]
     assert len(warned) == 1 and str(last) in str(warned[0].message)
 
 
@@ -127,9 +134,9 @@ def rewrite(path, **changes):
 def test_a_lane_that_the_arrays_lack_is_skipped_with_a_warning(tmp_path):
     save(tmp_path, 3, 7)
     last = steps(tmp_path)[-1]
-    rewrite(last, runs=[None] * 9 + [name_of({"seed": 0})], counts=[0] * 9 + [7])
+    rewrite(last, runs=[None] * 9 + [run_of(0).id], counts=[0] * 9 + [7])
     with pytest.warns(UserWarning, match="it names a run of lane 9, which it lacks") as warned:
-        assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+        assert [each["updates"] for each in found(tmp_path, run_of(0))] == [3]
     assert len(warned) == 1 and str(last) in str(warned[0].message)
 
 
@@ -138,7 +145,7 @@ def large(tmp_path_factory):
     """A sweep with two checkpoints, of updates 3 and 7, whose arrays have several pages."""
     workdir = tmp_path_factory.mktemp("large")
     weights = np.random.default_rng(0).normal(size=(2, 3, 5000)).astype(np.float32)
-    with sweeps.Checkpoints(workdir, "task", 1e-9) as store:
+    with storage.Checkpoints(workdir, 1e-9) as store:
         for count, values in zip((3, 7), weights, strict=True):
             store.save(RUNS, [count] * 3, {"weights": values, "updates": np.full(3, count)})
     return workdir
@@ -230,7 +237,7 @@ def test_a_directory_that_has_another_name_is_not_used(copy, tmp_path):
 
 
 def test_what_lanes_exchanged_is_not_used(copy, tmp_path):
-    runs = [name_of(RUNS[1]), name_of(RUNS[0]), None]
+    runs = [RUNS[1].id, RUNS[0].id, None]
     file = copy[1] / "meta" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"runs": runs}))
     with pytest.warns(UserWarning, match="has changed since it was written .checksum."):
@@ -250,7 +257,7 @@ def test_one_that_was_not_finished_is_no_checkpoint(tmp_path):
     save(tmp_path, 3, 7)
     last = steps(tmp_path)[-1]
     last.rename(last.with_name(last.name + ".orbax-checkpoint-tmp"))
-    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
+    assert [each["updates"] for each in found(tmp_path, run_of(0))] == [3]
 
 
 def test_what_cannot_be_written_is_a_warning(tmp_path):
@@ -262,7 +269,7 @@ def test_what_cannot_be_written_is_a_warning(tmp_path):
 def test_due_after_the_interval(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(checkpoints, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    store = sweeps.Checkpoints(tmp_path, "task", 60)
+    store = storage.Checkpoints(tmp_path, 60)
     for _ in range(2):
         now[0] += 59
         assert not store.due()
@@ -270,14 +277,10 @@ def test_due_after_the_interval(tmp_path, monkeypatch):
         assert store.due()
         store.save(RUNS, [1, 2, 0], arrays(1))
     store.close()
-    assert not sweeps.Checkpoints(tmp_path, "task", 0).due()
+    assert not storage.Checkpoints(tmp_path, 0).due()
     for wrong in (-1, float("nan")):
         with pytest.raises(ValueError, match="must not be negative"):
-            sweeps.Checkpoints(tmp_path, "task", wrong)
-
-
-def name_of(run):
-    return sweeps.run_id("task", run)
+            storage.Checkpoints(tmp_path, wrong)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,7 @@ def test_hurry_makes_it_time_unless_little_would_be_lost(
 ):
     clock = types.SimpleNamespace(monotonic=lambda: 50.0, time=lambda: 0.0)
     monkeypatch.setattr(checkpoints, "time", clock)
-    with sweeps.Checkpoints(tmp_path, "task", seconds) as store:
+    with storage.Checkpoints(tmp_path, seconds) as store:
         clock.monotonic = lambda: 50.0 + passed
         assert not store.due()
         store.hurry()
@@ -301,9 +304,9 @@ def test_hurry_makes_it_time_unless_little_would_be_lost(
 def test_nothing_is_left_when_every_run_has_its_record(tmp_path):
     save(tmp_path, 4)
     recorded = set()
-    with sweeps.Checkpoints(tmp_path, "task", recorded=recorded) as store:
+    with storage.Checkpoints(tmp_path, recorded=recorded) as store:
         store.save(RUNS, [1, 2, 0], arrays(1))
-        recorded |= {name_of(run) for run in RUNS[:2]}
+        recorded |= {run.id for run in RUNS[:2]}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,37 +316,37 @@ def test_what_was_half_removed_is_no_checkpoint_and_goes_with_the_rest(tmp_path,
     last = steps(tmp_path)[-1]
     shutil.rmtree(last)
     (last / left).mkdir(parents=True)
-    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [3]
-    with sweeps.Checkpoints(tmp_path, "task", recorded={name_of(run) for run in RUNS[:2]}):
+    assert [each["updates"] for each in found(tmp_path, run_of(0))] == [3]
+    with storage.Checkpoints(tmp_path, recorded={run.id for run in RUNS[:2]}):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_of_other_grids_keep_theirs(tmp_path):
     save(tmp_path, 4)
-    save(tmp_path, 9, runs=[{"seed": 5}, None, None])
-    recorded = {name_of(run) for run in RUNS[:2]}
-    with sweeps.Checkpoints(tmp_path, "task", recorded=recorded):
+    save(tmp_path, 9, runs=[run_of(5), None, None])
+    recorded = {run.id for run in RUNS[:2]}
+    with storage.Checkpoints(tmp_path, recorded=recorded):
         pass
-    assert found(tmp_path, {"seed": 0}) == []
-    assert [each["updates"] for each in found(tmp_path, {"seed": 5})] == [9]
+    assert found(tmp_path, run_of(0)) == []
+    assert [each["updates"] for each in found(tmp_path, run_of(5))] == [9]
 
 
 def test_what_a_later_checkpoint_has_is_removed(tmp_path):
     save(tmp_path, 4)
-    save(tmp_path, 5, runs=[{"seed": 0}, {"seed": 5}, None])
-    with sweeps.Checkpoints(tmp_path, "task") as store:
+    save(tmp_path, 5, runs=[run_of(0), run_of(5), None])
+    with storage.Checkpoints(tmp_path) as store:
         store.save(RUNS, [6, 7, 0], arrays(6))
         assert len(list((tmp_path / "checkpoints").iterdir())) == 3  # it may not be whole yet
         store.save(RUNS, [7, 8, 0], arrays(7))
         assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-    assert [each["updates"] for each in found(tmp_path, {"seed": 0})] == [7, 6, 5]
-    assert [each["updates"] for each in found(tmp_path, {"seed": 5})] == [6]
+    assert [each["updates"] for each in found(tmp_path, run_of(0))] == [7, 6, 5]
+    assert [each["updates"] for each in found(tmp_path, run_of(5))] == [6]
 
 
 def test_what_is_further_than_ours_stays(tmp_path):
     save(tmp_path, 50)
-    with sweeps.Checkpoints(tmp_path, "task") as store:
+    with storage.Checkpoints(tmp_path) as store:
         for count in (6, 49, 50, 51):
             store.save(RUNS, [count, count + 1, 0], arrays(count))
             left = 1 if count == 51 else 2  # 50 was whole when 51 was begun
@@ -353,7 +356,7 @@ def test_what_is_further_than_ours_stays(tmp_path):
 def test_what_another_is_writing_stays(tmp_path):
     save(tmp_path, 4)
     (steps(tmp_path)[0].parent / "2.orbax-checkpoint-tmp").mkdir()
-    with sweeps.Checkpoints(tmp_path, "task") as store:
+    with storage.Checkpoints(tmp_path) as store:
         for count in (6, 7, 8):
             store.save(RUNS, [count, count + 1, 0], arrays(count))
         assert len(list((tmp_path / "checkpoints").iterdir())) == 2
@@ -372,17 +375,17 @@ def test_what_is_not_ours_to_judge_stays(tmp_path):
     save(tmp_path, 5)
     damage_version(steps(tmp_path)[0])
     (tmp_path / "checkpoints" / "another" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
-    recorded = {name_of(run) for run in RUNS[:2]}
+    recorded = {run.id for run in RUNS[:2]}
     with (
         pytest.warns(UserWarning, match="another version"),
-        sweeps.Checkpoints(tmp_path, "task", recorded=recorded),
+        storage.Checkpoints(tmp_path, recorded=recorded),
     ):
         pass
     assert len(steps(tmp_path)) == 2  # the foreign one, and what another may be writing
     os.utime(tmp_path / "checkpoints" / "another" / "1.orbax-checkpoint-tmp", (0, 0))
     with (
         pytest.warns(UserWarning, match="another version"),
-        sweeps.Checkpoints(tmp_path, "task", recorded=recorded),
+        storage.Checkpoints(tmp_path, recorded=recorded),
     ):
         pass
     assert len(steps(tmp_path)) == 1
@@ -401,7 +404,7 @@ def test_a_write_that_fails_late_is_a_warning_too(tmp_path, monkeypatch):
 
     with (
         pytest.warns(UserWarning, match="No space left on device; training goes on") as warned,
-        sweeps.Checkpoints(tmp_path, "task") as store,
+        storage.Checkpoints(tmp_path) as store,
     ):
         store.save(RUNS, [1, 2, 0], arrays(1))
         fail(store)
@@ -411,7 +414,7 @@ def test_a_write_that_fails_late_is_a_warning_too(tmp_path, monkeypatch):
     with (
         pytest.raises(KeyboardInterrupt),
         pytest.warns(UserWarning),
-        sweeps.Checkpoints(tmp_path, "task") as store,
+        storage.Checkpoints(tmp_path) as store,
     ):
         store.save(RUNS, [1, 2, 0], arrays(1))
         fail(store)

@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from noisegen import sweeps
-from noisegen.sweeps import crew as crew_lib
+from noisegen import storage
+from noisegen.storage import claims as claims_lib
 
 
 def write(workdir, name, **changes):
     """The file of a worker elsewhere, which is silent from now on."""
-    fields = {"place": "elsewhere", "pid": 1, "beat": 1, "patience": 60.0, "doing": "training"}
+    fields = {"host": "elsewhere", "pid": 1, "heartbeat": 1, "timeout": 60.0, "doing": "training"}
     fields |= {"runs": {"a": 5}, "settings": {}}
     (workdir / "workers").mkdir(exist_ok=True)
     (workdir / "workers" / f"{name}.json").write_text(json.dumps(fields | changes))
@@ -26,35 +26,35 @@ def write(workdir, name, **changes):
 def clock(monkeypatch):
     """The seconds that pass for this process, in a list to be changed."""
     now = [1000.0]
-    monkeypatch.setattr(crew_lib.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(claims_lib.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
-    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+    with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
         assert one.claim("a") and not other.claim("a") and other.claim("b")
-        assert one.claimed() == {"b"} and other.claimed() == {"a"}
+        assert one.claimed_by_others() == {"b"} and other.claimed_by_others() == {"a"}
         one.release("a")
-        one.beat()
-        other.claimed()
+        one.heartbeat()
+        other.claimed_by_others()
         assert other.claim("a") and not one.claim("a")
     assert not (tmp_path / "workers").exists()
 
 
 def test_several_runs_are_claimed_at_once_but_those_that_others_have(tmp_path):
-    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+    with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
         assert one.claim_all(["a", "b", "c"]) == {"a", "b", "c"}
         assert other.claim_all(["c", "d", "a"]) == {"d"}
-        assert other.claimed() == {"a", "b", "c"} and one.claimed() == {"d"}
+        assert other.claimed_by_others() == {"a", "b", "c"} and one.claimed_by_others() == {"d"}
         assert other.claim_all(["a"]) == one.claim_all(["d"]) == one.claim_all([]) == set()
         one.close()
-        other.claimed()
+        other.claimed_by_others()
         assert other.claim_all(["a", "b"]) == {"a", "b"}
 
 
 def test_many_runs_cost_as_much_as_one(tmp_path, monkeypatch):
     write(tmp_path, "elsewhere", runs={"z": 0})
-    one = sweeps.Crew(tmp_path)
+    one = storage.Claims(tmp_path)
     done = []
     replace, read = pathlib.Path.replace, pathlib.Path.read_text
     monkeypatch.setattr(pathlib.Path, "replace", lambda *a: done.append("write") or replace(*a))
@@ -63,64 +63,64 @@ def test_many_runs_cost_as_much_as_one(tmp_path, monkeypatch):
     assert done == ["write", "read", "read"]  # its own file is among those that are read
 
 
-def test_who_leaves_gives_its_runs_up(tmp_path):
-    with sweeps.Crew(tmp_path) as one:
-        with sweeps.Crew(tmp_path) as other:
+def test_a_worker_that_leaves_releases_its_runs(tmp_path):
+    with storage.Claims(tmp_path) as one:
+        with storage.Claims(tmp_path) as other:
             assert other.claim("a") and not one.claim("a")
-        assert one.claimed() == set()
+        assert one.claimed_by_others() == set()
         assert one.claim("a")
 
 
 def test_the_last_to_leave_leaves_nothing(tmp_path):
-    with sweeps.Crew(tmp_path) as one, sweeps.Crew(tmp_path) as other:
+    with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
         one.claim("a")
         other.claim("b")
         (tmp_path / "workers" / ".killed").write_text("{")  # before it showed what it claimed
         other.close()
-        assert other.claimed() == {"a"}
+        assert other.claimed_by_others() == {"a"}
     assert not (tmp_path / "workers").exists()
 
 
 def test_progress_is_told_of_claimed_runs_only(tmp_path):
-    watcher = sweeps.Crew(tmp_path)
-    with sweeps.Crew(tmp_path) as one:
+    watcher = storage.Claims(tmp_path)
+    with storage.Claims(tmp_path) as one:
         one.claim("a")
         one.release("a")
         one.claim("b")
         one._beaten_at = -float("inf")
-        one.progress({"a": 7, "b": 8})
+        one.report_progress({"a": 7, "b": 8})
         [worker] = watcher.others()
     assert (worker.name, worker.runs, worker.doing) == (one.name, {"b": 8}, "training")
 
 
 def test_progress_is_written_every_second_at_most(tmp_path, clock):
-    with sweeps.Crew(tmp_path) as one:
+    with storage.Claims(tmp_path) as one:
         one.claim("a")
-        one.progress({"a": 0})  # the first is told at once
+        one.report_progress({"a": 0})  # the first is told at once
         path = tmp_path / "workers" / f"{one.name}.json"
         before = path.read_bytes()
         clock[0] += 0.9
-        one.progress({"a": 1})
+        one.report_progress({"a": 1})
         assert path.read_bytes() == before
         clock[0] += 0.2
-        one.progress({"a": 2})
+        one.report_progress({"a": 2})
         assert json.loads(path.read_text())["runs"] == {"a": 2}
 
 
-def test_a_silent_worker_is_dead_after_its_patience_by_our_own_clock(tmp_path, clock):
-    write(tmp_path, "slow", patience=600.0)
+def test_a_silent_worker_is_dead_after_its_timeout_by_our_own_clock(tmp_path, clock):
+    write(tmp_path, "slow", timeout=600.0)
     write(tmp_path, "quick", runs={"b": 0})
     os.utime(tmp_path / "workers" / "quick.json", (0, 0))  # the clock of another host plays no part
-    one = sweeps.Crew(tmp_path)
-    assert one.claimed() == {"a", "b"}
+    one = storage.Claims(tmp_path)
+    assert one.claimed_by_others() == {"a", "b"}
     clock[0] += 59
-    assert one.claimed() == {"a", "b"}
-    write(tmp_path, "quick", runs={"b": 9}, beat=2)
-    assert one.claimed() == {"a", "b"}
+    assert one.claimed_by_others() == {"a", "b"}
+    write(tmp_path, "quick", runs={"b": 9}, heartbeat=2)
+    assert one.claimed_by_others() == {"a", "b"}
     clock[0] += 59
-    assert one.claimed() == {"a", "b"}
+    assert one.claimed_by_others() == {"a", "b"}
     clock[0] += 2
-    assert one.claimed() == {"a"}
+    assert one.claimed_by_others() == {"a"}
     assert not (tmp_path / "workers" / "quick.json").exists()
     assert one.claim("b")
 
@@ -128,17 +128,17 @@ def test_a_silent_worker_is_dead_after_its_patience_by_our_own_clock(tmp_path, c
 def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    write(tmp_path, "ended", place=crew_lib._place(), pid=process.pid)
+    write(tmp_path, "ended", host=claims_lib._host(), pid=process.pid)
     write(tmp_path, "elsewhere", pid=process.pid, runs={"b": 0})
-    assert sweeps.Crew(tmp_path).claimed() == {"b"}
+    assert storage.Claims(tmp_path).claimed_by_others() == {"b"}
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system does not tell")
 def test_a_process_that_has_ended_is_dead_even_before_its_parent_asks(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    write(tmp_path, "ended", place=crew_lib._place(), pid=process.pid)
-    assert sweeps.Crew(tmp_path).claimed() == set()
+    write(tmp_path, "ended", host=claims_lib._host(), pid=process.pid)
+    assert storage.Claims(tmp_path).claimed_by_others() == set()
     assert process.wait() == 0
 
 
@@ -148,51 +148,53 @@ def test_a_process_may_have_any_name(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", name], **pipes) as process:
         process.stdout.readline()
-        write(tmp_path, "x", place=crew_lib._place(), pid=process.pid)
-        assert sweeps.Crew(tmp_path).claimed() == {"a"}
+        write(tmp_path, "x", host=claims_lib._host(), pid=process.pid)
+        assert storage.Claims(tmp_path).claimed_by_others() == {"a"}
         process.communicate(b"\n")
 
 
 def test_a_name_tells_whether_its_writer_has_ended():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    mine = crew_lib.writer_name()
+    mine = claims_lib.writer_name()
     ended = mine.replace(f"-{os.getpid()}-", f"-{process.pid}-")
-    assert crew_lib.has_ended(ended) and not crew_lib.has_ended(mine)
-    assert not crew_lib.has_ended(f"elsewhere-{process.pid}-00")
-    assert not any(map(crew_lib.has_ended, ("", "a", "a-b", "a-b-c")))
+    assert claims_lib.has_ended(ended) and not claims_lib.has_ended(mine)
+    assert not claims_lib.has_ended(f"elsewhere-{process.pid}-00")
+    assert not any(map(claims_lib.has_ended, ("", "a", "a-b", "a-b-c")))
 
 
 def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, clock):
-    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
-    assert one.claim("a") and other.claimed() == {"a"}
+    one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
+    assert one.claim("a") and other.claimed_by_others() == {"a"}
     clock[0] += 61
-    assert other.claimed() == set()
-    one.beat()
-    assert other.claimed() == {"a"}
+    assert other.claimed_by_others() == set()
+    one.heartbeat()
+    assert other.claimed_by_others() == {"a"}
 
 
-def test_patience_that_compiling_needs_lasts_until_training_begins(tmp_path, clock):
-    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
-    one.beat("compiling", 900.0)
+def test_the_timeout_for_compiling_lasts_until_training_begins(tmp_path, clock):
+    one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
+    one.heartbeat("compiling", 900.0)
     assert one.claim("a")
     clock[0] += 899
-    other.claimed()  # looked at once, and silent since
+    other.claimed_by_others()  # looked at once, and silent since
     clock[0] += 899
-    assert other.claimed() == {"a"}
-    one.progress({"a": 1})
-    assert other.claimed() == {"a"}
+    assert other.claimed_by_others() == {"a"}
+    one.report_progress({"a": 1})
+    assert other.claimed_by_others() == {"a"}
     clock[0] += 61
-    assert other.claimed() == set()
+    assert other.claimed_by_others() == set()
 
 
 def test_settings_are_those_of_a_live_worker(tmp_path, clock):
-    one, other = sweeps.Crew(tmp_path, 60.0), sweeps.Crew(tmp_path)
-    assert other.settings("device") is None
+    one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
+    assert other.shared_settings("device") is None
     one.share_settings("device", {"lanes": 4})
-    assert other.settings("device") == {"lanes": 4} and other.settings("another") is None
+    assert (
+        other.shared_settings("device") == {"lanes": 4} and other.shared_settings("another") is None
+    )
     clock[0] += 61
-    assert other.settings("device") is None
+    assert other.shared_settings("device") is None
 
 
 @pytest.mark.parametrize(
@@ -203,14 +205,14 @@ def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
     write(tmp_path, "real")
     content = content.encode() if isinstance(content, str) else content
     (tmp_path / "workers" / "x.json").write_bytes(content)
-    assert [worker.name for worker in sweeps.workers(tmp_path)] == ["real"]
+    assert [worker.name for worker in storage.read_workers(tmp_path)] == ["real"]
 
 
 @pytest.mark.parametrize(
     "field, value",
     [
         ("runs", ["a"]),
-        ("patience", "60"),
+        ("timeout", "60"),
         ("pid", 1.5),
         ("runs", {"a": "many"}),
         ("runs", {"a": -1}),
@@ -221,17 +223,20 @@ def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
 )
 def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
     write(tmp_path, "x", **{field: value})
-    assert sweeps.workers(tmp_path) == [] and sweeps.Crew(tmp_path).claimed() == set()
+    assert (
+        storage.read_workers(tmp_path) == []
+        and storage.Claims(tmp_path).claimed_by_others() == set()
+    )
 
 
 def test_a_number_that_no_process_has_is_of_a_dead_one(tmp_path):
-    write(tmp_path, "x", place=crew_lib._place(), pid=10**20)
-    assert sweeps.Crew(tmp_path).claimed() == set()
+    write(tmp_path, "x", host=claims_lib._host(), pid=10**20)
+    assert storage.Claims(tmp_path).claimed_by_others() == set()
 
 
 def test_a_file_in_the_place_of_the_workers_does_not_stop_one(tmp_path):
     (tmp_path / "workers").write_text("")
-    with sweeps.Crew(tmp_path) as one:
+    with storage.Claims(tmp_path) as one:
         assert one.claim("a")
 
 
@@ -240,10 +245,10 @@ def test_a_file_cannot_name_another_file_to_be_removed(tmp_path, clock):
     write(tmp_path, "bad")
     path = tmp_path / "workers" / "bad.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "../precious"}))
-    crew = sweeps.Crew(tmp_path)
-    assert crew.others() == []
+    claims = storage.Claims(tmp_path)
+    assert claims.others() == []
     clock[0] += 1e6
-    crew.others()
+    claims.others()
     assert (tmp_path / "precious.json").exists()
 
 
@@ -251,16 +256,16 @@ def test_a_full_disk_does_not_stop_a_worker(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with sweeps.Crew(tmp_path) as one:
-        monkeypatch.setattr(crew_lib.pathlib.Path, "write_text", full)
+    with storage.Claims(tmp_path) as one:
+        monkeypatch.setattr(claims_lib.pathlib.Path, "write_text", full)
         assert one.claim("a")  # the next record will tell
 
 
 def _claim_all(workdir, names, start, claimed, size):
-    crew = sweeps.Crew(workdir)
+    claims = storage.Claims(workdir)
     start.wait()
     for first in range(0, len(names), size):
-        for name in crew.claim_all(names[first : first + size]):
+        for name in claims.claim_all(names[first : first + size]):
             claimed.put((name, os.getpid()))
     time.sleep(2)  # claims hold as long as the process is there
     claimed.put(None)

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from noisegen import sweeps
+from noisegen import storage
 
 PARAMS = {"a": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}, "b": [np.ones((), np.float32)]}
 
 
 def test_parameters_come_back(tmp_path):
     half = PARAMS | {"c": jnp.full(3, 1.5, jnp.bfloat16)}
-    sweeps.save_params(tmp_path, "9f", half)
+    storage.save_params(tmp_path, "9f", half)
     like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, half))
-    found = sweeps.load_params(tmp_path, "9f", like)
+    found = storage.load_params(tmp_path, "9f", like)
     assert jax.tree.structure(found) == jax.tree.structure(half)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(half), strict=True):
         assert a.dtype == b.dtype
@@ -22,32 +22,32 @@ def test_parameters_come_back(tmp_path):
 
 
 def test_another_network_is_refused(tmp_path):
-    sweeps.save_params(tmp_path, "9f", PARAMS)
+    storage.save_params(tmp_path, "9f", PARAMS)
     with pytest.raises(ValueError, match=r"another network: its \['a'\]\['w'\] has shape \(2, 3\)"):
-        sweeps.load_params(tmp_path, "9f", PARAMS | {"a": {"w": np.ones((3, 3), np.float32)}})
+        storage.load_params(tmp_path, "9f", PARAMS | {"a": {"w": np.ones((3, 3), np.float32)}})
     with pytest.raises(ValueError, match="another network"):
-        sweeps.load_params(tmp_path, "9f", PARAMS | {"more": np.ones(2)})
+        storage.load_params(tmp_path, "9f", PARAMS | {"more": np.ones(2)})
 
 
 def test_missing_and_damaged_files_are_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match="--keep_params"):
-        sweeps.load_params(tmp_path, "9f", PARAMS)
-    assert sweeps.without_params(tmp_path, ["9f"]) == ["9f"]
-    sweeps.save_params(tmp_path, "9f", PARAMS)
-    assert sweeps.without_params(tmp_path, ["9f"]) == []
+        storage.load_params(tmp_path, "9f", PARAMS)
+    assert storage.without_params(tmp_path, ["9f"]) == ["9f"]
+    storage.save_params(tmp_path, "9f", PARAMS)
+    assert storage.without_params(tmp_path, ["9f"]) == []
     path = tmp_path / "params" / "9f.npz"
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no archive"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="damaged"):
-            sweeps.load_params(tmp_path, "9f", PARAMS)
+            storage.load_params(tmp_path, "9f", PARAMS)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
     (tmp_path / "params").mkdir()
     np.savez(tmp_path / "params" / "9f.npz", w=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
-        sweeps.load_params(tmp_path, "9f", {"w": np.ones(1)})
+        storage.load_params(tmp_path, "9f", {"w": np.ones(1)})
 
 
 def flip(content, at):
@@ -65,7 +65,7 @@ def cut(content, at):
 @pytest.mark.parametrize("damage", [flip, zero, cut])
 @pytest.mark.parametrize("with_checksum", [True, False])
 def test_no_changed_byte_is_read(tmp_path, damage, with_checksum):
-    sweeps.save_params(tmp_path, "9f", PARAMS)
+    storage.save_params(tmp_path, "9f", PARAMS)
     path = tmp_path / "params" / "9f.npz"
     if not with_checksum:  # as older versions wrote it
         names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
@@ -75,7 +75,7 @@ def test_no_changed_byte_is_read(tmp_path, damage, with_checksum):
     for at in range(len(whole)):
         path.write_bytes(damage(whole, at))
         try:
-            found = sweeps.load_params(tmp_path, "9f", PARAMS)
+            found = storage.load_params(tmp_path, "9f", PARAMS)
         except ValueError as error:
             assert str(path) in str(error)
             noticed += 1
@@ -87,24 +87,24 @@ def test_no_changed_byte_is_read(tmp_path, damage, with_checksum):
 
 def test_files_of_two_runs_that_were_exchanged_are_noticed(tmp_path):
     for name in ("9f", "a0"):
-        sweeps.save_params(tmp_path, name, PARAMS)
+        storage.save_params(tmp_path, name, PARAMS)
     paths = [tmp_path / "params" / f"{name}.npz" for name in ("9f", "a0")]
     contents = [path.read_bytes() for path in paths]
     for path, content in zip(paths, reversed(contents), strict=True):
         path.write_bytes(content)
     with pytest.raises(ValueError, match="9f.npz is of the run a0; .* with --keep_params"):
-        sweeps.load_params(tmp_path, "9f", PARAMS)
+        storage.load_params(tmp_path, "9f", PARAMS)
     with pytest.warns(UserWarning, match="of the run"):
-        assert sweeps.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["9f", "a0"]
+        assert storage.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["9f", "a0"]
 
 
 def test_damaged_parameters_are_named_and_those_that_are_whole_are_not(tmp_path):
     for name in ("9f", "a0"):
-        sweeps.save_params(tmp_path, name, PARAMS)
+        storage.save_params(tmp_path, name, PARAMS)
     path = tmp_path / "params" / "a0.npz"
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.warns(UserWarning, match="a0.npz is damaged .* is trained again") as warned:
-        assert sweeps.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["a0"]
+        assert storage.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["a0"]
     assert len(warned) == 1
 
 
@@ -112,6 +112,6 @@ def test_parameters_of_an_older_version_are_read(tmp_path):
     (tmp_path / "params").mkdir()
     names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
     np.savez(tmp_path / "params" / "9f.npz", **names)
-    found = sweeps.load_params(tmp_path, "9f", PARAMS)
+    found = storage.load_params(tmp_path, "9f", PARAMS)
     np.testing.assert_array_equal(found["a"]["w"], PARAMS["a"]["w"])
-    assert sweeps.damaged_params(tmp_path, ["9f"]) == []
+    assert storage.damaged_params(tmp_path, ["9f"]) == []

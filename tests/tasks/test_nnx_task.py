@@ -160,7 +160,7 @@ def test_trains_in_lanes():
         for seed, size in ((0, 8), (1, 24))
     ]
     pool = training.Pool(make_task(Plain), training.Settings(lanes=2, microbatch=8))
-    beside = {result.run["seed"]: result.metrics for result in pool.train(runs)}
+    beside = {result.hparams["seed"]: result.metrics for result in pool.train(runs)}
     [alone] = pool.train(runs[1:])
     assert alone.metrics == beside[1]
     assert beside[0] != beside[1]

@@ -77,9 +77,9 @@ def test_devices_that_share_a_batch_change_no_result(train, momentum, devices):
     lanes = 2 * devices.get("lane_devices", 1)
     one = train(task, RUNS, lanes=2, microbatch=8, eval_batch=6)
     several = train(task, RUNS, lanes=lanes, microbatch=16, eval_batch=6, **devices)
-    by_run = {repr(result.run): result for result in one}
+    by_run = {repr(result.hparams): result for result in one}
     for result in several:
-        for name, values in by_run[repr(result.run)].curve.items():
+        for name, values in by_run[repr(result.hparams)].curve.items():
             np.testing.assert_allclose(result.curve[name], values, rtol=5e-4, atol=1e-6)
 
 

@@ -94,10 +94,11 @@ def impatient_pool(tanh_task):
 
 
 def test_resumed_sweep_equals_an_uninterrupted_one(tanh_task, train, impatient_pool):
-    done, left = [], {id(run): run for run in IN_EPOCHS}
-    for result in impatient_pool.train(IN_EPOCHS):
+    runs = training.make_runs(tanh_task, IN_EPOCHS)
+    done, left = [], {run.id: run.hparams for run in runs}
+    for result in impatient_pool.train(runs):
         done.append(result)
-        del left[id(result.run)]
+        del left[result.run_id]
         if len(done) == 6:
             break  # the runs in training are lost
     results = done + train(tanh_task, list(left.values()), **USUAL)
@@ -220,21 +221,22 @@ def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool)
 
 
 def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, impatient_pool):
-    seen = {id(run): [0] for run in IN_EPOCHS}
+    planned = training.make_runs(tanh_task, IN_EPOCHS)
+    seen = {run.id: [0] for run in planned}
     totals = {}
 
     def on_progress(runs):
         assert 1 <= len(runs) <= USUAL["lanes"]
         for progress in runs:
-            seen[id(progress.run)].append(progress.examples)
-            totals[id(progress.run)] = progress.num_examples
+            seen[progress.run.id].append(progress.examples)
+            totals[progress.run.id] = progress.num_examples
 
-    results = {id(r.run): r for r in impatient_pool.train(IN_EPOCHS, on_progress)}
-    for run in IN_EPOCHS:
-        assert seen[id(run)] == sorted(seen[id(run)])
-        assert seen[id(run)][-1] == totals[id(run)] == results[id(run)].num_examples
-    assert len(seen[id(IN_EPOCHS[0])]) > 100  # batch size 1: a look at each of 150 micro-steps
-    in_order = [results[id(run)] for run in IN_EPOCHS]
+    results = {r.run_id: r for r in impatient_pool.train(planned, on_progress)}
+    for run in planned:
+        assert seen[run.id] == sorted(seen[run.id])
+        assert seen[run.id][-1] == totals[run.id] == results[run.id].num_examples
+    assert len(seen[planned[0].id]) > 100  # batch size 1: a look at each of 150 micro-steps
+    in_order = [results[run.id] for run in planned]
     assert lines(in_order) == lines(train(tanh_task, IN_EPOCHS, **USUAL))
 
 

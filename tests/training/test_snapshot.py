@@ -39,7 +39,7 @@ class Shelf:
             {name: value[lane] for name, value in arrays.items()}
             for runs, arrays in self.kept
             for lane, each in enumerate(runs)
-            if each == run
+            if each is not None and each.hparams == run.hparams
         ]
 
 
@@ -62,7 +62,7 @@ def pool(task, **settings):
 
 
 def lines(results):
-    ordered = sorted(results, key=lambda result: result.run["batch_size"])
+    ordered = sorted(results, key=lambda result: result.hparams["batch_size"])
     return [repr(dataclasses.replace(result, seconds=0.0)) for result in ordered]
 
 
@@ -87,14 +87,14 @@ def test_a_run_taken_up_ends_as_it_would_have_to_the_last_bit(whole, part):
 
     def look(runs):
         for progress in runs:
-            seen.setdefault(progress.run["batch_size"], progress.examples)
+            seen.setdefault(progress.run.hparams["batch_size"], progress.examples)
 
     assert lines(one.train(RUNS, look, Kept(found))) == lines(results)
     for run, arrays in zip(RUNS, loaded, strict=True):
         before = arrays["['epoch']"] * 60 + arrays["['offset']"]
         assert before < seen[run["batch_size"]] <= before + 2 * 8  # not from the beginning
     assert one._programs[()]._advance._cache_size() == 1
-    updates = {result.run["batch_size"]: result.num_updates for result in results}
+    updates = {result.hparams["batch_size"]: result.num_updates for result in results}
     for run, arrays in zip(RUNS, loaded, strict=True):
         assert abs(arrays["['count']"] - part * updates[run["batch_size"]]) < 3
     assert any(arrays["['seen']"] for arrays in loaded)  # in the middle of a batch
@@ -109,14 +109,14 @@ def test_a_run_goes_on_with_the_parameters_that_were_kept(whole):
         return [state | {out: 2 * state[out]}]
 
     for result in one.train(RUNS, None, Kept(changed)):
-        [same] = [each for each in results if each.run == result.run]
+        [same] = [each for each in results if each.run_id == result.run_id]
         assert result.curve["test_loss"][:-1] == same.curve["test_loss"][:-1]
         assert abs(result.metrics["test_loss"] - same.metrics["test_loss"]) > 0.01
 
 
 def test_from_the_disk_and_back(tanh_task, tmp_path, whole):
     one, _, results = whole
-    with sweeps.Checkpoints(tmp_path, tanh_task.name, 1e-9) as store:
+    with sweeps.Checkpoints(tmp_path, 1e-9) as store:
         stopped = one.train(RUNS, None, store)
         first = next(stopped)
         stopped.close()
@@ -128,8 +128,8 @@ def test_from_the_disk_and_back(tanh_task, tmp_path, whole):
                 loaded.append(int(arrays["['count']"]))
                 yield arrays
 
-    rest = [run for run in RUNS if run != first.run]
-    with Noted(tmp_path, tanh_task.name, 0) as store, warnings.catch_warnings():
+    rest = [run for run in RUNS if run != first.hparams]
+    with Noted(tmp_path, 0) as store, warnings.catch_warnings():
         warnings.simplefilter("error")
         ended = list(one.train(rest, None, store))
     assert lines([first, *ended]) == lines(results)
@@ -144,10 +144,10 @@ def test_time_in_training_goes_on(whole):
 
 def test_what_ended_is_not_kept(whole):
     _, shelf, results = whole
-    last = {result.run["batch_size"]: result.num_updates for result in results}
+    last = {result.hparams["batch_size"]: result.num_updates for result in results}
     for runs, arrays in shelf.kept:
         for run, count in zip(runs, arrays["['count']"], strict=True):
-            assert run is None or count < last[run["batch_size"]]
+            assert run is None or count < last[run.hparams["batch_size"]]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_run_is_taken_up_under_other_settings(tanh_task, whole, settings, asse
 
 
 def kept_of(kept, runs):
-    return Kept(lambda run: kept.found(run) if run in runs else [])
+    return Kept(lambda run: kept.found(run) if run.hparams in runs else [])
 
 
 def test_batch_devices_are_summed_for_fewer(tanh_task, assert_agrees):
@@ -195,7 +195,7 @@ def test_random_keys_in_the_optimizer_are_kept(tanh_task):
 
 def test_what_does_not_fit_is_a_warning_and_an_older_one_is_taken(tanh_task, whole):
     one, shelf, results = whole
-    good = shelf.of(RUNS[1])[9]
+    good = shelf.of(training.make_runs(tanh_task, RUNS)[1])[9]
     odd = [
         {name: value for name, value in good.items() if name != "['params']['out']"},
         good | {"['params']['out']": np.zeros(9, np.float32)},
@@ -210,4 +210,4 @@ def test_what_does_not_fit_is_a_warning_and_an_older_one_is_taken(tanh_task, who
         "skipped a checkpoint of another version: its ['params']['out'] has shape (9,), not (8,)",
         "skipped a checkpoint of another version: it differs in momentum",
     ]
-    assert lines([result]) == lines([r for r in results if r.run == RUNS[1]])
+    assert lines([result]) == lines([r for r in results if r.hparams == RUNS[1]])

@@ -63,7 +63,7 @@ def make_runs(pairs: list[tuple[int, float]], seed: int) -> list[dict]:
 
 def answer(result: training.Result) -> dict:
     """A result as all contenders give it."""
-    size, rate = result.run["batch_size"], result.run["learning_rate"]
+    size, rate = result.hparams["batch_size"], result.hparams["learning_rate"]
     evaluations = len(result.curve["update"])
     return common.run(size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations)
 

@@ -61,8 +61,8 @@ def main(workdir: str, epochs: str, seeds: str, share: str) -> None:
             stopwatch.watch(owner, name)
 
     class Measured(worker.Worker):
-        def _finish(self, task, result):
-            super()._finish(task, result)
+        def _finish(self, result):
+            super()._finish(result)
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     started = time.process_time()

@@ -1,4 +1,4 @@
-"""Checks runs against their task, and makes their numbers array scalars for the device."""
+"""Makes runs: names, plans and checks each once, and turns it into scalars for the device."""
 
 import dataclasses
 import functools
@@ -11,7 +11,8 @@ import numpy as np
 
 from noisegen.training import optimizers
 from noisegen.training.examples import Numbers
-from noisegen.training.plan import RUN_FIELDS, Plan, plain_fields, plan_runs
+from noisegen.training.plan import RUN_FIELDS, Plan, plain_fields, plan_plain
+from noisegen.training.run_id import Value, canonicalize, hash_canonical, once_on_device
 from noisegen.training.task import Task, make_key
 from noisegen.training.task_check import check_optimizer, check_task
 
@@ -19,38 +20,102 @@ _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
 
 
-def check_runs(task: Task, runs: Sequence[Mapping[str, Any]]) -> list[Plan]:
-    """Checks a task and its runs, before anything is trained.
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Run:
+    """One training run. Runs are equal if their ids are.
+
+    Attributes:
+      id: Name of the run, see `noisegen.training.run_id`.
+      hparams: Its hyperparameters, as `canonicalize` returns them.
+      plan: Its course. Runs of equal course share one object.
+    """
+
+    id: str
+    hparams: Mapping[str, Value]
+    plan: Plan
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def make_runs(task: Task, hparams: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """Makes the runs of a task, before anything is trained.
+
+    Args:
+      task: The task to train.
+      hparams: Flat mappings from field to number, boolean or word, one a run. All have the same
+        fields.
 
     Returns:
-      The runs' plans.
+      A run for each mapping, in the same order.
 
     Raises:
       ValueError: If the task's functions do not fit together, a run makes no sense, or the runs
         lack a field that the task reads or have a field that nothing reads.
+
+    Examples:
+      >>> from noisegen import data, models, tasks
+      >>> import optax
+      >>> task = tasks.image_classification(
+      ...     data.load("digits"),
+      ...     lambda rngs: models.MLP(rngs=rngs),
+      ...     lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+      ...     name="MLP",
+      ... )
+      >>> fields = {"batch_size": 64, "learning_rate": 0.5, "num_epochs": 2, "seed": 0}
+      >>> [run] = make_runs(task, [fields])
+      >>> run.plan.num_updates, run.plan.num_examples
+      (44, 2816)
     """
     check_task(task)
-    plans = plan_runs(task, runs)
-    if runs:
-        _check_names(task, runs)
-    return plans
+    # Values beyond float32 are refused by the first call, spellings are made equal by the second.
+    canonical = [canonicalize(plain_fields(fields)) for fields in hparams]
+    plans = plan_plain(task, canonical)
+    if canonical:
+        _check_names(task, canonical)
+    return [
+        Run(hash_canonical(task.name, fields), fields, plan)
+        for fields, plan in zip(canonical, plans, strict=True)
+    ]
 
 
-def constants(run: Mapping[str, Any]) -> dict[str, bool | str]:
+def as_runs(task: Task, runs: Iterable[Run | Mapping[str, Any]]) -> list[Run]:
+    """Returns the given runs; plain mappings are made into runs.
+
+    Raises:
+      ValueError: As `make_runs` does.
+    """
+    runs = list(runs)
+    if all(isinstance(run, Run) for run in runs):
+        return runs
+    return make_runs(task, [run.hparams if isinstance(run, Run) else run for run in runs])
+
+
+def unique_runs(runs: Iterable[Run]) -> dict[str, Run]:
+    """Returns the runs by id, in their order, each once.
+
+    Of several runs that are equal on the device, as 0.1 and 0.1 + 1e-12 are, the first stays.
+    """
+    by_id: dict[str, Run] = {}
+    for run in runs:
+        by_id.setdefault(run.id, run)
+    return {name: by_id[name] for name in once_on_device({n: r.hparams for n, r in by_id.items()})}
+
+
+def constants(hparams: Mapping[str, Value]) -> tuple[tuple[str, bool | str], ...]:
     """Returns the booleans and words of a run, which are constants of its program."""
-    others = {  # nearly all fields are plain numbers
-        name: value
-        for name, value in run.items()
-        if type(value) not in (int, float) and name != "last_batch"
-    }
-    return {n: v for n, v in plain_fields(others).items() if isinstance(v, bool | str)}
+    found = [item for item in hparams.items() if type(item[1]) not in (int, float)]
+    return tuple(sorted(item for item in found if item[0] != "last_batch"))
 
 
-def by_constants(runs: Iterable[Mapping[str, Any]]) -> dict[tuple, list[int]]:
-    """Returns the positions of the runs that share a program, by its constants as items."""
-    groups: dict[tuple, list[int]] = {}
-    for index, run in enumerate(runs):
-        groups.setdefault(tuple(sorted(constants(run).items())), []).append(index)
+def by_constants(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
+    """Returns the runs that share a program, by its constants, in the order they are trained."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(constants(run.hparams), []).append(run)
     return groups
 
 
@@ -66,7 +131,7 @@ def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
     return dataclasses.replace(task, **{name: given(getattr(task, name)) for name in names})
 
 
-def _check_names(task, runs):
+def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     """Checks that all runs have the same fields, and every field that the task reads."""
     names = runs[0].keys()
     if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
@@ -78,16 +143,8 @@ def _check_names(task, runs):
         if run.keys() != names:
             odd = ", ".join(sorted(run.keys() ^ names))
             raise ValueError(f"All runs of a sweep must name the same numbers; not all name {odd}.")
-    groups = by_constants(runs)
-    kinds = {tuple((name, type(value)) for name, value in fields) for fields in groups}
-    if len(kinds) > 1:
-        differing = sorted(
-            {name for name, _ in set().union(*kinds) - set.intersection(*map(set, kinds))}
-        )
-        raise ValueError(
-            f"Run field {', '.join(differing)} must hold values of one kind in all runs: numbers, "
-            "booleans or words."
-        )
+    groups = dict.fromkeys(map(constants, runs))
+    _check_kinds(groups)
     read = set()
     for fields in groups:
         read |= _names_read(task, frozenset(names), fields)
@@ -99,12 +156,23 @@ def _check_names(task, runs):
         )
 
 
-def device_numbers(
-    run: Mapping[str, Any], plan: Plan, num_examples: int, num_evals: int
-) -> Numbers:
-    """The numbers of one run, with room for `num_evals` evaluations."""
-    numbers = {n: v for n, v in plain_fields(run).items() if not isinstance(v, bool | str)}
-    given = numbers | {
+def _check_kinds(groups: Iterable[tuple]) -> None:
+    """Checks that a field is a number in all runs, or a boolean, or a word."""
+    kinds = {tuple((name, type(value)) for name, value in fields) for fields in groups}
+    if len(kinds) > 1:
+        differing = sorted(
+            {name for name, _ in set().union(*kinds) - set.intersection(*map(set, kinds))}
+        )
+        raise ValueError(
+            f"Run field {', '.join(differing)} must hold values of one kind in all runs: numbers, "
+            "booleans or words."
+        )
+
+
+def device_numbers(run: Run, num_examples: int, num_evals: int) -> Numbers:
+    """Returns the scalars of one run, with room for `num_evals` evaluations."""
+    plan = run.plan
+    given = {n: v for n, v in run.hparams.items() if not isinstance(v, bool | str)} | {
         "num_updates": plan.num_updates,
         "updates_per_epoch": plan.updates_per_epoch,
         "num_examples": num_examples,

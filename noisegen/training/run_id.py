@@ -1,7 +1,6 @@
-"""The identity of a run: a hash of what is trained and of the run's own fields, nothing else.
+"""Identifies a run by a hash of its task's name and its hyperparameters.
 
->>> from noisegen import sweeps
->>> sweeps.run_id("digits/mlp", {"batch_size": 64, "learning_rate": 0.5})
+>>> run_id("digits/mlp", {"batch_size": 64, "learning_rate": 0.5})
 '4a7cb0136c13acce'
 """
 
@@ -26,7 +25,7 @@ _FLOAT32 = struct.Struct("f")
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
-def normalise(run: Mapping[str, object]) -> dict[str, Value]:
+def canonicalize(run: Mapping[str, object]) -> dict[str, Value]:
     """Returns the run with plain Python values, integral numbers as integers, in its own order.
 
     Args:
@@ -39,18 +38,27 @@ def normalise(run: Mapping[str, object]) -> dict[str, Value]:
       ValueError: If the run is no mapping, a name is no text, or `plain` refuses a value.
 
     Examples:
-      >>> normalise({"batch_size": 64.0, "learning_rate": 0.1, "last_batch": "keep"})
+      >>> canonicalize({"batch_size": 64.0, "learning_rate": 0.1, "last_batch": "keep"})
       {'batch_size': 64, 'learning_rate': 0.1, 'last_batch': 'keep'}
     """
-    if not hasattr(run, "items"):
-        raise ValueError(f"a run is a mapping from field to value, got {shown(run)}.")
-    normal = {  # Nearly all are plain integers; a call takes several times as long.
+    check_is_mapping(run)
+    canonical = {  # Nearly all are plain integers; a call takes several times as long.
         name: value if type(value) is int and -_EXACT < value < _EXACT else plain(name, value)
         for name, value in run.items()
     }
-    if set(map(type, normal)) - {str}:
-        _check_names(normal)
-    return normal
+    if set(map(type, canonical)) - {str}:
+        _check_names(canonical)
+    return canonical
+
+
+def check_is_mapping(run: object) -> None:
+    """Checks that a run is a mapping.
+
+    Raises:
+      ValueError: If it is not.
+    """
+    if not hasattr(run, "items"):
+        raise ValueError(f"a run is a mapping from field to value, got {shown(run)}.")
 
 
 def on_device(name: str, value: Value) -> float | str | tuple:
@@ -102,16 +110,16 @@ def run_id(task_identity: str, run: Mapping[str, object]) -> str:
 
     Args:
       task_identity: Text that names everything compiled: model, loss, data, augmentation.
-      run: As for `normalise`.
+      run: As for `canonicalize`.
 
     Raises:
-      ValueError: As `normalise` does.
+      ValueError: As `canonicalize` does.
 
     Examples:
       >>> run_id("t", {"a": 1, "b": 2.5}) == run_id("t", {"b": 2.5, "a": 1.0})
       True
     """
-    return _hash(task_identity, normalise(run))
+    return hash_canonical(task_identity, canonicalize(run))
 
 
 def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
@@ -124,23 +132,23 @@ def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[
       runs: A grid, or any iterable of runs.
 
     Returns:
-      A dict from run_id to the normalised run.
+      A dict from run_id to the canonical run.
 
     Raises:
-      ValueError: As `normalise` does.
+      ValueError: As `canonicalize` does.
 
     Examples:
       >>> list(by_run_id("t", [{"seed": 0}, {"seed": 0.0}]).values())
       [{'seed': 0}]
     """
     planned = {}
-    for run in map(normalise, runs):
-        planned.setdefault(_hash(task_identity, run), run)
-    return _once_on_device(planned)
+    for run in map(canonicalize, runs):
+        planned.setdefault(hash_canonical(task_identity, run), run)
+    return once_on_device(planned)
 
 
-def _once_on_device(planned):
-    """Returns the runs by name without those that are equal on the device to an earlier one."""
+def once_on_device(planned: Mapping[str, Mapping[str, Value]]) -> Mapping[str, Mapping[str, Value]]:
+    """Returns canonical runs by run_id, without runs equal on the device to an earlier one."""
     columns = collections.defaultdict(set)
     for run in planned.values():
         for name, value in run.items():
@@ -160,8 +168,8 @@ def _once_on_device(planned):
     return once
 
 
-def _hash(task_identity, run):
-    """Returns the run_id of a run that is already normalised."""
+def hash_canonical(task_identity: str, run: Mapping[str, Value]) -> str:
+    """Returns the run_id of a run that is already canonical."""
     text = _encode({"task": task_identity, "run": run})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
