@@ -82,8 +82,8 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     grid = config.grid
     points = sweeps.values(
         seed=grid.seed,
-        num_epochs=grid.num_epochs,
         effective_learning_rate=grid.effective_learning_rate,
+        num_epochs=grid.num_epochs,
     )
     shared = {
         "row": "num_epochs",

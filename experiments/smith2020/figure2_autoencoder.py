@@ -76,8 +76,8 @@ def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     grid = config.grid
     points = sweeps.values(
         seed=grid.seed,
-        num_epochs=grid.num_epochs,
         effective_learning_rate=grid.effective_learning_rate,
+        num_epochs=grid.num_epochs,
     )
     return points * sweeps.fixed(**config.run)
 

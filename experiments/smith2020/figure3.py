@@ -87,9 +87,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     grid = config.grid
     points = sweeps.values(
         seed=grid.seed,
-        num_epochs=grid.num_epochs,
         effective_learning_rate=grid.effective_learning_rate,
         final_effective_learning_rate=grid.final_effective_learning_rate,
+        num_epochs=grid.num_epochs,
     )
     for_accuracy = {"metric": "test_accuracy", "mode": "max", "report": ("train_loss",)}
     for_loss = {

@@ -75,8 +75,8 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     grid = config.grid
     points = sweeps.values(
         seed=grid.seed,
-        num_updates=grid.num_updates,
         effective_learning_rate=grid.effective_learning_rate,
+        num_updates=grid.num_updates,
     )
     protocol = sweeps.Protocol(
         row="num_updates",
