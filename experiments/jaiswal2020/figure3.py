@@ -44,9 +44,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
         }
     )
     if scale in ("cpu", "test"):
-        config.task.update(
-            dataset="mnist", num_train=2048, hidden=(64, 64, 64), num_measured=512
-        )
+        config.task.update(dataset="mnist", num_train=2048, hidden=(64, 64, 64), num_measured=512)
         config.run.num_epochs = 100.0
     if scale == "test":
         config.task.update(num_train=7, num_test=3, hidden=(4,), num_measured=5)
@@ -58,9 +56,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(
-        seed=grid.seed, batch_size=grid.batch_size, temperature=grid.temperature
-    )
+    points = sweeps.values(seed=grid.seed, batch_size=grid.batch_size, temperature=grid.temperature)
     protocol = sweeps.Protocol(
         metric="largest_eigenvalue",
         mode="min",

@@ -46,9 +46,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
     )
     if scale == "gpu":
         config.task.dtype = "bfloat16"
-        config.grid.update(
-            seed=(0,), num_updates=(1220, 2441), effective_learning_rate=(8, 16, 32)
-        )
+        config.grid.update(seed=(0,), num_updates=(1220, 2441), effective_learning_rate=(8, 16, 32))
         config.best = 1
     if scale in ("cpu", "test"):
         config.task.update(
