@@ -1,6 +1,6 @@
-"""Turns the oscillation of a test accuracy over epochs into two numbers.
+"""Measures how much the test accuracy oscillates over epochs (run with `python -m`).
 
-    python -m experiments.additive_noise.oscillation experiments/results/additive_noise/figure1
+    python -m experiments.additive_noise.plots.oscillation experiments/results/additive_noise/figure1
 
 For every kind of run: the largest drop of the test accuracy from one epoch to the next, in all
 epochs and in the last five, and the standard deviation of the last five, all in points, as mean and
@@ -9,45 +9,65 @@ out.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments.additive_noise import table1
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 
 def oscillation(accuracy: np.ndarray) -> tuple[float, float, float]:
-    """Largest drop between two epochs, of all and of the last five; the deviation of these.
+    """Returns the largest drop between two epochs, that of the last five, and their deviation.
 
     >>> oscillation(np.array([0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]))
     (0.5, 0.0, 0.0)
     """
     last = accuracy[-5:]
-    drops = (max(0.0, -np.diff(some).min()) for some in (accuracy, last))
-    return *map(float, drops), float(np.std(last, ddof=1))
+    return _largest_drop(accuracy), _largest_drop(last), float(np.std(last, ddof=1))
 
 
-def lines(records: list[dict]) -> list[str]:
-    """One line for each kind of run."""
-    text = []
-    for noisy, kind in enumerate(table1.LABELS):
-        runs = [record for record in records if (record["run"]["eta"] > 0) == noisy]
-        alive = [record for record in runs if record["status"] == "finished"]
-        numbers = []
-        for record in alive:
-            accuracy = 100 * np.array(record["curve"]["test_accuracy"])
-            numbers.append((*oscillation(accuracy), accuracy[-1]))
-        if len(numbers) < 2:
-            text.append(f"{kind}: {len(numbers)} of {len(runs)} runs finished; a spread needs two")
-            continue
-        means, deviations = np.mean(numbers, 0), np.std(numbers, 0, ddof=1)
-        pairs = zip(means, deviations, strict=True)
-        drop, late, spread, final = (f"{mean:.1f} ± {std:.1f}" for mean, std in pairs)
-        text.append(
-            f"{kind} ({len(alive)} of {len(runs)} runs): largest drop {drop}, in the last five "
-            f"epochs {late}, their deviation {spread}, final {final}"
-        )
-    return text
+def _largest_drop(accuracy):
+    return max(0.0, float(-np.diff(accuracy).min()))
+
+
+def lines(
+    records: Sequence[storage.Record], curves: Mapping[str, Mapping[str, Sequence[float]]]
+) -> list[str]:
+    """Returns one line for each kind of run.
+
+    Args:
+      records: Records of a sweep of figure1.py.
+      curves: Their evaluations by run_id.
+    """
+    plain = [record for record in records if record.hparams["eta"] == 0]
+    noisy = [record for record in records if record.hparams["eta"] > 0]
+    kinds = zip(table1.LABELS, (plain, noisy), strict=True)
+    return [_line(kind, runs, curves) for kind, runs in kinds]
+
+
+def _line(kind, records, curves):
+    finished = [record for record in records if record.status == "finished"]
+    rows = []
+    for record in finished:
+        accuracy = 100 * np.array(curves[record.run_id]["test_accuracy"])
+        rows.append((*oscillation(accuracy), accuracy[-1]))
+    if len(rows) < 2:
+        return f"{kind}: {len(rows)} of {len(records)} runs finished; a spread needs two"
+    means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+    cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(means, deviations, strict=True)]
+    return (
+        f"{kind} ({len(finished)} of {len(records)} runs): largest drop {cells[0]}, in the last "
+        f"five epochs {cells[1]}, their deviation {cells[2]}, final {cells[3]}"
+    )
+
+
+def main(workdir: str) -> None:
+    """Prints a line for each kind of run."""
+    sweep = sweeps.Sweep.open(workdir)
+    records = sweep.records()
+    curves = sweep.curves(record.run_id for record in records)
+    print("\n".join(lines(records, curves)))
 
 
 if __name__ == "__main__":
@@ -55,4 +75,4 @@ if __name__ == "__main__":
     parser.add_argument(
         "workdir", help="directory of a sweep of experiments/additive_noise/figure1.py"
     )
-    print("\n".join(lines(sweeps.read(parser.parse_args().workdir))))
+    main(parser.parse_args().workdir)
