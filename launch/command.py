@@ -61,7 +61,7 @@ def run(main: Callable[[list[str]], None]) -> None:
                 raise
             _fail(
                 "This does not fit the memory of the device: give smaller --lanes, "
-                f"--microbatch, --eval_batch or --group. {str(error).splitlines()[0]}"
+                f"--microbatch, --eval_batch or --lanes_per_rare_step. {str(error).splitlines()[0]}"
             )
         if error := streams.lost():
             if not isinstance(error, BrokenPipeError):

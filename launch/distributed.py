@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import jax
 from launch import command
 from launch.tasks import Tasks
 from noisegen import training
-from noisegen.training import hosts
+from noisegen.training import multihost
 
 _IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
@@ -87,17 +88,29 @@ def _check_free(host, port):
 
 def _follow(tasks, keep_params):
     pool = None
-    while (order := hosts.agreed(None)) is not None:
+    while (order := multihost.broadcast_json(None)) is not None:
         runs, settings = order["runs"], order["settings"]
         task = tasks.of(runs[0])
         if "given" in order:
             pool = None  # frees its device for what is measured
-            training.choose(task, runs, **order["given"])
+            autotune(task, runs, **order["given"])
             continue
         if pool is None or pool.task is not task:
-            pool = training.Pool(task, training.Settings(**settings))
+            pool = make_pool(task, training.PoolConfig(**settings))
         for _ in pool.train(runs, _stopped, Kept(None), keep_params, _taken):
             pass
+
+
+def make_pool(task: training.Task, config: training.PoolConfig) -> training.Pool:
+    """Makes the pool of a worker, over the devices of all of its processes."""
+    several = jax.process_count() > 1
+    return (multihost.MultihostPool if several else training.Pool)(task, config)
+
+
+def autotune(task: training.Task, runs: Sequence, **fixed) -> tuple[training.PoolConfig, float]:
+    """Chooses the fastest config for the pool of a worker."""
+    several = jax.process_count() > 1
+    return (multihost.autotune if several else training.autotune)(task, runs, **fixed)
 
 
 def check_stop(stop: bool) -> None:
@@ -106,18 +119,18 @@ def check_stop(stop: bool) -> None:
     Raises:
       KeyboardInterrupt: it is.
     """
-    if hosts.agreed(stop):
+    if multihost.broadcast_json(stop):
         raise KeyboardInterrupt
 
 
 def tell(**order: Any) -> None:
     """Has the followers do what this process does next: measure settings or train runs."""
-    hosts.agreed(order)
+    multihost.broadcast_json(order)
 
 
 def tell_end() -> None:
     """Lets the followers end."""
-    hosts.agreed(None)
+    multihost.broadcast_json(None)
 
 
 class Kept:
@@ -131,17 +144,17 @@ class Kept:
         self._own = checkpoints
 
     def due(self):
-        return hosts.agreed(self._own is not None and self._own.due())
+        return multihost.broadcast_json(self._own is not None and self._own.due())
 
     def save(self, runs, counts, arrays):
         if jax.process_count() > 1:
-            arrays = hosts.gathered(arrays)
+            arrays = multihost.gather(arrays)
         if self._own is not None:
             self._own.save(runs, counts, arrays)
 
     def load(self, run):
         own = iter(() if self._own is None else self._own.load(run))
-        while (arrays := hosts.agreed_arrays(next(own, None))) is not None:
+        while (arrays := multihost.broadcast_arrays(next(own, None))) is not None:
             yield arrays
 
 
@@ -152,7 +165,7 @@ def _leave_with_traceback(*error):
 
 
 def _taken(_):
-    return hosts.agreed(None)
+    return None  # The pool broadcasts the decision of the first process.
 
 
 def _stopped(_):

@@ -22,6 +22,7 @@ from launch import command, display
 from launch.ledger import Ledger
 from launch.worker import COMPILING
 from noisegen import sweeps
+from noisegen._math import ceil_div
 
 _RESTARTS = 3  # of each worker
 _POLL = 0.2  # seconds
@@ -228,7 +229,7 @@ def _accelerator(index, count, devices):
         visible = (os.environ.get(name) or ",".join(map(str, range(devices)))).split(",")
         environment[name] = visible[index % devices]
     if count > devices:
-        environment |= memory(1 / -(-count // devices))
+        environment |= memory(1 / ceil_div(count, devices))
     return environment
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from absl import flags
 
 from launch import command, jobs
+from noisegen._math import ceil_div
 
 _REQUEUES = 10_000  # at the time limit: a sweep may be many times as long
 _MARGIN = 30  # seconds before the time limit at which a job asks to be requeued, at the latest
@@ -238,7 +239,7 @@ def _minutes(text):
             "days-hours, such as 4:00:00."
         )
     given = found.groupdict()
-    return -(-sum(int(given[name] or 0) * _SECONDS[name] for name in given) // 60)
+    return ceil_div(sum(int(given[name] or 0) * _SECONDS[name] for name in given), 60)
 
 
 def _options(text):

@@ -87,7 +87,7 @@ _SPEED = {
     field.name: flags.DEFINE_integer(
         field.name, None, f"Speed setting {field.name}; by default measured.", 1, 2**31 - 1
     )
-    for field in dataclasses.fields(training.Settings)
+    for field in dataclasses.fields(training.PoolConfig)
     if field.type is int
 } | {
     "precision": flags.DEFINE_enum(
@@ -276,7 +276,7 @@ def _check_speed():
     """Checks the given speed settings, as far as the others play no part."""
     given = _given_speed()
     lanes, batch = (given.get(name, 1) for name in ("lane_devices", "batch_devices"))
-    training.Settings(**({"lanes": lanes, "microbatch": batch, "eval_batch": batch} | given))
+    training.PoolConfig(**({"lanes": lanes, "microbatch": batch, "eval_batch": batch} | given))
     here = _LAUNCHER.value == "local" and not _WORKERS.value
     if here and lanes * batch > jax.device_count():
         raise ValueError(
@@ -321,7 +321,7 @@ def _options():
 
 def _settings(task, runs):
     """Measured speed settings, those given as flags kept, and the predicted seconds of the runs."""
-    return training.choose(task, list(runs.values()), **_given_speed())
+    return training.autotune(task, list(runs.values()), **_given_speed())
 
 
 def _given_speed():

@@ -130,7 +130,7 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
 
 def make_optimizer(hparams: Mapping[str, Any], key: Any) -> Any:
     """Returns SGD with momentum, with decaying noise on the gradient."""
-    stddev = noisegen.power_decay(hparams["eta"], hparams["gamma"])
+    stddev = noisegen.power_decay_schedule(hparams["eta"], hparams["gamma"])
     return optax.chain(
         noisegen.add_gradient_noise(stddev, key),
         optax.sgd(hparams["learning_rate"], hparams["momentum"]),

@@ -101,7 +101,9 @@ def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Ta
     @functools.cache
     def load():  # once for all batch sizes
         dataset = data.load(fields.dataset)
-        return data.shrink(dataset, fields.num_train, fields.num_test, fields.pixels)
+        return data.subsample_and_downscale(
+            dataset, fields.num_train, fields.num_test, fields.pixels
+        )
 
     def augment(key, image):
         return data.pad_crop_flip(key, image, padding=fields.pixels // 8, mode="constant")

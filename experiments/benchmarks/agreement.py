@@ -91,7 +91,7 @@ def _train_twice(task, runs, lanes):
     speed = {"eval_batch": 60, "precision": "highest"}
     each = {"lanes": lanes, "microbatch": 32}, {"lanes": 1, "microbatch": 64}
     for device, chosen in zip(_devices(), each, strict=True):
-        settings = training.Settings(**speed, **chosen)
+        settings = training.PoolConfig(**speed, **chosen)
         yield list(training.Pool(task, settings, [device]).train(runs))
 
 

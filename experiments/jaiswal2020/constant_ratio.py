@@ -64,9 +64,11 @@ def make_optimizer(hparams: Mapping[str, Any], key: Any, decay_epochs: Sequence[
       key: Key of the noise.
       decay_epochs: Epochs at which the learning rate decays.
     """
-    stddev = noisegen.power_decay_from_variance(hparams["variance"], hparams["gamma"])
+    stddev = noisegen.power_decay_from_variance_schedule(hparams["variance"], hparams["gamma"])
     epoch = hparams["updates_per_epoch"] * hparams["stretch"]
-    rate = noisegen.step_decay(hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch)
+    rate = noisegen.step_decay_schedule(
+        hparams["learning_rate"], decay_epochs, hparams["decay_rate"], epoch
+    )
     return optax.chain(
         noisegen.add_gradient_noise(stddev, key), optax.sgd(rate, hparams["momentum"])
     )
@@ -143,7 +145,9 @@ def _load(fields):
     """Loads the data set and keeps the middle of its test images."""
     dataset = data.load(fields.dataset, pixels=fields.decoded or None)
     if fields.num_train:
-        dataset = data.shrink(dataset, fields.num_train, fields.num_test, fields.pixels)
+        dataset = data.subsample_and_downscale(
+            dataset, fields.num_train, fields.num_test, fields.pixels
+        )
     edge = (dataset.test["image"].shape[1] - fields.crop) // 2
     middle = slice(edge, edge + fields.crop)
     image = dataset.test["image"][:, middle, middle]

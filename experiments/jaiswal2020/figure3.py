@@ -77,7 +77,7 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
     fields = config.task
     dataset = data.load(fields.dataset)
     pixels = dataset.train["image"].shape[1]
-    dataset = data.shrink(dataset, fields.num_train, fields.num_test, pixels)
+    dataset = data.subsample_and_downscale(dataset, fields.num_train, fields.num_test, pixels)
 
     def make_model(rngs):
         return models.MLP(28 * 28, fields.hidden, dataset.num_classes, rngs=rngs)

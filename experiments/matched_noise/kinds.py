@@ -63,7 +63,7 @@ def make_wide_resnet_task(config: ml_collections.ConfigDict) -> training.Task:
 
 def _make_task(config, make_model: Callable, augment=None):
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
     return tasks.image_classification(
@@ -71,7 +71,8 @@ def _make_task(config, make_model: Callable, augment=None):
         functools.partial(make_model, dataset=dataset),
         functools.partial(make_optimizer, base_batch_size=config.base.batch_size),
         augment=augment,
-        noise_group=fields.noise_group,
+        noise_microbatch=fields.noise_group,
+        check_run=tasks.check_matched_noise,
         example_weights=example_weights,
         name=f"matched_noise {config.base.batch_size} {fields.to_json(sort_keys=True)}",
     )
@@ -80,7 +81,7 @@ def _make_task(config, make_model: Callable, augment=None):
 def make_optimizer(hparams: Mapping[str, Any], key: jax.Array, base_batch_size: int) -> Any:
     """Returns SGD at the scaled learning rate, after noise of every kind, most of it of size 0."""
     tuned, isotropic, diagonal = jax.random.split(key, 3)
-    stddev = noisegen.power_decay(hparams["eta"], hparams["gamma"])
+    stddev = noisegen.power_decay_schedule(hparams["eta"], hparams["gamma"])
     ratio = hparams["batch_size"] / base_batch_size
     rate = hparams["learning_rate"] * ratio ** hparams["scaling"]
     return optax.chain(

@@ -57,7 +57,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_optimizer(hparams: Mapping[str, Any], key: Any) -> optax.GradientTransformation:
     """Returns SGD whose learning rate falls after every epoch."""
     del key  # The only noise is that of the batches.
-    schedule = noisegen.step_decay(
+    schedule = noisegen.step_decay_schedule(
         hparams["learning_rate"], EPOCHS, hparams["decay"], hparams["updates_per_epoch"]
     )
     return optax.sgd(schedule, hparams["momentum"])

@@ -58,7 +58,7 @@ def make_task(
     )
 
 
-def warmed_up(hparams: Mapping[str, Any]) -> noisegen.Schedule:
+def warmed_up(hparams: Mapping[str, Any]) -> optax.Schedule:
     """Returns the learning rate of every update: a warm-up in epochs, then the run's own.
 
     In epoch i = 1, 2, ... it is
@@ -78,8 +78,11 @@ def warmed_up(hparams: Mapping[str, Any]) -> noisegen.Schedule:
     per_epoch = hparams["updates_per_epoch"]
     num_steps = hparams["warmup_epochs"] * per_epoch
     aim = start + hparams["warmup_rise"] * (end - start)
-    then = noisegen.constant_warmup(aim, after=end, num_steps=num_steps)  # the jump from aim to end
-    return noisegen.gradual_warmup(start, then, num_steps, num_steps_per_increment=per_epoch)
+    # The jump from aim to end.
+    then = noisegen.constant_warmup_schedule(aim, after=end, num_steps=num_steps)
+    return noisegen.gradual_warmup_schedule(
+        start, then, num_steps, num_steps_per_increment=per_epoch
+    )
 
 
 def scaled(

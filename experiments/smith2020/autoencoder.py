@@ -86,7 +86,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_task(config: ml_collections.ConfigDict) -> training.Task:
     """Returns the task of all experiments with the autoencoder."""
     fields = config.task
-    dataset = data.shrink(data.load(fields.dataset), fields.num_train, fields.num_test, 28)
+    dataset = data.subsample_and_downscale(
+        data.load(fields.dataset), fields.num_train, fields.num_test, 28
+    )
 
     def make_model(rngs):
         return models.Autoencoder(fields.widths, rngs=rngs)

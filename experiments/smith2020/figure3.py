@@ -129,5 +129,5 @@ def make_optimizer(hparams: Mapping[str, Any], key: Any) -> Any:
     momentum = hparams["momentum"]
     initial = noisegen.learning_rate_from_effective(hparams[INITIAL], momentum)
     final = noisegen.learning_rate_from_effective(hparams[FINAL], momentum)
-    schedule = noisegen.hold_then_decay_to(initial, hparams["num_updates"], final)
+    schedule = noisegen.hold_then_decay_to_schedule(initial, hparams["num_updates"], final)
     return optimizers.sgd(schedule, hparams)

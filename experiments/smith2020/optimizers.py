@@ -21,7 +21,7 @@ def hold_then_halve(hparams: Mapping[str, Any], key: Any) -> optax.GradientTrans
         hparams["effective_learning_rate"], hparams["momentum"]
     )
     decay_rate = 1 / hparams["gamma"]  # The paper's gamma divides.
-    schedule = noisegen.hold_then_decay(learning_rate, hparams["num_updates"], decay_rate)
+    schedule = noisegen.hold_then_decay_schedule(learning_rate, hparams["num_updates"], decay_rate)
     return sgd(schedule, hparams)
 
 

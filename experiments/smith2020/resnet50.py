@@ -109,7 +109,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_task(config: ml_collections.ConfigDict) -> training.Task:
     """Returns the task: random crops for training, the middle of the test images."""
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         data.load(fields.dataset, pixels=fields.decoded),
         fields.num_train,
         fields.num_test,

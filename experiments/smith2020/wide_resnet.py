@@ -33,7 +33,7 @@ def make_task(
       dataset: Images to train on, by default those that the config names.
     """
     fields = config.task
-    dataset = data.shrink(
+    dataset = data.subsample_and_downscale(
         dataset or _load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
 

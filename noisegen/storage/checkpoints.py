@@ -1,9 +1,9 @@
-"""Checkpoints: runs in training, kept on the disk, so that a long run survives whatever stops it.
+"""Checkpoints of runs in training, so that long runs survive interruptions.
 
-A sweep's directory holds `checkpoints/<writer>/<number>/`, written by orbax: all the lanes of a
-pool as arrays, and which run each lane trains. They are data, no code, and whoever trains one of
-these runs next, on this machine or another, takes the latest that can be read. Checksums of
-everything written are verified on reading.
+A sweep's directory holds `checkpoints/<writer>/<number>/`, written by orbax: the arrays of all
+lanes of a pool, and the run that each lane trains. Checkpoints are data without code. The worker
+that trains a run next, on this machine or another, resumes from the latest readable checkpoint of
+the run. Checksums of all content are verified on reading.
 """
 
 import contextlib
@@ -20,38 +20,39 @@ from noisegen.storage import checksums
 from noisegen.storage.claims import Claims, has_ended
 from noisegen.training.run import Run
 
-FORMAT = 2  # changes when older checkpoints would be misread
-_LITTLE = 10.0  # seconds of training that need not be kept
-_STALE = 3600.0  # seconds after which nobody writes any more to what is not finished
+FORMAT = 2  # Changes when older checkpoints would be misread.
+_NEGLIGIBLE_SECONDS = 10.0  # Training time that is not worth a checkpoint before a stop.
+_STALE_SECONDS = 3600.0  # Age after which an unfinished checkpoint counts as abandoned.
+_MAX_ERROR_LENGTH = 240  # Characters of an error in a warning.
 
 
-class _Place(NamedTuple):
-    """Where a run's state is kept."""
+class _Location(NamedTuple):
+    """Location of a run's state. Sorts by the number of updates first."""
 
-    count: int  # updates made
-    path: pathlib.Path
+    num_updates: int
+    path: pathlib.Path  # Directory of the checkpoint.
     lane: int
-    checksums: dict[str, int]  # of the arrays, by name
+    checksums: dict[str, int]  # Of the arrays, by name.
 
 
 class Checkpoints:
-    """The checkpoints of a sweep, for `noisegen.training.Pool.train`.
+    """Writes and reads the checkpoints of a sweep, for `noisegen.training.Pool.train`.
 
-    One that cannot be written, or read, is a warning: training goes on. Of this writer the last two
-    stay; those of others are removed once each of their runs is recorded, or further in a finished
-    checkpoint of this one.
+    Read and write failures are reported as warnings, and training continues. The last two
+    checkpoints of this writer are kept. Those of other writers are removed once they are
+    superseded.
 
     Args:
-      workdir: the directory of the sweep.
-      seconds: between two checkpoints; 0 for none (those there are are read all the same).
-      recorded: run_ids of the runs that have a record; looked at again at every use.
-      claims: The workers of the sweep. Checkpoints of live workers are theirs to remove.
+      workdir: The directory of the sweep.
+      seconds: Seconds between two checkpoints. If 0, none are written, but existing ones are read.
+      recorded: The run_ids of the runs that have a record. Read again at every use.
+      claims: The workers of the sweep. Live workers remove their checkpoints themselves.
 
     Attributes:
-      hurried: whether `hurry` has asked for a checkpoint that is not begun yet.
+      hurried: Whether `hurry` has requested a checkpoint that is not begun yet.
 
     Raises:
-      ValueError: `seconds` is negative.
+      ValueError: If `seconds` is negative.
     """
 
     def __init__(
@@ -61,15 +62,20 @@ class Checkpoints:
         recorded: Collection[str] = (),
         claims: Claims | None = None,
     ):
-        if not seconds >= 0:
+        if not seconds >= 0:  # Refuses nan, too.
             raise ValueError(f"seconds={seconds} between checkpoints must not be negative.")
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._seconds, self._recorded = seconds, recorded
+        self._seconds = seconds
+        self._recorded = recorded
         self._claims = claims or Claims(workdir)
         self._own = self._root / self._claims.name
-        self._manager, self._step, self._saved_at = None, 0, time.monotonic()
-        self._latest: dict[str, int] = {}  # runs and updates of the last checkpoint begun
-        self._read: tuple[pathlib.Path | None, dict] = (None, {})
+        self._manager = None  # Orbax's, made for the first checkpoint.
+        self._step = 0
+        self._saved_at = time.monotonic()
+        self._latest: dict[str | None, int] = {}  # Updates by run in our last checkpoint.
+        # The arrays of the checkpoint that was read last, since lanes of one come together.
+        self._read_path: pathlib.Path | None = None
+        self._read_arrays: dict[str, Any] = {}
         self._unreadable: set[pathlib.Path] = set()
         self._metas: dict[pathlib.Path, dict | None] = {}
         self.hurried = False
@@ -79,8 +85,9 @@ class Checkpoints:
         return self.hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
 
     def hurry(self) -> None:
-        """Makes it time to save, as training is to stop, unless little would be lost."""
-        self.hurried = self._seconds > 0 and time.monotonic() - self._saved_at > _LITTLE
+        """Requests a checkpoint now, before a stop, unless little training would be lost."""
+        unsaved = time.monotonic() - self._saved_at
+        self.hurried = self._seconds > 0 and unsaved > _NEGLIGIBLE_SECONDS
 
     def save(
         self,
@@ -91,52 +98,57 @@ class Checkpoints:
         """Begins to write a checkpoint, in the background.
 
         Args:
-          runs: of every lane, or None where there is none in training.
-          counts: updates that each has made.
-          arrays: with one entry a lane; copied before this returns.
+          runs: The run of each lane, or None for an idle lane.
+          counts: The number of updates of each lane.
+          arrays: Arrays by name, with one entry for each lane. They are copied before this returns.
         """
-        self._saved_at, self.hurried = time.monotonic(), False
-        self._read = (None, {})  # what is not taken up by now is not needed soon
+        self._saved_at = time.monotonic()
+        self.hurried = False
+        self._forget_read()  # Runs that resume have been read by now.
         names = [None if run is None else run.id for run in runs]
         counts = [int(count) for count in counts]
         self._step += 1
         try:
             manager = self._writer()
+            # Once the previous checkpoint is whole, it may supersede those of other writers.
             manager.wait_until_finished()
-            self._remove()
+            self._remove_superseded()
             _check_space(self._root, arrays)
             meta = self._describe(names, counts, _checksums(arrays))
             manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
             self._latest = dict(zip(names, counts, strict=True))
-        except Exception as error:  # of whatever kind: the runs matter more
+        except Exception as error:  # Of any kind: training matters more than its checkpoints.
             self._failed(error)
 
     def load(self, run: Run) -> Iterator[dict[str, Any]]:
-        """What the checkpoints keep of a run, whoever wrote them, the latest first, in NumPy."""
-        places = self._places().get(run.id, [])
-        for place in sorted(places, reverse=True):
-            if place.path in self._unreadable:
+        """Yields the saved states of a run by all writers, the latest first.
+
+        Args:
+          run: The run.
+
+        Yields:
+          The run's entry of each array, by name, in NumPy.
+        """
+        locations = self._locations().get(run.id, [])
+        for location in sorted(locations, reverse=True):
+            arrays = self._read(location)
+            if arrays is None:
                 continue
-            if self._read[0] != place.path:  # the last one stays, since its lanes come together
-                found = _arrays(place.path, place.checksums)
-                if found is None:
-                    self._unreadable.add(place.path)
-                    continue
-                self._read = place.path, found
-            arrays = self._read[1]
-            if all(place.lane < len(array) for array in arrays.values()):
-                yield {name: array[place.lane] for name, array in arrays.items()}
+            if all(location.lane < len(array) for array in arrays.values()):
+                yield {name: array[location.lane] for name, array in arrays.items()}
             else:
-                self._unreadable.add(place.path)
-                _skipped(place.path, f"it names a run of lane {place.lane}, which it lacks")
+                self._unreadable.add(location.path)
+                _warn_skipped(
+                    location.path, f"it names a run of lane {location.lane}, which it lacks"
+                )
 
     def known(self, names: Iterable[str]) -> list[str]:
-        """Those of some runs, by run_id, that have a checkpoint."""
-        places = self._places()
-        return [name for name in names if name in places]
+        """Returns the given run_ids that have a checkpoint."""
+        locations = self._locations()
+        return [name for name in names if name in locations]
 
     def close(self) -> None:
-        """Waits until the last checkpoint is written, and removes those that nobody needs."""
+        """Waits for the last checkpoint to be written, and removes those that are superseded."""
         manager, self._manager = self._manager, None
         if manager is not None:
             try:
@@ -144,7 +156,7 @@ class Checkpoints:
             except Exception as error:
                 self._failed(error)
         self._latest = {}
-        self._remove()
+        self._remove_superseded()
 
     def __enter__(self) -> Self:
         return self
@@ -152,18 +164,20 @@ class Checkpoints:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _finished(self):
-        """Returns the finished checkpoints and the metadata of each; None if not ours.
+    def _finished(self) -> dict[pathlib.Path, dict | None]:
+        """Returns the metadata of every finished checkpoint, or None if it must not be used.
 
-        A checkpoint without metadata was half removed when its remover was killed.
+        A checkpoint without metadata is left over from an interrupted deletion.
         """
-        paths = sorted(file.parents[1] for file in self._root.glob("*/*/meta/metadata"))
-        paths = [path for path in paths if path.name.isdigit()]
-        known = self._metas
-        self._metas = {path: known[path] if path in known else _meta(path) for path in paths}
-        return self._metas
+        metas = {}
+        for file in sorted(self._root.glob("*/*/meta/metadata")):
+            path = file.parents[1]
+            if path.name.isdigit():  # Else orbax has not finished it.
+                metas[path] = self._metas[path] if path in self._metas else _read_meta(path)
+        self._metas = metas
+        return metas
 
-    def _describe(self, names, counts, sums):
+    def _describe(self, names, counts, sums) -> dict[str, Any]:
         """Returns a checkpoint's metadata."""
         meta = {
             "format": FORMAT,
@@ -174,55 +188,89 @@ class Checkpoints:
         }
         return meta | {"checksum": checksums.of_json(meta)}
 
-    def _places(self):
-        """Where each run is kept, by run_id."""
-        places: dict[str, list[_Place]] = {}
+    def _locations(self) -> dict[str | None, list[_Location]]:
+        """Returns the locations of each run's state, by run_id."""
+        locations: dict[str | None, list[_Location]] = {}
         for path, meta in self._finished().items():
-            for lane, name in enumerate(meta["runs"] if meta else ()):
-                place = _Place(meta["counts"][lane], path, lane, meta["arrays"])
-                places.setdefault(name, []).append(place)
-        return places
+            if meta is None:
+                continue
+            for lane, name in enumerate(meta["runs"]):
+                location = _Location(meta["counts"][lane], path, lane, meta["arrays"])
+                locations.setdefault(name, []).append(location)
+        return locations
 
-    def _failed(self, error):
-        self._latest, self._manager = {}, None  # the next one begins with a directory of its own
+    def _read(self, location) -> dict[str, Any] | None:
+        """Returns the arrays of a checkpoint, or None if they are unreadable."""
+        if location.path in self._unreadable:
+            return None
+        if location.path != self._read_path:
+            arrays = _read_arrays(location.path, location.checksums)
+            if arrays is None:
+                self._unreadable.add(location.path)
+                return None
+            self._read_path, self._read_arrays = location.path, arrays
+        return self._read_arrays
+
+    def _forget_read(self) -> None:
+        """Frees the memory of the checkpoint that was read last."""
+        self._read_path, self._read_arrays = None, {}
+
+    def _failed(self, error) -> None:
+        """Warns that a checkpoint could not be written, and removes its parts."""
+        self._latest = {}
+        self._manager = None  # The next checkpoint gets a new one.
         for path in self._own.glob("*-tmp"):
             shutil.rmtree(path, ignore_errors=True)
         warnings.warn(
-            f"could not write a checkpoint to {self._root}: {_line(error)}; training goes on, and "
-            "would begin anew, or from an older one, if stopped.",
+            f"could not write a checkpoint to {self._root}: {_one_line(error)}; training goes on,"
+            " but runs that are interrupted now resume from an older checkpoint or from the start.",
             stacklevel=3,
         )
 
-    def _remove(self):
-        """Removes the directories of writers that nobody needs.
+    def _remove_superseded(self) -> None:
+        """Removes the directories of writers that nobody needs any more.
 
-        What is not ours to judge stays, and so does what another may be writing.
+        A writer's directory stays if any of these is true:
+        * Its worker is alive. It removes the directory itself.
+        * It has a checkpoint that we cannot judge: a damaged one, or one of another version.
+        * It has a checkpoint that is not superseded.
+        * A worker that we cannot see may be writing to it.
         """
-        needed = {self._root / worker.name for worker in self._claims.others()}
+        kept = {self._root / worker.name for worker in self._claims.others()}
         if self._manager is not None:
-            needed.add(self._own)
-        recorded = set()
+            kept.add(self._own)
+        abandoned = {self._own}
         for path, meta in self._finished().items():
-            if meta is None or not self._is_past(meta):
-                needed.add(path.parent)
-            elif {*meta["runs"]} <= {*self._recorded, None}:
-                recorded.add(path.parent)
-        for path in set(self._root.glob("*")) - needed:
-            ours = path == self._own or path in recorded or has_ended(path.name)
-            if ours or not _may_be_written(path):
-                shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it is not empty, or not there
+            if meta is None or not self._is_superseded(meta):
+                kept.add(path.parent)
+            elif self._is_recorded(meta):
+                # A worker whose runs are all recorded has nothing left to write.
+                abandoned.add(path.parent)
+        for directory in list(self._root.glob("*")):
+            if directory in kept:
+                continue
+            idle = directory in abandoned or has_ended(directory.name)
+            if idle or not _may_be_written(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):  # The directory is not empty, or does not exist.
             self._root.rmdir()
 
-    def _is_past(self, meta):
+    def _is_recorded(self, meta) -> bool:
+        """Returns whether every run of a checkpoint has a record."""
+        return all(name is None or name in self._recorded for name in meta["runs"])
+
+    def _is_superseded(self, meta) -> bool:
         """Returns whether each run of a checkpoint is recorded, or as far in our own last one."""
-        return all(
-            name is None or name in self._recorded or self._latest.get(name, -1) >= count
-            for name, count in zip(meta["runs"], meta["counts"], strict=True)
-        )
+        for name, count in zip(meta["runs"], meta["counts"], strict=True):
+            if name is None or name in self._recorded:
+                continue
+            if self._latest.get(name, -1) < count:
+                return False
+        return True
 
     def _writer(self):
-        import orbax.checkpoint as ocp  # here, since few sweeps take so long as to need it
+        """Returns orbax's manager of our own directory."""
+        import orbax.checkpoint as ocp  # Slow to import, and few sweeps take so long as to need it.
 
         if self._manager is None:
             self._own.mkdir(parents=True, exist_ok=True)
@@ -233,34 +281,38 @@ class Checkpoints:
         return self._manager
 
 
-def _meta(path):
+def _read_meta(path) -> dict[str, Any] | None:
     """Returns a checkpoint's metadata, or None, with a warning, if it must not be used."""
     import orbax.checkpoint as ocp
 
     meta = _restored(_checkpointer("meta"), path / "meta", ocp.args.JsonRestore())
     if meta is None:
         return None
-    found = meta.get("format") if isinstance(meta, dict) else None
+    problem = _find_problem(path, meta)
+    if problem:
+        _warn_skipped(path, problem)
+        return None
+    return meta
+
+
+def _find_problem(path, meta) -> str | None:
+    """Returns why a checkpoint must not be used, or None if it may be."""
+    version = meta.get("format") if isinstance(meta, dict) else None
+    if version != FORMAT:
+        return f"it is of another version (format {version})"
+    if not _has_fields(meta):
+        return "its metadata makes no sense"
+    unsigned = {name: value for name, value in meta.items() if name != "checksum"}
+    if meta["checksum"] != checksums.of_json(unsigned):
+        return "its metadata has changed since it was written (checksum)"
     place = f"{path.parent.name}/{path.name}"
-    if found != FORMAT:
-        _skipped(path, f"it is of another version (format {found})")
-    elif not _is_whole(meta):
-        _skipped(path, "its metadata makes no sense")
-    elif meta["checksum"] != checksums.of_json(_without_checksum(meta)):
-        _skipped(path, "its metadata has changed since it was written (checksum)")
-    elif meta["place"] != place:
-        _skipped(path, f"it was written as {meta['place']}, and is now in {place}")
-    else:
-        return meta
+    if meta["place"] != place:
+        return f"it was written as {meta['place']}, and is now in {place}"
     return None
 
 
-def _without_checksum(meta):
-    return {name: value for name, value in meta.items() if name != "checksum"}
-
-
-def _is_whole(meta):
-    """Returns whether a checkpoint names each lane's run and updates, and has the other fields."""
+def _has_fields(meta) -> bool:
+    """Returns whether the metadata has every field, and a run and a count for each lane."""
     kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
     return (
         all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
@@ -270,90 +322,110 @@ def _is_whole(meta):
     )
 
 
-def _may_be_written(path):
-    """Returns whether a writer's directory has young unfinished parts, or is young and empty."""
-    with contextlib.suppress(OSError):  # gone meanwhile
-        parts = list(path.iterdir())
-        open_ones = [part for part in parts if not part.name.isdigit()] or ([] if parts else [path])
-        return any(time.time() - part.stat().st_mtime < _STALE for part in open_ones)
+def _may_be_written(directory) -> bool:
+    """Returns whether a writer's directory has recent unfinished parts, or is recent and empty."""
+    with contextlib.suppress(OSError):  # Another worker has removed it meanwhile.
+        parts = list(directory.iterdir())
+        unfinished = [part for part in parts if not part.name.isdigit()]
+        if not parts:  # Its writer may be about to begin.
+            unfinished = [directory]
+        now = time.time()
+        return any(now - part.stat().st_mtime < _STALE_SECONDS for part in unfinished)
     return False
 
 
-def _check_space(root, arrays):
-    """Raises OSError where a checkpoint would fill the disk, which records need too."""
+def _check_space(root, arrays) -> None:
+    """Raises OSError if a checkpoint would fill the disk, which records need too."""
     root.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(array.nbytes for array in arrays.values()), shutil.disk_usage(root).free
+    needed = sum(array.nbytes for array in arrays.values())
+    free = shutil.disk_usage(root).free
     if free < needed:
-        raise OSError(f"no space left on the disk: {needed:,} bytes wanted, {free:,} free")
+        raise OSError(f"no space left on the disk: {needed:,} bytes needed, {free:,} free")
 
 
-def _checksums(arrays):
+def _checksums(arrays) -> dict[str, int]:
     """Computes the checksum of each array by name, on all cores, since training waits."""
     import jax
 
+    on_host = jax.device_get(list(arrays.values()))
     with futures.ThreadPoolExecutor() as executor:
-        found = executor.map(checksums.of_array, jax.device_get([*arrays.values()]))
-        return dict(zip(arrays, found, strict=True))
+        sums = executor.map(checksums.of_array, on_host)
+        return dict(zip(arrays, sums, strict=True))
 
 
 def _arguments(arrays, meta):
+    """Returns orbax's arguments for saving a checkpoint."""
     import orbax.checkpoint as ocp
 
     return ocp.args.Composite(arrays=ocp.args.PyTreeSave(arrays), meta=ocp.args.JsonSave(meta))
 
 
-def _arrays(path, wanted):
-    """Reads the arrays of a checkpoint; None, with a warning, unless each has its checksum."""
+def _read_arrays(path, expected) -> dict[str, Any] | None:
+    """Reads the arrays of a checkpoint.
+
+    Args:
+      path: Directory of the checkpoint.
+      expected: The checksum of each array, by name.
+
+    Returns:
+      The arrays by name, or None, with a warning, if one is unreadable or has another checksum.
+    """
     import numpy as np
     import orbax.checkpoint as ocp
 
-    arrays, checkpointer = {}, _checkpointer("arrays")
-    for name, checksum in wanted.items():
-        # One by one: of several that fail at once, orbax leaves all but one to Python's report.
+    arrays = {}
+    checkpointer = _checkpointer("arrays")
+    for name, checksum in expected.items():
+        # One array at a time: if several fail at once, orbax raises one error and prints the rest.
         kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
         item = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
-        array = _restored(checkpointer, path / "arrays", item)
-        if array is None:
+        restored = _restored(checkpointer, path / "arrays", item)
+        if restored is None:
             return None
-        if checksums.of_array(array[name]) != checksum:
-            _skipped(path, f"its {name} has changed since it was written (checksum)")
+        if checksums.of_array(restored[name]) != checksum:
+            _warn_skipped(path, f"its {name} has changed since it was written (checksum)")
             return None
-        arrays |= array
+        arrays |= restored
     return arrays
 
 
 def _checkpointer(item):
+    """Returns orbax's reader of one item of a checkpoint, "arrays" or "meta"."""
     import orbax.checkpoint as ocp
 
     return ocp.Checkpointer(_handlers()[item], **_alone())
 
 
 def _restored(checkpointer, path, arguments):
-    """Reads one item of a checkpoint, or one array; None, with a warning, if it is unreadable."""
+    """Reads one item of a checkpoint, or one array. Returns None, with a warning, if this fails."""
     try:
         return checkpointer.restore(path, args=arguments)
-    except Exception as error:  # truncated, of another kind, gone: whatever it is
-        _skipped(path.parent, _line(error))
+    except Exception as error:  # Damaged files fail in many ways.
+        _warn_skipped(path.parent, _one_line(error))
     return None
 
 
-def _skipped(path, why):
+def _warn_skipped(path, reason) -> None:
+    """Warns that a checkpoint is not used."""
     warnings.warn(
-        f"skipped the checkpoint {path}: {why}; a run that has no older one begins anew. Delete it "
-        "if nobody needs it.",
+        f"skipped the checkpoint {path}: {reason}; its runs resume from an older checkpoint or from"
+        " the start. Delete it if nobody needs it.",
         stacklevel=2,
     )
 
 
 def _handlers():
+    """Returns orbax's handlers of the items of a checkpoint."""
     import orbax.checkpoint as ocp
 
-    arrays, meta = ocp.PyTreeCheckpointHandler, ocp.JsonCheckpointHandler
-    return {"arrays": arrays(**_alone()), "meta": meta(**_alone())}
+    return {
+        "arrays": ocp.PyTreeCheckpointHandler(**_alone()),
+        "meta": ocp.JsonCheckpointHandler(**_alone()),
+    }
 
 
-def _alone():
-    """What keeps orbax from waiting for other processes of `jax.distributed`."""
+def _alone() -> dict[str, Any]:
+    """Returns options that keep orbax from waiting for other processes of `jax.distributed`."""
     import jax
     import orbax.checkpoint as ocp
 
@@ -364,6 +436,10 @@ def _alone():
     return {"multiprocessing_options": options}
 
 
-def _line(error):
+def _one_line(error) -> str:
+    """Returns an error in one line, shortened in the middle."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) < 240 else f"{text[:120]} ... {text[-120:]}"
+    if len(text) < _MAX_ERROR_LENGTH:
+        return text
+    half = _MAX_ERROR_LENGTH // 2
+    return f"{text[:half]} ... {text[-half:]}"

@@ -1,7 +1,7 @@
-"""Checksums of what is written, so that changed bytes are detected on reading.
+"""Computes checksums of written files, so that changed bytes are detected on reading.
 
-CRC-32 finds what disks and copies do to a file: flipped bits, zeroed pages, other files' content.
-It does not protect against someone who computes a new checksum.
+CRC-32 detects accidental damage by disks and copies: flipped bits, zeroed pages, exchanged files.
+It does not protect against deliberate changes, since anyone can compute a new checksum.
 """
 
 import json
@@ -15,10 +15,10 @@ def of_array(array: np.ndarray) -> int:
     """Returns the CRC-32 of an array's dtype, shape and content."""
     array = np.asarray(array)
     kind = f"{array.dtype} {array.shape}".encode()
-    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # Without a copy.
     return zlib.crc32(content, zlib.crc32(kind))
 
 
 def of_json(content: Any) -> int:
-    """Returns the CRC-32 of what JSON can hold; the order of names plays no part."""
+    """Returns the CRC-32 of JSON content. The order of names is ignored."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())

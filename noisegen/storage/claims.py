@@ -1,17 +1,17 @@
-"""Claims and heartbeats: how the workers of a sweep share its runs through its directory.
+"""Claims and heartbeats, with which workers share the runs of a sweep through its directory.
 
-A sweep's directory holds `workers/<writer>.json`. Its writer replaces it about every second while
-it works and removes it when it leaves. The file says which runs the worker claims and how far each
-is. There is no lock, no server and no common clock. A worker counts as dead, and its runs as free,
-when its file does not change for as long as it promised. If a live worker is mistaken for dead, a
-run may be trained twice, and readers take the record that was finished first.
+Each worker has a file `workers/<writer>.json` that lists the runs it claims and the progress of
+each. The worker replaces its file about every second and removes it when it leaves. There is no
+lock, no server and no common clock. If a file stays unchanged for longer than the timeout in it,
+its worker counts as dead and its runs as free. If a live worker is mistaken for dead, a run may be
+trained twice. Only the record that was finished first counts.
 
 >>> import tempfile
 >>> from noisegen import storage
 >>> workdir = tempfile.mkdtemp()
 >>> with storage.Claims(workdir) as one, storage.Claims(workdir) as other:
 ...     print(one.claim("9f"), other.claim("9f"), other.claim("a0"))
-...     one.release("9f")  # its record is written
+...     one.release("9f")  # After its record is written.
 True False True
 """
 
@@ -27,13 +27,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
-_HEARTBEAT_SECONDS = 1.0  # between two heartbeats, at least
-_KINDS = (str, str, int, int, int | float, str, dict, dict)  # of a worker's attributes
-_JITTER_SECONDS = 0.02  # after which two workers that claimed one run at once try another
+_HEARTBEAT_SECONDS = 1.0  # Shortest time between two reports of progress.
+_JITTER_SECONDS = 0.02  # Longest pause after a refused claim.
+_MAX_COUNT = 2**63  # Counts of examples are below it.
 
 
 class WorkerStatus(NamedTuple):
-    """The state that a worker publishes.
+    """State that a worker publishes.
 
     Attributes:
       name: Name of the writer, and of its file.
@@ -74,74 +74,96 @@ class Claims:
     """
 
     def __init__(self, workdir: str | os.PathLike, timeout: float = 300.0):
-        self.name, self.timeout = writer_name(), timeout
+        self.name = writer_name()
+        self.timeout = timeout
         self._root = pathlib.Path(workdir) / "workers"
-        self._self = WorkerStatus(self.name, _host(), os.getpid(), 0, timeout, "starting", {}, {})
+        self._status = WorkerStatus(
+            name=self.name,
+            host=_host(),
+            pid=os.getpid(),
+            heartbeat=0,
+            timeout=timeout,
+            doing="starting",
+            runs={},
+            settings={},
+        )
         self._beaten_at = -float("inf")
-        self._claimed: set[str] = set()  # by others, at the last look
-        self._seen: dict[str, tuple[int, float]] = {}  # last heartbeat, and when it was first seen
+        self._claimed: set[str] = set()  # Claimed by others, as last read.
+        # Of each other worker the last heartbeat, and our time when we first read it. Only
+        # differences of our own clock count, as clocks of hosts disagree.
+        self._seen: dict[str, tuple[int, float]] = {}
 
     def claim(self, run_id: str) -> bool:
-        """Claims a run before it is trained; returns whether this worker has it.
+        """Claims a run before it is trained, and returns whether this worker has it.
 
-        Of two workers that claim a run at the same moment both may be refused, but never will
-        both be given the run.
+        If two workers claim a run at the same moment, both may be refused, but never do both get
+        it.
         """
         return bool(self.claim_all([run_id]))
 
     def claim_all(self, run_ids: Iterable[str]) -> set[str]:
-        """Claims several runs at once; returns those that this worker has.
+        """Claims several runs at once, and returns the runs that this worker has.
 
-        The cost does not depend on their number: one file is written and those of others are read.
+        The cost does not depend on their number. One file is written, and the files of the other
+        workers are read.
         """
         names = set(run_ids) - self._claimed
         if not names:
             return names
-        self._self.runs.update(dict.fromkeys(names, 0))
+        # Writing before reading makes claims safe without a lock: of two workers that claim a run
+        # at once, at least the second to write sees the claim of the first.
+        self._status.runs.update(dict.fromkeys(names, 0))
         self.heartbeat()
         refused = names & self.claimed_by_others()
         if refused:
             for name in refused:
-                del self._self.runs[name]
+                del self._status.runs[name]
             self.heartbeat()
+            # Keeps two workers that collided from colliding again at the next run.
             time.sleep(_JITTER_SECONDS * random.random())
         return names - refused
 
     def release(self, run_id: str) -> None:
-        """Releases the claim on a recorded run. Others see this at the next heartbeat."""
-        self._self.runs.pop(run_id, None)
+        """Releases the claim on a recorded run. Other workers see this at the next heartbeat."""
+        self._status.runs.pop(run_id, None)
 
     def report_progress(self, examples: Mapping[str, int]) -> bool:
-        """Publishes the examples trained so far of the claimed runs, by run_id, if it is due.
+        """Publishes the progress of the claimed runs if it is due.
+
+        Args:
+          examples: Examples trained so far, by run_id.
 
         Returns:
-          Whether it was published.
+          Whether the progress was published.
         """
-        known = self._self.runs
-        known.update({name: count for name, count in examples.items() if name in known})
+        runs = self._status.runs
+        for name, count in examples.items():
+            if name in runs:
+                runs[name] = count
         due = self.is_due()
         if due:
             self.heartbeat("training", self.timeout)
         return due
 
     def is_due(self) -> bool:
-        """Returns whether progress is to be published: when training begins, then each second."""
-        begins = self._self.doing != "training"
-        since = time.monotonic() - self._beaten_at
-        return begins or since >= min(_HEARTBEAT_SECONDS, self.timeout / 10)
+        """Returns whether progress is due: when training begins, and then about every second."""
+        if self._status.doing != "training":
+            return True
+        elapsed = time.monotonic() - self._beaten_at
+        return elapsed >= min(_HEARTBEAT_SECONDS, self.timeout / 10)
 
     def heartbeat(self, doing: str | None = None, timeout: float | None = None) -> None:
-        """Gives a sign of life.
+        """Publishes the state of this worker, which shows that it is alive.
 
         Args:
-          doing: Activity in words, by default as before.
-          timeout: Seconds until the next heartbeat at most, by default as before. Compiling, for
-            example, takes longer than usual.
+          doing: Activity in words. Unchanged by default.
+          timeout: Seconds until the next heartbeat at most. Unchanged by default. Compiling, for
+            example, needs a longer timeout than training.
         """
-        self._self = self._self._replace(
-            heartbeat=self._self.heartbeat + 1,
-            doing=doing or self._self.doing,
-            timeout=timeout or self._self.timeout,
+        self._status = self._status._replace(
+            heartbeat=self._status.heartbeat + 1,
+            doing=doing or self._status.doing,
+            timeout=timeout or self._status.timeout,
         )
         self._beaten_at = time.monotonic()
         self._write()
@@ -155,20 +177,22 @@ class Claims:
 
     def share_settings(self, key: str, settings: Mapping[str, Any]) -> None:
         """Publishes the settings that this worker measured for `key`."""
-        self._self.settings[key] = dict(settings)
+        self._status.settings[key] = dict(settings)
         self.heartbeat()
 
     def others(self) -> list[WorkerStatus]:
-        """Returns the other live workers, and removes the files of the dead."""
-        now, alive = time.monotonic(), []
+        """Returns the other live workers, and removes the files of dead ones."""
+        now = time.monotonic()
+        alive = []
         for worker in read_workers(self._root.parent):
             if worker.name == self.name:
                 continue
             heartbeat, since = self._seen.get(worker.name, (None, now))
             if heartbeat != worker.heartbeat:
                 since = now
-            self._seen[worker.name] = worker.heartbeat, since
-            if now - since <= worker.timeout and not _is_gone(worker):
+            self._seen[worker.name] = (worker.heartbeat, since)
+            silent_seconds = now - since
+            if silent_seconds <= worker.timeout and not _is_gone(worker):
                 alive.append(worker)
             else:
                 self._path(worker.name).unlink(missing_ok=True)
@@ -181,10 +205,11 @@ class Claims:
 
     def close(self) -> None:
         """Releases all claims. The last worker removes the directory."""
-        with contextlib.suppress(OSError):  # if none could be written
+        with contextlib.suppress(OSError):  # The file does not exist if the disk was full.
             self._path(self.name).unlink()
         if not any(self._root.glob("*.json")):
-            shutil.rmtree(self._root, ignore_errors=True)  # drafts of killed workers
+            # Removes drafts of killed workers as well.
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -192,74 +217,87 @@ class Claims:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _path(self, name):
+    def _path(self, name) -> pathlib.Path:
+        """Returns the file of a worker."""
         return self._root / f"{name}.json"
 
-    def _write(self):
-        """Replaces this worker's file. It is not synced to the disk, being worth nothing later."""
-        content = self._self._asdict()
-        del content["name"]
+    def _write(self) -> None:
+        """Replaces this worker's file. It is not synced, since it is of no use after a crash."""
+        content = self._status._asdict()
+        del content["name"]  # The file's own name says it, and can be trusted.
         draft = self._root / f".{self.name}"
-        # On a full disk, the next record reports the error.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # If the disk is full, the next record reports it.
             self._root.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(content))
             draft.replace(self._path(self.name))
 
 
 def read_workers(workdir: str | os.PathLike) -> list[WorkerStatus]:
-    """Returns the published state of a sweep's workers, dead ones included."""
-    found = []
+    """Returns the published state of a sweep's workers, including dead ones."""
+    workers = []
     for path in sorted(pathlib.Path(workdir, "workers").glob("*.json")):
-        # The file may be gone by now, or be of another kind.
+        # The file may have been removed meanwhile, or may not be a worker's.
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             worker = WorkerStatus(path.stem, **json.loads(path.read_text()))
-            if _is_whole(worker):
-                found.append(worker)
-    return found
+            if _is_valid(worker):
+                workers.append(worker)
+    return workers
 
 
-def _is_whole(worker):
-    """Returns whether every attribute is of the right kind."""
-    return (
-        all(isinstance(value, kind) for value, kind in zip(worker, _KINDS, strict=True))
-        and all(type(count) is int and 0 <= count < 2**63 for count in worker.runs.values())
-        and all(isinstance(settings, dict) for settings in worker.settings.values())
+def _is_valid(worker) -> bool:
+    """Returns whether every attribute of a worker has the right type."""
+    kinds = {
+        "name": str,
+        "host": str,
+        "pid": int,
+        "heartbeat": int,
+        "timeout": int | float,
+        "doing": str,
+        "runs": dict,
+        "settings": dict,
+    }
+    if not all(isinstance(getattr(worker, name), kind) for name, kind in kinds.items()):
+        return False
+    counts = worker.runs.values()
+    return all(type(count) is int and 0 <= count < _MAX_COUNT for count in counts) and all(
+        isinstance(settings, dict) for settings in worker.settings.values()
     )
 
 
 def writer_name() -> str:
-    """Returns a name that no other writer has: host, process id and a random word."""
+    """Returns a unique name for a writer, made of host, process id and a random word."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def has_ended(name: str) -> bool:
-    """Returns whether a writer, by name, was a process of this host that has ended."""
+    """Returns whether a writer's name is that of an ended process of this host."""
     host, _, pid = name.rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and pid.isdecimal() and not _is_running(int(pid))
 
 
-def _host():
-    """Returns where process ids are valid: the host, and on Linux the container."""
-    with contextlib.suppress(OSError):
+def _host() -> str:
+    """Returns the host, and on Linux the container, in which process ids are valid."""
+    with contextlib.suppress(OSError):  # Only Linux has /proc.
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()
 
 
-def _is_gone(worker):
+def _is_gone(worker) -> bool:
     """Returns whether a worker's process is known to have ended."""
     return worker.is_here() and not _is_running(worker.pid)
 
 
-def _is_running(pid):
+def _is_running(pid) -> bool:
     """Returns whether a process of this host is running. A zombie is not."""
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # Sends nothing, but fails if there is no such process.
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # a process of another user
+    except OSError:  # The process belongs to another user.
         pass
-    with contextlib.suppress(OSError):  # only Linux has /proc
-        state = pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    with contextlib.suppress(OSError):  # Only Linux has /proc.
+        # The line reads "pid (name) state ...", and the name may hold brackets and any bytes.
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_bytes()
+        state = stat.rpartition(b") ")[2][:1]
         return state not in (b"Z", b"X")
     return True

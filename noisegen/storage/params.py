@@ -1,7 +1,7 @@
-"""Parameters of finished runs on disk, for measurements between and around solutions.
+"""Saves and loads parameters of finished runs, for measurements between and around solutions.
 
 Each run has one file, `params/<run_id>.npz`, with plain arrays by name, the run_id and a checksum.
-Nothing in it is executed when it is read.
+Nothing in the file is executed when it is read.
 
 >>> import tempfile
 >>> import numpy as np
@@ -26,24 +26,25 @@ from noisegen.storage import checksums
 from noisegen.storage.workdir import write_file
 
 PyTree = Any
-_RUN_ID, _CHECKSUM = "run_id", "crc32"  # beside the arrays, whose names begin with [ or .
-_REMEDY = "give the sweep command again, with --keep_params, and its run is trained again."
+# Further entries of a file. They cannot clash with arrays, whose names begin with [ or a dot.
+_RUN_ID = "run_id"
+_CHECKSUM = "crc32"
+_REMEDY = "rerun the sweep command with --keep_params, and its run is trained again."
 
 
 def save_params(workdir: str | os.PathLike, run_id: str, params: PyTree) -> None:
-    """Writes the parameters of a run, all at once or not at all.
+    """Writes the parameters of a run. The file is written completely or not at all.
 
     Raises:
       OSError: If the directory cannot be written to.
     """
     path = _path(workdir, run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    # NumPy's files know no bfloat16; float32 holds it exactly.
-    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.promote_types(leaf.dtype, "f4")), params)
-    arrays = {_name(at): leaf for at, leaf in jax.tree.leaves_with_path(wide)}
+    arrays = {_name(key_path): _wide(leaf) for key_path, leaf in jax.tree.leaves_with_path(params)}
     arrays[_RUN_ID] = np.array(run_id)
-    np.savez(buffer, **arrays, **{_CHECKSUM: np.uint32(_checksum(arrays))})
+    arrays[_CHECKSUM] = np.uint32(_checksum(arrays))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
     write_file(path, buffer.getvalue())
 
 
@@ -63,24 +64,18 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
     path = _path(workdir, run_id)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{workdir} has no parameters of the run {run_id}: a sweep keeps them if it is trained "
-            "with --keep_params; train it so in a new workdir."
+            f"{workdir} has no parameters of the run {run_id}; train the sweep with --keep_params"
+            " in a new workdir."
         )
     arrays = _read(path, run_id)
-    wanted = {_name(at): leaf.shape for at, leaf in jax.tree.leaves_with_path(like)}
-    found = {name: array.shape for name, array in arrays.items()}
-    if wanted != found:
-        odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))[0]
-        raise ValueError(
-            f"{path} is of another network: its {odd} has shape {found.get(odd, 'missing')}, not "
-            f"{wanted.get(odd, 'missing')}; give like=jax.eval_shape(task.init, key)[0] of the "
-            "task that trained it."
-        )
-    return jax.tree.map_with_path(lambda at, leaf: arrays[_name(at)].astype(leaf.dtype), like)
+    _check_shapes(path, arrays, like)
+    return jax.tree.map_with_path(
+        lambda key_path, leaf: arrays[_name(key_path)].astype(leaf.dtype), like
+    )
 
 
 def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
-    """Returns the run_ids whose parameters were not kept."""
+    """Returns the given run_ids that have no kept parameters."""
     return [name for name in run_ids if not _path(workdir, name).is_file()]
 
 
@@ -91,45 +86,69 @@ def damaged_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[s
 
     Args:
       workdir: The directory of the sweep.
-      run_ids: The runs; those without a kept file are not named.
+      run_ids: The runs. Runs without a kept file are ignored.
 
     Returns:
       The run_ids of the damaged files, in the order of `run_ids`.
     """
-    found = []
+    damaged = []
     for name in run_ids:
+        path = _path(workdir, name)
+        if not path.is_file():
+            continue
         try:
-            if _path(workdir, name).is_file():
-                _read(_path(workdir, name), name)
+            _read(path, name)
         except ValueError as error:
             warnings.warn(str(error), stacklevel=2)
-            found.append(name)
-    return found
+            damaged.append(name)
+    return damaged
 
 
-def _read(path, run_id):
-    """Returns the arrays of a file by name, checked to be those written for the run."""
+def _read(path, run_id) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file by name, after checking that they were written for the run."""
     content = path.read_bytes()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = dict(file)
-        checksum = arrays.pop(_CHECKSUM, None)  # older versions wrote none
+        checksum = arrays.pop(_CHECKSUM, None)  # Older versions wrote none.
         if checksum is not None and checksum != _checksum(arrays):
-            raise ValueError("its checksum is another")
-    except Exception as error:  # a damaged archive fails in many ways
+            raise ValueError("its checksum does not match")
+    except Exception as error:  # A damaged archive fails in many ways.
         raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
-    if (found := str(arrays.pop(_RUN_ID, run_id))) != run_id:
-        raise ValueError(f"{path} is of the run {found}; {_REMEDY}")
+    written_for = str(arrays.pop(_RUN_ID, run_id))  # Older versions did not write it.
+    if written_for != run_id:
+        raise ValueError(f"{path} is of the run {written_for}; {_REMEDY}")
     return arrays
 
 
-def _checksum(arrays):
+def _check_shapes(path, arrays, like) -> None:
+    """Checks that a file has exactly the arrays of a network, in its shapes."""
+    wanted = {_name(key_path): leaf.shape for key_path, leaf in jax.tree.leaves_with_path(like)}
+    found = {name: array.shape for name, array in arrays.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"{path} is of another network: its {name} has shape"
+                f" {found.get(name, 'missing')}, not {wanted.get(name, 'missing')}; give"
+                " like=jax.eval_shape(task.init, key)[0] of the task that trained it."
+            )
+
+
+def _wide(leaf) -> np.ndarray:
+    """Returns a leaf as an array of at least 32 bits, since NumPy's files know no bfloat16."""
+    return np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))  # Exact.
+
+
+def _checksum(arrays) -> int:
+    """Returns the checksum of arrays and their names."""
     return checksums.of_json({name: checksums.of_array(array) for name, array in arrays.items()})
 
 
-def _path(workdir, run_id):
+def _path(workdir, run_id) -> pathlib.Path:
+    """Returns the file of a run."""
     return pathlib.Path(workdir) / "params" / f"{run_id}.npz"
 
 
-def _name(path):
-    return jax.tree_util.keystr(path)
+def _name(key_path) -> str:
+    """Returns the name of a leaf, such as "['dense']['kernel']"."""
+    return jax.tree_util.keystr(key_path)

@@ -1,12 +1,13 @@
-"""The directory of a sweep: what it belongs to, and files that are written whole or not at all.
+"""Makes and checks the directory of a sweep, and writes whole files.
 
-sweep.json          name, task, title, configuration and command of the sweep
-records/*.jsonl     one line for each finished run, one file for each writer
-checkpoints/        runs in training
-workers/*.json      heartbeats and claims of the workers that are alive
-params/*.npz        parameters of finished runs, if they are kept
-logs/               output of the workers
-report.html, table.csv, figure.png
+A sweep's directory holds:
+  sweep.json          name, task, title, configuration and command of the sweep
+  records/*.jsonl     one line for each finished run, one file for each writer
+  checkpoints/        runs in training
+  workers/*.json      heartbeats and claims of the workers that are alive
+  params/*.npz        parameters of finished runs, if they are kept
+  logs/               output of the workers
+  report.html, table.csv, figure.png
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping
 
 from noisegen.storage.record import plain
 
-_PARTS = ("records", "checkpoints", "workers", "params", "jobs", "logs")  # within the directory
+_PARTS = ("records", "checkpoints", "workers", "params", "jobs", "logs")  # Its directories.
 
 
 def open_workdir(
@@ -31,9 +32,9 @@ def open_workdir(
     Args:
       workdir: The directory, made if it does not exist.
       sweep_name: Name of the sweep.
-      task_name: Name of the task, which run ids are made with.
-      meta: Further content of `sweep.json`, such as title, command and configuration. It replaces
-        earlier content.
+      task_name: Name of the task, which is part of every run_id.
+      meta: Further content of `sweep.json`, such as title, command and configuration. Earlier
+        content is replaced.
 
     Returns:
       The content of `sweep.json`.
@@ -49,71 +50,68 @@ def open_workdir(
         raise explained(error, workdir, "cannot use the workdir") from error
     check_workdir(workdir, sweep_name, task_name)
     owner = {"sweep": sweep_name, "task": task_name}
-    content = {**owner, **plain(meta or {}), **owner}
+    content = {**owner, **plain(meta or {}), **owner}  # The owner comes first, and always wins.
     text = json.dumps({**content, "crc32": _crc(content)}, indent=2)
     write_file(workdir / "sweep.json", text + "\n")
     return content
 
 
 def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_name: str) -> None:
-    """Checks that a directory belongs to this sweep or to none. Writes nothing.
+    """Checks that a directory belongs to this sweep or to no sweep. Writes nothing.
 
     Raises:
       ValueError: If it belongs to another sweep or task.
     """
     if not (pathlib.Path(workdir) / "sweep.json").exists():
         return
-    found = read_sweep(workdir)
+    content = read_sweep(workdir)
     for word, value in {"sweep": sweep_name, "task": task_name}.items():
-        if found.get(word) != value:
+        if content.get(word) != value:
             raise ValueError(
-                f"workdir {workdir} belongs to another {word}: {found.get(word)!r}, not {value!r};"
-                " give a new --workdir, or the command this one was started with."
+                f"workdir {workdir} belongs to another {word}: {content.get(word)!r}, not"
+                f" {value!r}; give a new --workdir, or the command this one was started with."
             )
 
 
 def check_writable(workdir: str | os.PathLike) -> None:
-    """Checks that a directory, or the nearest existing one above it, can be written to.
+    """Checks that a directory can be written to, or else its nearest existing parent.
 
     Raises:
       OSError: If it cannot be written to.
     """
-    place = pathlib.Path(workdir)
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        return  # open_workdir reports this
+    existing = pathlib.Path(workdir)
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        return  # `open_workdir` reports this.
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"0")
     except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"could not write in {workdir}: {error.strerror or error}; free space on the disk or "
-            "choose a writable --workdir, then give the same command again (runs are kept)",
-        ) from error
+        raise explained(error, workdir, "could not write in") from error
 
 
 @contextlib.contextmanager
 def undone_if_refused(workdir: str | os.PathLike) -> Iterator[None]:
-    """Removes a directory that was begun in this context if an error comes before any result.
+    """Removes a directory that was made in this context if an error precedes every result.
 
-    It removes `sweep.json` and empty directories only, and none that existed before.
+    Only `sweep.json` and empty directories are removed, and only if they did not exist before.
     """
     workdir = pathlib.Path(workdir)
     had_sweep = (workdir / "sweep.json").exists()
-    inner = [workdir / name for name in _PARTS]
-    made = [path for path in (*inner, workdir, *workdir.parents) if not path.exists()]
+    parts = [workdir / name for name in _PARTS]
+    missing = [path for path in (*parts, workdir, *workdir.parents) if not path.exists()]
     try:
         yield
     except Exception:
         if not had_sweep:
-            _undo(workdir, made)
+            _undo(workdir, missing)
         raise
 
 
-def _undo(workdir, made):
-    with contextlib.suppress(OSError):
+def _undo(workdir, made) -> None:
+    """Removes the directories that were made, inner ones first, unless one holds a result."""
+    with contextlib.suppress(OSError):  # Stops at the first directory that is not empty.
         for path in made:
             if path.parent == workdir and path.exists():
                 path.rmdir()
@@ -142,25 +140,26 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
         content = None
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} is damaged; if this is the right workdir, delete that one file and give the"
-            " sweep command again (records are kept)."
+            f"{path} is damaged; if this is the right workdir, delete that one file and rerun the"
+            " sweep command (records are kept)."
         )
-    crc = content.pop("crc32", None)  # older versions wrote none
+    crc = content.pop("crc32", None)  # Older versions wrote none.
     if crc is not None and crc != _crc(content):
         raise ValueError(
             f"{path} has changed since it was written; if you edited it, remove its crc32, else"
-            " delete that one file and give the sweep command again (records are kept)."
+            " delete that one file and rerun the sweep command (records are kept)."
         )
     return content
 
 
 def write_file(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file whole or not at all; text as UTF-8.
+    """Writes a file completely or not at all. Text is written as UTF-8.
 
     Raises:
       OSError: If the disk is full or read-only. The message names the file and the remedy.
     """
     path = pathlib.Path(path)
+    # Readers see the old file or the new one, since replacing a file by a draft is atomic.
     draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(draft, "wb") as file:
@@ -176,22 +175,28 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def sync_directory(path: pathlib.Path) -> None:
-    """Makes the name of a new file durable, if the file system can."""
+    """Makes the names of new files in a directory durable, if the file system can."""
     directory = os.open(path, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # Some network file systems refuse; the file is synced.
+    with contextlib.suppress(OSError):  # Some network file systems refuse this.
         os.fsync(directory)
     os.close(directory)
 
 
-def explained(error: OSError, path: str | os.PathLike, what: str) -> OSError:
-    """Returns an error of the same kind whose message says what to do."""
+def explained(error: OSError, path: str | os.PathLike, problem: str) -> OSError:
+    """Returns an error of the same kind whose message says what to do.
+
+    Args:
+      error: The error of the operating system.
+      path: The file or directory.
+      problem: The beginning of the message, to which the path is added.
+    """
     return type(error)(
         error.errno,
-        f"{what} {path}: {error.strerror or error}; free space on the disk or choose a writable"
-        " --workdir, then give the same command again (finished runs are kept)",
+        f"{problem} {path}: {error.strerror or error}; free space on the disk or choose a writable"
+        " --workdir, then rerun the same command (finished runs are kept)",
     )
 
 
-def _crc(content):
+def _crc(content) -> int:
     """Returns the checksum of the content of `sweep.json`."""
     return zlib.crc32(json.dumps(content).encode())

@@ -90,6 +90,7 @@ class Experiment:
         )
         sweep.workdir = None if workdir is None else pathlib.Path(workdir)
         sweep.name, sweep.title, sweep.description = self.name, title.strip(), description.strip()
+        sweep.config = config
         sweep.meta = {
             "experiment": ":".join([str(self.path), *self.scale]),
             "config": config_json.dump(config),

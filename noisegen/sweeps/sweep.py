@@ -88,6 +88,7 @@ class Sweep:
         self.name, self.title, self.description = name, title or name, description
         self.published = published or {}
         self.meta: dict[str, Any] = {}  # further content of sweep.json
+        self.config: Any = None  # of an experiment's sweep
         self._make_task, self._per_batch_size = task, per_batch_size
         self._tasks: dict[Any, Task] = {}  # by batch size, those that are made
         self._task_name: str | None = None  # as sweep.json has it, while no task is made
@@ -209,7 +210,7 @@ class Sweep:
         self.runs()
         for task in self._tasks.values():
             for protocol in self.protocols:
-                checks.check_metrics(training.metric_names(task), protocol)
+                checks.check_metrics(training.metric_spec(task).names, protocol)
 
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.

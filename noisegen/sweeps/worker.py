@@ -36,7 +36,7 @@ class WorkerOptions:
     Attributes:
       share: Index of this worker and number of workers. It begins with its share of the runs.
       run_ids: The only runs to train, in this order; none for all runs of the sweep.
-      pool: Fields of `training.Settings` that are given. The others are autotuned.
+      pool: Fields of `training.PoolConfig` that are given. The others are autotuned.
       checkpoint_minutes: Minutes between checkpoints of the runs in training, 0 for none.
       keep_params: Whether to keep the parameters of runs that end.
       heartbeat_timeout: Seconds without a heartbeat after which a worker counts as dead.
@@ -116,13 +116,13 @@ class Worker:
 
     # What a worker that is spread over several processes does differently.
 
-    def make_pool(self, task: training.Task, config: training.Settings) -> training.Pool:
+    def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
         """Returns the pool that trains."""
         return training.Pool(task, config)
 
-    def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.Settings:
+    def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
         """Measures the fastest settings for some runs."""
-        return training.choose(task, runs, **self.options.pool)[0]
+        return training.autotune(task, runs, **self.options.pool)[0]
 
     def check_stop(self, stop: bool) -> None:
         """Raises KeyboardInterrupt if the worker is to stop."""
@@ -209,7 +209,7 @@ class Worker:
         self.observer.progress(running)
 
     def _finish(self, result):
-        record = make_record(result, self.pool.settings)
+        record = make_record(result, self.pool.config)
         if result.params is not None:
             storage.save_params(self.sweep.workdir, record.run_id, result.params)
         self.writer.append(record)
@@ -222,11 +222,11 @@ class Worker:
         """Returns the pool's settings: given, shared by workers on such devices, or measured."""
         given, count = self.options.pool, self.options.share[1]
         if given.keys() >= training.MEASURED:
-            return training.Settings(**given)
+            return training.PoolConfig(**given)
         key = settings_key(task, given)
         if shared := self.claims.shared_settings(key):
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
-                return training.Settings(**shared)
+                return training.PoolConfig(**shared)
         self._say("measuring what is fastest here")
         config = self.autotune(task, runs[: math.ceil(len(runs) / count)])
         self.claims.share_settings(key, vars(config))
@@ -266,7 +266,7 @@ class Pace:
         return min(_MOST_CLAIMED, max(1, int(_CLAIM_AHEAD_SECONDS * self._per_second)))
 
 
-def make_record(result: training.Result, config: training.Settings) -> Record:
+def make_record(result: training.Result, config: training.PoolConfig) -> Record:
     """Returns the record of a result, with the machine and the settings that trained it."""
     finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return Record(

@@ -48,7 +48,7 @@ def image_classification(
         in training mode), and `squared_norm`, the sum of the squares of all parameters: an L2 term
         of coefficient l2 adds `l2 / 2 * squared_norm` to either. Costs a third of an epoch a run.
       **fields: see `from_nnx` (`diagnostics`, of the images as they are) and
-        `noisegen.training.Task` (`batch_size`, `noise_group`, `example_weights`).
+        `noisegen.training.Task` (`batch_size`, `noise_microbatch`, `example_weights`).
 
     Returns:
       A `noisegen.training.Task`, which raises ValueError when it is traced if the model does not

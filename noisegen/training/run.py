@@ -1,4 +1,4 @@
-"""Makes runs: names, plans and checks each once, and turns it into scalars for the device."""
+"""Makes runs: each is named, planned and checked once."""
 
 import dataclasses
 import functools
@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisegen.training import optimizers
-from noisegen.training.examples import Numbers
+from noisegen.training.data_order import RunInputs
 from noisegen.training.plan import RUN_FIELDS, Plan, plain_fields, plan_plain
 from noisegen.training.run_id import Value, canonicalize, hash_canonical, once_on_device
-from noisegen.training.task import Task, make_key
+from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task
 
 _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
@@ -120,7 +119,7 @@ def by_constants(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
 
 
 def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
-    """Returns the task whose functions find some fields of the run to be constants."""
+    """Returns the task with some fields of the run given to its functions as constants."""
     if not fields:
         return task
 
@@ -136,7 +135,7 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     names = runs[0].keys()
     if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
         raise ValueError(
-            f"The runs name {', '.join(sorted(taken))}, which the pool itself tells the optimizer; "
+            f"The runs name {', '.join(sorted(taken))}, which the pool itself gives the optimizer; "
             "give the field another name."
         )
     for run in runs:
@@ -169,8 +168,8 @@ def _check_kinds(groups: Iterable[tuple]) -> None:
         )
 
 
-def device_numbers(run: Run, num_examples: int, num_evals: int) -> Numbers:
-    """Returns the scalars of one run, with room for `num_evals` evaluations."""
+def run_inputs(run: Run, num_examples: int, num_evals: int) -> RunInputs:
+    """Returns the scalars of one run for the device, with room for `num_evals` evaluations."""
     plan = run.plan
     given = {n: v for n, v in run.hparams.items() if not isinstance(v, bool | str)} | {
         "num_updates": plan.num_updates,
@@ -179,16 +178,16 @@ def device_numbers(run: Run, num_examples: int, num_evals: int) -> Numbers:
     }
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
-    return Numbers(
+    return RunInputs(
         hparams={name: np.asarray(value, _dtype(name)) for name, value in given.items()},
-        order_length=np.int32(plan.order_length),
-        cut=np.bool_(plan.cut),
+        permutation_length=np.int32(plan.permutation_length),
+        epoch_ends_batch=np.bool_(plan.epoch_ends_batch),
         eval_updates=eval_updates,
     )
 
 
 class _Recorder(Mapping):
-    """Notes which fields of a run are read."""
+    """Records which fields of a run are read."""
 
     def __init__(self, values, read):
         self._values, self._read = values, read
@@ -208,46 +207,55 @@ class _Recorder(Mapping):
 def _names_read(task, names, fields):
     """Returns the fields that the task's optimizer, batch size and weights read.
 
-    Updates the optimizer once, without computing anything, so that unsuitable optimizers are
-    refused before training.
+    Traces one update of the optimizer, so that unsuitable optimizers are refused before training.
     """
     read, fields = set(), dict(fields)
     given = (names | _PLAN_FIELDS) - {"last_batch"}
     numbers = {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given - fields.keys()}
 
     def build(numbers):
-        values = {**numbers, **fields}
-        try:
-            optimizer = optimizers.make(task, _Recorder(values, read), make_key(0))
-        except jax.errors.JAXTypeError as error:
-            raise ValueError(
-                f"make_optimizer of task {task.name!r} needs the value of a number, but the "
-                "numbers of runs are traced. Make it a boolean or a word in the runs, or use a "
-                f"function that takes traced numbers, as noisegen's schedules do: {error!s:.200}"
-            ) from error
-        check_optimizer(task, optimizer)
+        hparams = _Recorder({**numbers, **fields}, read)
+        _build_optimizer(task, hparams)
         if task.batch_size is not None:
-            task.batch_size(_Recorder(values, read))(0)
+            task.batch_size(hparams)(0)
         if task.example_weights is not None:
-            places = jnp.zeros((1,), jnp.int32)
-            drawn = task.example_weights(_Recorder(values, read))
-            weights = drawn(make_key(0), places, jnp.int32(1))
-            if jnp.shape(weights) != (1,):
-                raise ValueError(
-                    f"The weights of task {task.name!r} must be one number an example, of shape "
-                    f"(M,) = (1,), got shape {jnp.shape(weights)}."
-                )
+            _draw_weights(task, hparams)
 
     try:
         jax.eval_shape(build, numbers)
     except KeyError as error:
-        if not (lacking := read - given):
+        lacking = read - given
+        if not lacking:
             raise
         raise ValueError(
             f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
             f"the runs lack; they name {', '.join(sorted(names))}."
         ) from error
     return read
+
+
+def _build_optimizer(task, hparams):
+    """Builds and checks the task's optimizer, while tracing."""
+    try:
+        optimizer = build_optimizer(task, hparams, make_key(0))
+    except jax.errors.JAXTypeError as error:
+        raise ValueError(
+            f"make_optimizer of task {task.name!r} needs the value of a number, but the "
+            "numbers of runs are traced. Make it a boolean or a word in the runs, or use a "
+            f"function that takes traced numbers, as noisegen's schedules do: {error!s:.200}"
+        ) from error
+    check_optimizer(task, optimizer)
+
+
+def _draw_weights(task, hparams):
+    """Draws and checks the weight of one example, while tracing."""
+    draw = task.example_weights(hparams)
+    weights = draw(make_key(0), jnp.zeros((1,), jnp.int32), jnp.int32(1))
+    if jnp.shape(weights) != (1,):
+        raise ValueError(
+            f"The weights of task {task.name!r} must be one number an example, of shape "
+            f"(M,) = (1,), got shape {jnp.shape(weights)}."
+        )
 
 
 def _dtype(name):

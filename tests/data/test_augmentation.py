@@ -98,7 +98,7 @@ def test_compiles_once():
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"padding": -1}, "padding must be at least 0 and at most 5"),
+        ({"padding": -1}, "padding must be at least 0, got -1"),
         ({"padding": -1, "mode": "constant"}, "padding must be at least 0, got -1"),
         ({"padding": 6}, r"at most 5 \('reflect', image of shape \(6, 7, 2\)\), got 6"),
         ({"mode": "wrap"}, "'reflect' or 'constant', got 'wrap'"),

@@ -14,7 +14,7 @@ CASES = {
     "data not prepared": (
         "sweep",
         (*GOES, "--config.task.dataset=mnist"),
-        ["mnist is not prepared in", "python -m noisegen.data.prepare mnist --data_dir="],
+        ["mnist is not prepared in", "python -m noisegen.data.tfds_prepare mnist --data_dir="],
     ),
     "convolution": (
         "sweep",

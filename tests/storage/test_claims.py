@@ -1,4 +1,4 @@
-"""Workers that share a sweep: each run is claimed once, and the dead give theirs up."""
+"""Tests that each run is claimed once, and that runs of dead workers become free."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ from noisegen.storage import claims as claims_lib
 
 
 def write(workdir, name, **changes):
-    """The file of a worker elsewhere, which is silent from now on."""
+    """Writes the file of a worker on another host that gives no further heartbeat."""
     fields = {"host": "elsewhere", "pid": 1, "heartbeat": 1, "timeout": 60.0, "doing": "training"}
     fields |= {"runs": {"a": 5}, "settings": {}}
     (workdir / "workers").mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def write(workdir, name, **changes):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The seconds that pass for this process, in a list to be changed."""
+    """Replaces the clock by a list with the current time in seconds."""
     now = [1000.0]
     monkeypatch.setattr(claims_lib.time, "monotonic", lambda: now[0])
     return now
@@ -41,7 +41,7 @@ def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
     assert not (tmp_path / "workers").exists()
 
 
-def test_several_runs_are_claimed_at_once_but_those_that_others_have(tmp_path):
+def test_claiming_several_runs_leaves_out_runs_of_others(tmp_path):
     with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
         assert one.claim_all(["a", "b", "c"]) == {"a", "b", "c"}
         assert other.claim_all(["c", "d", "a"]) == {"d"}
@@ -52,7 +52,7 @@ def test_several_runs_are_claimed_at_once_but_those_that_others_have(tmp_path):
         assert other.claim_all(["a", "b"]) == {"a", "b"}
 
 
-def test_many_runs_cost_as_much_as_one(tmp_path, monkeypatch):
+def test_claiming_many_runs_costs_as_much_as_one(tmp_path, monkeypatch):
     write(tmp_path, "elsewhere", runs={"z": 0})
     one = storage.Claims(tmp_path)
     done = []
@@ -60,7 +60,7 @@ def test_many_runs_cost_as_much_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "replace", lambda *a: done.append("write") or replace(*a))
     monkeypatch.setattr(pathlib.Path, "read_text", lambda *a: done.append("read") or read(*a))
     assert len(one.claim_all(map(str, range(100)))) == 100
-    assert done == ["write", "read", "read"]  # its own file is among those that are read
+    assert done == ["write", "read", "read"]  # Its own file is read, too.
 
 
 def test_a_worker_that_leaves_releases_its_runs(tmp_path):
@@ -71,17 +71,19 @@ def test_a_worker_that_leaves_releases_its_runs(tmp_path):
         assert one.claim("a")
 
 
-def test_the_last_to_leave_leaves_nothing(tmp_path):
+def test_the_last_worker_removes_the_directory(tmp_path):
     with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
         one.claim("a")
         other.claim("b")
-        (tmp_path / "workers" / ".killed").write_text("{")  # before it showed what it claimed
+        (tmp_path / "workers" / ".killed").write_text(
+            "{"
+        )  # Killed before its first claim was visible.
         other.close()
         assert other.claimed_by_others() == {"a"}
     assert not (tmp_path / "workers").exists()
 
 
-def test_progress_is_told_of_claimed_runs_only(tmp_path):
+def test_progress_is_published_for_claimed_runs_only(tmp_path):
     watcher = storage.Claims(tmp_path)
     with storage.Claims(tmp_path) as one:
         one.claim("a")
@@ -93,10 +95,10 @@ def test_progress_is_told_of_claimed_runs_only(tmp_path):
     assert (worker.name, worker.runs, worker.doing) == (one.name, {"b": 8}, "training")
 
 
-def test_progress_is_written_every_second_at_most(tmp_path, clock):
+def test_progress_is_published_at_most_once_a_second(tmp_path, clock):
     with storage.Claims(tmp_path) as one:
         one.claim("a")
-        one.report_progress({"a": 0})  # the first is told at once
+        one.report_progress({"a": 0})  # The first report is published at once.
         path = tmp_path / "workers" / f"{one.name}.json"
         before = path.read_bytes()
         clock[0] += 0.9
@@ -107,10 +109,10 @@ def test_progress_is_written_every_second_at_most(tmp_path, clock):
         assert json.loads(path.read_text())["runs"] == {"a": 2}
 
 
-def test_a_silent_worker_is_dead_after_its_timeout_by_our_own_clock(tmp_path, clock):
+def test_a_silent_worker_is_dead_after_its_timeout_on_our_clock(tmp_path, clock):
     write(tmp_path, "slow", timeout=600.0)
     write(tmp_path, "quick", runs={"b": 0})
-    os.utime(tmp_path / "workers" / "quick.json", (0, 0))  # the clock of another host plays no part
+    os.utime(tmp_path / "workers" / "quick.json", (0, 0))  # Clocks of other hosts are ignored.
     one = storage.Claims(tmp_path)
     assert one.claimed_by_others() == {"a", "b"}
     clock[0] += 59
@@ -125,7 +127,7 @@ def test_a_silent_worker_is_dead_after_its_timeout_by_our_own_clock(tmp_path, cl
     assert one.claim("b")
 
 
-def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
+def test_an_ended_process_of_this_host_is_dead_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     write(tmp_path, "ended", host=claims_lib._host(), pid=process.pid)
@@ -133,8 +135,8 @@ def test_a_process_of_this_host_that_has_ended_is_dead_at_once(tmp_path):
     assert storage.Claims(tmp_path).claimed_by_others() == {"b"}
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system does not tell")
-def test_a_process_that_has_ended_is_dead_even_before_its_parent_asks(tmp_path):
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_zombie_process_is_dead(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     write(tmp_path, "ended", host=claims_lib._host(), pid=process.pid)
@@ -142,8 +144,8 @@ def test_a_process_that_has_ended_is_dead_even_before_its_parent_asks(tmp_path):
     assert process.wait() == 0
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/comm"), reason="this system has no such names")
-def test_a_process_may_have_any_name(tmp_path):
+@pytest.mark.skipif(not os.path.exists("/proc/self/comm"), reason="needs /proc")
+def test_a_process_with_a_name_of_any_bytes_is_alive(tmp_path):
     name = "open('/proc/self/comm', 'wb').write(b'pr\\xfcf'); print(flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", name], **pipes) as process:
@@ -153,7 +155,7 @@ def test_a_process_may_have_any_name(tmp_path):
         process.communicate(b"\n")
 
 
-def test_a_name_tells_whether_its_writer_has_ended():
+def test_has_ended_recognizes_ended_writers_of_this_host():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     mine = claims_lib.writer_name()
@@ -163,7 +165,7 @@ def test_a_name_tells_whether_its_writer_has_ended():
     assert not any(map(claims_lib.has_ended, ("", "a", "a-b", "a-b-c")))
 
 
-def test_one_taken_for_dead_that_lives_says_so_with_its_next_beat(tmp_path, clock):
+def test_a_worker_mistaken_for_dead_returns_with_its_next_heartbeat(tmp_path, clock):
     one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
     assert one.claim("a") and other.claimed_by_others() == {"a"}
     clock[0] += 61
@@ -177,7 +179,7 @@ def test_the_timeout_for_compiling_lasts_until_training_begins(tmp_path, clock):
     one.heartbeat("compiling", 900.0)
     assert one.claim("a")
     clock[0] += 899
-    other.claimed_by_others()  # looked at once, and silent since
+    other.claimed_by_others()  # Sees the heartbeat for the first time.
     clock[0] += 899
     assert other.claimed_by_others() == {"a"}
     one.report_progress({"a": 1})
@@ -186,13 +188,12 @@ def test_the_timeout_for_compiling_lasts_until_training_begins(tmp_path, clock):
     assert other.claimed_by_others() == set()
 
 
-def test_settings_are_those_of_a_live_worker(tmp_path, clock):
+def test_settings_are_shared_by_live_workers_only(tmp_path, clock):
     one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
     assert other.shared_settings("device") is None
     one.share_settings("device", {"lanes": 4})
-    assert (
-        other.shared_settings("device") == {"lanes": 4} and other.shared_settings("another") is None
-    )
+    assert other.shared_settings("device") == {"lanes": 4}
+    assert other.shared_settings("another") is None
     clock[0] += 61
     assert other.shared_settings("device") is None
 
@@ -201,7 +202,7 @@ def test_settings_are_those_of_a_live_worker(tmp_path, clock):
     "content",
     ["", "{", "[" * 100_000, "[]", "7", '{"pid": 1}', b"\xff\xfe", json.dumps({"runs": "abc"})],
 )
-def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
+def test_files_that_are_not_of_workers_are_ignored(tmp_path, content):
     write(tmp_path, "real")
     content = content.encode() if isinstance(content, str) else content
     (tmp_path / "workers" / "x.json").write_bytes(content)
@@ -221,26 +222,24 @@ def test_files_that_are_no_workers_are_no_workers(tmp_path, content):
         ("settings", {"key": [1]}),
     ],
 )
-def test_fields_of_the_wrong_kind_make_no_worker(tmp_path, field, value):
+def test_files_with_fields_of_the_wrong_type_are_ignored(tmp_path, field, value):
     write(tmp_path, "x", **{field: value})
-    assert (
-        storage.read_workers(tmp_path) == []
-        and storage.Claims(tmp_path).claimed_by_others() == set()
-    )
+    assert storage.read_workers(tmp_path) == []
+    assert storage.Claims(tmp_path).claimed_by_others() == set()
 
 
-def test_a_number_that_no_process_has_is_of_a_dead_one(tmp_path):
+def test_an_impossible_process_id_is_of_a_dead_worker(tmp_path):
     write(tmp_path, "x", host=claims_lib._host(), pid=10**20)
     assert storage.Claims(tmp_path).claimed_by_others() == set()
 
 
-def test_a_file_in_the_place_of_the_workers_does_not_stop_one(tmp_path):
+def test_an_unwritable_directory_does_not_stop_a_worker(tmp_path):
     (tmp_path / "workers").write_text("")
     with storage.Claims(tmp_path) as one:
         assert one.claim("a")
 
 
-def test_a_file_cannot_name_another_file_to_be_removed(tmp_path, clock):
+def test_the_content_of_a_file_cannot_remove_another_file(tmp_path, clock):
     (tmp_path / "precious.json").write_text("x")
     write(tmp_path, "bad")
     path = tmp_path / "workers" / "bad.json"
@@ -258,7 +257,7 @@ def test_a_full_disk_does_not_stop_a_worker(tmp_path, monkeypatch):
 
     with storage.Claims(tmp_path) as one:
         monkeypatch.setattr(claims_lib.pathlib.Path, "write_text", full)
-        assert one.claim("a")  # the next record will tell
+        assert one.claim("a")  # The next record will report the full disk.
 
 
 def _claim_all(workdir, names, start, claimed, size):
@@ -267,7 +266,7 @@ def _claim_all(workdir, names, start, claimed, size):
     for first in range(0, len(names), size):
         for name in claims.claim_all(names[first : first + size]):
             claimed.put((name, os.getpid()))
-    time.sleep(2)  # claims hold as long as the process is there
+    time.sleep(2)  # Claims hold as long as the process exists.
     claimed.put(None)
 
 
@@ -283,10 +282,12 @@ def test_processes_that_claim_at_once_never_share_a_run(tmp_path, size):
     found, left = [], count
     while left:
         item = claimed.get(timeout=60)
-        left -= item is None
-        found += [item] * (item is not None)
+        if item is None:
+            left -= 1
+        else:
+            found.append(item)
     for process in processes:
         process.join()
     taken = [name for name, _ in found]
-    # Two that collide may both go on to another; of several at once all that they have in common.
+    # Workers that collide may both lose the runs that they claimed at once.
     assert len(taken) == len(set(taken)) > 50 / size

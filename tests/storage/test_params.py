@@ -1,4 +1,4 @@
-"""Parameters on disk: what was saved comes back, or a clear error does."""
+"""Tests that saved parameters are loaded unchanged, or a clear error is raised."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from noisegen import storage
 PARAMS = {"a": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}, "b": [np.ones((), np.float32)]}
 
 
-def test_parameters_come_back(tmp_path):
+def test_saved_parameters_are_loaded_unchanged(tmp_path):
     half = PARAMS | {"c": jnp.full(3, 1.5, jnp.bfloat16)}
     storage.save_params(tmp_path, "9f", half)
     like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, half))
@@ -21,7 +21,7 @@ def test_parameters_come_back(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_another_network_is_refused(tmp_path):
+def test_parameters_of_another_network_are_refused(tmp_path):
     storage.save_params(tmp_path, "9f", PARAMS)
     with pytest.raises(ValueError, match=r"another network: its \['a'\]\['w'\] has shape \(2, 3\)"):
         storage.load_params(tmp_path, "9f", PARAMS | {"a": {"w": np.ones((3, 3), np.float32)}})
@@ -43,7 +43,7 @@ def test_missing_and_damaged_files_are_explained(tmp_path):
             storage.load_params(tmp_path, "9f", PARAMS)
 
 
-def test_nothing_in_a_file_is_executed(tmp_path):
+def test_files_with_code_are_refused(tmp_path):
     (tmp_path / "params").mkdir()
     np.savez(tmp_path / "params" / "9f.npz", w=np.array([print], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
@@ -64,28 +64,29 @@ def cut(content, at):
 
 @pytest.mark.parametrize("damage", [flip, zero, cut])
 @pytest.mark.parametrize("with_checksum", [True, False])
-def test_no_changed_byte_is_read(tmp_path, damage, with_checksum):
+def test_a_changed_byte_never_changes_the_parameters(tmp_path, damage, with_checksum):
     storage.save_params(tmp_path, "9f", PARAMS)
     path = tmp_path / "params" / "9f.npz"
-    if not with_checksum:  # as older versions wrote it
+    if not with_checksum:  # As older versions wrote it.
         names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
         np.savez(path, **names)
     whole = path.read_bytes()
-    noticed = 0
+    detected = 0
     for at in range(len(whole)):
         path.write_bytes(damage(whole, at))
         try:
             found = storage.load_params(tmp_path, "9f", PARAMS)
         except ValueError as error:
             assert str(path) in str(error)
-            noticed += 1
+            detected += 1
             continue
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(PARAMS), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert noticed > 0.5 * len(whole)  # the rest are dates and other marks of the archive
+    # Changes elsewhere are to dates and other metadata of the archive.
+    assert detected > 0.5 * len(whole)
 
 
-def test_files_of_two_runs_that_were_exchanged_are_noticed(tmp_path):
+def test_exchanged_files_of_two_runs_are_detected(tmp_path):
     for name in ("9f", "a0"):
         storage.save_params(tmp_path, name, PARAMS)
     paths = [tmp_path / "params" / f"{name}.npz" for name in ("9f", "a0")]
@@ -98,7 +99,7 @@ def test_files_of_two_runs_that_were_exchanged_are_noticed(tmp_path):
         assert storage.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["9f", "a0"]
 
 
-def test_damaged_parameters_are_named_and_those_that_are_whole_are_not(tmp_path):
+def test_only_damaged_parameters_are_reported(tmp_path):
     for name in ("9f", "a0"):
         storage.save_params(tmp_path, name, PARAMS)
     path = tmp_path / "params" / "a0.npz"
@@ -108,7 +109,7 @@ def test_damaged_parameters_are_named_and_those_that_are_whole_are_not(tmp_path)
     assert len(warned) == 1
 
 
-def test_parameters_of_an_older_version_are_read(tmp_path):
+def test_parameters_of_an_older_version_are_loaded(tmp_path):
     (tmp_path / "params").mkdir()
     names = {jax.tree_util.keystr(at): leaf for at, leaf in jax.tree.leaves_with_path(PARAMS)}
     np.savez(tmp_path / "params" / "9f.npz", **names)

@@ -1,4 +1,4 @@
-"""Records on disk: nothing finished is ever lost, whatever happens to the last line."""
+"""Tests that no finished run is lost, whatever happens to the files of records."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ def make_record(index, **changes):
 
 
 def older_fields(index):
-    """The fields of a line, as older versions wrote them without a checksum."""
+    """Returns the fields of a line as older versions wrote them, without a checksum."""
     fields = json.loads(make_record(index).to_json())
     del fields["crc32"]
     return fields
@@ -51,7 +51,7 @@ def without_curve(record):
     return dataclasses.replace(record, curve=None)
 
 
-def test_round_trip_over_several_writers_sorted_by_run_id(tmp_path):
+def test_records_of_several_writers_are_read_sorted_by_run_id(tmp_path):
     assert storage.read_records(tmp_path) == []
     write(tmp_path, [make_record(3), make_record(1)])
     write(tmp_path, [make_record(2)])
@@ -59,7 +59,7 @@ def test_round_trip_over_several_writers_sorted_by_run_id(tmp_path):
     assert storage.read_records(tmp_path) == [make_record(index) for index in (1, 2, 3)]
 
 
-def test_curves_are_read_for_all_for_none_or_for_some(tmp_path):
+def test_curves_are_read_for_all_no_or_some_runs(tmp_path):
     write(tmp_path, [make_record(1), make_record(2, curve=None), make_record(3, curve={})])
     write(tmp_path, [without_curve(make_record(4))])
     everything = [make_record(1), make_record(2, curve=None), make_record(3, curve={})]
@@ -79,7 +79,7 @@ def test_a_nested_field_named_curve_is_kept(tmp_path):
     assert storage.read_records(tmp_path, curves=False) == [record]
 
 
-def test_numbers_are_plain_and_strict_json(tmp_path):
+def test_numbers_are_written_as_strict_json(tmp_path):
     metrics = {"a": math.nan, "b": np.float32(0.5), "c": np.arange(2), "d": -np.inf, "e": np.nan}
     path = write(tmp_path, [make_record(1, metrics=metrics)])
 
@@ -90,7 +90,7 @@ def test_numbers_are_plain_and_strict_json(tmp_path):
     assert record["metrics"] == {"a": None, "b": 0.5, "c": [0, 1], "d": None, "e": None}
 
 
-def test_of_duplicates_the_first_finished_counts(tmp_path):
+def test_the_duplicate_that_finished_first_counts(tmp_path):
     write(tmp_path, [make_record(1, finished_at="2026-01-02", device="late")], "a")
     write(tmp_path, [make_record(1, finished_at="2026-01-01", device="early")], "b")
     write(tmp_path, [make_record(1, finished_at="2026-01-03", device="later")], "c")
@@ -98,9 +98,9 @@ def test_of_duplicates_the_first_finished_counts(tmp_path):
 
 
 @pytest.mark.parametrize("curves", [True, False])
-def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
+def test_a_torn_line_is_skipped_and_the_next_line_is_kept(tmp_path, curves):
     line = (json.dumps(older_fields(2)) + "\n").encode()
-    # At the end of the line, and of the curve in it, a torn line looks most like a whole one.
+    # A line torn near its end, in the curve, looks most like a whole one.
     for cut in {*range(1, len(line) - 1, 23), *range(len(line) - 100, len(line) - 1)}:
         workdir = tmp_path / str(cut)
         path = write(workdir, [make_record(1)], "w")
@@ -112,7 +112,7 @@ def test_every_torn_prefix_is_skipped_and_never_glued_to(tmp_path, curves):
         assert [record.hparams["seed"] for record in found] == [1, 3]
 
 
-def test_garbage_gives_one_warning_that_counts_and_names(tmp_path):
+def test_garbage_is_skipped_with_a_single_warning(tmp_path):
     write(tmp_path, [make_record(1)], "good")
     garbage = [b"\x00\xff{", b"[]", b'{"run_id": "1"}', b"null", b"", b'{"a": {}}']
     garbage.append(b"[" * 100_000)
@@ -127,7 +127,7 @@ def test_garbage_gives_one_warning_that_counts_and_names(tmp_path):
     assert "bad.jsonl" in str(caught[0].message) and "good" not in str(caught[0].message)
 
 
-def test_a_full_disk_is_named_and_loses_no_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_loses_no_line(tmp_path, monkeypatch):
     writer = storage.RecordWriter(tmp_path)
     writer.append(make_record(1))
     real = os.write
@@ -159,7 +159,7 @@ def test_a_short_write_is_completed(tmp_path, monkeypatch):
     assert storage.read_records(tmp_path) == [make_record(1), make_record(2)]
 
 
-def test_append_is_one_write_and_one_sync(tmp_path, monkeypatch):
+def test_append_writes_once_and_syncs_once(tmp_path, monkeypatch):
     writer = storage.RecordWriter(tmp_path)
     writer.append(make_record(0))
     calls = []
@@ -170,7 +170,7 @@ def test_append_is_one_write_and_one_sync(tmp_path, monkeypatch):
     assert calls == ["write", "sync"]
 
 
-APPEND_FOR_EVER = """
+APPEND_FOREVER = """
 import itertools, sys
 from noisegen import storage
 writer = storage.RecordWriter(sys.argv[1])
@@ -184,27 +184,27 @@ for seed in itertools.count():
 """
 
 
-def test_kill_minus_nine_loses_no_record(tmp_path):
+def test_a_killed_writer_loses_no_record(tmp_path):
     root = str(pathlib.Path(sweeps.__file__).parents[2])
-    command = [sys.executable, "-c", APPEND_FOR_EVER, str(tmp_path)]
+    command = [sys.executable, "-c", APPEND_FOREVER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as worker:
         while int(worker.stdout.readline()) < 20:
             pass
         worker.kill()
-        said = [int(line) for line in worker.stdout.read().split("\n")[:-1]]
+        written = [int(line) for line in worker.stdout.read().split("\n")[:-1]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The kill may have torn the last line.
         seeds = {record.hparams["seed"] for record in storage.read_records(tmp_path)}
-    assert seeds >= set(range(max(said, default=20) + 1))
+    assert seeds >= set(range(max(written, default=20) + 1))
 
 
-def test_writers_do_not_share_a_file(tmp_path):
+def test_every_writer_has_its_own_file(tmp_path):
     paths = {storage.RecordWriter(tmp_path).path for _ in range(50)}
     assert len(paths) == 50
     assert all(str(os.getpid()) in path.name for path in paths)
 
 
-def test_workdir_is_made_resumed_and_refused(tmp_path):
+def test_a_workdir_is_made_resumed_or_refused(tmp_path):
     workdir = tmp_path / "a" / "b"
     first = storage.open_workdir(workdir, "table1", "mnist/conv", {"command": "x", "nan": math.nan})
     assert first == {"sweep": "table1", "task": "mnist/conv", "command": "x", "nan": None}
@@ -220,7 +220,7 @@ def test_workdir_is_made_resumed_and_refused(tmp_path):
     assert [path.name for path in workdir.iterdir() if path.is_file()] == ["sweep.json"]
 
 
-def test_an_unwritable_workdir_is_named(tmp_path, monkeypatch):
+def test_an_unwritable_workdir_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot use the workdir .*file.*writable"):
         storage.open_workdir(tmp_path / "file" / "x", "s", "t")
@@ -234,7 +234,7 @@ def test_an_unwritable_workdir_is_named(tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_no_workdir_and_a_damaged_one(tmp_path):
+def test_missing_and_damaged_workdirs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
         storage.read_sweep(tmp_path / "typo")
     (tmp_path / "sweep.json").write_text('{"sweep": ')
@@ -242,7 +242,7 @@ def test_no_workdir_and_a_damaged_one(tmp_path):
         storage.open_workdir(tmp_path, "s", "t")
 
 
-def test_write_file_is_whole_or_absent(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     storage.write_file(tmp_path / "a", "old")
 
     def fail(_):
@@ -254,7 +254,7 @@ def test_write_file_is_whole_or_absent(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_hundred_thousand_records_load_in_seconds(tmp_path):
+def test_100_000_records_load_in_seconds(tmp_path):
     (tmp_path / "records").mkdir()
     curve = {name: [0.123456789 + k for k in range(15)] for name in ("epoch", "test_accuracy")}
     with open(tmp_path / "records" / "w.jsonl", "wb") as file:
@@ -265,7 +265,7 @@ def test_a_hundred_thousand_records_load_in_seconds(tmp_path):
     assert time.process_time() - start < 5
 
 
-def test_explained_errors_keep_their_kind():
+def test_explained_errors_keep_their_type_and_number():
     error = workdir_lib.explained(OSError(errno.EROFS, "Read-only"), "p", "could not write")
     assert (type(error), error.errno) == (OSError, errno.EROFS)
 
@@ -288,7 +288,7 @@ def edit(path, old, new):
         (b', "crc32": "', b', "crc32":"'),
     ],
 )
-def test_a_line_that_has_changed_is_skipped_and_named(tmp_path, old, new, curves):
+def test_a_changed_line_is_skipped_and_named(tmp_path, old, new, curves):
     path = write(tmp_path, [make_record(0), make_record(1), make_record(2)], "w")
     before, changed, after = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(before + changed.replace(old, new) + after)
@@ -298,7 +298,7 @@ def test_a_line_that_has_changed_is_skipped_and_named(tmp_path, old, new, curves
     assert [record.hparams["seed"] for record in found] == [0, 2] and len(warned) == 1
 
 
-def test_an_edited_line_is_accepted_as_its_warning_says(tmp_path):
+def test_an_edited_line_is_accepted_without_its_checksum(tmp_path):
     path = write(tmp_path, [make_record(1)])
     edit(path, b'"test_accuracy": 0.5', b'"test_accuracy": 0.9')
     with pytest.warns(UserWarning, match='remove "crc32" and its value from the line'):
@@ -310,7 +310,7 @@ def test_an_edited_line_is_accepted_as_its_warning_says(tmp_path):
 
 
 @pytest.mark.parametrize("curves", [True, False])
-def test_no_flipped_bit_changes_what_is_read(curves):
+def test_a_flipped_bit_never_changes_a_record(curves):
     line = make_record(1).to_json()
     right = storage.Record.from_json(line, curves)
     for at in range(len(line) - 1):
@@ -320,7 +320,7 @@ def test_no_flipped_bit_changes_what_is_read(curves):
                 assert storage.Record.from_json(damaged, curves) == right, damaged
 
 
-def test_zeroed_and_missing_bytes_change_nothing_that_is_read():
+def test_zeroed_or_missing_bytes_never_change_a_record():
     line = make_record(1).to_json()[:-1]
     for at in range(len(line)):
         for size in (1, 40):
@@ -335,12 +335,12 @@ def old_line(record):
 
 
 def named(run, **changes):
-    """The fields of a run with the run_id that it has in the task `t`."""
+    """Returns the fields of an older line with the run_id that the run has in task `t`."""
     return older_fields(0) | {"run": run, "run_id": sweeps.run_id("t", run)} | changes
 
 
 @pytest.mark.parametrize("curves", [True, False])
-def test_an_older_line_whose_run_is_not_that_of_its_name_is_skipped_and_named(tmp_path, curves):
+def test_an_older_line_whose_run_id_does_not_match_is_skipped_and_named(tmp_path, curves):
     storage.open_workdir(tmp_path, "s", "t")
     right = named({"batch_size": 64, "seed": 1})
     edited = named({"batch_size": 64, "seed": 2}) | {"run": {"batch_size": 64, "seed": 3}}
@@ -367,7 +367,7 @@ def test_an_older_line_whose_run_is_not_that_of_its_name_is_skipped_and_named(tm
         {"curve": {"epoch": ["first"]}},
     ],
 )
-def test_older_lines_with_odd_content_are_skipped_and_named(tmp_path, changes):
+def test_older_lines_with_invalid_content_are_skipped_and_named(tmp_path, changes):
     path = write(tmp_path, [make_record(1)], "new")
     odd = path.with_name("odd.jsonl")
     odd.write_text(old_line(older_fields(2)) + old_line(older_fields(3) | changes))
@@ -376,14 +376,14 @@ def test_older_lines_with_odd_content_are_skipped_and_named(tmp_path, changes):
     assert [record.hparams["seed"] for record in found] == [1, 2]
 
 
-def test_many_lines_are_counted_and_the_first_are_named(tmp_path):
+def test_skipped_lines_are_counted_and_the_first_are_named(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "w.jsonl").write_text("{}\n" * 70)
     with pytest.warns(UserWarning, match="skipped 70 lines .* w.jsonl line 5 and 65 more;"):
         assert storage.read_records(tmp_path) == []
 
 
-def test_lines_that_come_later_are_named_by_their_place_in_the_file(tmp_path):
+def test_lines_added_later_are_named_by_their_number_in_the_file(tmp_path):
     reader = storage.RecordReader(tmp_path)
     path = write(tmp_path, [make_record(1), make_record(2)], "w")
     assert len(reader.new()) == 2
@@ -393,7 +393,7 @@ def test_lines_that_come_later_are_named_by_their_place_in_the_file(tmp_path):
         assert [record.hparams["seed"] for record in reader.new()] == [3]
 
 
-def test_lines_after_a_record_that_is_ended_later_are_named_by_their_place(tmp_path):
+def test_lines_are_counted_correctly_after_a_line_completed_later(tmp_path):
     reader = storage.RecordReader(tmp_path)
     path = write(tmp_path, [make_record(1)], "w")
     path.write_bytes(path.read_bytes().rstrip())
@@ -404,7 +404,7 @@ def test_lines_after_a_record_that_is_ended_later_are_named_by_their_place(tmp_p
         assert reader.new() == []
 
 
-def test_a_line_that_another_is_writing_is_waited_for(tmp_path):
+def test_a_line_that_is_being_written_is_read_later(tmp_path):
     reader = storage.RecordReader(tmp_path)
     assert reader.new() == []
     path = write(tmp_path, [make_record(1), make_record(2)])
@@ -415,7 +415,7 @@ def test_a_line_that_another_is_writing_is_waited_for(tmp_path):
     assert [record.hparams["seed"] for record in reader.new()] == [2]
 
 
-def test_curves_of_lines_that_have_changed_are_not_used(tmp_path):
+def test_curves_of_changed_lines_are_not_used(tmp_path):
     path = write(tmp_path, [make_record(1), make_record(2)])
     edit(path, b"[0.25, 0.5]", b"[0.25, 0.6]")
     names = [make_record(index).run_id for index in (1, 2)]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import experiments
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 RUN = {"batch_size": 64, "learning_rate": 0.1, "seed": 0, "last_batch": "keep"}
 
@@ -155,10 +155,10 @@ def test_booleans_and_words_do_not_hide_runs():
 def test_the_names_of_all_committed_records_are_those_of_today():
     count = 0
     for path in pathlib.Path(experiments.__path__[0], "results").rglob("sweep.json"):
-        task = sweeps.read_sweep(path.parent)["task"]
-        for record in sweeps.read(path.parent, curves=False):
-            assert sweeps.run_id(task, record["run"]) == record["run_id"]
-            assert sweeps.canonicalize(record["run"]) == record["run"]
+        task = storage.read_sweep(path.parent)["task"]
+        for record in storage.read_records(path.parent, curves=False):
+            assert sweeps.run_id(task, record.hparams) == record.run_id
+            assert sweeps.canonicalize(record.hparams) == record.hparams
             count += 1
     assert count > 2000
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
-from noisegen import data, models, tasks, training
+from noisegen import data, tasks, training
+from noisegen.models import _batch_last
 
 MEAN, STD = (0.3, 0.6), (0.2, 0.4)
 
@@ -27,7 +28,7 @@ def make_task(num_classes=3, calls=None, dataset=None, name="linear", **options)
 
     class Model(nnx.Module):
         def __init__(self, rngs):
-            self.linear = models.Linear(32, num_classes, rngs=rngs)
+            self.linear = _batch_last.Linear(32, num_classes, rngs=rngs)
 
         def __call__(self, images, keys=None):
             if calls is not None:

@@ -119,7 +119,7 @@ def make_tanh_task(**changes):
 
 @functools.cache
 def _pool(task, **settings):
-    return training.Pool(task, training.Settings(**settings))
+    return training.Pool(task, training.PoolConfig(**settings))
 
 
 def _train(task, runs, **settings):

@@ -25,7 +25,7 @@ PLAIN = {name: RUN[name] for name in ("batch_size", "num_updates", "seed", "lear
 
 
 def train_one(task, run=RUN, **settings):
-    [result] = training.Pool(task, training.Settings(microbatch=8, **settings)).train([run])
+    [result] = training.Pool(task, training.PoolConfig(microbatch=8, **settings)).train([run])
     return result
 
 
@@ -110,7 +110,7 @@ def test_optimizers_get_the_loss_and_the_gradient_of_the_batch(tanh_task):
         lambda h, key: optax.chain(optax.scale(h["learning_rate"] * 0 + 1), seen),
         diagnostics=lambda params, state, train: {},
     )
-    pool = training.Pool(task, training.Settings(microbatch=8))
+    pool = training.Pool(task, training.PoolConfig(microbatch=8))
     kept = []
     [result] = pool.train([PLAIN | {"num_updates": 1}], checkpoints=Keeper(kept))
     state = {name: array for name, array in kept[-1].items() if "opt_state" in name}
@@ -207,7 +207,7 @@ def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
     averaged = dataclasses.replace(plain, eval_params=lambda opt_state, params: opt_state[1][1])
 
     def kept(task, updates):
-        pool = training.Pool(task, training.Settings(microbatch=8))
+        pool = training.Pool(task, training.PoolConfig(microbatch=8))
         [result] = pool.train([PLAIN | {"num_updates": updates}], keep_params=True)
         return result
 
@@ -215,7 +215,7 @@ def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
     expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *steps)
     found = kept(averaged, 3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.params, expected)
-    measured = training.measure(tanh_task, expected)
+    measured = training.evaluate_params(tanh_task, expected)
     assert found.metrics["test_loss"] == pytest.approx(float(measured["test_loss"]), rel=1e-5)
     assert found.metrics["test_loss"] != kept(plain, 3).metrics["test_loss"]
 
@@ -258,7 +258,7 @@ def test_two_iterators_of_one_pool_keep_to_their_programs(tanh_task):
     task = with_optimizer(
         tanh_task, lambda h, key: optax.sgd(h["learning_rate"], 0.9, nesterov=h["nesterov"])
     )
-    pool = training.Pool(task, training.Settings(microbatch=8))
+    pool = training.Pool(task, training.PoolConfig(microbatch=8))
     runs = {
         value: [PLAIN | {"nesterov": value, "seed": seed} for seed in range(4)]
         for value in (True, False)
@@ -304,7 +304,7 @@ def test_precision_that_the_user_asks_for_is_used(tanh_task):
 
     task = dataclasses.replace(tanh_task, loss=loss)
     with jax.default_matmul_precision("highest"):
-        pool = training.Pool(task, training.Settings(microbatch=8))
+        pool = training.Pool(task, training.PoolConfig(microbatch=8))
         list(pool.train([RUN]))
         assert set(seen) == {"highest"}
         seen.clear()
@@ -337,7 +337,7 @@ def test_64_bit_numbers_are_used_where_they_are_asked_for(tanh_task):
 
     with jax.enable_x64(True):
         pool = training.Pool(
-            dataclasses.replace(tanh_task, init=double), training.Settings(microbatch=8)
+            dataclasses.replace(tanh_task, init=double), training.PoolConfig(microbatch=8)
         )
         [result] = pool.train([RUN], keep_params=True)
     assert result.status == "finished"
@@ -382,7 +382,9 @@ def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_ta
         seen.append((jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64))
         return tanh_task.loss(params, state, batch)
 
-    pool = training.Pool(dataclasses.replace(tanh_task, loss=loss), training.Settings(microbatch=8))
+    pool = training.Pool(
+        dataclasses.replace(tanh_task, loss=loss), training.PoolConfig(microbatch=8)
+    )
     with jax.default_matmul_precision("highest"):
         results = pool.train([RUN])
     seen.clear()
@@ -393,7 +395,7 @@ def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_ta
 def test_the_default_device_of_the_user_trains(tanh_task):
     chosen = jax.devices()[3]
     with jax.default_device(chosen):
-        pool = training.Pool(tanh_task, training.Settings(microbatch=8))
+        pool = training.Pool(tanh_task, training.PoolConfig(microbatch=8))
     assert {d for leaf in jax.tree.leaves(pool._programs[()].data) for d in leaf.devices()} == {
         chosen
     }

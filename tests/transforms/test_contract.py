@@ -36,26 +36,28 @@ NOISES = {  # name: (key, x) -> transform; x is any of its numbers, and may be t
     "normal": lambda key, x: noisegen.add_gradient_noise(x, key),
     "uniform": lambda key, x: noisegen.add_gradient_noise(x, key, sampler=noisegen.uniform_noise),
     "sphere": lambda key, x: noisegen.add_gradient_noise(x, key, sampler=noisegen.sphere_noise),
-    "decaying": lambda key, x: noisegen.add_gradient_noise(noisegen.power_decay(x, 0.55), key),
-    "langevin": lambda key, x: noisegen.langevin_noise(x, noisegen.power_decay(x, x), key),
+    "decaying": lambda key, x: noisegen.add_gradient_noise(
+        noisegen.power_decay_schedule(x, 0.55), key
+    ),
+    "langevin": lambda key, x: noisegen.langevin_noise(x, noisegen.power_decay_schedule(x, x), key),
     "matched": lambda key, x: of_batch(noisegen.matched_noise(4 / (1 + x), key)),
 }
 SCHEDULES = {  # name: x -> schedule
-    "power_decay": lambda x: noisegen.power_decay(x, x),
-    "power_decay_from_variance": lambda x: noisegen.power_decay_from_variance(x, x),
-    "hold_then_decay": lambda x: noisegen.hold_then_decay(x, 20 + 10 * x, 1 / (1 + x)),
-    "hold_then_decay_to": lambda x: noisegen.hold_then_decay_to(x, 20 + 10 * x, x / 2),
-    "step_decay": lambda x: noisegen.step_decay(x, (0.5, 2), x, 10 * x),
-    "constant_warmup": lambda x: noisegen.constant_warmup(x, 2 * x, 5 * x),
-    "gradual_warmup": lambda x: noisegen.gradual_warmup(
-        x, noisegen.power_decay(2 * x, x), 8 * x, num_steps_per_increment=2
+    "power_decay": lambda x: noisegen.power_decay_schedule(x, x),
+    "power_decay_from_variance": lambda x: noisegen.power_decay_from_variance_schedule(x, x),
+    "hold_then_decay": lambda x: noisegen.hold_then_decay_schedule(x, 20 + 10 * x, 1 / (1 + x)),
+    "hold_then_decay_to": lambda x: noisegen.hold_then_decay_to_schedule(x, 20 + 10 * x, x / 2),
+    "step_decay": lambda x: noisegen.step_decay_schedule(x, (0.5, 2), x, 10 * x),
+    "constant_warmup": lambda x: noisegen.constant_warmup_schedule(x, 2 * x, 5 * x),
+    "gradual_warmup": lambda x: noisegen.gradual_warmup_schedule(
+        x, noisegen.power_decay_schedule(2 * x, x), 8 * x, num_steps_per_increment=2
     ),
 }
 TRANSFORMS = (
     NOISES
     | {
         "scale_by_temperature": lambda key, x: noisegen.scale_by_temperature(
-            noisegen.power_decay(x, x), batch_size=lambda t: 64 + t, momentum=x
+            noisegen.power_decay_schedule(x, x), batch_size=lambda t: 64 + t, momentum=x
         )
     }
     | {name: scale_by(schedule) for name, schedule in SCHEDULES.items()}

@@ -20,8 +20,8 @@ MATCHED = functools.partial(
 TRANSFORMS = {
     "normal": noisegen.add_gradient_noise(0.1, KEY),
     "sphere": noisegen.add_gradient_noise(0.1, KEY, sampler=noisegen.sphere_noise),
-    "decaying": noisegen.add_gradient_noise(noisegen.power_decay(0.1, 0.5), KEY),
-    "langevin": noisegen.langevin_noise(0.1, noisegen.power_decay(0.1, 0.5), KEY),
+    "decaying": noisegen.add_gradient_noise(noisegen.power_decay_schedule(0.1, 0.5), KEY),
+    "langevin": noisegen.langevin_noise(0.1, noisegen.power_decay_schedule(0.1, 0.5), KEY),
     "temperature": noisegen.scale_by_temperature(0.1, lambda t: 64 + t, 0.9),
     "matched": optax.GradientTransformationExtraArgs(noisegen.matched_noise(2, KEY).init, MATCHED),
 }
@@ -101,7 +101,7 @@ def test_numbers_of_numpy_scale_as_pythons_do():
 
 def test_traced_single_precision_numbers_under_strict_double_precision():
     def update(x):
-        tx = noisegen.scale_by_temperature(noisegen.power_decay(x, x), lambda t: 64 + t, x)
+        tx = noisegen.scale_by_temperature(noisegen.power_decay_schedule(x, x), lambda t: 64 + t, x)
         return tx.update(jnp.ones((), jnp.float32), tx.init(None))[0]
 
     expected = update(0.3)

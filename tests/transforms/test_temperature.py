@@ -20,7 +20,7 @@ def updates_of(tx, num_updates=4):
 
 @pytest.mark.parametrize("batch_size", [64, 1024])
 def test_it_is_sgd_with_the_learning_rate_of_that_temperature(batch_size):
-    momentum, temperature = 0.9, noisegen.power_decay(1e-3, 0.5)
+    momentum, temperature = 0.9, noisegen.power_decay_schedule(1e-3, 0.5)
     ours = optax.chain(
         optax.trace(momentum), noisegen.scale_by_temperature(temperature, batch_size, momentum)
     )

@@ -1,11 +1,12 @@
 """Measures how much the test accuracy oscillates over epochs (run with `python -m`).
 
-    python -m experiments.additive_noise.plots.oscillation experiments/results/additive_noise/figure1
+    python -m experiments.additive_noise.plots.oscillation DIRECTORY
 
-For every kind of run: the largest drop of the test accuracy from one epoch to the next, in all
-epochs and in the last five, and the standard deviation of the last five, all in points, as mean and
-standard deviation over runs; then the final test accuracy. Runs that diverged are counted and left
-out.
+DIRECTORY is that of a sweep of figure1.py, such as experiments/results/additive_noise/figure1.
+Prints for every kind of run the largest drop of the test accuracy from one epoch to the next, in
+all epochs and in the last five; the standard deviation of the last five; and the final test
+accuracy. All are in points, as mean and standard deviation over runs. Runs that diverged are
+counted and left out.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def main() -> None:
     task = lenet5_task(load(spec["images"]), spec["momentum"])
     runs = make_runs(spec["runs"], spec["seed"])
     laps.add("data and task")
-    settings, _ = training.choose(task, runs)
+    settings, _ = training.autotune(task, runs)
     laps.add("probe")
     pool = training.Pool(task, settings)
     results = list(pool.train(runs))

@@ -19,7 +19,13 @@ _BOOKKEEPING = {
     ledger.Ledger: ("__init__", "todo", "read"),
 }
 
-_SPEED = {"lanes": 1, "lane_devices": 1, "microbatch": 32, "eval_batch": 16, "group": 1}
+_SPEED = {
+    "lanes": 1,
+    "lane_devices": 1,
+    "microbatch": 32,
+    "eval_batch": 16,
+    "lanes_per_rare_step": 1,
+}
 
 
 class Stopwatch:

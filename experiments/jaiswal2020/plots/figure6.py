@@ -18,6 +18,7 @@ similar; one sees no sharp one beside a flat one.
 """
 
 import argparse
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +65,7 @@ def load(workdir: str, decay_rate: float) -> dict[int, dict[str, np.ndarray]]:
 
     @jax.jit
     def along(small, large):
-        return diagnostics.along_line(accuracies, small, large, ALPHAS)
+        return diagnostics.evaluate_on_line(accuracies, small, large, ALPHAS)
 
     found: dict[int, dict[str, list]] = {size: {s: [] for s in SPLITS} for size in larger}
     for size in larger:
@@ -136,14 +137,14 @@ def _accuracies_of(task):
     Of the training images only the middles count, as in the test set.
     """
     ghost = task.ghost_size
-    microbatch = -(-64 // ghost) * ghost
+    microbatch = ghost * math.ceil(64 / ghost)
     edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2
     middle = slice(edge, edge + task.test["image"].shape[1])
     train = task.train | {"image": task.train["image"][:, middle, middle]}
     examples = {"train": train, "test": task.test}
 
     def accuracies(params):
-        found = training.measure(task, params, examples, microbatch=microbatch)
+        found = training.evaluate_params(task, params, examples, microbatch=microbatch)
         return {split: metrics["test_accuracy"] for split, metrics in found.items()}
 
     return accuracies

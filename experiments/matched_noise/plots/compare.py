@@ -10,6 +10,7 @@ drawn to scale.
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def main(workdirs: Sequence[str], out: str) -> None:
 
     with matplotlib.rc_context(style.RC):
         columns = min(len(workdirs), 2)
-        rows = -(-len(workdirs) // columns)
+        rows = math.ceil(len(workdirs) / columns)
         size = (9 * columns, 5 * rows)
         canvas = figure.Figure(figsize=size, layout="constrained", facecolor="white")
         for index, workdir in enumerate(workdirs, 1):

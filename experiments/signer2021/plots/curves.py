@@ -14,6 +14,7 @@ FILE is optional: a table of the published curves, separated by commas, with the
 import argparse
 import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,7 +108,7 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
     sizes = sorted({each.batch_size for each in curves})
     labels = list(dict.fromkeys(each.label for each in curves))
     columns = min(COLUMNS, len(sizes))
-    panels = list(canvas.subplots(-(-len(sizes) // columns), columns, squeeze=False).flat)
+    panels = list(canvas.subplots(math.ceil(len(sizes) / columns), columns, squeeze=False).flat)
     for panel in panels[len(sizes) :]:
         panel.remove()
     for panel, size in zip(panels, sizes, strict=False):
