@@ -9,8 +9,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the l
 
 
 @contextlib.contextmanager
-def on_stop(stop: Callable[[], None]) -> Iterator[None]:
-    """Calls `stop` at each signal that asks this process to stop.
+def on_stop(stop: Callable[[int], None]) -> Iterator[None]:
+    """Calls `stop` with the number of each signal that asks this process to stop.
 
     Outside of the main thread, where Python handles no signals, it does nothing.
     """
@@ -20,7 +20,7 @@ def on_stop(stop: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _STOPPING}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop())
+            signal.signal(number, lambda number, _: stop(number))
     try:
         yield
     finally:
@@ -28,6 +28,6 @@ def on_stop(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def interrupt() -> None:
+def interrupt(number: int) -> None:
     """Raises KeyboardInterrupt, as Ctrl-C does; for `on_stop`."""
     raise KeyboardInterrupt

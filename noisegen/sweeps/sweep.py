@@ -243,8 +243,7 @@ class Sweep:
             }
             storage.open_workdir(workdir, self.name, self.task_name, meta)
             if keep_params:
-                for name in storage.damaged_params(workdir, list(self.done)):
-                    del self.done[name]
+                self.discard_damaged_params()
             yield
         if keep_params and (lacking := storage.without_params(workdir, self.wanted)):
             warnings.warn(
@@ -252,6 +251,11 @@ class Sweep:
                 "new workdir keeps those of all.",
                 stacklevel=3,
             )
+
+    def discard_damaged_params(self) -> None:
+        """Counts runs whose kept parameters are damaged as not done, so that they train again."""
+        for name in storage.damaged_params(self._directory(), list(self.done)):
+            del self.done[name]
 
     # Bookkeeping, for workers and launchers
 

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import json
 import math
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -236,11 +237,13 @@ class Worker:
         self.observer.say(doing)
         self.claims.heartbeat(doing, COMPILE_TIMEOUT_FACTOR * self.options.heartbeat_timeout)
 
-    def _stop(self):
+    def _stop(self, number):
         """Handles a signal to stop: runs in training are checkpointed first."""
-        if self._stopping or not self._in_training:
+        is_first, self._stopping = not self._stopping, True
+        if not is_first and number != signal.SIGINT:
+            return  # Slurm sends several, and only a person may insist
+        if not is_first or not self._in_training:
             raise KeyboardInterrupt
-        self._stopping = True
         self.checkpoints.hurry()
 
 

@@ -1,6 +1,7 @@
 """How workers share the runs of a sweep."""
 
 import random
+import signal
 
 import pytest
 
@@ -186,7 +187,7 @@ def test_of_runs_claimed_ahead_those_with_a_record_are_left_out(tmp_path, monkey
 def test_a_stop_after_the_last_progress_is_not_lost(tmp_path, monkeypatch):
     one, _ = begin(tmp_path, ["9f"], monkeypatch)
     one._in_training = True
-    one._stop()
+    one._stop(signal.SIGTERM)
     with storage.Claims(tmp_path) as other:
         assert other.claim("9f")  # for which this worker would wait
         with pytest.raises(KeyboardInterrupt):
