@@ -32,8 +32,8 @@ from experiments.benchmarks import (
     wide_resnet,
     wide_resnet_profile,
 )
-from launch import command
-from noisegen import sweeps
+from launch import cli
+from noisegen import storage
 
 ON_ACCELERATORS = {
     "agreement": agreement,
@@ -60,7 +60,7 @@ _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torc
 
 def main(argv: list[str]) -> None:
     """Measures, then prints."""
-    command.no_arguments(argv)
+    cli.no_arguments(argv)
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         if name in chosen:
             _measure(name, options, out / f"{name}.json")
     text = report.markdown(PARTS, {name: _read(out / f"{name}.json") for name in PARTS})
-    sweeps.write_file(out / "README.md", text)
+    storage.write_file(out / "README.md", text)
     print(text, end="")
 
 
@@ -91,7 +91,7 @@ def _measure(name, options, path):
     machine.say(f"{name}: {PARTS[name].TITLE}")
     record = machine.describe(shlex.join(["python", *sys.orig_argv[1:]]), options)
     record |= PARTS[name].measure(options)
-    sweeps.write_file(path, json.dumps(record, indent=1) + "\n")
+    storage.write_file(path, json.dumps(record, indent=1) + "\n")
 
 
 def _read(path):
@@ -99,4 +99,4 @@ def _read(path):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)
