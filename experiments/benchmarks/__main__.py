@@ -67,7 +67,9 @@ def main(argv: list[str]) -> None:
     if unknown := set(chosen) - set(PARTS):
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
-    out = pathlib.Path(command.required(_OUT, "the directory of the records and the table"))
+    if not _OUT.value:
+        raise ValueError("Missing --out=..., the directory of the records and the table.")
+    out = pathlib.Path(_OUT.value)
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
