@@ -18,7 +18,7 @@ import pathlib
 import jax
 
 from experiments.signer2021 import figure1, scaling_rules
-from launch import command
+from launch import cli
 from noisegen import training
 from noisegen.sweeps import machine
 
@@ -88,5 +88,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", metavar="DIRECTORY", required=True, help="of the record")
     given = parser.parse_args()
-    command.prepare_devices()
+    cli.prepare_devices()
     main(given.out)

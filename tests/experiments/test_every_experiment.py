@@ -86,11 +86,12 @@ def _likeness(name):
 
 def _params():
     """Every experiment; slow are those that train the task of one before."""
-    seen = set()
+    seen, params = set(), []
     for name in NAMES:
         likeness = _likeness(name)
-        yield pytest.param(name, marks=[pytest.mark.slow] if likeness in seen else [])
+        params.append(pytest.param(name, marks=[pytest.mark.slow] if likeness in seen else []))
         seen.add(likeness)
+    return params
 
 
 @pytest.mark.parametrize("name", _params())

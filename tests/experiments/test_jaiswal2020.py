@@ -12,6 +12,7 @@ from matplotlib import figure
 from experiments.jaiswal2020 import constant_ratio, figure4, figure5, future, table2
 from experiments.jaiswal2020.plots import figure6
 from noisegen import storage, training
+from noisegen.sweeps.experiment import load_experiment
 
 N = 6903  # training images, as the paper counts them
 
