@@ -32,8 +32,8 @@ from experiments.benchmarks import (
     wide_resnet,
     wide_resnet_profile,
 )
-from launch import command
-from noisegen import sweeps
+from launch import cli
+from noisegen import storage
 
 ON_ACCELERATORS = {
     "agreement": agreement,
@@ -60,21 +60,23 @@ _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torc
 
 def main(argv: list[str]) -> None:
     """Measures, then prints."""
-    command.no_arguments(argv)
+    cli.no_arguments(argv)
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
     if unknown := set(chosen) - set(PARTS):
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
-    out = pathlib.Path(command.required(_OUT, "the directory of the records and the table"))
+    if not _OUT.value:
+        raise ValueError("Missing --out=..., the directory of the records and the table.")
+    out = pathlib.Path(_OUT.value)
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if name in chosen:
             _measure(name, options, out / f"{name}.json")
     text = report.markdown(PARTS, {name: _read(out / f"{name}.json") for name in PARTS})
-    sweeps.write_file(out / "README.md", text)
+    storage.write_file(out / "README.md", text)
     print(text, end="")
 
 
@@ -91,7 +93,7 @@ def _measure(name, options, path):
     machine.say(f"{name}: {PARTS[name].TITLE}")
     record = machine.describe(shlex.join(["python", *sys.orig_argv[1:]]), options)
     record |= PARTS[name].measure(options)
-    sweeps.write_file(path, json.dumps(record, indent=1) + "\n")
+    storage.write_file(path, json.dumps(record, indent=1) + "\n")
 
 
 def _read(path):
@@ -99,4 +101,4 @@ def _read(path):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import machine
-from experiments.smith2020 import common, wide_resnet
+from experiments.smith2020 import optimizers, table1, wide_resnet
 from noisegen import data, models, tasks, training
 
 TITLE = "Agreement of the accelerator with the processor"
@@ -113,7 +113,7 @@ def _ordered(results):
 
 
 def _cnn():
-    """A small network without normalisation; the last of its runs diverges at once."""
+    """A small network without normalization; the last of its runs diverges at once."""
     task = tasks.image_classification(
         data.load("digits"), lambda rngs: models.SmallCNN(rngs=rngs), _sgd, name="agreement"
     )
@@ -122,10 +122,10 @@ def _cnn():
 
 def _wide_resnet(dtype):
     """Ghost batches of 16, and augmentation."""
-    sizes = {"num_train": 512, "num_test": 120, "dtype": dtype}
-    config = wide_resnet.make_config("cpu", {"cpu": {"seeds": 1, "best": 1}}, **sizes)
+    config = table1.get_config("cpu")
+    config.task.update(num_train=512, num_test=120, dtype=dtype)
     config.convolution = "lax"
-    task = wide_resnet.get_task(config, _sgd, dataset=data.load("digits"))
+    task = wide_resnet.make_task(config, _sgd, dataset=data.load("digits"))
     return dataclasses.replace(task, train_metrics=lambda *_: {}), _runs(0.02), 1
 
 
@@ -137,4 +137,4 @@ def _runs(learning_rate):
 
 def _sgd(hparams, key):
     del key  # no noise but that of the batches
-    return common.sgd(hparams["learning_rate"], hparams)
+    return optimizers.sgd(hparams["learning_rate"], hparams)

@@ -12,9 +12,8 @@ import time
 
 from experiments import digits
 from experiments.benchmarks import machine, report
-from launch import experiment
-from noisegen import sweeps, training
-from noisegen.sweeps import lines
+from noisegen import storage
+from noisegen.sweeps.experiment import load_experiment
 
 TITLE = "100,000 runs: planning, loading, status and report"
 _GOALS = {
@@ -30,16 +29,15 @@ def measure(options: machine.Options) -> dict:
     """Plans a grid; loads a record of each of its runs, with curves of 10 points and without."""
     config = digits.get_config()
     config.grid.seed = tuple(range(16 if options.quick else 1588))  # of 63 runs each
-    exp = experiment.load(digits.__file__, config)
-    tasks = exp.make_tasks()
+    experiment = load_experiment(digits.__file__)
     with tempfile.TemporaryDirectory() as workdir:
-        meta = experiment.meta(exp, tasks.source, "")
-        sweeps.open_workdir(workdir, exp.name, tasks.name, meta)
-        count = _write(workdir, sweeps.by_run_id(tasks.name, exp.runs))
+        sweep = experiment.get_sweep(config, workdir)
+        with sweep.begun():  # writes sweep.json
+            count = _write(workdir, sweep.wanted)
         timed = {
-            "to plan": lambda: _counted(count, _plan(exp, tasks)),
-            "to load": lambda: _counted(count, sweeps.read(workdir, curves=False)),
-            "to load, with curves": lambda: _counted(count, sweeps.read(workdir)),
+            "to plan": lambda: _counted(count, experiment.get_sweep(config).runs()),
+            "to load": lambda: _counted(count, storage.read_records(workdir, curves=False)),
+            "to load, with curves": lambda: _counted(count, storage.read_records(workdir)),
             "of launch.status": lambda: _command("status", workdir),
             "of launch.report": lambda: _command("report", workdir),
         }
@@ -67,12 +65,6 @@ def _counted(count, found):
         raise RuntimeError(f"Expected {count} results, got {len(found)}.")
 
 
-def _plan(exp, tasks):
-    """Names and plans, as a sweep makes them before it trains."""
-    runs = list(sweeps.by_run_id(tasks.name, exp.runs).values())
-    return training.plan_runs(tasks.of(runs[0]), runs)
-
-
 def _command(name, workdir):
     """Runs a command as a process of its own, imports included."""
     words = [sys.executable, "-m", f"launch.{name}", f"--workdir={workdir}"]
@@ -91,6 +83,13 @@ def _write(workdir, runs):
             # Best at a learning rate of 2^-4, so that the grid need not grow.
             accuracy = 0.99 - 0.01 * abs(math.log2(run["learning_rate"]) + 4) - 1e-6 * run["seed"]
             metrics = {"test_accuracy": accuracy, "test_loss": 0.0456789, "train_loss": 0.0123456}
-            record = {"run_id": name, "run": run, "status": "finished", "metrics": metrics}
-            file.write(lines.encode(record | {"finished_at": "2026", "curve": curve}))
+            record = storage.Record(
+                run_id=name,
+                hparams=run,
+                status="finished",
+                metrics=metrics,
+                finished_at="2026",
+                curve=curve,
+            )
+            file.write(record.to_json())
     return len(runs)

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from experiments.benchmarks import machine
-from launch.machine import num_cores
+from noisegen.sweeps.machine import num_cores
 
 
 def train(

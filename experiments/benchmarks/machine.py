@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 import noisegen
-from launch.machine import devices, num_cores, processor
+from noisegen.sweeps.machine import devices, num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")

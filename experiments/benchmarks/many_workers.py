@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from experiments.benchmarks import machine, report
-from noisegen import sweeps
+from noisegen import storage
 
 TITLE = "10,000 tiny runs over 4 workers"
 
@@ -58,7 +58,7 @@ def _train(count, epochs, seeds):
         said = [process.communicate()[0] for process in processes]
         files = pathlib.Path(workdir).glob("records/*.jsonl")
         lines = sum(path.read_bytes().count(b"\n") for path in files)
-        runs = len(sweeps.read(workdir, curves=False))
+        runs = len(storage.read_records(workdir, curves=False))
     machine.say(f"  {runs:,} runs of {epochs} epochs, {lines:,} records")
     workers = [json.loads(each) for each in said]
     return {"epochs": epochs, "runs": runs, "records": lines, "workers": workers}

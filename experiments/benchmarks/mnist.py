@@ -16,8 +16,8 @@ import sys
 import tempfile
 
 from experiments.benchmarks import contender, images, machine, report
-from launch.machine import num_cores
 from noisegen import data
+from noisegen.sweeps.machine import num_cores
 
 TITLE = "LeNet-5 on MNIST: 8 batch sizes x 4 learning rates, one epoch each"
 BATCH_SIZES = tuple(2**k for k in range(6, 14))

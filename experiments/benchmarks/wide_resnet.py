@@ -1,4 +1,4 @@
-"""Training images a second of WRN-16-4 with ghost batch normalisation, against PyTorch.
+"""Training images a second of WRN-16-4 with ghost batch normalization, against PyTorch.
 
 Counted is all that training does: choosing and augmenting the images, the network and its gradient,
 L2 regularisation, momentum, the update. Compilation is left out, and evaluation. bf16 is the

@@ -1,21 +1,19 @@
-"""Writes the report, the tables and the figure of every committed sweep anew.
+"""Writes the report, the tables and the figure of every committed sweep again.
 
 python -m experiments.results
 """
 
 import pathlib
 
-from launch import experiment
-from noisegen import reports
+from noisegen import sweeps
 
 RESULTS = pathlib.Path(__file__).parent
 
 
 def main() -> None:
     """Writes the reports. Experiments are looked for below the current directory."""
-    for sweep in sorted(RESULTS.rglob("sweep.json")):
-        exp = experiment.load_from_workdir(sweep.parent)
-        page = reports.write_report(sweep.parent, exp.protocols, exp.runs, exp.published)
+    for path in sorted(RESULTS.rglob("sweep.json")):
+        page = sweeps.Sweep.open(path.parent).write_report()
         print(page.relative_to(RESULTS), flush=True)
 
 

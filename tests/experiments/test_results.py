@@ -7,8 +7,7 @@ import pytest
 
 import experiments
 from experiments.results import __main__ as results
-from launch import experiment
-from noisegen import reports
+from noisegen import reports, sweeps
 
 ROOT = pathlib.Path(experiments.__path__[0]) / "results"
 WORKDIRS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("sweep.json"))
@@ -21,9 +20,8 @@ def test_there_are_results():
 @pytest.mark.parametrize("name", WORKDIRS)
 def test_committed_tables_are_those_of_the_records(name, monkeypatch):
     monkeypatch.chdir(ROOT.parents[1])
-    exp = experiment.load_from_workdir(ROOT / name)
-    report = reports.load_report(ROOT / name, exp.protocols, exp.runs, exp.published)
-    names = reports.table_names(exp.protocols)
+    report = reports.load_report(sweeps.Sweep.open(ROOT / name))
+    names = reports.table_names(report.readings)
     assert sorted(f"{each}.csv" for each in names) == sorted(
         path.name for path in (ROOT / name).glob("table*")
     )

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from experiments.benchmarks.contenders import common
-from launch import command
+from launch import cli
 from noisegen import data, models, tasks, training
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     spec = common.read_spec()
     laps = Laps(spec["started"])
     laps.add("start and import")
-    command.prepare_devices()
+    cli.prepare_devices()
     task = lenet5_task(load(spec["images"]), spec["momentum"])
     runs = make_runs(spec["runs"], spec["seed"])
     laps.add("data and task")

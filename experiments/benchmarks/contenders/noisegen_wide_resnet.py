@@ -9,34 +9,31 @@ from typing import Any
 import jax
 
 from experiments.benchmarks.contenders import common, noisegen_pool
-from experiments.smith2020 import common as smith2020
-from experiments.smith2020 import wide_resnet
-from launch import command
+from experiments.smith2020 import optimizers, table1, wide_resnet
+from launch import cli
 from noisegen import data, training
 
 
 def main() -> None:
     """Measures every setting of the spec."""
     spec = common.read_spec()
-    command.prepare_devices()
+    cli.prepare_devices()
     dataset = noisegen_pool.load(spec["images"], spec["mean"], spec["std"])
     runs = [measure(spec, dataset, settings) for settings in spec["runs"]]
     common.answer(runs, num_parameters=num_parameters(spec, dataset))
 
 
 def make_task(spec: Mapping[str, Any], dataset: data.Dataset, dtype: str, convolution: str):
-    """The task of the paper, at a constant learning rate and without its evaluations."""
-    seeds = {"seeds": 1, "best": 1}
-    config = wide_resnet.make_config(
-        spec["scale"], {spec["scale"]: seeds}, **(spec["task"] | {"dtype": dtype})
-    )
+    """Returns the task of the paper, at a constant learning rate and without its evaluations."""
+    config = table1.get_config(spec["scale"])
+    config.task.update(spec["task"], dtype=dtype)
     config.convolution = convolution
 
     def make_optimizer(hparams, key):
-        del key  # no noise but that of the batches
-        return smith2020.sgd(hparams["learning_rate"], hparams)
+        del key  # The only noise is that of the batches.
+        return optimizers.sgd(hparams["learning_rate"], hparams)
 
-    task = wide_resnet.get_task(config, make_optimizer, dataset=dataset)
+    task = wide_resnet.make_task(config, make_optimizer, dataset=dataset)
     return dataclasses.replace(task, metrics=lambda *_: {}, train_metrics=lambda *_: {})
 
 

@@ -1,7 +1,7 @@
 """The Wide-ResNet of `noisegen.models`, trained by a PyTorch loop made for speed.
 
 Data and augmentation on the device, channels_last, autocast to bf16, torch.compile, a fused
-optimizer, no wait for the device between updates. Ghost batch normalisation is exact: a view that
+optimizer, no wait for the device between updates. Ghost batch normalization is exact: a view that
 gives each ghost batch an axis of its own, whose sums and products torch.compile fuses.
 """
 

@@ -1,28 +1,27 @@
-"""Test accuracy epoch by epoch over the published curves, a panel for each batch size.
+"""Draws test accuracy by epoch over the published curves (run with `python -m`).
 
-    python -m experiments.signer2021.curves DIRECTORY ... --published=FILE --out=PNG
+    python -m experiments.signer2021.plots.curves DIRECTORY ... --published=FILE --out=PNG
 
-Each directory is that of a sweep of one of the experiments beside this file. Lines are means over
-the runs, the band spans all of them; the published curves, of one run each, are dashed. Then prints
-the final test accuracy of every sweep and batch size, published and measured, in percent, and the
-difference in points.
+Each directory is that of a sweep of one of the experiments of signer2021. Every batch size has a
+panel. Lines are means over the runs, the band spans all of them. The published curves, of one run
+each, are dashed. Then prints the final test accuracy of every sweep and batch size, published and
+measured, in percent, and the difference in points.
 
-FILE, which may be left out, is a table of the published curves, with commas and the columns
+FILE is optional: a table of the published curves, separated by commas, with the columns
 `figure` (`Fig1` to `Fig6`), `batch_size`, `momentum`, `epoch` and `test_accuracy` (a fraction).
 """
 
 import argparse
 import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from launch import experiment
 from noisegen import sweeps
-from noisegen._math import ceil_div
 from noisegen.reports import plots, style
 
 METRIC = "test_accuracy"
@@ -42,14 +41,14 @@ class Curves:
     """The runs of one sweep, series and batch size.
 
     Attributes:
-      sweep: name of the experiment.
-      series: label of the protocol's series, or ''.
-      batch_size: examples an update.
-      momentum: of the runs; 0 where they name none.
-      epochs: `(T,)`, at which the test set was evaluated.
-      accuracy: `(runs, T)`, percent; without the runs that diverged.
-      tried: number of runs, diverged ones included.
-      published: final test accuracy, percent, or None.
+      sweep: Name of the experiment.
+      series: Label of the protocol's series, or ''.
+      batch_size: Number of examples in an update.
+      momentum: Momentum of the runs, 0 if they have none.
+      epochs: Epochs at which the test set was evaluated, `(T,)`.
+      accuracy: Test accuracy of the runs that finished, in percent, `(runs, T)`.
+      tried: Number of runs, diverged ones included.
+      published: Final test accuracy in percent, or None.
     """
 
     sweep: str
@@ -63,38 +62,34 @@ class Curves:
 
     @property
     def label(self) -> str:
-        """What tells it from the others of its batch size."""
+        """Returns the name that distinguishes it among the curves of its batch size."""
         return ", ".join(filter(None, (self.sweep, self.series)))
 
 
 def load(workdir: str) -> list[Curves]:
-    """The curves of a sweep, of its best learning rates where these are tuned.
+    """Returns the curves of a sweep, of its best learning rates if these are tuned.
 
     Raises:
-      FileNotFoundError: there is no sweep in the directory, or its experiment is not here.
+      FileNotFoundError: If there is no sweep in the directory, or its experiment is not here.
     """
-    exp = experiment.load_from_workdir(workdir)
-    records, task = sweeps.read(workdir), sweeps.read_sweep(workdir)["task"]
-    wanted = sweeps.wanted(task, sweeps.by_run_id(task, exp.runs), exp.protocols, records)
-    protocol = exp.protocols[0]
-    found = [record for record in records if record["run_id"] in wanted]
-    momenta = {protocol.group(r["run"]): r["run"].get("momentum", 0.0) for r in found}
-    return [
-        _curves(exp, optimum, momenta[optimum.series, optimum.row])
-        for optimum in sweeps.select(found, protocol)
-    ]
+    sweep = sweeps.Sweep.open(workdir)
+    return [_curves(sweep, optimum) for optimum in sweep.optima()]
 
 
 def read_published(path: str | pathlib.Path) -> Published:
-    """The published curves: figure, batch size and momentum -> epochs, accuracies in percent.
+    """Returns the published curves by figure, batch size and momentum.
+
+    Returns:
+      For each a list of epochs and a list of accuracies in percent.
 
     Raises:
-      ValueError: a column is missing.
+      ValueError: If a column is missing.
     """
-    found: dict[tuple, tuple[list, list]] = {}
+    curves: dict[tuple, tuple[list, list]] = {}
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        if missing := NEEDED - set(rows.fieldnames or ()):
+        missing = NEEDED - set(rows.fieldnames or ())
+        if missing:
             raise ValueError(
                 f"{path} lacks {', '.join(sorted(missing))}; give a table with the columns "
                 f"{', '.join(sorted(NEEDED))}."
@@ -102,10 +97,10 @@ def read_published(path: str | pathlib.Path) -> Published:
         for row in rows:
             if row["figure"] in FIGURES.values():
                 key = row["figure"], int(row["batch_size"]), float(row["momentum"])
-                epochs, accuracies = found.setdefault(key, ([], []))
+                epochs, accuracies = curves.setdefault(key, ([], []))
                 epochs.append(float(row["epoch"]))
                 accuracies.append(100 * float(row[METRIC]))
-    return found
+    return curves
 
 
 def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = None) -> Any:
@@ -113,7 +108,7 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
     sizes = sorted({each.batch_size for each in curves})
     labels = list(dict.fromkeys(each.label for each in curves))
     columns = min(COLUMNS, len(sizes))
-    panels = list(canvas.subplots(ceil_div(len(sizes), columns), columns, squeeze=False).flat)
+    panels = list(canvas.subplots(math.ceil(len(sizes) / columns), columns, squeeze=False).flat)
     for panel in panels[len(sizes) :]:
         panel.remove()
     for panel, size in zip(panels, sizes, strict=False):
@@ -127,7 +122,7 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
 
 
 def table(curves: Sequence[Curves]) -> list[str]:
-    """The lines of a table in Markdown: mean and standard deviation of the final test accuracy."""
+    """Returns a table in Markdown: mean and standard deviation of the final test accuracy."""
     lines = [
         "| | batch size | published | measured | difference |",
         "|---|---:|---:|---:|---:|",
@@ -139,15 +134,16 @@ def table(curves: Sequence[Curves]) -> list[str]:
     return lines
 
 
-def _curves(exp, optimum, momentum):
-    """The runs at an optimum; where all diverged, none."""
-    epochs, accuracy = plots.load_curves(optimum, METRIC)
-    beside = exp.published.get((optimum.series, optimum.row))
+def _curves(sweep, optimum):
+    """Returns the runs at an optimum; none if all diverged."""
+    curves = sweep.curves(record.run_id for record in optimum.best)
+    epochs, accuracy = plots.load_curves(optimum, METRIC, curves)
+    beside = sweep.published.get((optimum.series, optimum.row))
     return Curves(
-        sweep=exp.name,
+        sweep=sweep.name,
         series=optimum.series,
         batch_size=optimum.row,
-        momentum=momentum,
+        momentum=optimum.points[0].run.get("momentum", 0.0),
         epochs=epochs,
         accuracy=accuracy,
         tried=max(point.tried for point in optimum.points),
@@ -156,17 +152,16 @@ def _curves(exp, optimum, momentum):
 
 
 def _draw(panel, curves, color):
-    """Mean and range of the runs; a line without points where all diverged."""
-    mean, low, high = (
-        getattr(curves.accuracy, name)(0) if curves.accuracy.size else curves.epochs
-        for name in ("mean", "min", "max")
-    )
+    """Draws mean and range of the runs; a line without points if all diverged."""
+    mean = low = high = curves.epochs  # without points
+    if curves.accuracy.size:
+        mean, low, high = curves.accuracy.mean(0), curves.accuracy.min(0), curves.accuracy.max(0)
     panel.plot(curves.epochs, mean, color=color, label=curves.label)
     panel.fill_between(curves.epochs, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _draw_published(panel, curves, published):
-    """The published run, in the colour of ours."""
+    """Draws the published run, in the color of ours."""
     key = FIGURES.get(curves.sweep), curves.batch_size, curves.momentum
     if key in published:
         look = {"color": panel.lines[-1].get_color(), "label": f"{curves.label}, published"}
@@ -174,13 +169,13 @@ def _draw_published(panel, curves, published):
 
 
 def _legend(canvas):
-    """One for all panels."""
+    """Draws one legend for all panels."""
     lines = {line.get_label(): line for panel in canvas.axes for line in panel.lines}
     canvas.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=COLUMNS)
 
 
 def _measured(curves):
-    """The measured cell of the table, and that of the difference."""
+    """Returns the measured cell of the table, and that of the difference."""
     count = len(curves.accuracy)
     if not count:
         return "diverged", "-"

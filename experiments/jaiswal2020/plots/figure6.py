@@ -1,20 +1,24 @@
-"""Draws the accuracy between the minima of a small and of larger batches.
+"""Draws the accuracy between minima of a small and larger batches (run with `python -m`).
 
-    python -m experiments.jaiswal2020.figure6 DIRECTORY --out=PNG
+    python -m experiments.jaiswal2020.plots.figure6 DIRECTORY --out=PNG
 
-DIRECTORY is that of a sweep of figure4.py beside this file, trained with --keep_params. Along the
-line (1 - alpha) times the parameters of the smallest batch size plus alpha times those of a larger
-one, of equal seed and decay, at 25 points from -1 to 2: training accuracy (without augmentation)
-and test accuracy, with batch statistics gathered anew at every point. Lines are means over the
-seeds, bands span them. Prints, for every larger batch size, the accuracies at both ends, the lowest
-between them, and how wide each minimum is: how far one can go from it, away from the other one,
-before the training accuracy has fallen by ten points.
+DIRECTORY is that of a sweep of figure4.py, trained with --keep_params. Evaluates training accuracy
+(without augmentation) and test accuracy along the line
+
+    (1 - alpha) small + alpha large
+
+at 25 values of alpha from -1 to 2, where `small` are the parameters of the smallest batch size and
+`large` those of a larger one, of equal seed and decay. Batch statistics are recomputed at every
+point. Lines are means over the seeds, bands span them. Prints, for every larger batch size, the
+accuracies at both ends, the lowest between them, and the width of each minimum: the distance from
+it, away from the other one, at which the training accuracy has fallen by ten points.
 
 Claim of Jaiswal & Taura's Figure 6: the minima at an equal ratio of learning rate to batch size are
 similar; one sees no sharp one beside a flat one.
 """
 
 import argparse
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from launch import experiment
-from noisegen import diagnostics, sweeps, training
-from noisegen._math import ceil_div
+from noisegen import diagnostics, storage, sweeps, training
 from noisegen.reports import plots, style
 
 ALPHAS = np.linspace(-1, 2, 25)
@@ -32,39 +34,56 @@ SPLITS = ("train", "test")
 
 
 def load(workdir: str, decay_rate: float) -> dict[int, dict[str, np.ndarray]]:
-    """For every larger batch size the accuracies `(seeds, 25)` of both splits, in percent.
+    """Returns, for every larger batch size, the accuracies of both splits.
+
+    Args:
+      workdir: Directory of the sweep.
+      decay_rate: Decay of the runs to compare.
+
+    Returns:
+      batch size -> split -> accuracies in percent, `(seeds, 25)`.
 
     Raises:
-      ValueError: there are no two batch sizes to compare.
-      FileNotFoundError: parameters were not kept.
+      ValueError: If there are no two batch sizes to compare.
+      FileNotFoundError: If parameters were not kept.
     """
-    exp = experiment.load_from_workdir(workdir)
-    planned = sweeps.by_run_id(sweeps.read_sweep(workdir)["task"], exp.runs)
-    names = {
-        (r["run"]["batch_size"], r["run"]["seed"]): r["run_id"]
-        for r in sweeps.read(workdir, curves=False)
-        if r["run_id"] in planned and r["status"] == "finished"
-        if r["run"]["decay_rate"] == decay_rate
-    }
-    sizes = sorted({size for size, _ in names})
+    sweep = sweeps.Sweep.open(workdir)
+    finished = {}
+    for record in sweep.records():
+        if record.status == "finished" and record.hparams["decay_rate"] == decay_rate:
+            finished[record.hparams["batch_size"], record.hparams["seed"]] = record
+    sizes = sorted({size for size, _ in finished})
     if len(sizes) < 2:
         raise ValueError(f"{workdir} has runs of batch sizes {sizes}; two are needed.")
-    task = _task(exp, sizes[0])
+    smallest, *larger = sizes
+    seeds = sorted(seed for size, seed in finished if size == smallest)
+
+    # The ghost batches of the smallest batch size are used throughout.
+    task = sweep.task_of(finished[smallest, seeds[0]].hparams)
     like = jax.eval_shape(task.init, training.make_key(0))[0]
-    line = jax.jit(lambda *ends: diagnostics.evaluate_on_line(_measure(task), *ends, ALPHAS))
-    found: dict[int, dict[str, list]] = {size: {s: [] for s in SPLITS} for size in sizes[1:]}
-    for (size, seed), name in sorted(names.items()):
-        if size == sizes[0] or (sizes[0], seed) not in names:
-            continue
-        small = sweeps.load_params(workdir, names[sizes[0], seed], like)
-        accuracies = line(small, sweeps.load_params(workdir, name, like))
-        for split in SPLITS:
-            found[size][split].append(100 * np.asarray(accuracies[split]))
+    accuracies = _accuracies_of(task)
+
+    @jax.jit
+    def along(small, large):
+        return diagnostics.evaluate_on_line(accuracies, small, large, ALPHAS)
+
+    found: dict[int, dict[str, list]] = {size: {s: [] for s in SPLITS} for size in larger}
+    for size in larger:
+        for seed in seeds:
+            if (size, seed) not in finished:
+                continue
+            small, large = (
+                storage.load_params(workdir, finished[key].run_id, like)
+                for key in ((smallest, seed), (size, seed))
+            )
+            on_line = along(small, large)
+            for split in SPLITS:
+                found[size][split].append(100 * np.asarray(on_line[split]))
     return {size: {s: np.array(v) for s, v in each.items()} for size, each in found.items()}
 
 
 def table(curves: Mapping[int, Mapping[str, np.ndarray]]) -> list[str]:
-    """The lines of a table in Markdown: means over the seeds."""
+    """Returns a table in Markdown: means over the seeds."""
     lines = [
         "| batch size | split | at 0 | at 1 | lowest between | width at 0 | width at 1 |",
         "|---:|---|---:|---:|---:|---:|---:|",
@@ -81,7 +100,13 @@ def table(curves: Mapping[int, Mapping[str, np.ndarray]]) -> list[str]:
 
 
 def width(accuracy: np.ndarray, at: float, direction: int, fall: float = 10.0) -> float:
-    """How far from `at` the accuracy stays within `fall` points of its value there.
+    """Returns the distance from `at` within which the accuracy falls by `fall` points at most.
+
+    Args:
+      accuracy: Accuracy at `ALPHAS`, in percent.
+      at: The alpha to start from.
+      direction: 1 for larger alphas, -1 for smaller ones.
+      fall: Points of accuracy.
 
     >>> width(np.where(abs(ALPHAS) < 0.3, 90.0, 20.0), at=0, direction=-1)
     0.25
@@ -106,17 +131,13 @@ def plot(curves: Mapping[int, Mapping[str, np.ndarray]], ax: Any) -> Any:
     return ax
 
 
-def _task(exp, batch_size):
-    """The task of the smallest batch size, whose ghost batches are used throughout."""
-    run = next(run for run in exp.runs if run["batch_size"] == batch_size)
-    [task] = exp.make_tasks().groups({"any": run})
-    return task
+def _accuracies_of(task):
+    """Returns a function from parameters to the accuracies of both splits.
 
-
-def _measure(task):
-    """Accuracy on both splits, of the middles of images as the test set has them."""
+    Of the training images only the middles count, as in the test set.
+    """
     ghost = task.ghost_size
-    microbatch = ceil_div(64, ghost) * ghost
+    microbatch = ghost * math.ceil(64 / ghost)
     edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2
     middle = slice(edge, edge + task.test["image"].shape[1])
     train = task.train | {"image": task.train["image"][:, middle, middle]}
