@@ -147,7 +147,7 @@ def _draws_are_shared(trial):
 
 
 def _check_calls(trial, task, name, group):
-    """Checks that one call with both halves gives what two calls with a half each give."""
+    """Checks that two calls with a half each agree with one call with both halves."""
     half = slice(trial.half)
     rest = slice(trial.half, None)
     values, state = trial.of_all
