@@ -70,7 +70,7 @@ def differences(
     """
     largest = {"accuracy": 0.0, "loss": 0.0}
     for one, other in zip(_ordered(results), _ordered(others), strict=True):
-        ends = [(r.run, r.status, r.num_updates) for r in (one, other)]
+        ends = [(r.hparams, r.status, r.num_updates) for r in (one, other)]
         if ends[0] != ends[1]:
             raise RuntimeError(f"{name}: the devices do not agree: {ends[0]} and {ends[1]}.")
         if one.status == "finished":
@@ -91,7 +91,7 @@ def _train_twice(task, runs, lanes):
     speed = {"eval_batch": 60, "precision": "highest"}
     each = {"lanes": lanes, "microbatch": 32}, {"lanes": 1, "microbatch": 64}
     for device, chosen in zip(_devices(), each, strict=True):
-        settings = training.Settings(**speed, **chosen)
+        settings = training.PoolConfig(**speed, **chosen)
         yield list(training.Pool(task, settings, [device]).train(runs))
 
 
@@ -109,7 +109,7 @@ def _dtype(name):
 
 
 def _ordered(results):
-    return sorted(results, key=lambda result: sorted(result.run.items()))
+    return sorted(results, key=lambda result: sorted(result.hparams.items()))
 
 
 def _cnn():

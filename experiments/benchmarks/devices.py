@@ -24,9 +24,11 @@ def measure(options: machine.Options) -> dict:
         images.noise(256, 64, 28, 1) if quick else images.load("mnist"), momentum=0.5
     )
     spread = {
-        "one device": training.Settings(microbatch=32, eval_batch=16),
-        "lanes over two": training.Settings(lanes=2, lane_devices=2, microbatch=32, eval_batch=16),
-        "batch over two": training.Settings(batch_devices=2, microbatch=64, eval_batch=32),
+        "one device": training.PoolConfig(microbatch=32, eval_batch=16),
+        "lanes over two": training.PoolConfig(
+            lanes=2, lane_devices=2, microbatch=32, eval_batch=16
+        ),
+        "batch over two": training.PoolConfig(batch_devices=2, microbatch=64, eval_batch=32),
     }
     pools = {name: training.Pool(task, settings) for name, settings in spread.items()}
     rounds = []

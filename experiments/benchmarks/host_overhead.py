@@ -44,7 +44,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 def _measure(task, runs, rounds):
     """Seconds, and those in which the device waited, of each time but the first."""
-    settings, _ = training.choose(task, runs)
+    settings, _ = training.autotune(task, runs)
     pool = training.Pool(task, settings)
     _train(pool, runs[: settings.lanes])
     return [_train(pool, runs) for _ in range(rounds)]
@@ -55,7 +55,7 @@ def _train(pool, runs):
     started, waited = time.perf_counter(), pool.host_seconds
     with tempfile.TemporaryDirectory() as workdir, sweeps.RecordWriter(workdir) as writer:
         for result in pool.train(runs):
-            writer.append(launch.machine.record(pool.task, pool.settings, result))
+            writer.append(launch.machine.record(pool.config, result))
         seconds = time.perf_counter() - started
     machine.say(f"  {len(runs)} runs of {pool.task.name.split()[0]}: {seconds:.1f} s")
     return {"seconds": seconds, "host_seconds": pool.host_seconds - waited}

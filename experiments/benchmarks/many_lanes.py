@@ -33,7 +33,7 @@ def measure(options: machine.Options) -> dict:
         {name: rate(pools[name], share) for name, share in shares.items()}
         for _ in range(options.rounds)
     ]
-    settings = {name: vars(pool.settings) for name, pool in pools.items()}
+    settings = {name: vars(pool.config) for name, pool in pools.items()}
     return {
         "source": dataset.source,
         "runs": {name: len(share) for name, share in shares.items()},
@@ -69,7 +69,7 @@ def details(record: dict) -> str:
 def _pool(task, runs, lanes):
     """A pool of one device with the settings that its probe chooses; it has compiled."""
     device = jax.devices()[:1]
-    settings, _ = training.choose(task, runs, device, lanes=lanes)
+    settings, _ = training.autotune(task, runs, device, lanes=lanes)
     pool = training.Pool(task, settings, device)
     shortest = max(run["batch_size"] for run in runs) / task.num_examples  # one update
     list(pool.train([run | {"num_epochs": shortest} for run in runs[:lanes]]))
@@ -81,5 +81,5 @@ def rate(pool, runs):
     started = time.perf_counter()
     results = list(pool.train(runs))
     speed = sum(result.num_examples for result in results) / (time.perf_counter() - started)
-    machine.say(f"  {pool.settings.lanes} lanes, {len(runs)} runs: {speed:,.0f} images/s")
+    machine.say(f"  {pool.config.lanes} lanes, {len(runs)} runs: {speed:,.0f} images/s")
     return speed

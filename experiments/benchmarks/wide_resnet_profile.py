@@ -20,7 +20,7 @@ def measure(options: machine.Options) -> dict:
     spec = wide_resnet.make_spec(options)
     settings, dataset = wide_resnet.likeliest(options), wide_resnet.make_dataset(options)
     task = noisegen_wide_resnet.make_task(spec, dataset, settings["dtype"], settings["convolution"])
-    pool = training.Pool(task, training.Settings(microbatch=settings["microbatch"]))
+    pool = training.Pool(task, training.PoolConfig(microbatch=settings["microbatch"]))
     size = spec["batch_sizes"][0]
     first, run = (noisegen_wide_resnet.make_run(spec, size, updates) for updates in (1, 16))
     list(pool.train([first]))

@@ -24,6 +24,7 @@ import numpy as np
 
 from launch import experiment
 from noisegen import diagnostics, sweeps, training
+from noisegen._math import ceil_div
 from noisegen.reports import plots, style
 
 ALPHAS = np.linspace(-1, 2, 25)
@@ -115,14 +116,14 @@ def _task(exp, batch_size):
 def _measure(task):
     """Accuracy on both splits, of the middles of images as the test set has them."""
     ghost = task.ghost_size
-    microbatch = -(-64 // ghost) * ghost
+    microbatch = ceil_div(64, ghost) * ghost
     edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2
     middle = slice(edge, edge + task.test["image"].shape[1])
     train = task.train | {"image": task.train["image"][:, middle, middle]}
     examples = {"train": train, "test": task.test}
 
     def accuracies(params):
-        found = training.measure(task, params, examples, microbatch=microbatch)
+        found = training.evaluate_params(task, params, examples, microbatch=microbatch)
         return {split: metrics["test_accuracy"] for split, metrics in found.items()}
 
     return accuracies

@@ -57,8 +57,9 @@ def get_task(config: ml_collections.ConfigDict, make_model: Callable, augment=No
         functools.partial(make_model, dataset=dataset),
         functools.partial(make_optimizer, base_batch_size=config.base.batch_size),
         augment=augment,
-        noise_group=fields.noise_group,
+        noise_microbatch=fields.noise_group,
         example_weights=example_weights,
+        check_run=tasks.check_matched_noise,
         name=f"matched_noise {config.base.batch_size} {fields.to_json(sort_keys=True)}",
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.matched_noise import common
 from launch import experiment
 from noisegen import sweeps
+from noisegen._math import ceil_div
 from noisegen.reports import plots, style
 
 SMALL, *KINDS = common.LABELS
@@ -74,7 +75,7 @@ def main(workdirs: Sequence[str], out: str) -> None:
 
     with matplotlib.rc_context(style.RC):
         columns = min(len(workdirs), 2)
-        rows = -(-len(workdirs) // columns)
+        rows = ceil_div(len(workdirs), columns)
         size = (9 * columns, 5 * rows)
         canvas = figure.Figure(figsize=size, layout="constrained", facecolor="white")
         for index, workdir in enumerate(workdirs, 1):

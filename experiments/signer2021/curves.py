@@ -22,6 +22,7 @@ import numpy as np
 
 from launch import experiment
 from noisegen import sweeps
+from noisegen._math import ceil_div
 from noisegen.reports import plots, style
 
 METRIC = "test_accuracy"
@@ -112,7 +113,7 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
     sizes = sorted({each.batch_size for each in curves})
     labels = list(dict.fromkeys(each.label for each in curves))
     columns = min(COLUMNS, len(sizes))
-    panels = list(canvas.subplots(-(-len(sizes) // columns), columns, squeeze=False).flat)
+    panels = list(canvas.subplots(ceil_div(len(sizes), columns), columns, squeeze=False).flat)
     for panel in panels[len(sizes) :]:
         panel.remove()
     for panel, size in zip(panels, sizes, strict=False):

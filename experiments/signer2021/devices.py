@@ -19,6 +19,7 @@ import jax
 from experiments.signer2021 import common
 from launch import command, machine
 from noisegen import training
+from noisegen._math import ceil_div
 
 MICROBATCH = 32  # examples at once on one device
 NUMBERS = {
@@ -32,8 +33,8 @@ NUMBERS = {
 
 def seconds_per_epoch(task: training.Task, batch_size: int, num_devices: int) -> float:
     """Seconds that one epoch and an evaluation take, once all is compiled."""
-    microbatch = min(MICROBATCH, -(-batch_size // num_devices)) * num_devices
-    settings = training.Settings(
+    microbatch = min(MICROBATCH, ceil_div(batch_size, num_devices)) * num_devices
+    settings = training.PoolConfig(
         microbatch=microbatch, batch_devices=num_devices, eval_batch=16 * num_devices
     )
     pool = training.Pool(task, settings)

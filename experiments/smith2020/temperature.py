@@ -17,6 +17,7 @@ import noisegen
 from experiments.smith2020 import common, wide_resnet
 from experiments.smith2020.common import get_runs  # noqa: F401
 from noisegen import sweeps
+from noisegen._math import ceil_div
 
 LABELS = ("decaying the learning rate", "growing the batch")
 DROPS = (10, 14, 17)  # twentieths of the run, whole so that host and device compute alike
@@ -95,7 +96,7 @@ def _ends(hparams):
     total = hparams["num_epochs"] * hparams["num_examples"]
     for drop in DROPS:
         examples = (drop - last) * total / 20
-        before = before + -(-examples // size)
+        before = before + ceil_div(examples, size)
         ends.append(before)
         size, last = size * hparams["growth"], drop
     return ends

@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from noisegen.reports import page
-from noisegen.sweeps import growth, identity, numerals, tables
+from noisegen.storage import Record
+from noisegen.sweeps import growth, numerals, tables
 from noisegen.sweeps import protocol as protocols
+from noisegen.training import run_id
 
 _TASK = "none"  # the task of made-up records
 _GROWN = ", which the grid may grow to (with the protocol's max_extensions=0 it does not)"
@@ -49,7 +51,7 @@ def check(
             raise ValueError(f"the {name} of a sweep must be text, got {text!r:.200}.")
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the figures of the report need Matplotlib: pip install matplotlib.")
-    planned = identity.by_run_id(_TASK, runs)
+    planned = run_id.by_run_id(_TASK, runs)
     for each in readings:
         for run in planned.values():
             _check_label(each, run)
@@ -73,7 +75,7 @@ def _check_grown(protocol, readings, planned, records):
     """Checks that all series give text for the runs to which one protocol has the grid grow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those are of records that are made up
-        wanted = growth.wanted(_TASK, planned, (protocol,), records)
+        wanted = growth.extend_grid(_TASK, planned, (protocol,), records)
     for name, run in wanted.items():
         if name not in planned:
             for each in readings:
@@ -109,7 +111,7 @@ def _made_up(readings, planned, slope):
             metrics[name] |= dict.fromkeys((each.metric, *each.report), score)
     numbers = dict.fromkeys(protocols.RECORDED, 1.0)
     return [
-        {"run_id": name, "run": run, "status": "finished", "metrics": metrics[name]} | numbers
+        Record(run_id=name, hparams=run, status="finished", metrics=metrics[name], **numbers)
         for name, run in planned.items()
     ]
 

@@ -9,11 +9,12 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
+from noisegen import storage
 from noisegen.reports import plots, style
 from noisegen.reports.drawing import png, svg
-from noisegen.sweeps import growth, identity, numerals, regimes, tables, texts
+from noisegen.sweeps import growth, numerals, regimes, tables, texts
 from noisegen.sweeps import protocol as protocols
-from noisegen.sweeps import records as records_lib
+from noisegen.training import run_id
 
 ENDINGS = {  # of the files of a table, and what writes them
     "txt": tables.to_text,
@@ -56,13 +57,13 @@ def write_report(
     """
     workdir = pathlib.Path(workdir)
     readings = (protocol,) if isinstance(protocol, protocols.Protocol) else tuple(protocol)
-    sweep = records_lib.read_sweep(workdir)
-    records = records_lib.read(workdir, curves=False)
+    sweep = storage.read_sweep(workdir)
+    records = storage.read_records(workdir, curves=False)
     missing = 0
     if runs is not None:
-        planned = identity.by_run_id(sweep["task"], runs)
-        wanted = growth.wanted(sweep["task"], planned, readings, records)
-        records = [record for record in records if record["run_id"] in wanted]
+        planned = run_id.by_run_id(sweep["task"], runs)
+        wanted = growth.extend_grid(sweep["task"], planned, readings, records)
+        records = [record for record in records if record.run_id in wanted]
         missing = len(wanted) - len(records)
     selected = [protocols.select(records, each) for each in readings]
     made = []
@@ -79,7 +80,7 @@ def write_report(
         lacking.append(_failed("figure.png", error))
         (workdir / "figure.png").unlink(missing_ok=True)  # it would show older records
     else:
-        records_lib.write_file(workdir / "figure.png", image)
+        storage.write_file(workdir / "figure.png", image)
     curves = _curves(workdir, [optimum for optima in selected for optimum in optima])
     sections = []
     for each, optima, beside, table in made:
@@ -104,7 +105,7 @@ def table_names(readings: Sequence[protocols.Protocol]) -> list[str]:
 
 def _write(path, text):
     """Writes text as UTF-8, which cannot hold the halves of characters that odd file names have."""
-    records_lib.write_file(path, text.encode(errors="backslashreplace"))
+    storage.write_file(path, text.encode(errors="backslashreplace"))
 
 
 def _failed(what, error):
@@ -130,8 +131,8 @@ def compose(sweep: Mapping, records: Sequence[Mapping], missing: int, sections: 
 
 def _curves(workdir, optima):
     """From run_id to curve, for the runs at the optima."""
-    wanted = {record["run_id"] for optimum in optima for record in optimum.best}
-    return records_lib.read_curves(workdir, wanted)
+    wanted = {record.run_id for optimum in optima for record in optimum.best}
+    return storage.read_curves(workdir, wanted)
 
 
 def _limits(optima, protocol, lacking):
@@ -226,7 +227,7 @@ def _regimes(item):
 
 def _counts(records, missing):
     """Finished, diverged and missing runs, large."""
-    finished = sum(record["status"] == "finished" for record in records)
+    finished = sum(record.status == "finished" for record in records)
     counts = {"finished": finished, "diverged": len(records) - finished, "missing": missing}
     items = (f"<div><b>{count:,}</b> {word}</div>" for word, count in counts.items())
     return f'<div class="counts">{"".join(items)}</div>'
@@ -268,7 +269,7 @@ def _swept(records):
     """Lists the words of each field, and its values in the records."""
     fields = collections.defaultdict(set)
     for record in records:
-        for name, value in record["run"].items():
+        for name, value in record.hparams.items():
             # As words, so that True is not taken for 1.
             fields[name].add(str(value) if isinstance(value, bool) else value)
     return [(numerals.words(name), _listed(values)) for name, values in fields.items()]
@@ -287,11 +288,11 @@ def _listed(values):
 def _again(sweep, records):
     """The command, and the machine and versions that the records name."""
     command = sweep.get("command")
-    devices = sorted({str(record["device"]) for record in records if record.get("device")})
-    versions = [record.get("versions") for record in records]
+    devices = sorted({record.device for record in records if record.device})
+    versions = [record.versions for record in records]
     items = (each.items() for each in versions if isinstance(each, Mapping))
     versions = sorted({f"{name} {version}" for pairs in items for name, version in pairs})
-    configs = sorted({str(record.get("jax_config") or "JAX's defaults") for record in records})
+    configs = sorted({str(record.jax_config or "JAX's defaults") for record in records})
     if len(configs) > 1:
         warnings.warn(
             f"the runs of one table were trained with different settings of JAX: "

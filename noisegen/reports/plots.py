@@ -4,9 +4,11 @@ Each takes the optima that `noisegen.sweeps.select` returned, the axes to draw i
 that `select` was given, and returns the axes.
 
 >>> from matplotlib import figure
->>> from noisegen import reports, sweeps
+>>> from noisegen import reports, storage, sweeps
 >>> run = {"batch_size": 64, "learning_rate": 0.1, "seed": 0}
->>> record = {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.986}}
+>>> record = storage.Record(
+...     hparams=run, status="finished", metrics={"test_accuracy": 0.986}
+... )
 >>> protocol = sweeps.Protocol()
 >>> optima = sweeps.select([record], protocol)
 >>> ax = reports.plot_metric(optima, figure.Figure().add_subplot(), protocol)
@@ -209,9 +211,7 @@ def load_curves(
     optimum: protocols.Optimum, metric: str, curves: Mapping[str, Mapping] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (T,) and metric (seeds, T) of the runs at an optimum, up to the shortest."""
-    found = [
-        (curves or {}).get(record.get("run_id"), record.get("curve")) for record in optimum.best
-    ]
+    found = [(curves or {}).get(record.run_id, record.curve) for record in optimum.best]
     found = [curve for curve in found if curve and curve.get("epoch") and curve.get(metric)]
     steps = min((min(len(curve["epoch"]), len(curve[metric])) for curve in found), default=0)
     values = np.array([curve[metric][:steps] for curve in found], dtype=float)  # None becomes nan.
@@ -293,7 +293,7 @@ def _line(ax, x, y, bars, index, label, **look):
 
 def _broken_line(ax, optima, name, boundary, color):
     """The fit of the two regimes, and where they meet."""
-    swept = [(o.values[name], o.best[0]["run"]) for o in optima if o.values[name] > 0]
+    swept = [(o.values[name], o.best[0].hparams) for o in optima if o.values[name] > 0]
     if not swept or not math.isfinite(boundary.temperature):
         return
     factor = swept[0][0] / regimes.effective_learning_rate(swept[0][1])

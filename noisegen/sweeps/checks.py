@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from noisegen.sweeps import domains, identity
+from noisegen import _values
+from noisegen.storage.record import MEASURED
+from noisegen.sweeps import domains
+from noisegen.training import run_id
 
 SEED = "seed"
-RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
+RECORDED = MEASURED  # numbers of a record beside its metrics
 
 
 def words(name: str, value: object) -> tuple[str, ...]:
@@ -117,7 +120,7 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
         _check_derived(run, protocol)
 
 
-def check_kinds(runs: Iterable[Mapping[str, identity.Value]]) -> dict[str, str]:
+def check_kinds(runs: Iterable[Mapping[str, _values.Value]]) -> dict[str, str]:
     """Returns the kind of each field's values: "numbers", "booleans" or "words".
 
     Raises:
@@ -182,7 +185,7 @@ def check_metrics(names: Iterable[str], protocol) -> None:
             )
 
 
-def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, identity.Value]:
+def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, _values.Value]:
     """Returns the run with its derived fields computed anew, in the order of `functions`.
 
     Raises:
@@ -197,13 +200,13 @@ def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, identi
                 f"the protocol's derived {name} fails on the run {run}:"
                 f" {type(error).__name__}: {error}."
             ) from error
-        run[name] = identity.plain(name, value)
+        run[name] = _values.plain(name, value)
     return run
 
 
 def seen(name: str, run: Mapping) -> object:
     """Returns what the device sees of a run's field, None where the run lacks it."""
-    return identity.on_device(name, run[name]) if name in run else None
+    return run_id.on_device(name, run[name]) if name in run else None
 
 
 def check_domains(run: Mapping, protocol) -> None:

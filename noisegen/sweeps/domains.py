@@ -14,7 +14,8 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 
-from noisegen.sweeps import grid, identity
+from noisegen.sweeps import grid
+from noisegen.training import run_id
 
 SCALES = ("log", "linear", "integer", "fraction", "fixed")
 
@@ -81,7 +82,7 @@ class Domain:
     def holds(self, value: float, run: Mapping) -> bool:
         """Returns whether the value lies in the domain; 0 counts as the low end of a log scale."""
         low, high = self.ends(run)
-        below_one = self.scale != "fraction" or identity.rounded(float(value)) < 1
+        below_one = self.scale != "fraction" or run_id.rounded(float(value)) < 1
         whole = self.scale != "integer" or float(value).is_integer()
         return low <= value <= high and below_one and whole
 
@@ -171,7 +172,7 @@ def _end(end, own, run):
 
 def _same(first, second):
     """Returns whether the device takes two numbers for one."""
-    return identity.rounded(float(first)) == identity.rounded(float(second))
+    return run_id.rounded(float(first)) == run_id.rounded(float(second))
 
 
 def _apart(inner, end, scale):

@@ -1,4 +1,6 @@
-"""Grids of runs: re-iterable generators of flat dicts that compose by product, zip and chain.
+"""Grids of runs, which compose by product, zip and chain.
+
+A grid yields a flat dict of hyperparameters for each run, and may be iterated again.
 
 >>> from noisegen import sweeps
 >>> rates = sweeps.values(learning_rate=sweeps.powers_of_two(1 / 8, 1 / 2))
@@ -12,28 +14,29 @@
 import itertools
 import math
 import numbers
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from noisegen.sweeps import identity
+from noisegen import _values
+from noisegen.training import run_id
 
-Run = Mapping[str, identity.Value]
+HParams = Mapping[str, _values.Value]
 
 
 class Grid:
-    """A re-iterable sequence of runs; `a * b` is the product and `a + b` the chain.
+    """Re-iterable sequence of runs. `a * b` is the product and `a + b` the chain.
 
-    Every iteration starts afresh and yields new dicts, so a grid may be listed, counted and trained
-    in turn. A plain list of dicts or a generator may stand wherever a grid is expected.
+    Every iteration starts again and yields new dicts, so a grid may be listed, counted and trained
+    in turn. Functions that take a grid also take a list of dicts or a generator.
 
     Args:
-      source: An iterable of runs, or a function of no arguments that returns one (a generator
-        function, say). An iterator, which can be read only once, is read and kept.
+      source: An iterable of runs, or a function without arguments that returns one, such as a
+        generator function. An iterator, which can be read only once, is read and kept.
 
     Raises:
-      ValueError: If the source is a single run or no iterable; on iteration, if an item is no run.
+      ValueError: If the source is a single run or not iterable. On iteration, if an item is not a
+        run.
 
     Examples:
       >>> @Grid
@@ -44,52 +47,55 @@ class Grid:
       [{'batch_size': 4, 'learning_rate': 2.0}, {'batch_size': 16, 'learning_rate': 4.0}]
     """
 
-    def __init__(self, source: Iterable[Run] | Callable[[], Iterable[Run]]):
-        if isinstance(source, Mapping | str | bytes) or not (
-            callable(source) or isinstance(source, Iterable)
-        ):
+    def __init__(self, source: Iterable[HParams] | Callable[[], Iterable[HParams]]):
+        is_single = isinstance(source, Mapping | str | bytes)
+        if is_single or not (callable(source) or isinstance(source, Iterable)):
             raise ValueError(
                 "a grid is an iterable of runs, or a function that returns one, got"
-                f" {identity.shown(source)}; write [run] for a single run."
+                f" {_values.shown(source)}; write [run] for a single run."
             )
         self._source = tuple(source) if isinstance(source, Iterator) else source
 
     def __iter__(self) -> Iterator[dict]:
-        source = self._source
-        return map(_copied, source() if callable(source) else source)
+        runs = self._source() if callable(self._source) else self._source
+        return map(_copied, runs)
 
-    def __mul__(self, other: Iterable[Run]) -> "Grid":
+    def __mul__(self, other: Iterable[HParams]) -> "Grid":
         return product(self, other)
 
-    def __add__(self, other: Iterable[Run]) -> "Grid":
+    def __add__(self, other: Iterable[HParams]) -> "Grid":
         return chain(self, other)
 
 
 def values(**fields: Iterable) -> Grid:
-    """Returns a run for every combination of the given fields, the last field varying fastest.
+    """Returns a run for every combination of the given fields. The last field varies fastest.
 
     Args:
-      **fields: For each field its values, at least one: numbers, booleans or words, in a list,
-        range, generator or array of one dimension. An array without dimensions is one value.
+      **fields: At least one value for each field: numbers, booleans or words, in a list, range,
+        generator or one-dimensional array. An array without dimensions is a single value.
 
     Raises:
-      ValueError: If a field has no values, they are in no order, or one is no value of a run.
+      ValueError: If a field has no values, if they have no order, or if one is not a number,
+        boolean or word.
 
     Examples:
       >>> list(values(batch_size=[64, 128]))
       [{'batch_size': 64}, {'batch_size': 128}]
     """
     columns = [_column(name, column) for name, column in fields.items()]
-    return Grid(
-        lambda: (dict(zip(fields, row, strict=True)) for row in itertools.product(*columns))
-    )
+
+    def runs() -> Iterator[dict]:
+        for row in itertools.product(*columns):
+            yield dict(zip(fields, row, strict=True))
+
+    return Grid(runs)
 
 
-def fixed(**fields: identity.Value) -> Grid:
-    """Returns one run with these fields: the constants of a sweep.
+def fixed(**fields: _values.Value) -> Grid:
+    """Returns a single run with these fields, the constants of a sweep.
 
     Raises:
-      ValueError: If a value is no number, boolean or word.
+      ValueError: If a value is not a number, boolean or word.
 
     Examples:
       >>> list(fixed(momentum=0.9, num_epochs=15))
@@ -98,14 +104,14 @@ def fixed(**fields: identity.Value) -> Grid:
     for name, value in fields.items():
         if isinstance(value, list | tuple | range | set) or getattr(value, "ndim", 0):
             raise ValueError(
-                f"fixed({name}=...) needs one value, got {identity.shown(value)};"
+                f"fixed({name}=...) needs one value, got {_values.shown(value)};"
                 f" values({name}=...) makes a run for each."
             )
-    return Grid((identity.normalise(fields),))
+    return Grid((run_id.canonicalize(fields),))
 
 
-def product(*grids: Iterable[Run]) -> Grid:
-    """Every combination of one run from each grid, the last grid varying fastest.
+def product(*grids: Iterable[HParams]) -> Grid:
+    """Returns every combination of one run from each grid. The last grid varies fastest.
 
     Args:
       *grids: Grids without fields in common.
@@ -121,8 +127,8 @@ def product(*grids: Iterable[Run]) -> Grid:
     return Grid(lambda: map(_merge, itertools.product(*grids)))
 
 
-def zipped(*grids: Iterable[Run]) -> Grid:
-    """The first runs of all grids merged, then the second ones, and so on.
+def zipped(*grids: Iterable[HParams]) -> Grid:
+    """Merges the first runs of all grids, then their second runs, and so on.
 
     Args:
       *grids: Grids of equal length without fields in common.
@@ -136,7 +142,7 @@ def zipped(*grids: Iterable[Run]) -> Grid:
     """
     grids = tuple(Grid(grid) for grid in grids)
 
-    def merged():
+    def merged() -> Iterator[dict]:
         for index, parts in enumerate(itertools.zip_longest(*grids)):
             if None in parts:
                 raise ValueError(
@@ -148,8 +154,8 @@ def zipped(*grids: Iterable[Run]) -> Grid:
     return Grid(merged)
 
 
-def chain(*grids: Iterable[Run]) -> Grid:
-    """The runs of the first grid, then those of the second, and so on.
+def chain(*grids: Iterable[HParams]) -> Grid:
+    """Returns the runs of the first grid, then the runs of the second, and so on.
 
     Examples:
       >>> list(chain(values(eta=[0]), values(eta=[0.1, 0.3])))
@@ -160,17 +166,17 @@ def chain(*grids: Iterable[Run]) -> Grid:
 
 
 def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
-    """The powers of two from first to last, exactly representable: integers from 1 up, else floats.
+    """Returns the powers of two from first to last, as integers from 1 up and as floats below.
 
     Args:
-      first: A power of two, positive.
-      last: A power of two, at least first.
+      first: Smallest value, a positive power of two.
+      last: Largest value, a power of two.
 
     Returns:
-      first, 2 first, 4 first, ..., last.
+      The values first, 2 * first, 4 * first, ..., last.
 
     Raises:
-      ValueError: If an end is not a power of two, or last < first.
+      ValueError: If an end is not a power of two, or if last < first.
 
     Examples:
       >>> powers_of_two(64, 512)
@@ -178,79 +184,85 @@ def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
       >>> powers_of_two(2**-2, 2)
       (0.25, 0.5, 1, 2)
     """
-    first, last = _end("powers_of_two", first), _end("powers_of_two", last)
+    first = _end("powers_of_two", first)
+    last = _end("powers_of_two", last)
     for end in (first, last):
         if not is_power_of_two(end):
             raise ValueError(
                 "powers_of_two needs ends that are powers of two (such as 0.125 or 64), got"
                 f" {end!r}; doublings(first, last) starts from any number."
             )
-    return tuple(int(v) if v >= 1 else v for v in doublings(float(first), float(last)))
+    values = doublings(float(first), float(last))
+    return tuple(int(value) if value >= 1 else value for value in values)
 
 
 def doublings(first: float, last: float) -> tuple[int | float, ...]:
-    """A base-2 grid from any start: first * 2^k for k = 0, 1, ... while not above last.
+    """Returns first * 2^k for k = 0, 1, ... up to last, a base-2 grid from any start.
 
     Args:
-      first: Smallest value, positive; an integer gives integers.
-      last: Upper end, at least first; met up to rounding.
+      first: Smallest value, positive. An integer gives integers.
+      last: Upper end, at least first. A value equal to it up to rounding is included.
 
     Returns:
       The values, ascending. Doubling is exact in floating point.
 
     Raises:
-      ValueError: If not 0 < first <= last < infinity.
+      ValueError: Unless 0 < first <= last < infinity.
 
     Examples:
       >>> doublings(0.05, 0.4)
       (0.05, 0.1, 0.2, 0.4)
     """
-    first, last = _end("doublings", first), _end("doublings", last)
+    first = _end("doublings", first)
+    last = _end("doublings", last)
     if not 0 < first <= last < math.inf:
         raise ValueError(
             f"a base-2 grid needs 0 < first <= last, got first={first!r}, last={last!r}."
         )
-    steps = int(math.log2(last) - math.log2(first) + 1e-9)
-    double = operator.lshift if isinstance(first, int) else math.ldexp
-    return tuple(double(first, k) for k in range(steps + 1))
+    # A difference of logarithms, as the ratio may overflow. The summand absorbs its rounding error.
+    num_steps = int(math.log2(last) - math.log2(first) + 1e-9)
+    if isinstance(first, int):
+        return tuple(first * 2**k for k in range(num_steps + 1))
+    return tuple(math.ldexp(first, k) for k in range(num_steps + 1))
 
 
 def is_power_of_two(value: float) -> bool:
     """Returns whether a value is the number 2^k for an integer k, which may be negative."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return number and 0 < value < math.inf and math.frexp(value)[0] == 0.5
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return 0 < value < math.inf and math.frexp(value)[0] == 0.5
 
 
-def _copied(run):
-    """Copies a run of a grid."""
+def _copied(run) -> dict:
+    """Copies a run of a grid, after checking that it is one."""
     if not hasattr(run, "keys"):
         raise ValueError(
-            f"a grid holds runs, mappings from field to value, got {identity.shown(run)}."
+            f"a grid holds runs, mappings from field to value, got {_values.shown(run)}."
         )
     return dict(run)
 
 
-def _is_array(column):
-    """Returns whether this is an array of NumPy's kind; its scalars are none."""
+def _is_array(column) -> bool:
+    """Returns whether this is an array of NumPy or JAX. NumPy's scalars are not."""
     return hasattr(column, "__array__") and not isinstance(column, np.generic)
 
 
-def _end(function, value):
-    """Returns an end of a grid as a Python number."""
+def _end(function, value) -> int | float:
+    """Returns an end of a grid as a Python number. An integer stays one, and a float stays one."""
     try:
-        end = value if type(value) in (int, float) else identity.plain("end", value)
-        float(end)
+        end = value if type(value) in (int, float) else _values.plain("end", value)
+        float(end)  # Refuses integers beyond every float.
     except (OverflowError, ValueError):
         end = None
     if type(end) not in (int, float):
         raise ValueError(
-            f"{function} needs finite numbers for its ends, got {identity.shown(value)}."
+            f"{function} needs finite numbers for its ends, got {_values.shown(value)}."
         )
     return end
 
 
-def _column(name, column):
-    """Returns the values of one field, plain and kept."""
+def _column(name, column) -> tuple[_values.Value, ...]:
+    """Returns the values of one field as plain Python values."""
     if isinstance(column, str | bytes) or not (isinstance(column, Iterable) or _is_array(column)):
         raise ValueError(
             f"values({name}=...) needs an iterable of values, got {column!r};"
@@ -258,22 +270,24 @@ def _column(name, column):
         )
     if isinstance(column, Mapping | set | frozenset):
         raise ValueError(
-            f"values({name}=...) needs values in order, got {identity.shown(column)}"
+            f"values({name}=...) needs values in order, got {_values.shown(column)}"
             f" ({type(column).__name__}); write a list of them, such as sorted(...)."
         )
     if _is_array(column):
         column = np.atleast_1d(np.asarray(column))
-    column = tuple(value if type(value) is int else identity.plain(name, value) for value in column)
-    if not column:
+    # Integers, of which there are most, are plain already: a range of seeds may be long.
+    plain = tuple(value if type(value) is int else _values.plain(name, value) for value in column)
+    if not plain:
         raise ValueError(f"values({name}=...) needs at least one value, got none.")
-    return column
+    return plain
 
 
-def _merge(parts):
-    """One run out of several; no field twice."""
-    run = {}
+def _merge(parts) -> dict:
+    """Merges runs without fields in common into one."""
+    merged = {}
     for part in parts:
-        if twice := run.keys() & part.keys():
+        twice = merged.keys() & part.keys()
+        if twice:
             raise ValueError(f"more than one grid sets {', '.join(sorted(twice))}; set each once.")
-        run.update(part)
-    return run
+        merged.update(part)
+    return merged

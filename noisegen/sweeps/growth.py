@@ -5,20 +5,22 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 
-from noisegen.sweeps import checks, identity
+from noisegen import _values
+from noisegen.sweeps import checks
 from noisegen.sweeps import protocol as protocols
+from noisegen.training import run_id
 
 Check = Callable[[Mapping], object]
 
 
-def wanted(
+def extend_grid(
     task_identity: str,
     planned: Mapping[str, dict],
     readings: Iterable[protocols.Protocol],
     records: Iterable[Mapping],
     check: Check | None = None,
 ) -> dict[str, dict]:
-    """Returns the runs of a sweep: the planned ones, then those the records call for, done or not.
+    """Returns the runs of a sweep: the planned ones, then those by which the grid is extended.
 
     The grid of a series and row grows in rounds, at most `max_extensions` of them. A round needs
     all runs of the one before. In it every tuned field grows in turn, at each end of the values
@@ -44,7 +46,7 @@ def wanted(
     Returns:
       A dict from run_id to run. Train those without a record, and ask again until all have one.
     """
-    known = {record["run_id"]: record for record in records}
+    known = {record.run_id: record for record in records}
     found = dict(planned)
     for protocol in readings:
         found |= _extension(task_identity, found, protocol, known, check)
@@ -63,7 +65,7 @@ def _extension(task_identity, planned, protocol, records, check):
                 break
             optimum = protocols.optimum(*group, [records[name] for name in tried], protocol)
             further = _round(group, optimum, list(tried.values()), protocol, check)
-            further = identity.by_run_id(task_identity, further)
+            further = run_id.by_run_id(task_identity, further)
             if not further.keys() - tried.keys():
                 break
             tried |= further
@@ -90,8 +92,8 @@ def _beyond(name, up, group, runs, protocol, check):
         return []
     if len(values) == 1:
         return []
-    edge = identity.on_device(name, (max if up else min)(values))
-    moved = [run for run in runs if identity.on_device(name, run[name]) == edge]
+    edge = run_id.on_device(name, (max if up else min)(values))
+    moved = [run for run in runs if run_id.on_device(name, run[name]) == edge]
     domain = protocol.domain(name, tuple(values))
     if domain is None:
         warnings.warn(
@@ -102,7 +104,7 @@ def _beyond(name, up, group, runs, protocol, check):
         )
         return []
     steps = [(run, domain.step(tuple(values), up, run)) for run in moved]
-    steps = [(run, identity.plain(name, value)) for run, value in steps if value is not None]
+    steps = [(run, _values.plain(name, value)) for run, value in steps if value is not None]
     if not steps:
         if domain.scale != "fixed" and not domain.is_end(moved[0][name], up, moved[0]):
             warnings.warn(

@@ -11,11 +11,11 @@ make a point. The readings of Smith, Elsen & De taken here:
 * the error bar spans every learning rate whose mean is within one standard deviation, the optimum's
   own, of the optimum's mean.
 
->>> from noisegen import sweeps
->>> runs = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1]))
+>>> from noisegen import storage, sweeps
+>>> runs = sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1])
 >>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
 >>> records = [
-...     {"run": run, "status": "finished", "metrics": {"test_accuracy": accuracy}}
+...     storage.Record(hparams=run, status="finished", metrics={"test_accuracy": accuracy})
 ...     for run, accuracy in zip(runs, accuracies)
 ... ]
 >>> [optimum] = sweeps.select(records, sweeps.Protocol(best=2, of=2))
@@ -35,9 +35,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from noisegen.sweeps import checks, identity
+from noisegen import _values
+from noisegen.storage.record import Record
+from noisegen.sweeps import checks
 from noisegen.sweeps.checks import RECORDED, SEED
 from noisegen.sweeps.domains import Domain, standard
+from noisegen.training import run_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Protocol:
     max_extensions: int = 3
     report: tuple[str, ...] = ()
     domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict, hash=False)
-    derived: Mapping[str, Callable[[Mapping], identity.Value]] = dataclasses.field(
+    derived: Mapping[str, Callable[[Mapping], _values.Value]] = dataclasses.field(
         default_factory=dict, hash=False
     )
 
@@ -157,7 +160,7 @@ class Optimum:
     high: float = math.nan
     flags: tuple[str, ...] = ()  # Keys of FLAGS.
     report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # Mean, std.
-    best: tuple[Mapping, ...] = ()  # The records behind mean and std.
+    best: tuple[Record, ...] = ()  # The records behind mean and std.
     points: tuple[Point, ...] = ()  # Ascending in the tuned fields.
 
 
@@ -170,11 +173,12 @@ FLAGS = {
 }
 
 
-def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
+def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
     """The optimum of every series and row, with error bar and flags.
 
     Args:
-      records: Records of finished and diverged runs, each run at most once.
+      records: Finished and diverged runs, each at most once: `storage.Record`, or the
+        `training.Result` of `Pool.train`.
       protocol: How to read them.
 
     Returns:
@@ -186,7 +190,7 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
     """
     groups = collections.defaultdict(list)
     for record in records:
-        groups[protocol.group(record["run"])].append(record)
+        groups[protocol.group(record.hparams)].append(record)
     groups = join_rows(groups, protocol.row, operator.add)
     return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
 
@@ -199,7 +203,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
       row: Name of the field.
       join: Makes one of two groups' members.
     """
-    seen = {key: (key[0], identity.on_device(row, key[1])) for key in groups}
+    seen = {key: (key[0], run_id.on_device(row, key[1])) for key in groups}
     if len(set(seen.values())) == len(groups):
         return groups
     first, joined = {}, {}
@@ -209,7 +213,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
     return joined
 
 
-def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Protocol) -> Optimum:
+def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
     """The optimum of one series and row, given their records; for the rest see `select`."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
@@ -251,7 +255,7 @@ def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Proto
 
 
 def ends(
-    points: Sequence[Point], best: Mapping[str, identity.Value], low: float, high: float
+    points: Sequence[Point], best: Mapping[str, _values.Value], low: float, high: float
 ) -> list[tuple[str, bool]]:
     """Returns the ends of the values tried that an optimum touches.
 
@@ -289,9 +293,9 @@ def _points(records, protocol):
     """The points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
-        by_values[tuple([record["run"][name] for name in protocol.tune])].append(record)
+        by_values[tuple([record.hparams[name] for name in protocol.tune])].append(record)
     for found in by_values.values():
-        finished = (record["metrics"] for record in found if record["status"] == "finished")
+        finished = (record.metrics for record in found if record.status == "finished")
         for names in set(map(tuple, finished)):  # nearly always one
             checks.check_metrics(names, protocol)
     by_values = _joined(by_values, protocol.tune)
@@ -307,19 +311,19 @@ def _joined(by_values, tune):
     Of the spellings of a value the shortest stays, and each seed counts once.
     """
     checks.check_kinds(dict(zip(tune, values, strict=True)) for values in by_values)
-    close = [identity.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
+    close = [run_id.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
     joined = dict(by_values)
     if any(close):
         joined, spellings = {}, {}
         for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
             first = values
             if any(map(operator.contains, close, values)):
-                first = spellings.setdefault(tuple(map(identity.on_device, tune, values)), values)
+                first = spellings.setdefault(tuple(map(run_id.on_device, tune, values)), values)
             joined[first] = joined.get(first, []) + by_values[values]
     for values, records in joined.items():
         if any(value in (0, 1) for value in values):  # which equal False and True
-            checks.check_kinds({name: record["run"][name] for name in tune} for record in records)
-        if not checks.check_alike([record["run"] for record in records]):
+            checks.check_kinds({name: record.hparams[name] for name in tune} for record in records)
+        if not checks.check_alike([record.hparams for record in records]):
             joined[values] = list(_by_seed(records).values())
     return joined
 
@@ -328,13 +332,13 @@ def _by_seed(records):
     """Returns the first record of each seed."""
     found = {}
     for record in records:
-        found.setdefault(record["run"].get(SEED), record)
+        found.setdefault(record.hparams.get(SEED), record)
     return found
 
 
 def _point(values, records, protocol):
     """The best k of the first n runs of one point."""
-    first = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
+    first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
     scored = [(_metric_of(record, protocol.metric), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
@@ -346,15 +350,15 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
-        run=first[0]["run"],
+        run=first[0].hparams,
     )
 
 
 def _metric_of(record, name):
     """A metric of a record; None if the run diverged or the metric is not finite."""
-    if record["status"] == "diverged":
+    if record.status == "diverged":
         return None
-    value = record.get(name) if name in RECORDED else record["metrics"][name]
+    value = getattr(record, name) if name in RECORDED else record.metrics[name]
     return value if value is not None and math.isfinite(value) else None
 
 

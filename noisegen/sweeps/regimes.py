@@ -181,7 +181,7 @@ def _rates(optimum, protocol, draw, num_resamples):
 
 def _rate(best):
     """The rate of the records that count, nan if there are none."""
-    return effective_learning_rate(best[0]["run"]) if best else math.nan
+    return effective_learning_rate(best[0].hparams) if best else math.nan
 
 
 def _resampled(rates, points, protocol, draw, num_resamples):
@@ -228,9 +228,9 @@ def largest_stable(
     """
     stable = collections.defaultdict(lambda: True)
     for record in records:
-        value = record["metrics"].get(metric)
-        finished = record["status"] == "finished" and value is not None and value < limit
-        stable[effective_learning_rate(record["run"])] &= finished
+        value = record.metrics.get(metric)
+        finished = record.status == "finished" and value is not None and value < limit
+        stable[effective_learning_rate(record.hparams)] &= finished
     largest = math.nan
     for rate in sorted(rate for rate in stable if rate > 0):
         if not stable[rate]:

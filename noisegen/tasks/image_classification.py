@@ -50,7 +50,7 @@ def image_classification(
         sum of squares of all parameters: an L2 term of coefficient l2 adds `l2 / 2 * squared_norm`
         to either loss.
       **fields: Other arguments of `from_nnx` (`diagnostics`, without augmentation) and fields of
-        `noisegen.training.Task` (`batch_size`, `noise_group`, `example_weights`).
+        `noisegen.training.Task` (`batch_size`, `noise_microbatch`, `example_weights`).
 
     Returns:
       A `noisegen.training.Task`. Tracing it raises ValueError if the model does not fit the images

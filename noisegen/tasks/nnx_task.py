@@ -81,7 +81,7 @@ def from_nnx(
       ...     make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
       ... )
       >>> run = {"batch_size": 4, "learning_rate": 0.5, "num_epochs": 40, "seed": 0}
-      >>> [result] = training.Pool(task, training.Settings(microbatch=4)).train([run])
+      >>> [result] = training.Pool(task, training.PoolConfig(microbatch=4)).train([run])
       >>> result.metrics["test_loss"] < 1e-3
       True
     """

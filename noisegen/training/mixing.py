@@ -1,10 +1,12 @@
 """Finds losses and metrics whose values depend on how a batch is cut into microbatches.
 
-A microbatch is a matter of speed: it holds a part of a batch, or a batch and examples outside the
-mask. So the value for one example must not depend on examples outside the mask, on those of another
-ghost group, or on their number. The state must not depend on the number of calls. A plain batch
-normalization breaks these rules. Reading a function cannot tell; calling it on a few examples, in
-one call and in two, and again with others in the second half, can.
+A microbatch is a matter of speed. It holds a part of a batch, or a batch and examples outside the
+mask. The value for one example must therefore not depend on examples outside the mask, on those of
+another ghost group, or on their number. The state must not depend on the number of calls. A plain
+batch normalization breaks these rules.
+
+The check calls each function on a few examples: in one call, in two calls, and with other examples
+in the second half.
 """
 
 import warnings
@@ -13,20 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisegen.training.evaluation import names
+from noisegen._math import ceil_div
+from noisegen.training.evaluation import metric_spec
 from noisegen.training.task import Batch, Task, make_key
 
-_HALF = 16  # examples, at least
-_APART = 0.2  # of the distance from the start: rounding differs by less, also in bfloat16
+_HALF = 16  # examples of each half, at least
+_APART = 0.2  # part of the distance from the start; rounding differs by less, also in bfloat16
 _RTOL, _ATOL = 1e-3, 1e-6  # rounding differs by far less, batch statistics by far more
 
 
 def check_mixing(task: Task) -> None:
-    """Runs a task's functions on a few examples, and again with others in place of some.
+    """Checks that the value for an example does not depend on unrelated examples.
 
     Raises:
-      ValueError: If the loss or a metric of an example depends on examples that have nothing to
-        do with it. A state that depends on the number of calls is a warning.
+      ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
+        depends on the number of calls is a warning.
     """
     params, state = _compiled(lambda: task.init(make_key(0)))()
     model = (_moved(jax.device_get(params)), state)
@@ -40,22 +43,23 @@ def check_mixing(task: Task) -> None:
     if not task.takes_whole_batches:
         _check(task, "loss", task.joint_loss or task.loss, model, task.train, task.ghost_size)
     _check(task, "metrics", metrics, model, task.test, 1)
-    if names(task, "train"):
+    if metric_spec(task).train:
         _check(task, "train_metrics", train_metrics, model, task.train, 1)
 
 
 def _check(task, name, function, model, examples, group):
     total = len(jax.tree.leaves(examples)[0])
-    # The second half consists of whole groups, and of several examples, as two may be alike.
-    half = group * -(-_HALF // group)
-    if task.only_batch_size and name == "loss":  # more examples would be of the next batch
+    # The halves are whole groups of several examples, because two examples may be alike.
+    half = group * ceil_div(_HALF, group)
+    if task.only_batch_size and name == "loss":
+        # More examples would be those of the next batch.
         half = min(half, task.only_batch_size // 2 // group * group)
     if total == 1 or not half:
-        return  # there is no other example
+        return  # There is no other example to exchange.
     seeds = np.arange(2 * half)
     in_first_half, kept = seeds < half, seeds <= half // 2
     whole = np.ones(2 * half, bool)
-    random = np.random.RandomState(0)  # its stream never changes with NumPy
+    random = np.random.RandomState(0)  # Its stream is equal in all versions of NumPy.
     first = random.randint(total, size=2 * half) if task.shuffle else seeds % total
     second = (first + random.randint(1, total, size=2 * half)) % total
 
@@ -86,8 +90,8 @@ def _check(task, name, function, model, examples, group):
                 "example from its own key, or give the microbatch.",
                 stacklevel=2,
             )
-            return  # what was drawn differs from call to call
-    # Another number of examples is another program, whose rounding differs, in bfloat16 by much.
+            return  # The draws differ from call to call, so the state cannot be compared.
+    # Another number of examples is another program. Its rounding differs, in bfloat16 by much.
     other, after = call(first[:half], whole[:half], seeds[:half])
     nothing = jax.tree.map(np.zeros_like, other)
     if _moves_apart(nothing, jax.tree.map(lambda a: a[:half], losses), other):
@@ -152,7 +156,7 @@ def _comparable(leaf):
 
 
 def _moved(params):
-    """Returns parameters somewhere near, since layers that begin with zeros hide what they mix."""
+    """Returns parameters nearby, because layers that begin with zeros hide what they mix."""
     random = np.random.RandomState(1)
     return jax.tree.map(
         lambda leaf: (leaf + 0.1 * random.normal(size=np.shape(leaf))).astype(leaf.dtype), params
@@ -160,5 +164,5 @@ def _moved(params):
 
 
 def _compiled(function):
-    """Compiles a function that runs a few times on a few examples, so hardly optimizes it."""
+    """Compiles a function with few optimizations, because it runs a few times only."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

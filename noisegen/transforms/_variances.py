@@ -41,7 +41,7 @@ def _measured(gradient_noise: Any, field: str, like: Any) -> Any:
             f"gradient_noise.{field} must have the structure and shapes of the updates, but "
             f"gradient_noise is {_validate.kind(gradient_noise)} that does not fit. Give the "
             "result of noisegen.diagnostics.estimate_gradient_noise for the parameters that are "
-            "updated; in a pool, set the noise_group of the task."
+            "updated; in a pool, set the noise_microbatch of the task."
         )
     return measured
 

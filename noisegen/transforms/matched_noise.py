@@ -53,15 +53,15 @@ def matched_noise(
     part of the diagonal. Pass the whole of K, measured on all parameters.
 
     The update takes two extra arguments, which the pool of `noisegen.training` passes if the task
-    has a `noise_group`:
+    has a `noise_microbatch`:
 
     * ``batch_size``: examples B of this update;
     * ``gradient_noise``: object with `trace` and `diagonal` of K, such as
       `noisegen.diagnostics.estimate_gradient_noise` returns for the gradients of microbatches or
       devices. Without a diagonal, "isotropic" takes d from the updates, which must not be masked.
 
-    In a sweep, name the hyperparameter ``reference_batch_size``. The pool then refuses runs with
-    B0 > B; under any other name they diverge at the first update.
+    In a sweep, give the task ``check_run=noisegen.tasks.check_matched_noise``. The pool then
+    refuses runs with B0 > B, which diverge at the first update otherwise.
 
     Args:
       reference_batch_size: Examples per update B0 of the reference, in (0, B], possibly fractional.
@@ -109,7 +109,7 @@ def matched_noise(
         if batch_size is None or gradient_noise is None:
             raise ValueError(
                 "matched_noise needs update(..., batch_size=, gradient_noise=); in a pool, set the "
-                "noise_group of the task."
+                "noise_microbatch of the task."
             )
         lacking = matched_variance(batch_size, reference_batch_size)
         per_example = variances(covariance, gradient_noise, updates)

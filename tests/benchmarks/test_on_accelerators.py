@@ -30,7 +30,8 @@ def result(status="finished", accuracy=0.5, loss=1.0, num_updates=8):
     """What a run left."""
     curve = {"test_accuracy": [0.1, accuracy], "test_loss": [2.0, loss], "train_loss": [2.0, loss]}
     return training.Result(
-        run={"batch_size": 16},
+        run_id="made up",
+        hparams={"batch_size": 16},
         status=status,
         diverged_at=None,
         metrics={name: values[-1] for name, values in curve.items()},
@@ -170,9 +171,9 @@ def test_wide_resnet_is_the_one_of_the_paper_without_evaluations():
     assert noisegen_wide_resnet.num_parameters(spec, dataset) == 2_748_890
     task = noisegen_wide_resnet.make_task(spec, dataset, "bfloat16", "lax")
     assert task.ghost_size == 64 and task.num_examples == 50_000
-    assert training.metric_names(task) == ("train_loss",)
+    assert training.metric_spec(task).names == ("train_loss",)
     runs = [noisegen_wide_resnet.make_run(spec, size, 1) for size in spec["batch_sizes"]]
-    training.check_runs(task, runs)
+    training.make_runs(task, runs)
     assert all(spec["num_examples"] % size == 0 for size in spec["batch_sizes"])
 
 
@@ -194,9 +195,9 @@ def test_agreement_refuses_what_differs():
 def test_agreement_has_a_run_that_diverges_and_whole_ghost_batches():
     task, runs, _ = agreement._cnn()
     assert runs[-1]["learning_rate"] > 1e20 and len({run["batch_size"] for run in runs}) == 4
-    training.check_runs(task, runs)
-    training.check_runs(*agreement._wide_resnet("bfloat16")[:2])
-    (diverged,) = training.Pool(task, training.Settings(microbatch=64)).train(runs[-1:])
+    training.make_runs(task, runs)
+    training.make_runs(*agreement._wide_resnet("bfloat16")[:2])
+    (diverged,) = training.Pool(task, training.PoolConfig(microbatch=64)).train(runs[-1:])
     assert diverged.status == "diverged"
 
 

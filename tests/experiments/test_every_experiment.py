@@ -264,10 +264,10 @@ def test_its_tiny_form_trains_and_makes_a_table(name, made_data):
     results = list(pool.train(list(group.values())))
     assert len(results) == len(plan.runs) and {r.status for r in results} == {"finished"}
     for result in results:
-        [course] = training.plan_runs(task, [result.run])
+        [course] = training.plan_runs(task, [result.hparams])
         assert result.num_updates == course.num_updates
         assert result.num_examples == course.num_examples
-    records = [vars(result) | {"run_id": str(i)} for i, result in enumerate(results)]
+    records = [vars(r) | {"run": r.hparams, "run_id": str(i)} for i, r in enumerate(results)]
     for protocol in plan.protocols:
         optima = sweeps.select(records, protocol)
         assert {optimum.row for optimum in optima} == {run[protocol.row] for run in plan.runs}

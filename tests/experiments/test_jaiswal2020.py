@@ -169,11 +169,11 @@ def _between(tmp_path, monkeypatch):
     sweeps.open_workdir(tmp_path, plan.name, plan.make_tasks().name, {})
     with sweeps.RecordWriter(tmp_path) as writer:
         for task, runs in plan.make_tasks().groups(dict(enumerate(plan.runs))).items():
-            pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=32))
+            pool = training.Pool(task, training.PoolConfig(microbatch=8, eval_batch=32))
             for result in pool.train(list(runs.values()), keep_params=True):
-                name = sweeps.run_id(task.name, result.run)
-                sweeps.save_params(tmp_path, name, result.params)
-                writer.append({"run_id": name} | vars(dataclasses.replace(result, params=None)))
+                sweeps.save_params(tmp_path, result.run_id, result.params)
+                fields = vars(dataclasses.replace(result, params=None))
+                writer.append(fields | {"run": fields.pop("hparams")})
     return tmp_path
 
 
@@ -198,7 +198,7 @@ def test_a_point_gathers_batch_statistics_once():
     task, calls = table2.get_task(shrunk(table2, crop=6))(8), []
     counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
     params, _ = jax.eval_shape(task.init, training.make_key(0))
-    jax.eval_shape(lambda p: training.measure(counted, p, microbatch=8), params)
+    jax.eval_shape(lambda p: training.evaluate_params(counted, p, microbatch=8), params)
     once = len(calls)
     accuracies = jax.eval_shape(figure6._measure(counted), params)
     assert accuracies.keys() == {"train", "test"} and len(calls) == 2 * once > 0

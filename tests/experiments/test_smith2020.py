@@ -135,7 +135,7 @@ def test_one_temperature_schedule_two_ways(monkeypatch):
             plan = training.plan(
                 run, 50_000, temperature.batch_size(run | {"num_examples": 50_000})
             )
-            counts = np.searchsorted(plan.ends, examples, side="right")
+            counts = np.searchsorted(plan.examples_seen, examples, side="right")
             hparams = run | {"num_examples": 50_000}
             temperatures = temperature.make_optimizer(hparams, None)(counts)
             sizes = plan.batch_sizes[counts]

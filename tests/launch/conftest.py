@@ -24,7 +24,7 @@ TINY = (
     "--lane_devices=2",
     "--microbatch=16",
     "--eval_batch=360",
-    "--group=1",
+    "--lanes_per_rare_step=1",
 )
 
 

@@ -21,7 +21,13 @@ FLAGS = (
     "--config.grid.learning_rate=(0.00390625, 0.0078125, 0.015625)",
     "--config.best=2",
     "--config.run.eval_every=20.0",
-    *("--lanes=1", "--lane_devices=1", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *(
+        "--lanes=1",
+        "--lane_devices=1",
+        "--microbatch=16",
+        "--eval_batch=360",
+        "--lanes_per_rare_step=1",
+    ),
     "--checkpoint_minutes=0.002",
 )
 ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}

@@ -19,7 +19,7 @@ SHORT = (
     "--config.grid.seed=(0, 1)",
     "--config.best=2",
     "--config.run.eval_every=2.0",
-    *("--microbatch=32", "--eval_batch=360", "--group=1"),
+    *("--microbatch=32", "--eval_batch=360", "--lanes_per_rare_step=1"),
 )
 LANES = ("--lanes=2", "--lane_devices=2", "--batch_devices=1")
 BATCH = ("--lanes=1", "--lane_devices=1", "--batch_devices=2")
@@ -111,12 +111,12 @@ def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
         address = "{}:{}".format(*free.getsockname())
     program = f"""
 from launch import distributed
-from noisegen.training import hosts
+from noisegen.training import multihost
 distributed.join("{address},%d/2")
-hosts.agreed(None)
+multihost.broadcast_json(None)
 if %d == 0:
     raise RuntimeError("something unforeseen")
-hosts.agreed(None)
+multihost.broadcast_json(None)
 """
     both = [
         subprocess.Popen(

@@ -10,7 +10,13 @@ FLAGS = (
     "--config.grid.seed=(0,1)",
     "--config.best=2",
     "--config.run.num_epochs=1.0",
-    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *(
+        "--lanes=2",
+        "--lane_devices=2",
+        "--microbatch=16",
+        "--eval_batch=360",
+        "--lanes_per_rare_step=1",
+    ),
 )
 
 

@@ -85,7 +85,7 @@ def ordeal(tiny, call, environment, tmp_path_factory):
     """The tiny sweep: Ctrl-C in a terminal, then kill -9, then a torn line, then the end."""
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
     command = [sys.executable, "-m", "launch.sweep", *tiny, f"--workdir={workdir}"]
-    to_be_measured = [word for word in command if word != "--group=1"]
+    to_be_measured = [word for word in command if word != "--lanes_per_rare_step=1"]
     stopped = interrupt_in_a_terminal(to_be_measured, environment, workdir, 3)
     after_stop = metrics(workdir)
 
@@ -155,7 +155,13 @@ LONG = (
     "--config.best=2",
     "--config.run.num_epochs=60.0",
     "--config.run.eval_every=15.0",
-    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *(
+        "--lanes=2",
+        "--lane_devices=2",
+        "--microbatch=16",
+        "--eval_batch=360",
+        "--lanes_per_rare_step=1",
+    ),
 )
 
 

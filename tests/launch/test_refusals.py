@@ -175,7 +175,7 @@ def test_the_stored_command_can_be_pasted(tmp_path, environment):
     words = ["-m", "launch.sweep", DIGITS, "--config.grid.seed=0,", "--config.best=1"]
     words += ["--config.grid.batch_size=1024", "--config.grid.learning_rate=2^-3"]
     words += ["--config.run.num_epochs=1", "--lanes=1", "--microbatch=64", "--eval_batch=360"]
-    words += ["--lane_devices=1", "--group=1", f"--workdir={tmp_path / name}"]
+    words += ["--lane_devices=1", "--lanes_per_rare_step=1", f"--workdir={tmp_path / name}"]
     root = command.pathlib.Path(__file__).parents[2]
     run = {"env": environment, "capture_output": True, "text": True, "cwd": root}
     first = subprocess.run([sys.executable, *words], **run)

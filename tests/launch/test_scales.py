@@ -16,7 +16,13 @@ FLAGS = (
     "--config.grid.effective_learning_rate=0.5,1.0",
     "--config.grid.seed=0,",
     "--config.best=1",
-    *("--lanes=1", "--lane_devices=1", "--microbatch=2", "--eval_batch=2", "--group=1"),
+    *(
+        "--lanes=1",
+        "--lane_devices=1",
+        "--microbatch=2",
+        "--eval_batch=2",
+        "--lanes_per_rare_step=1",
+    ),
 )
 
 

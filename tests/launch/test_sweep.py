@@ -63,7 +63,7 @@ def test_kept_parameters_are_those_that_were_evaluated(finished):
     assert len(list((workdir / "params").iterdir())) == len(records)
     for record in records[:3]:
         params = sweeps.load_params(workdir, record["run_id"], like)
-        found = training.measure(task, params)["test_accuracy"]
+        found = training.evaluate_params(task, params)["test_accuracy"]
         assert float(found) == pytest.approx(record["metrics"]["test_accuracy"], abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Grids: what they yield, that they may be read again, and clear errors."""
+"""Tests the runs that grids yield, that grids can be iterated again, and errors."""
 
 import math
 import time
@@ -10,7 +10,7 @@ import pytest
 from noisegen import sweeps
 
 
-def test_values_is_a_product_with_the_last_field_fastest():
+def test_values_combines_all_fields_and_varies_the_last_fastest():
     grid = sweeps.values(a=[1, 2], b=iter([3, 4]))
     assert list(grid) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
 
@@ -26,7 +26,7 @@ def test_values_is_a_product_with_the_last_field_fastest():
         lambda: sweeps.Grid({"a": x} for x in range(3)) * ({"b": x} for x in range(2)),
     ],
 )
-def test_grids_are_read_again_and_yield_fresh_dicts(make):
+def test_grids_can_be_iterated_again_and_yield_new_dicts(make):
     grid = make()
     first = list(grid)
     expected = [dict(run) for run in first]
@@ -35,13 +35,13 @@ def test_grids_are_read_again_and_yield_fresh_dicts(make):
     assert first and list(grid) == expected == list(grid)
 
 
-def test_operators_are_product_and_chain():
+def test_times_is_product_and_plus_is_chain():
     a, b = sweeps.values(a=[1, 2]), sweeps.fixed(b=3)
     assert list(a * b) == list(sweeps.product(a, b)) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
     assert list(a + b) == list(sweeps.chain(a, b)) == [{"a": 1}, {"a": 2}, {"b": 3}]
 
 
-def test_zipped_pairs_and_refuses_unequal_lengths():
+def test_zipped_merges_pairs_and_refuses_unequal_lengths():
     grid = sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3, 4]))
     assert list(grid) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     with pytest.raises(ValueError, match=r"grid 1 .* only 1 runs"):
@@ -49,7 +49,7 @@ def test_zipped_pairs_and_refuses_unequal_lengths():
 
 
 @pytest.mark.parametrize("combine", [sweeps.product, sweeps.zipped])
-def test_a_field_set_twice_is_named(combine):
+def test_a_field_set_twice_is_refused_and_named(combine):
     with pytest.raises(ValueError, match="sets momentum;"):
         list(combine(sweeps.fixed(momentum=0.9, a=1), sweeps.fixed(momentum=0.5)))
 
@@ -69,7 +69,7 @@ def test_a_field_set_twice_is_named(combine):
         ([0.1, math.nan], "learning_rate must be a finite number, got nan"),
     ],
 )
-def test_columns_must_be_iterables_with_values(column, message):
+def test_invalid_columns_are_refused(column, message):
     with pytest.raises(ValueError, match=message):
         sweeps.values(learning_rate=column)
 
@@ -88,35 +88,35 @@ def test_columns_must_be_iterables_with_values(column, message):
         (np.array(["sgd", "adam"]), ["sgd", "adam"]),
     ],
 )
-def test_columns_of_every_kind_become_plain_values(column, expected):
+def test_columns_of_every_type_become_plain_values(column, expected):
     found = [run["a"] for run in sweeps.values(a=column)]
     assert found == expected and {*map(type, found)} <= {int, float, bool, str}
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), jnp.ones(1), [1], (1, 2), range(2)])
-def test_constants_are_single_values(value):
+def test_fixed_refuses_several_values(value):
     with pytest.raises(ValueError, match=r"fixed\(rate=...\) needs one value.*values\(rate"):
         sweeps.fixed(rate=value)
 
 
-def test_constants_become_plain_values():
+def test_fixed_fields_become_plain_values():
     [run] = sweeps.fixed(rate=jnp.float32(0.1), nesterov=np.bool_(True), optimizer="adam")
     assert run == {"rate": 0.1, "nesterov": True, "optimizer": "adam"}
 
 
 @pytest.mark.parametrize("source", [{"a": 1}, "ab", 3, None])
-def test_what_is_no_grid_is_refused(source):
+def test_sources_without_runs_are_refused(source):
     with pytest.raises(ValueError, match="a grid is an iterable of runs"):
         sweeps.Grid(source)
 
 
 @pytest.mark.parametrize("item", [1, "ab", [("a", 1)], None])
-def test_items_that_are_no_runs_are_named(item):
+def test_items_that_are_not_runs_are_refused(item):
     with pytest.raises(ValueError, match="a grid holds runs, .* got"):
         list(sweeps.Grid([{"a": 1}, item]))
 
 
-def test_powers_of_two_are_exact_and_integers_from_one_up():
+def test_powers_of_two_are_exact_and_integers_from_1_up():
     grid = sweeps.powers_of_two(2**-20, 64)
     assert grid == tuple(2.0**k for k in range(-20, 7))
     assert [type(value) for value in grid] == [float] * 20 + [int] * 7
@@ -129,16 +129,16 @@ def test_powers_of_two_refuses_other_ends(ends):
         sweeps.powers_of_two(*ends)
 
 
-def test_doublings_meet_the_end_and_never_pass_it():
+def test_doublings_reach_the_end_and_never_exceed_it():
     assert sweeps.doublings(0.1, 0.8) == (0.1, 0.2, 0.4, 0.8)
     assert sweeps.doublings(3, 23) == (3, 6, 12)
-    assert len(sweeps.doublings(0.1 + 0.2, 1.2)) == 3  # 0.1 + 0.2 is a little above 0.3.
+    assert len(sweeps.doublings(0.1 + 0.2, 1.2)) == 3  # In floating point, 0.1 + 0.2 > 0.3.
     assert sweeps.doublings(0.3, 0.3 * 2**10)[-1] == 0.3 * 2**10
     with pytest.raises(ValueError, match="first=0"):
         sweeps.doublings(0, 1)
 
 
-def test_base_two_grids_of_numpy_numbers_and_of_huge_spans():
+def test_base_2_grids_take_numpy_numbers_and_huge_spans():
     assert sweeps.powers_of_two(np.int32(64), np.int32(256)) == (64, 128, 256)
     assert sweeps.powers_of_two(np.float32(0.25), jnp.float32(1)) == (0.25, 0.5, 1)
     assert sweeps.doublings(np.float32(0.05), np.float32(0.2)) == (0.05, 0.1, 0.2)
@@ -149,12 +149,12 @@ def test_base_two_grids_of_numpy_numbers_and_of_huge_spans():
 
 @pytest.mark.parametrize("make", [sweeps.powers_of_two, sweeps.doublings])
 @pytest.mark.parametrize("bad", ["64", None, True, 10**400, np.array([1, 2])])
-def test_base_two_grids_need_numbers(make, bad):
+def test_base_2_grids_refuse_ends_that_are_not_finite_numbers(make, bad):
     with pytest.raises(ValueError, match="needs finite numbers for its ends, got"):
         make(1, bad)
 
 
-def test_a_hundred_thousand_runs_are_planned_in_seconds():
+def test_100_000_runs_are_planned_in_seconds():
     grid = sweeps.values(
         batch_size=sweeps.powers_of_two(64, 32768),
         learning_rate=sweeps.powers_of_two(2**-9, 1),

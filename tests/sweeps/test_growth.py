@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 
 def grow(runs, score, protocol, check=None):
@@ -15,13 +15,13 @@ def grow(runs, score, protocol, check=None):
     for _ in range(100):
         for name, run in wanted.items():
             accuracy = score(run)
-            records[name] = {
-                "run_id": name,
-                "run": run,
-                "status": "diverged" if accuracy is None else "finished",
-                "metrics": {"test_accuracy": accuracy},
-            }
-        wanted = sweeps.wanted("t", planned, [protocol], records.values(), check)
+            records[name] = storage.Record(
+                run_id=name,
+                hparams=run,
+                status="diverged" if accuracy is None else "finished",
+                metrics={"test_accuracy": accuracy},
+            )
+        wanted = sweeps.extend_grid("t", planned, [protocol], records.values(), check)
         if wanted.keys() <= records.keys():
             return [run for name, run in wanted.items() if name not in planned]
     raise AssertionError("it grows for ever")
@@ -74,7 +74,8 @@ def test_downwards_the_domain_ends_too(name, tried, expected):
 
 def flags(runs, score, **protocol):
     records = [
-        {"run": run, "status": "finished", "metrics": {"test_accuracy": score(run)}} for run in runs
+        storage.Record(hparams=run, status="finished", metrics={"test_accuracy": score(run)})
+        for run in runs
     ]
     [optimum] = sweeps.select(records, sweeps.Protocol(**protocol))
     return optimum.flags
@@ -293,11 +294,11 @@ def test_a_grid_does_not_grow_into_another_series():
 def test_values_are_one_row_or_point_if_the_device_takes_them_for_one():
     third = float.fromhex("0x1.5555560000000p-2")  # float32's 1/3
     records = [
-        {
-            "run": {"batch_size": 8, "learning_rate": rate, "eta": eta, "seed": seed},
-            "status": "finished",
-            "metrics": {"test_accuracy": accuracy},
-        }
+        storage.Record(
+            hparams={"batch_size": 8, "learning_rate": rate, "eta": eta, "seed": seed},
+            status="finished",
+            metrics={"test_accuracy": accuracy},
+        )
         for rate, eta, seed, accuracy in [
             (0.1, 1 / 3, 0, 0.5),
             (0.1 + 1e-12, third, 0, 0.9),  # The same run in another spelling: counts once.

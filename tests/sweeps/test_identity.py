@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import experiments
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 RUN = {"batch_size": 64, "learning_rate": 0.1, "seed": 0, "last_batch": "keep"}
 
@@ -107,7 +107,7 @@ def test_a_run_that_is_no_mapping_is_refused(run):
     ],
 )
 def test_numbers_of_every_type_become_the_double_that_was_meant(value, expected):
-    [found] = sweeps.normalise({"x": value}).values()
+    [found] = sweeps.canonicalize({"x": value}).values()
     assert found == expected and type(found) in (int, float)
     assert sweeps.run_id("t", {"x": value}) == sweeps.run_id("t", {"x": expected})
 
@@ -118,7 +118,7 @@ def test_an_integer_that_no_float_holds_stays_itself():
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), jnp.bool_(True)])
 def test_booleans_stay_and_are_not_one(value):
-    assert sweeps.normalise({"nesterov": value})["nesterov"] is True
+    assert sweeps.canonicalize({"nesterov": value})["nesterov"] is True
     assert sweeps.run_id("t", {"nesterov": value}) != sweeps.run_id("t", {"nesterov": 1})
 
 
@@ -128,7 +128,7 @@ class Word(enum.StrEnum):
 
 @pytest.mark.parametrize("value", ["adam", np.str_("adam"), np.array("adam"), Word.ADAM])
 def test_words_stay_words(value):
-    found = sweeps.normalise({"optimizer": value})["optimizer"]
+    found = sweeps.canonicalize({"optimizer": value})["optimizer"]
     assert found == "adam" and type(found) is str
 
 
@@ -155,10 +155,10 @@ def test_booleans_and_words_do_not_hide_runs():
 def test_the_names_of_all_committed_records_are_those_of_today():
     count = 0
     for path in pathlib.Path(experiments.__path__[0], "results").rglob("sweep.json"):
-        task = sweeps.read_sweep(path.parent)["task"]
-        for record in sweeps.read(path.parent, curves=False):
-            assert sweeps.run_id(task, record["run"]) == record["run_id"]
-            assert sweeps.normalise(record["run"]) == record["run"]
+        task = storage.read_sweep(path.parent)["task"]
+        for record in storage.read_records(path.parent, curves=False):
+            assert sweeps.run_id(task, record.hparams) == record.run_id
+            assert sweeps.canonicalize(record.hparams) == record.hparams
             count += 1
     assert count > 2000
 
@@ -174,7 +174,7 @@ def test_plan_keeps_order_and_drops_duplicates():
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False, width=64)))
 def test_normalised_runs_survive_json(run):
     run = {name: value for name, value in run.items() if math.isfinite(value)}
-    normal = sweeps.normalise(run)
+    normal = sweeps.canonicalize(run)
     back = json.loads(json.dumps(normal))
     assert back == normal == run
     assert list(back) == list(run)

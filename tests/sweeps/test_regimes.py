@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 SIZES = [2**k for k in range(4, 13)]
 RATES = [2.0**k for k in range(-6, 6)]
@@ -61,15 +61,15 @@ def make_records(boundary, momentum, spread, name="effective_learning_rate"):
     random = np.random.RandomState(0)
     factor = 1 if name == "effective_learning_rate" else 1 - momentum
     return [
-        {
-            "run": {"batch_size": size, name: rate * factor, "momentum": momentum, "seed": seed},
-            "status": "diverged" if rate > 16 else "finished",
-            "metrics": {
+        storage.Record(
+            hparams={"batch_size": size, name: rate * factor, "momentum": momentum, "seed": seed},
+            status="diverged" if rate > 16 else "finished",
+            metrics={
                 "test_accuracy": 0.9
                 - 0.01 * math.log2(rate / min(size / boundary, 1)) ** 2
                 + spread * random.randn()
             },
-        }
+        )
         for size in SIZES
         for rate in RATES
         for seed in range(5)
@@ -102,32 +102,32 @@ def test_boundary_of_a_sweep_with_its_interval(name):
 
 def test_one_run_a_point_has_no_interval():
     protocol = sweeps.Protocol(tune=("effective_learning_rate",))
-    records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["seed"] == 0]
+    records = [r for r in make_records(256, 0.0, 0.0) if r.hparams["seed"] == 0]
     found = boundaries(records, protocol)[""]
     assert found.batch_size == pytest.approx(256) and math.isnan(found.low)
 
 
 def test_series_without_two_batch_sizes_have_no_boundary():
-    records = [r for r in make_records(256, 0.0, 0.0) if r["run"]["batch_size"] == 64]
+    records = [r for r in make_records(256, 0.0, 0.0) if r.hparams["batch_size"] == 64]
     assert boundaries(records, PROTOCOL, num_resamples=2) == {}
 
 
 def test_learning_rates_by_a_rule_have_no_boundary():
     records = make_records(256, 0.0, 0.0)
     rate = "effective_learning_rate"
-    given = [r for r in records if r["run"][rate] == r["run"]["batch_size"] / 64]
-    assert len({r["run"]["batch_size"] for r in given}) > 1
+    given = [r for r in records if r.hparams[rate] == r.hparams["batch_size"] / 64]
+    assert len({r.hparams["batch_size"] for r in given}) > 1
     assert boundaries(given, PROTOCOL, num_resamples=2) == {}
 
 
 def test_largest_stable_learning_rate():
     def records(losses):
         return [
-            {
-                "run": {"learning_rate": rate, "momentum": 0.5, "seed": seed},
-                "status": "finished" if loss else "diverged",
-                "metrics": {"train_loss": loss},
-            }
+            storage.Record(
+                hparams={"learning_rate": rate, "momentum": 0.5, "seed": seed},
+                status="finished" if loss else "diverged",
+                metrics={"train_loss": loss},
+            )
             for rate, per_seed in losses.items()
             for seed, loss in enumerate(per_seed)
         ]
@@ -147,11 +147,11 @@ def test_rates_of_zero_and_less_have_no_part_in_the_boundary():
 
     def records(rates, best):
         return [
-            {
-                "run": {"batch_size": size, "learning_rate": rate, "seed": seed},
-                "status": "finished",
-                "metrics": {"test_accuracy": random.rand() + 9 * (rate == best(size))},
-            }
+            storage.Record(
+                hparams={"batch_size": size, "learning_rate": rate, "seed": seed},
+                status="finished",
+                metrics={"test_accuracy": random.rand() + 9 * (rate == best(size))},
+            )
             for size in (16, 32, 64)
             for rate in rates
             for seed in range(3)
@@ -173,7 +173,7 @@ def test_momentum_of_one_has_no_finite_rate_and_no_boundary():
 
 
 def test_memory_of_the_bootstrap_follows_the_runs_not_the_protocol():
-    records = [r for r in make_records(256, 0.0, 0.01) if r["run"]["seed"] < 3]
+    records = [r for r in make_records(256, 0.0, 0.01) if r.hparams["seed"] < 3]
     protocol = sweeps.Protocol(best=10**9, of=10**9, tune=("effective_learning_rate",))
     found = boundaries(records, protocol, num_resamples=20)[""]
     assert found.low <= found.high

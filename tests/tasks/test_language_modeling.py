@@ -84,8 +84,8 @@ def test_trains_alike_in_microbatches_and_lanes():
     ]
     found = []
     for settings in ({"lanes": 2, "microbatch": 4}, {"lanes": 1, "microbatch": 3}):
-        results = training.Pool(task, training.Settings(**settings)).train(runs)
-        found.append({result.run["learning_rate"]: result.curve for result in results})
+        results = training.Pool(task, training.PoolConfig(**settings)).train(runs)
+        found.append({result.hparams["learning_rate"]: result.curve for result in results})
     for rate, curve in found[0].items():
         for name, values in curve.items():
             np.testing.assert_allclose(found[1][rate][name], values, rtol=1e-4)

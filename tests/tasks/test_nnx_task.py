@@ -142,7 +142,7 @@ def test_layers_with_random_streams():
 
 def test_diagnostics_are_numbers_by_names_of_their_own():
     def names(found):
-        return training.metric_names(make_task(diagnostics=found))
+        return training.metric_spec(make_task(diagnostics=found)).names
 
     for number in (0.5, np.float32(1), jnp.ones(()), nnx.Param(jnp.ones(()))):
         assert names(lambda *_, n=number: {"mine": n}) == ("test_loss", "mine", "train_loss")
@@ -159,8 +159,8 @@ def test_trains_in_lanes():
         {"batch_size": size, "learning_rate": 0.05, "num_epochs": 20, "seed": seed}
         for seed, size in ((0, 8), (1, 24))
     ]
-    pool = training.Pool(make_task(Plain), training.Settings(lanes=2, microbatch=8))
-    beside = {result.run["seed"]: result.metrics for result in pool.train(runs)}
+    pool = training.Pool(make_task(Plain), training.PoolConfig(lanes=2, microbatch=8))
+    beside = {result.hparams["seed"]: result.metrics for result in pool.train(runs)}
     [alone] = pool.train(runs[1:])
     assert alone.metrics == beside[1]
     assert beside[0] != beside[1]
@@ -169,7 +169,9 @@ def test_trains_in_lanes():
 
 def train_net(make_model, size=8, microbatch=8, **fields):
     run = {"batch_size": size, "learning_rate": 0.05, "num_updates": 12, "seed": 0}
-    pool = training.Pool(make_task(make_model, **fields), training.Settings(microbatch=microbatch))
+    pool = training.Pool(
+        make_task(make_model, **fields), training.PoolConfig(microbatch=microbatch)
+    )
     [result] = pool.train([run])
     assert result.status == "finished"
     return result.metrics["test_loss"]

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import noisegen
-from noisegen import diagnostics, training
+from noisegen import diagnostics, tasks, training
 from noisegen.diagnostics import init_running_noise
 from noisegen.training import noise
 
@@ -38,7 +38,8 @@ def make_task(covariance="diagonal", **changes):
             "w": jnp.full(batch.mask.shape, w[0]),
         },
         "make_optimizer": make_optimizer,
-        "noise_group": GROUP,
+        "noise_microbatch": GROUP,
+        "check_run": tasks.check_matched_noise,
     }
     return training.Task(**fields | changes)
 
@@ -55,7 +56,7 @@ def weights(hparams):
 
 MATCHED = make_task()
 WEIGHTED = make_task(
-    name="weighted", make_optimizer=plain_sgd, noise_group=None, example_weights=weights
+    name="weighted", make_optimizer=plain_sgd, noise_microbatch=None, example_weights=weights
 )
 
 
@@ -76,8 +77,8 @@ def batches(order):
 
 
 def stream(seed, name):
-    return training.examples.stream(
-        training.examples.Numbers({"seed": jnp.int32(seed)}, 0, 0, 0), name
+    return training.data_order.stream(
+        training.data_order.RunInputs({"seed": jnp.int32(seed)}, 0, 0, 0), name
     )
 
 
@@ -254,9 +255,9 @@ def test_bad_input_is_refused(train):
     refused("cannot be taken away", reference_batch_size=0)
     refused("microbatch=8 must be 4", microbatch=8)
     with pytest.raises(ValueError, match="multiple of 2"):
-        make_task(noise_group=3, example_weights=weights)
+        make_task(noise_microbatch=3, example_weights=weights)
     with pytest.raises(ValueError, match="multiple of 8"):
-        make_task(noise_group=4, ghost_size=8)
+        make_task(noise_microbatch=4, ghost_size=8)
     scalar = make_task(name="scalar", example_weights=lambda hparams: lambda *_: jnp.float32(1))
     refused("one number an example", scalar)
     with pytest.raises(ValueError, match="shuffle must be True"):

@@ -214,7 +214,7 @@ def test_bad_input_is_refused():
         noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
         noisegen.matched_noise(0, jax.random.key(0))
-    with pytest.raises(ValueError, match="set the noise_group of the task"):
+    with pytest.raises(ValueError, match="set the noise_microbatch of the task"):
         tx = noisegen.matched_noise(4, jax.random.key(0))
         tx.update(jnp.ones(3), tx.init(None), batch_size=8)
 

@@ -20,7 +20,7 @@ def main() -> None:
     task = lenet5_task(load(spec["images"]), spec["momentum"])
     runs = make_runs(spec["runs"], spec["seed"])
     laps.add("data and task")
-    settings, _ = training.choose(task, runs)
+    settings, _ = training.autotune(task, runs)
     laps.add("probe")
     pool = training.Pool(task, settings)
     results = list(pool.train(runs))
@@ -63,7 +63,7 @@ def make_runs(pairs: list[tuple[int, float]], seed: int) -> list[dict]:
 
 def answer(result: training.Result) -> dict:
     """A result as all contenders give it."""
-    size, rate = result.run["batch_size"], result.run["learning_rate"]
+    size, rate = result.hparams["batch_size"], result.hparams["learning_rate"]
     evaluations = len(result.curve["update"])
     return common.run(size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations)
 

@@ -50,7 +50,7 @@ def measure(spec: Mapping[str, Any], dataset: data.Dataset, settings: dict[str, 
     """Images a second and mean loss by batch size; what was compiled first serves all of them."""
     done = settings | {"speeds": {}, "losses": {}}
     task = make_task(spec, dataset, settings["dtype"], settings["convolution"])
-    pool = training.Pool(task, training.Settings(microbatch=settings["microbatch"]))
+    pool = training.Pool(task, training.PoolConfig(microbatch=settings["microbatch"]))
     started = time.perf_counter()
     try:
         list(pool.train([make_run(spec, spec["batch_sizes"][0], 1)]))

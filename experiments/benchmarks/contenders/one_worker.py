@@ -19,7 +19,13 @@ _BOOKKEEPING = {
     ledger.Ledger: ("__init__", "todo", "read"),
 }
 
-_SPEED = {"lanes": 1, "lane_devices": 1, "microbatch": 32, "eval_batch": 16, "group": 1}
+_SPEED = {
+    "lanes": 1,
+    "lane_devices": 1,
+    "microbatch": 32,
+    "eval_batch": 16,
+    "lanes_per_rare_step": 1,
+}
 
 
 class Stopwatch:
@@ -61,8 +67,8 @@ def main(workdir: str, epochs: str, seeds: str, share: str) -> None:
             stopwatch.watch(owner, name)
 
     class Measured(worker.Worker):
-        def _finish(self, task, result):
-            super()._finish(task, result)
+        def _finish(self, result):
+            super()._finish(result)
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     started = time.process_time()
