@@ -68,7 +68,7 @@ class RayExecutor:
     def __init__(self, command: WorkerCommand, config: RayConfig, num_workers: int | None):
         self._ray, self._command = _connect(config.address), command
         self._tasks: dict[Any, int] = {}
-        self._stack = contextlib.ExitStack()
+        self._stack, self._log = contextlib.ExitStack(), None
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             num_gpus = config.num_gpus
@@ -82,11 +82,11 @@ class RayExecutor:
             raise
 
     def start(self, index: int) -> None:
-        if not self._tasks:
+        if self._log is None:
             # Ray reports the tasks that it retries on standard output, which is for the report.
-            file = open(self._command.log(index).with_name("ray.log"), "a", encoding="utf-8")
-            self._stack.enter_context(file)
-            self._stack.enter_context(contextlib.redirect_stdout(file))
+            path = self._command.log(index).with_name("ray.log")
+            self._log = self._stack.enter_context(path.open("a", encoding="utf-8"))
+            self._stack.enter_context(contextlib.redirect_stdout(self._log))
         words = self._command.words(index, self.num_workers) + ["--exit_with_stdin"]
         log = str(self._command.log(index))
         environment = _environment(**self._resources)

@@ -126,7 +126,7 @@ def test_progress_is_that_of_all_workers_together(ordeal):
     ("flag", "words"),
     [
         ("--ray.num_cpus=64", ["No node of the Ray cluster has the 64 CPUs", "the nodes have"]),
-        ("--ray.num_gpus=1.5", ["Ray refuses the --ray flags"]),
+        ("--ray.num_cpus=-1", ["Ray refuses the --ray flags"]),
     ],
 )
 def test_what_no_node_has_is_told_at_once(cluster, call, ray_environment, tmp_path, flag, words):
