@@ -18,7 +18,7 @@ import jax
 from absl import app, flags
 
 from noisegen.data import cache
-from noisegen.sweeps import experiment_files, machine, texts
+from noisegen.sweeps import encoding, experiment_files, machine
 
 from . import config_flags, streams
 
@@ -32,9 +32,9 @@ CONFIG = flags.DEFINE_string(
     "--config.NAME=VALUE overrides a field of its config.",
 )
 
-# An error raised by one of these packages is written for users. Any other is a bug, ours or
+# An error raised in one of these modules is written for users. Any other is a bug, ours or
 # theirs, and keeps its traceback.
-_OURS = ("__main__", "launch", "noisegen", "absl")
+_OURS = ("__main__", "launch", "noisegen", "absl", "experiments.scales")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
 _overrides: list[tuple[str, str | None]] = []  # fields that the command line gives, with values
 
@@ -105,7 +105,7 @@ def fail(message: str) -> NoReturn:
 
 def show(text: str) -> None:
     """Prints a text, with characters that standard output lacks replaced."""
-    print(texts.for_encoding(text, sys.stdout.encoding))
+    print(encoding.for_encoding(text, sys.stdout.encoding))
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -245,7 +245,8 @@ def _parse_flags(argv):
 def _exit(error):
     """Ends the program with one line if the error is the user's, else with the traceback."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    ours = frame.f_globals["__name__"].partition(".")[0] in _OURS
+    module = frame.f_globals["__name__"] + "."
+    ours = any(module.startswith(f"{name}.") for name in _OURS)
     # Files, imports and flags are the user's even if Python itself finds the error.
     of_a_file = isinstance(error, OSError | ImportError | flags.Error)
     if not ours and (not of_a_file or isinstance(error, ConnectionError)):

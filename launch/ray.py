@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pathlib
-import re
 import socket
 import subprocess
 import sys
@@ -50,18 +48,6 @@ class RayConfig:
     num_gpus: float | None = None
     max_retries: int = 3
 
-    def __post_init__(self):
-        if not self.num_cpus >= 0:
-            raise ValueError(f"--ray.num_cpus={self.num_cpus} must be at least 0.")
-        if self.num_gpus is not None and not self.num_gpus >= 0:
-            raise ValueError(f"--ray.num_gpus={self.num_gpus} must be at least 0.")
-        if self.num_gpus and self.num_gpus > 1 and self.num_gpus % 1:
-            raise ValueError(
-                f"--ray.num_gpus={self.num_gpus} must be a whole number of GPUs, or part of one."
-            )
-        if self.max_retries < -1:
-            raise ValueError(f"--ray.max_retries={self.max_retries} must be at least -1.")
-
 
 class RayExecutor:
     """Runs workers as tasks of a Ray cluster, to which it is connected until it stops.
@@ -82,23 +68,25 @@ class RayExecutor:
     def __init__(self, command: WorkerCommand, config: RayConfig, num_workers: int | None):
         self._ray, self._command = _connect(config.address), command
         self._tasks: dict[Any, int] = {}
+        self._stack = contextlib.ExitStack()
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             num_gpus = config.num_gpus
             if num_gpus is None:
                 num_gpus = float(any(node.get("GPU") for node in nodes))
             self._resources = {"num_cpus": config.num_cpus, "num_gpus": num_gpus}
-            at_once = sum(_num_fitting(node, **self._resources) for node in nodes)
-            self._check(nodes, at_once)
+            self._run_worker = self._remote(config.max_retries)
+            self.num_workers = num_workers or self._count(nodes)
         except BaseException:
             self.stop()
             raise
-        self.num_workers = num_workers or at_once
-        self._run_worker = self._ray.remote(
-            max_retries=config.max_retries, retry_exceptions=True, **self._resources
-        )(_run_worker)
 
     def start(self, index: int) -> None:
+        if not self._tasks:
+            # Ray reports the tasks that it retries on standard output, which is for the report.
+            file = open(self._command.log(index).with_name("ray.log"), "a", encoding="utf-8")
+            self._stack.enter_context(file)
+            self._stack.enter_context(contextlib.redirect_stdout(file))
         words = self._command.words(index, self.num_workers) + ["--exit_with_stdin"]
         log = str(self._command.log(index))
         environment = _environment(**self._resources)
@@ -133,6 +121,7 @@ class RayExecutor:
                 with contextlib.suppress(ValueError, self._ray.exceptions.RayError):
                     self._ray.cancel(task, force=force)
             self._wait(seconds)
+        self._stack.close()
         self._ray.shutdown()
 
     def describe(self) -> str:
@@ -146,16 +135,25 @@ class RayExecutor:
             return [], []
         return self._ray.wait(tasks, num_returns=len(tasks), timeout=seconds)
 
-    def _check(self, nodes, at_once):
-        if not self._resources["num_cpus"] + self._resources["num_gpus"] > 0:
-            raise ValueError("--ray.num_cpus must be positive without GPUs.")
-        if not at_once:
+    def _remote(self, max_retries):
+        """Returns the function that has Ray run a worker."""
+        try:
+            options = {**self._resources, "max_retries": max_retries, "retry_exceptions": True}
+            return self._ray.remote(**options)(_run_worker)
+        except ValueError as error:
+            raise ValueError(f"Ray refuses the --ray flags: {error}") from error
+
+    def _count(self, nodes):
+        """Returns the number of workers that fit the cluster."""
+        count = sum(_num_fitting(node, **self._resources) for node in nodes)
+        if count == 0:
             sizes = {_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes}
             raise ValueError(
                 f"No node of the Ray cluster has the {_in_words(**self._resources)} that each "
-                f"worker asks for; the nodes have {' or '.join(sorted(sizes))}: give a smaller "
-                "--ray.num_cpus or --ray.num_gpus."
+                f"worker asks for; the nodes have {' or '.join(sorted(sizes))}: give other values "
+                "of --ray.num_cpus and --ray.num_gpus."
             )
+        return count
 
 
 def _run_worker(words, directory, environment, log):
@@ -215,9 +213,11 @@ def _connect(address):
 def _options(address):
     """Returns the arguments of `ray.init`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "local":
+    host, _, port = address.rpartition(":")
+    if address == "local" or host in ("localhost", "127.0.0.1"):
         # As on macOS, Ray then listens at 127.0.0.1 only.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if address == "local":
         return {
             "address": "local",
             "num_cpus": machine.num_cores(),
@@ -225,36 +225,19 @@ def _options(address):
             "include_dashboard": False,
         }
     if address == "auto":
-        address = _running_cluster()
-    if address == "auto":
         return {"address": "auto"}
-    match = re.fullmatch(r"([\w.-]+):(\d+)", address)
-    if match is None:
+    if not host or not port.isdecimal():
         raise ValueError(
             f"--ray.address={address} must be auto, local, or HOST:PORT of the cluster's head."
         )
-    host, port = match[1], int(match[2])
     try:  # Ray itself waits for minutes if nobody answers
-        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConnectionError(
             f"--ray.address={address}: nobody answers there ({error}); `ray start --head` says "
             "the address of a cluster, and --ray.address=local starts one on this host."
         ) from error
-    if host in ("localhost", "127.0.0.1"):
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        return {"address": address, "_node_ip_address": host}
     return {"address": address}
-
-
-def _running_cluster():
-    """Returns the address of this host's cluster, as far as Ray has noted it, else `auto`."""
-    known = os.environ.get("RAY_ADDRESS", "auto")
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "/tmp")
-    note = pathlib.Path(folder, "ray", "ray_current_cluster")
-    if known == "auto" and note.is_file():
-        return note.read_text().strip()
-    return known
 
 
 def _environment(num_cpus, num_gpus):

@@ -120,7 +120,7 @@ def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Ta
             shape = (fields.hidden, fields.layers, fields.dropout, fields.scale)
             return models.LSTM(len(text.vocabulary), *shape, rngs=rngs)
 
-        return tasks.language_modelling(
+        return tasks.language_modeling(
             text,
             make_model,
             functools.partial(make_optimizer, window=fields.window, clip=fields.clip),

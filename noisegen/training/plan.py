@@ -19,7 +19,7 @@ import numpy as np
 
 from noisegen import _values
 from noisegen._math import ceil_div
-from noisegen.training.run_id import Value, check_is_mapping
+from noisegen.training.run_id import Value, canonicalize, check_is_mapping
 from noisegen.training.task import Task
 
 RUN_FIELDS = {
@@ -178,6 +178,11 @@ def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
     """
     check_is_mapping(run)
     return {name: _plain(name, value) for name, value in run.items()}
+
+
+def canonical_fields(run: Mapping[str, Any]) -> dict[str, Value]:
+    """Returns a run as `canonicalize` does, but refuses what `plain_fields` refuses."""
+    return canonicalize(run, lambda name, value: _values.plain(name, _plain(name, value)))
 
 
 def _plain(name, value):

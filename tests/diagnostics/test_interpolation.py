@@ -1,4 +1,4 @@
-"""Lines and planes through checkpoints: closed forms, exact ends, batch statistics, refusals."""
+"""Tests lines and planes through checkpoints: closed forms, exact ends, bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ def test_batch_statistics_are_recomputed_inside_the_measure():
 
     alphas = jnp.array([0.0, 0.1, 0.4, 1.0])
     found = evaluate_on_line(lambda p: second_moment(p, True), first, second, alphas)
-    # Normalised with its own statistics every network on the line has variance 1.
+    # Normalized with its own statistics every network on the line has variance 1.
     np.testing.assert_allclose(found, jnp.ones(4), rtol=1e-3)
     stale = evaluate_on_line(lambda p: second_moment(p, False), first, second, alphas)
     assert (jnp.abs(stale - 1) > 0.1).any()

@@ -214,4 +214,4 @@ def test_batches_of_text_are_doublings_of_twenty():
     assert values(runs, "batch_size") == [20, 40, 80, 160, 320, 640, 1280]
     assert {20.0} < set(values(runs, "learning_rate")) and values(runs, "momentum") == [0]
     [protocol] = sweep_of(wikitext2, "cpu").protocols
-    assert (protocol.metric, protocol.mode, protocol.of) == ("test_loss", "min", 3)
+    assert (protocol.metric.name, protocol.mode, protocol.of) == ("test_loss", "min", 3)

@@ -31,7 +31,7 @@ FIGURES = {f"figure{number}": f"Fig{number}" for number in range(1, 7)} | {
 }
 NEEDED = {"figure", "batch_size", "momentum", "epoch", METRIC}
 COLUMNS = 4  # of panels
-COLORS = plots.COLORS
+COLORS = style.COLORS
 
 Published = Mapping[tuple[str, int, float], tuple[Sequence[float], Sequence[float]]]
 
@@ -113,7 +113,7 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
         panel.remove()
     for panel, size in zip(panels, sizes, strict=False):
         panel.set(title=f"batch size {size}", xlabel="epoch", ylabel="test accuracy (%)")
-        panel.grid(color=plots.FAINT, alpha=0.25, linewidth=0.8)
+        panel.grid(color=style.FAINT, alpha=0.25, linewidth=0.8)
         for each in (each for each in curves if each.batch_size == size):
             _draw(panel, each, COLORS[labels.index(each.label) % len(COLORS)])
             _draw_published(panel, each, published or {})
