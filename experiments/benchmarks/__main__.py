@@ -19,13 +19,13 @@ import sys
 from absl import flags
 
 from experiments.benchmarks import (
-    agreement,
-    bulk,
+    device_agreement,
     devices,
     first_record,
     host_overhead,
     machine,
     many_lanes,
+    many_records,
     many_workers,
     mnist,
     report,
@@ -36,7 +36,7 @@ from launch import cli
 from noisegen import storage
 
 ON_ACCELERATORS = {
-    "agreement": agreement,
+    "device_agreement": device_agreement,
     "wide_resnet": wide_resnet,
     "many_lanes": many_lanes,
     "wide_resnet_profile": wide_resnet_profile,
@@ -45,7 +45,7 @@ ANYWHERE = {
     "mnist": mnist,
     "first_record": first_record,
     "host_overhead": host_overhead,
-    "bulk": bulk,
+    "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
 }

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 
 
 class LeNet5(nnx.Module):
@@ -53,8 +53,8 @@ def count_correct(model, images, labels):
 
 def main() -> None:
     """Trains the runs of the spec."""
-    spec = common.read_spec()
-    images, labels, test_images, test_labels = common.load(spec)
+    spec = exchange.read_spec()
+    images, labels, test_images, test_labels = exchange.load(spec)
     rng = np.random.default_rng(spec["seed"])
     transform = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=spec["momentum"])
     runs = []
@@ -66,14 +66,14 @@ def main() -> None:
         for chosen in rng.permutation(len(images))[: updates * batch_size].reshape(updates, -1):
             train_step(model, optimizer, images[chosen], labels[chosen])
         accuracy = evaluate(model, test_images, test_labels)
-        runs.append(common.run(batch_size, learning_rate, updates, accuracy))
-    common.answer(runs)
+        runs.append(exchange.run(batch_size, learning_rate, updates, accuracy))
+    exchange.answer(runs)
 
 
 def evaluate(model, images, labels) -> float:
     """Accuracy on the test set."""
-    pieces = range(0, len(images), common.EVALUATION_BATCH)
-    batches = (slice(start, start + common.EVALUATION_BATCH) for start in pieces)
+    pieces = range(0, len(images), exchange.EVALUATION_BATCH)
+    batches = (slice(start, start + exchange.EVALUATION_BATCH) for start in pieces)
     return sum(int(count_correct(model, images[b], labels[b])) for b in batches) / len(images)
 
 

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 from launch import cli
 from noisegen import data, models, tasks, training
 
 
 def main() -> None:
     """Trains the runs of the spec; then those of each batch size by themselves, for their speed."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     laps = Laps(spec["started"])
     laps.add("start and import")
     cli.prepare_devices()
@@ -26,7 +26,7 @@ def main() -> None:
     results = list(pool.train(runs))
     ended = time.time()
     laps.add("pool")
-    common.answer(
+    exchange.answer(
         [answer(result) for result in results],
         ended,
         laps=laps.seconds,
@@ -35,7 +35,7 @@ def main() -> None:
     )
 
 
-def load(path: str, mean=(common.MEAN,), std=(common.STD,)) -> data.Dataset:
+def load(path: str, mean=(exchange.MEAN,), std=(exchange.STD,)) -> data.Dataset:
     """The images that all contenders share."""
     with np.load(path) as arrays:
         train, test = (
@@ -65,7 +65,9 @@ def answer(result: training.Result) -> dict:
     """A result as all contenders give it."""
     size, rate = result.hparams["batch_size"], result.hparams["learning_rate"]
     evaluations = len(result.curve["update"])
-    return common.run(size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations)
+    return exchange.run(
+        size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations
+    )
 
 
 def images_per_second(pool: training.Pool, runs: list[dict]) -> dict[int, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from experiments.benchmarks.contenders import common, noisegen_pool
+from experiments.benchmarks.contenders import exchange, noisegen_pool
 from experiments.smith2020 import optimizers, table1, wide_resnet
 from launch import cli
 from noisegen import data, training
@@ -16,11 +16,11 @@ from noisegen import data, training
 
 def main() -> None:
     """Measures every setting of the spec."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     cli.prepare_devices()
     dataset = noisegen_pool.load(spec["images"], spec["mean"], spec["std"])
     runs = [measure(spec, dataset, settings) for settings in spec["runs"]]
-    common.answer(runs, num_parameters=num_parameters(spec, dataset))
+    exchange.answer(runs, num_parameters=num_parameters(spec, dataset))
 
 
 def make_task(spec: Mapping[str, Any], dataset: data.Dataset, dtype: str, convolution: str):
@@ -59,7 +59,7 @@ def measure(spec: Mapping[str, Any], dataset: data.Dataset, settings: dict[str, 
                 done["losses"][size] = losses[0]
     except jax.errors.JaxRuntimeError as error:
         done["failed"] = str(error).splitlines()[0]
-    common.say(f"noisegen {done}")
+    exchange.say(f"noisegen {done}")
     return done
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 
 
 def main() -> None:
     """Measures every microbatch of the spec."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     if spec["device"] == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU, and JAX does: give --torch_python a PyTorch for CUDA.")
     if spec["device"] == "cpu":
@@ -27,7 +27,7 @@ def main() -> None:
     runs = [measure(spec, settings) for settings in spec["runs"]]
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
     model = make_model(spec, "float32")
-    common.answer(runs, num_parameters=num_parameters(model), versions=versions)
+    exchange.answer(runs, num_parameters=num_parameters(model), versions=versions)
 
 
 class GhostBatchNorm(nn.Module):
@@ -151,7 +151,7 @@ def measure(spec: dict, settings: dict) -> dict:
             done["losses"][size] = losses[0]
     except torch.cuda.OutOfMemoryError as error:
         done["failed"] = str(error).splitlines()[0]
-    common.say(f"PyTorch {done}")
+    exchange.say(f"PyTorch {done}")
     return done
 
 

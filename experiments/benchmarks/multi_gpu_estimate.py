@@ -1,6 +1,6 @@
 """What one run's batch spread over many GPUs would cost: arithmetic, and the gradient's sum.
 
-    python -m experiments.benchmarks.on_paper
+    python -m experiments.benchmarks.multi_gpu_estimate
 
 Nothing is measured here. The gradient is summed once an update, whatever the microbatches, in
 float32, after the arithmetic and not beside it. One update of batch size B on D = 8 H GPUs of H
