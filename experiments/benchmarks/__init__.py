@@ -1,4 +1,4 @@
-"""Benchmarks: what is measured, on this machine, by one command.
+"""Benchmarks that one command measures on this machine.
 
     python -m experiments.benchmarks --out=experiments/results/benchmarks
 
@@ -10,7 +10,7 @@ table`:
 - `host_overhead`: share of the time in which the device waits for the host;
 - `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
 
-and where there is an accelerator, or `--parts` names them, before all others:
+and before all others, if there is an accelerator or `--parts` names them:
 
 - `device_agreement`: whether the accelerator trains as the processor does;
 - `wide_resnet`: training images a second of WRN-16-4, by setting, against PyTorch;

@@ -1,4 +1,4 @@
-"""The usual Flax NNX example loop: a jitted step, fed from NumPy at every step.
+"""Trains by the usual Flax NNX loop: a jitted step, fed from NumPy at every step.
 
 One thing is better than usual: the optimizer is made once, with the learning rate in its state, so
 that the step compiles once for every batch size. Made anew for every run, as examples do, it would
@@ -34,7 +34,7 @@ class LeNet5(nnx.Module):
 
 @nnx.jit
 def train_step(model, optimizer, images, labels):
-    """One update."""
+    """Makes one update."""
 
     def loss_fn(model):
         losses = optax.softmax_cross_entropy_with_integer_labels(model(images), labels)
@@ -47,7 +47,7 @@ def train_step(model, optimizer, images, labels):
 
 @nnx.jit
 def count_correct(model, images, labels):
-    """How many images are classified correctly."""
+    """Counts the images that are classified correctly."""
     return (model(images).argmax(1) == labels).sum()
 
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def evaluate(model, images, labels) -> float:
-    """Accuracy on the test set."""
+    """Returns the accuracy on the test set."""
     pieces = range(0, len(images), exchange.EVALUATION_BATCH)
     batches = (slice(start, start + exchange.EVALUATION_BATCH) for start in pieces)
     return sum(int(count_correct(model, images[b], labels[b])) for b in batches) / len(images)

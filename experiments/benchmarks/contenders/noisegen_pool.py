@@ -1,4 +1,4 @@
-"""The pool, with the settings that its own probe chooses."""
+"""Trains by the pool, with the settings that it chooses itself."""
 
 import time
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def load(path: str, mean=(exchange.MEAN,), std=(exchange.STD,)) -> data.Dataset:
-    """The images that all contenders share."""
+    """Loads the images that all contenders share."""
     with np.load(path) as arrays:
         train, test = (
             {field: arrays[f"{split}_{field}"] for field in ("image", "label")}
@@ -46,7 +46,7 @@ def load(path: str, mean=(exchange.MEAN,), std=(exchange.STD,)) -> data.Dataset:
 
 
 def lenet5_task(dataset: data.Dataset, momentum: float) -> training.Task:
-    """LeNet-5 trained with momentum."""
+    """Returns the task of LeNet-5 trained with momentum."""
     return tasks.image_classification(
         dataset,
         lambda rngs: models.LeNet5(rngs=rngs),
@@ -56,13 +56,13 @@ def lenet5_task(dataset: data.Dataset, momentum: float) -> training.Task:
 
 
 def make_runs(pairs: list[tuple[int, float]], seed: int) -> list[dict]:
-    """One epoch for each batch size and learning rate."""
+    """Returns runs of one epoch, one for each batch size and learning rate."""
     fixed = {"num_epochs": 1.0, "seed": seed}
     return [{"batch_size": size, "learning_rate": rate, **fixed} for size, rate in pairs]
 
 
 def answer(result: training.Result) -> dict:
-    """A result as all contenders give it."""
+    """Converts a result to the answer that all contenders give."""
     size, rate = result.hparams["batch_size"], result.hparams["learning_rate"]
     evaluations = len(result.curve["update"])
     return exchange.run(
@@ -71,7 +71,7 @@ def answer(result: training.Result) -> dict:
 
 
 def images_per_second(pool: training.Pool, runs: list[dict]) -> dict[int, float]:
-    """Training images a second, evaluations included, when the pool trains one batch size only."""
+    """Measures images a second by batch size, evaluations included, one batch size at a time."""
     speeds = {}
     for size in dict.fromkeys(run["batch_size"] for run in runs):
         started = time.perf_counter()
@@ -89,7 +89,7 @@ class Laps:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def add(self, name: str) -> None:
-        """The time since the last call went to `name`."""
+        """Assigns the time since the last call to `name`."""
         now = time.time()
         if self._compiler:
             self.seconds[f"{name}: compiler"] = round(self._compiler, 3)

@@ -1,4 +1,4 @@
-"""An ordinary PyTorch loop: data as tensors in memory, one permutation an epoch."""
+"""Trains by an ordinary PyTorch loop: data as tensors in memory, one permutation an epoch."""
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def lenet5() -> nn.Module:
-    """The network of `noisegen.models.LeNet5`."""
+    """Returns the network of `noisegen.models.LeNet5`."""
     return nn.Sequential(
         *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
@@ -35,7 +35,7 @@ def lenet5() -> nn.Module:
 
 
 def train(model, optimizer, images, labels, batch_size) -> int:
-    """One epoch, the ragged last batch left out; returns the number of updates."""
+    """Trains one epoch without its ragged last batch; returns the number of updates."""
     model.train()
     updates = len(images) // batch_size
     permutation = torch.randperm(len(images))
@@ -49,7 +49,7 @@ def train(model, optimizer, images, labels, batch_size) -> int:
 
 @torch.inference_mode()
 def evaluate(model, images, labels) -> float:
-    """Accuracy on the test set."""
+    """Returns the accuracy on the test set."""
     model.eval()
     size = exchange.EVALUATION_BATCH
     pieces = zip(images.split(size), labels.split(size), strict=True)
