@@ -3,7 +3,7 @@
     python -m experiments.benchmarks --out=experiments/results/benchmarks \
         --torch_python=DIRECTORY/bin/python
 
-The parts that are about accelerators are measured where there is one, or where --parts names them.
+Parts about accelerators are measured if there is one, or if --parts names them.
 
 PyTorch stays out of the project's environment: --torch_python is the interpreter of another one
 that has torch and numpy. Without it the comparison leaves PyTorch out. To measure a part again,
@@ -19,13 +19,13 @@ import sys
 from absl import flags
 
 from experiments.benchmarks import (
-    agreement,
-    bulk,
+    device_agreement,
     devices,
     first_record,
     host_overhead,
     machine,
     many_lanes,
+    many_records,
     many_workers,
     mnist,
     report,
@@ -36,7 +36,7 @@ from launch import cli
 from noisegen import storage
 
 ON_ACCELERATORS = {
-    "agreement": agreement,
+    "device_agreement": device_agreement,
     "wide_resnet": wide_resnet,
     "many_lanes": many_lanes,
     "wide_resnet_profile": wide_resnet_profile,
@@ -45,7 +45,7 @@ ANYWHERE = {
     "mnist": mnist,
     "first_record": first_record,
     "host_overhead": host_overhead,
-    "bulk": bulk,
+    "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
 }
@@ -59,7 +59,7 @@ _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torc
 
 
 def main(argv: list[str]) -> None:
-    """Measures, then prints."""
+    """Measures the parts and prints their table."""
     cli.no_arguments(argv)
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 
 def default_parts() -> list[str]:
-    """All parts that say something about this machine."""
+    """Returns the parts that apply to this machine."""
     return list(PARTS if machine.has_accelerator() else ANYWHERE)
 
 

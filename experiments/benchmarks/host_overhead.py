@@ -1,4 +1,4 @@
-"""Share of the time in which the device waits for the host, in a pool that has compiled.
+"""Measures the share of the time in which the device waits for the host.
 
 Each finished run is written to the disk, as a sweep does.
 """
@@ -31,7 +31,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """One row a sweep."""
+    """Returns one row for each sweep."""
     sweeps_measured = [name for name in ("digits", "LeNet-5") if name in record]
     return [
         (
@@ -44,7 +44,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def _measure(task, runs, rounds):
-    """Seconds, and those in which the device waited, of each time but the first."""
+    """Measures the seconds, and those in which the device waited, of each time but the first."""
     settings, _ = training.autotune(task, runs)
     pool = training.Pool(task, settings)
     _train(pool, runs[: settings.lanes])

@@ -1,4 +1,4 @@
-"""10,000 tiny runs over 4 workers: what planning, claiming and recording cost, and what stays.
+"""Measures the cost of planning, claiming and recording 10,000 tiny runs over 4 workers.
 
 Each worker is a process of its own, as `launch.sweep --share=0/4` is; times are of its processor,
 so that other load does not count. The 10,000 runs of one epoch of the 1,437 digits take hundredths
@@ -25,7 +25,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """Of each sweep: cost, memory, and what was done twice."""
+    """Returns cost, memory and duplicated runs of each sweep."""
     found = []
     for sweep in record["sweeps"]:
         workers, what = sweep["workers"], f"{sweep['runs']:,} runs of {sweep['epochs']} epochs"

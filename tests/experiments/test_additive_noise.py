@@ -169,8 +169,8 @@ def shrunk(config):
     return config
 
 
-def test_the_batch_is_normalised_whole_or_in_ghost_batches():
-    """An epoch of 22 examples in batches of 8 ends with one of 6, which is normalised alone."""
+def test_the_batch_is_normalized_whole_or_in_ghost_batches():
+    """An epoch of 22 examples in batches of 8 ends with one of 6, which is normalized alone."""
     sweep = table2.get_sweep(shrunk(table2.get_config()))
     tasks = {size: sweep.task_of({"batch_size": size}) for size in (4, 8)}
     assert {size: task.ghost_size for size, task in tasks.items()} == {4: 4, 8: 8}

@@ -138,7 +138,7 @@ def shrunk(module, **task):
     return config
 
 
-def test_whole_batches_are_normalised_and_the_middle_of_test_images_is_kept():
+def test_whole_batches_are_normalized_and_the_middle_of_test_images_is_kept():
     make_task = constant_ratio.task_maker(shrunk(table2, crop=6))
     assert [make_task(size).ghost_size for size in (8, 16)] == [8, 16]
     assert make_task(8).name == make_task(16).name
@@ -158,18 +158,19 @@ def test_without_normalisation_one_task_serves_all_batch_sizes():
         future.get_sweep(config).task_of({"batch_size": 16})
 
 
-@pytest.fixture(name="between")
-def _between(tmp_path):
+@pytest.fixture(name="between", scope="module")
+def _between(tmp_path_factory):
     """A sweep of Figure 4 in small, with the parameters of its runs, as Figure 6 reads it."""
     config = figure4.get_config("cpu")
     config.task.update({"dataset": "digits", "num_train": 64, "num_test": 32, "network": "mlp"})
     config.grid.update({"seed": (0, 1), "decay_rate": (0.1,), "batch_size": (8, 16)})
     config.run.num_epochs = 2.0
+    workdir = tmp_path_factory.mktemp("figure4")
     path = pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd())
-    sweep = load_experiment(f"{path}:cpu").get_sweep(config, tmp_path)
+    sweep = load_experiment(f"{path}:cpu").get_sweep(config, workdir)
     pool = {"microbatch": 8, "eval_batch": 32, "lanes": 1, "lane_devices": 1}
     sweep.run(progress=False, keep_params=True, pool=pool | {"lanes_per_rare_step": 1})
-    return tmp_path
+    return workdir
 
 
 def test_the_ends_of_the_line_are_the_runs_themselves(between):
@@ -189,7 +190,7 @@ def test_the_ends_of_the_line_are_the_runs_themselves(between):
     assert len(figure6.plot(curves, canvas.subplots()).lines) == 2
 
 
-def test_a_point_gathers_batch_statistics_once():
+def test_a_point_recomputes_batch_statistics_once():
     task, calls = constant_ratio.task_maker(shrunk(table2, crop=6))(8), []
     counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
     params, _ = jax.eval_shape(task.init, training.make_key(0))

@@ -1,4 +1,4 @@
-"""A worker of `many_workers`: says what it spent its time on.
+"""Works as a worker of `many_workers`, and reports how it spent its time.
 
 python -m experiments.benchmarks.contenders.one_worker WORKDIR EPOCHS SEEDS INDEX/COUNT
 """

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from noisegen import diagnostics, storage, sweeps, training
-from noisegen.reports import plots, style
+from noisegen.reports import style
 
 ALPHAS = np.linspace(-1, 2, 25)
 SPLITS = ("train", "test")
@@ -122,7 +122,7 @@ def width(accuracy: np.ndarray, at: float, direction: int, fall: float = 10.0) -
 
 def plot(curves: Mapping[int, Mapping[str, np.ndarray]], ax: Any) -> Any:
     """Draws the curves into Matplotlib axes, and returns these."""
-    for color, (size, accuracies) in zip(plots.COLORS, curves.items(), strict=False):
+    for color, (size, accuracies) in zip(style.COLORS, curves.items(), strict=False):
         for look, (split, values) in zip(("-", "--"), accuracies.items(), strict=True):
             ax.plot(ALPHAS, values.mean(0), look, color=color, label=f"batch size {size}, {split}")
             ax.fill_between(ALPHAS, values.min(0), values.max(0), color=color, alpha=0.15, lw=0)

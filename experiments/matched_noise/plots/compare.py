@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.matched_noise import kinds
 from noisegen import sweeps
-from noisegen.reports import plots, style
+from noisegen.reports import style
 
 SMALL, *KINDS = kinds.LABELS
 Point = tuple[float, float]  # mean and standard deviation, percent
@@ -42,8 +42,8 @@ def plot(points: Mapping[str, Mapping[int, Point]], ax: Any, title: str = "") ->
     [(reference, (mean, std))] = points[SMALL].items()
     worst = min(mean for mean, _ in points["no noise"].values())
     floor = max(0.0, worst - max(1.0, mean - worst))
-    ax.axhspan(mean - std, mean + std, color=plots.FAINT, alpha=0.25, lw=0)
-    ax.axhline(mean, color=plots.FAINT, linewidth=1.5, label=f"batch size {reference}")
+    ax.axhspan(mean - std, mean + std, color=style.FAINT, alpha=0.25, lw=0)
+    ax.axhline(mean, color=style.FAINT, linewidth=1.5, label=f"batch size {reference}")
     sizes = sorted({size for kind in KINDS for size in points.get(kind, {})})
     for index, size in enumerate(sizes):
         shift = 0.18 * (index - (len(sizes) - 1) / 2)
@@ -57,7 +57,7 @@ def plot(points: Mapping[str, Mapping[int, Point]], ax: Any, title: str = "") ->
 
 def _plot_size(ax, points, size, index, shift, floor):
     """Draws the points of one batch size, a little beside those of the others."""
-    color, marker = plots.COLORS[index], plots.MARKERS[index]
+    color, marker = style.COLORS[index], style.MARKERS[index]
     drawn = []
     for place, kind in enumerate(KINDS):
         if size not in points.get(kind, {}):

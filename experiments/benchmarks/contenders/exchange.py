@@ -1,4 +1,4 @@
-"""What the contenders are given and what they answer; needs NumPy only."""
+"""Defines the input and the answer of the contenders. Needs NumPy only."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ EVALUATION_BATCH = 1000
 
 
 def read_spec() -> dict:
-    """What to do.
+    """Reads the specification of the work.
 
     `images` (path), `momentum`, `seed`, `threads`, `runs` (pairs of batch size and learning rate)
     and `started` (time at which the process was).
@@ -20,7 +20,7 @@ def read_spec() -> dict:
 
 
 def load(spec: dict) -> list[np.ndarray]:
-    """Images and labels for training, then for the test: float32 (N, 28, 28, 1), int32 (N,)."""
+    """Loads images and labels, training set first: float32 (N, 28, 28, 1), int32 (N,)."""
     names = ("train_image", "train_label", "test_image", "test_label")
     with np.load(spec["images"]) as arrays:
         loaded = [arrays[name] for name in names]
@@ -33,7 +33,7 @@ def load(spec: dict) -> list[np.ndarray]:
 def run(
     batch_size: int, learning_rate: float, updates: int, accuracy: float, evaluations: int = 1
 ) -> dict:
-    """The answer for one run."""
+    """Returns the answer for one run."""
     return {
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -45,7 +45,7 @@ def run(
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Prints one line of progress."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""What one run's batch spread over many GPUs would cost: arithmetic, and the gradient's sum.
+"""Calculates the cost of one run's batch over many GPUs: arithmetic, and the gradient's sum.
 
-    python -m experiments.benchmarks.on_paper
+    python -m experiments.benchmarks.multi_gpu_estimate
 
 Nothing is measured here. The gradient is summed once an update, whatever the microbatches, in
 float32, after the arithmetic and not beside it. One update of batch size B on D = 8 H GPUs of H
@@ -50,14 +50,14 @@ def gradient_size(make_model, pixels: int) -> tuple[float, float]:
 
 
 def seconds(batch_size: float, operations: float, size: float, hosts: int) -> tuple[float, float]:
-    """Seconds of an update's arithmetic, and of its sum."""
+    """Returns the seconds of an update's arithmetic, and of its sum."""
     arithmetic = batch_size * operations / (8 * hosts * U * R)
     between = 2 * (1 - 1 / hosts) * size / 8 / I
     return arithmetic, 2 * 7 / 8 * size / N + between + (14 + 2 * (hosts - 1)) * L
 
 
 def least_batch_size(operations: float, size: float, hosts: int, share: float = 0.1) -> float:
-    """The batch size at which the sum takes this share of the arithmetic's time."""
+    """Returns the batch size at which the sum takes this share of the arithmetic's time."""
     one, total = seconds(1.0, operations, size, hosts)
     return total / (share * one)
 

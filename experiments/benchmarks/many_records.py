@@ -1,4 +1,4 @@
-"""Seconds that many runs take to plan, and as many records to load, to count and to report.
+"""Measures the seconds to plan many runs, and to load, count and report their records.
 
 The runs are those of experiments/digits.py with very many seeds; their records are made up.
 """
@@ -52,7 +52,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """One row for each thing that is done with the runs."""
+    """Returns one row for each operation."""
     return [
         (f"{record['count']:,} runs, seconds {what}", report.spread(record["seconds"][what]), goal)
         for what, goal in _GOALS.items()

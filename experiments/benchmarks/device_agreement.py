@@ -1,4 +1,4 @@
-"""Whether an accelerator trains as the processor of the same machine does.
+"""Checks that an accelerator trains as the processor of the same machine does.
 
 A few runs of each task are trained twice: on the first device that JAX prefers, and on the
 processor, there with another microbatch, and the small network in other lanes. On a machine without
@@ -42,7 +42,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """The largest differences of each task."""
+    """Returns the largest differences of each task."""
     between = " and ".join(record["devices"])
     return [
         (
@@ -58,7 +58,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 def differences(
     name: str, results: Sequence[training.Result], others: Sequence[training.Result]
 ) -> dict[str, float]:
-    """Largest difference in accuracy and in loss between two trainings of the same runs.
+    """Returns the largest differences in accuracy and loss between two trainings of the same runs.
 
     Args:
       name: of the task; ends with its type.
@@ -87,7 +87,7 @@ def differences(
 
 
 def _train_twice(task, runs, lanes):
-    """The results on either device, of which the first has some lanes."""
+    """Yields the results on either device; the first has several lanes."""
     speed = {"eval_batch": 60, "precision": "highest"}
     each = {"lanes": lanes, "microbatch": 32}, {"lanes": 1, "microbatch": 64}
     for device, chosen in zip(_devices(), each, strict=True):
@@ -96,7 +96,7 @@ def _train_twice(task, runs, lanes):
 
 
 def _devices():
-    """What JAX prefers, and the processor: two of its devices where both are it."""
+    """Returns the device that JAX prefers, and the processor. Without accelerator, both are it."""
     return jax.devices()[0], jax.devices("cpu")[-1]
 
 
@@ -113,7 +113,7 @@ def _ordered(results):
 
 
 def _cnn():
-    """A small network without normalization; the last of its runs diverges at once."""
+    """Returns a small network without normalization; the last of its runs diverges at once."""
     task = tasks.image_classification(
         data.load("digits"), lambda rngs: models.SmallCNN(rngs=rngs), _sgd, name="agreement"
     )
@@ -121,7 +121,7 @@ def _cnn():
 
 
 def _wide_resnet(dtype):
-    """Ghost batches of 16, and augmentation."""
+    """Returns a network with ghost batches of 16, and augmentation."""
     config = table1.get_config("cpu")
     config.task.update(num_train=512, num_test=120, dtype=dtype)
     config.convolution = "lax"
@@ -130,7 +130,7 @@ def _wide_resnet(dtype):
 
 
 def _runs(learning_rate):
-    """A few updates of each batch size, evaluated twice."""
+    """Returns runs of a few updates of each batch size, evaluated twice."""
     fixed = {"num_updates": 8, "num_evals": 2, "momentum": 0.9, "l2": 5e-4, "seed": 0}
     return [{"batch_size": size, "learning_rate": learning_rate, **fixed} for size in _SIZES]
 
