@@ -20,6 +20,10 @@ SWEEPS = [
     "absl-py>=2.1",
     "matplotlib>=3.9",
     "rich>=13",
+    "pandas>=3.0",
+    "jinja2>=3.1",  # pandas sets HTML and LaTeX with it, too
+    "markupsafe>=2.1",
+    "tabulate>=0.9",  # pandas writes Markdown with it
 ]
 
 setuptools.setup(
@@ -35,6 +39,7 @@ setuptools.setup(
     ],
     # The commands of a clone, `python -m launch.sweep`, are installed as `noisegen sweep`.
     package_dir={"noisegen.launch": "launch"},
+    package_data={"noisegen.reports": ["page.html"]},
     entry_points={"console_scripts": ["noisegen = noisegen.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],

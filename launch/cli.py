@@ -18,7 +18,7 @@ import jax
 from absl import app, flags
 
 from noisegen.data import cache
-from noisegen.sweeps import experiment_files, machine, texts
+from noisegen.sweeps import encoding, experiment_files, machine
 
 from . import config_flags, streams
 
@@ -105,7 +105,7 @@ def fail(message: str) -> NoReturn:
 
 def show(text: str) -> None:
     """Prints a text, with characters that standard output lacks replaced."""
-    print(texts.for_encoding(text, sys.stdout.encoding))
+    print(encoding.for_encoding(text, sys.stdout.encoding))
 
 
 def no_arguments(argv: list[str]) -> None:

@@ -1,10 +1,11 @@
 """Writes a sweep's table and page again from its records, finished or not.
 
-python -m launch.report --workdir=sweeps/digits
+python -m launch.report --workdir=sweeps/digits --format=latex
 """
 
 import gc
 import shlex
+import sys
 
 from absl import flags
 
@@ -13,6 +14,9 @@ from noisegen.sweeps import Sweep
 
 from . import cli
 
+_FORMAT = flags.DEFINE_enum(
+    "format", "text", list(reports.FORMATS), "Format in which the tables are printed."
+)
 flags.adopt_module_key_flags(cli)
 
 
@@ -21,15 +25,24 @@ def main(argv: list[str]) -> None:
     gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
     cli.no_arguments(argv)
     cli.no_overrides()
-    write(Sweep.open(cli.workdir(), cli.CONFIG.value))
+    write(Sweep.open(cli.workdir(), cli.CONFIG.value), _FORMAT.value)
 
 
-def write(sweep: Sweep) -> None:
-    """Writes the report of a sweep and prints its tables."""
-    page = reports.write_report(sweep.workdir, sweep.protocols, sweep.planned, sweep.published)
-    for name in reports.table_names(sweep.protocols):
-        cli.show((sweep.workdir / f"{name}.txt").read_text(encoding="utf-8"))
-    cli.show(f"Report: {page}")
+def write(sweep: Sweep, form: str = "text") -> None:
+    """Writes the report of a sweep and prints its tables.
+
+    Args:
+      sweep: The sweep.
+      form: Format of the printed tables, one of `reports.FORMATS`.
+    """
+    report = reports.load_report(sweep)
+    page = report.write()
+    tables = "\n".join(report.tables(form))
+    if form == "text":
+        cli.show(f"{tables}\nReport: {page}")
+    else:  # is often piped into a file, which is to hold the tables only
+        cli.show(tables.removesuffix("\n"))
+        print(f"Report: {page}", file=sys.stderr)
 
 
 def write_at_end(sweep: Sweep) -> None:

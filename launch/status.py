@@ -13,7 +13,8 @@ from absl import flags
 from rich import console
 
 from noisegen import storage
-from noisegen.sweeps import Sweep, texts
+from noisegen.reports import markup
+from noisegen.sweeps import Sweep
 from noisegen.sweeps.progress import Tally, count, duration
 
 from . import cli, slurm
@@ -29,15 +30,15 @@ def main(argv: list[str]) -> None:
     workdir = cli.workdir()
     sweep = Sweep.open(workdir, cli.CONFIG.value)
     tally = Tally(sweep)
-    cli.show(f"{texts.printable(sweep.title)}\n{tally.line()}")
+    cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
         last = max(record.finished_at or "" for record in sweep.done.values())
         print("Last record:", last)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
-        cli.show(texts.printable(line))
+        cli.show(markup.printable(line))
     if tally.done < tally.wanted:
-        command = texts.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
+        command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
         cli.show(f"To train the missing runs:\n  {command}")
 
 

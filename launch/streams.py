@@ -1,11 +1,11 @@
-"""Standard streams that never fail a command, if closed, broken or of few characters."""
+"""Standard streams that never fail a command, even if closed, broken or of a small encoding."""
 
 import codecs
 import io
 import os
 import sys
 
-from noisegen.sweeps import texts
+from noisegen.sweeps import encoding
 
 _ERRORS = "noisegen.launch.streams"  # name of our handler of encoding errors
 
@@ -87,4 +87,4 @@ def _replace(error):
     character = error.object[error.start]
     if 0xDC80 <= ord(character) <= 0xDCFF:
         return bytes([ord(character) - 0xDC00]), error.start + 1
-    return texts.code(character), error.start + 1
+    return encoding.to_ascii(character), error.start + 1

@@ -19,6 +19,7 @@ noisegen.storage.record.LineError: changed since it was written (checksum)
 """
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -122,12 +123,6 @@ class Record:
         fields.pop("crc32", None)
         return cls(**fields)
 
-    def without_provenance(self) -> Self:
-        """Returns the record with what protocols read only, which takes a third of the memory."""
-        return dataclasses.replace(
-            self, device=None, versions=None, settings=None, jax_config=None, curve=None
-        )
-
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 _ON_DISK = frozenset({*_FIELDS, "run"} - {"hparams"})
@@ -186,10 +181,19 @@ def _checked(text):
     if not whole:
         raise LineError(TORN)
     fields = {name: value for name, value in found.items() if name in _ON_DISK or name == "crc32"}
-    # The names repeat in every record: interned, 100,000 records share them.
+    # Names, machine and settings repeat in every record: 100,000 records share them in memory.
     fields["hparams"] = {sys.intern(name): value for name, value in fields.pop("run").items()}
     fields["metrics"] = {sys.intern(name): value for name, value in fields["metrics"].items()}
+    for name in ("device", "versions", "settings", "jax_config"):
+        if name in fields:
+            fields[name] = _shared(json.dumps(fields[name]))
     return fields
+
+
+@functools.lru_cache(maxsize=256)
+def _shared(text):
+    """Returns the value of a JSON text, the same object at each call."""
+    return json.loads(text)
 
 
 def _is_flat(value, kinds):

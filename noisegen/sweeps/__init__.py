@@ -2,6 +2,7 @@
 
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
+from noisegen.sweeps.extension import extend_grid
 from noisegen.sweeps.grid import (
     Grid,
     chain,
@@ -12,7 +13,7 @@ from noisegen.sweeps.grid import (
     values,
     zipped,
 )
-from noisegen.sweeps.growth import extend_grid
+from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.regimes import (
     Boundary,
@@ -22,7 +23,6 @@ from noisegen.sweeps.regimes import (
     largest_stable,
 )
 from noisegen.sweeps.sweep import Sweep
-from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
 from noisegen.training.run_id import by_run_id, canonicalize, run_id
 
 __all__ = [
@@ -30,11 +30,11 @@ __all__ = [
     "Boundary",
     "Domain",
     "Grid",
+    "Metric",
     "Optimum",
     "Point",
     "Protocol",
     "Sweep",
-    "Table",
     "boundaries",
     "by_run_id",
     "canonicalize",
@@ -47,15 +47,10 @@ __all__ = [
     "fit_broken_line",
     "fixed",
     "largest_stable",
-    "make_table",
     "powers_of_two",
     "product",
     "run_id",
     "select",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "to_text",
     "values",
     "zipped",
 ]

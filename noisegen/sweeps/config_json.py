@@ -1,8 +1,8 @@
-"""How a sweep keeps the config of its experiment: as JSON, in `sweep.json`.
+"""Converts the config of an experiment to JSON and back, for `sweep.json`.
 
-Ranges, arrays and NumPy's numbers are tuples and Python's numbers from the beginning. Paths, dates
-and members of enumerations are held as text. Fields of other kinds, such as dtypes and functions,
-are held by name, and the experiment's file says again what they are.
+Ranges, arrays and NumPy numbers are made tuples and Python numbers from the start. Paths, dates and
+enumeration members are stored as text. Values of other types, such as dtypes and functions, are
+stored by name for readers only, and restored from the experiment's file.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from ml_collections import config_dict
 
 LISTS = (tuple, list, set, frozenset)
 PLAIN = (bool, int, float, str)
-_TEXTS = (enum.Enum, pathlib.PurePath, datetime.date, datetime.time)
+_TEXTS = (enum.Enum, pathlib.PurePath, datetime.date, datetime.time)  # Stored as text.
 
 
 def plain(value: Any) -> Any:
-    """Returns ranges and arrays as tuples, and NumPy's numbers as Python's; others as they are."""
+    """Returns ranges and arrays as tuples, and NumPy numbers as Python numbers."""
     if isinstance(value, range):
         return tuple(value)
     if isinstance(value, np.generic | np.ndarray | jax.Array):
-        with contextlib.suppress(TypeError, ValueError):  # of keys
+        with contextlib.suppress(TypeError, ValueError):  # Random keys have no such form.
             return _tuples(np.asarray(value).tolist())
     if type(value) in LISTS:
         return type(value)(map(plain, value))
@@ -39,8 +39,8 @@ def make_plain(config: ml_collections.ConfigDict, group: str = "") -> None:
     """Makes every field of a config `plain`.
 
     Args:
-      config: Is changed.
-      group: Name of the config where it is a group of another, with a dot at its end.
+      config: The config, which is changed in place.
+      group: Name of the config within another, with a dot at its end.
 
     Raises:
       ValueError: If a required field has no value.
@@ -52,7 +52,9 @@ def make_plain(config: ml_collections.ConfigDict, group: str = "") -> None:
             raise ValueError(f"--config.{group}{name}=... must be given.") from None
         if isinstance(value, ml_collections.ConfigDict):
             make_plain(value, f"{group}{name}.")
-        elif (simple := plain(value)) is not value:
+            continue
+        simple = plain(value)
+        if simple is not value:  # Else the field is left alone, as it may refer to another field.
             with config.ignore_type():
                 config[name] = simple
 
@@ -63,52 +65,59 @@ def dump(config: ml_collections.ConfigDict) -> str:
 
 
 def restore(config: ml_collections.ConfigDict, text: str) -> None:
-    """Sets the fields of a config to what `dump` kept.
+    """Sets the fields of a config to stored values.
 
     Args:
-      config: As the experiment's file gives it.
-      text: What `dump` returned.
+      config: The default config of the experiment's file, which is changed in place.
+      text: JSON that `dump` returned.
 
     Raises:
       KeyError: If the config lacks a field.
-      TypeError, ValueError: If a field is of another kind.
+      TypeError, ValueError: If a field is of another type.
     """
     _restore(config, json.loads(text), "config")
 
 
 def check_kept(config: ml_collections.ConfigDict, fresh: ml_collections.ConfigDict) -> None:
-    """Checks that `restore` makes of a fresh config what `dump` was given.
+    """Checks that a config survives `dump` and `restore`.
+
+    Args:
+      config: The config.
+      fresh: The default config of the experiment's file, which is changed in place.
 
     Raises:
-      ValueError: If it does not, naming the field.
+      ValueError: If a field is restored as another value.
     """
-    name = "config"
     try:
         restore(fresh, dump(config))
         make_plain(fresh)
-        name = _difference(config, fresh, "config")
+        name = _find_difference(config, fresh, "config")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The config cannot be kept in sweep.json ({' '.join(str(error).split())}); make its "
             "fields numbers, words, or tuples of them."
         ) from error
-    if name:
+    if name is not None:
         raise ValueError(
-            f"{name} cannot be kept in sweep.json, as it is read back as another value; make it a "
+            f"{name} cannot be kept in sweep.json, since another value is read back; make it a "
             "number, a word, or a tuple of them."
         )
 
 
 def is_text(value: Any) -> bool:
-    """Returns whether a value is of a kind that is held as text."""
+    """Returns whether a value is of a type that is stored as text."""
     return isinstance(value, _TEXTS)
 
 
 def from_text(text: str, like: Any) -> Any:
-    """Reads a value that `is_text`, of the same kind as another.
+    """Reads a value that is stored as text.
+
+    Args:
+      text: The text.
+      like: A value of the same type.
 
     Raises:
-      ValueError: If the text is none.
+      ValueError: If the text is not a value of this type.
     """
     if isinstance(like, enum.Enum):
         if text not in type(like).__members__:
@@ -120,93 +129,122 @@ def from_text(text: str, like: Any) -> Any:
 
 
 def _tuples(value):
-    """Returns lists within lists as tuples."""
+    """Returns lists, and lists within them, as tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _stored(value):
-    """Returns a value as JSON holds it."""
+    """Returns a value as JSON can hold it."""
     value = plain(value)
     if isinstance(value, ml_collections.ConfigDict | dict):
         return {name: _stored(value[name]) for name in value}
+    if type(value) in (set, frozenset):
+        return sorted(map(_stored, value), key=repr)
     if type(value) in LISTS:
-        items = list(map(_stored, value))
-        return sorted(items, key=repr) if isinstance(value, set | frozenset) else items
+        return list(map(_stored, value))
     if isinstance(value, enum.Enum):
         return value.name
     if value is None or isinstance(value, PLAIN):
         return value
-    if is_text(value):
-        return str(value) if isinstance(value, pathlib.PurePath) else value.isoformat()
-    if isinstance(value, type) or callable(value):
-        named = getattr(value, "__qualname__", None)
-        return f"{value.__module__}.{named}" if named else repr(value)
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    if is_text(value):  # Dates and times.
+        return value.isoformat()
+    return _describe(value)
+
+
+def _describe(value) -> str:
+    """Returns a text for a value that is not restored from JSON."""
+    name = getattr(value, "__qualname__", None)
+    if name and (isinstance(value, type) or callable(value)):
+        return f"{value.__module__}.{name}"
     return repr(value)
 
 
-def _restore(holder, stored, name):
-    """Sets the fields of a group."""
-    for key, value in stored.items():
-        where = f"{name}.{key}"
-        if key not in holder:
-            raise KeyError(f"{where} is not there any more")
-        default = _default(holder, key)
+def _restore(config, stored, group) -> None:
+    """Sets the fields of a config, or of a group in it, to stored values."""
+    for name, value in stored.items():
+        full_name = f"{group}.{name}"
+        if name not in config:
+            raise KeyError(f"{full_name} is not there any more")
+        default = _default(config, name)
         if isinstance(default, ml_collections.ConfigDict):
-            if not isinstance(value, dict):
-                raise TypeError(f"{where} was {value!r:.80}")
-            _restore(default, value, where)
-        elif (found := _restored(default, value, where)) is not default:
-            with holder.ignore_type():
-                holder[key] = found
+            _check_type(value, dict, full_name)
+            _restore(default, value, full_name)
+            continue
+        restored = _restored(default, value, full_name)
+        if restored is not default:
+            with config.ignore_type():
+                config[name] = restored
 
 
-def _default(holder, key):
+def _default(config, name):
+    """Returns a field's default as a plain value, None if the field is required."""
     try:
-        return plain(holder[key])
+        return plain(config[name])
     except config_dict.RequiredValueError:
         return None
 
 
 def _restored(default, stored, name):
-    """Returns a value that JSON held, of the kind of the default; else the default."""
+    """Returns a stored value in the type of its default."""
     if default is None or stored is None:
         return _tuples(stored)
     if is_text(default):
         return from_text(stored, default)
-    if isinstance(default, PLAIN):
-        numbers = isinstance(default, int | float) and isinstance(stored, int | float)
-        if not (numbers or isinstance(stored, type(default))):
-            raise TypeError(f"{name} was {stored!r:.80}")
+    if isinstance(default, int | float) and isinstance(stored, int | float):
         return float(stored) if isinstance(default, float) else stored
+    if isinstance(default, PLAIN):
+        _check_type(stored, type(default), name)
+        return stored
     if type(default) in LISTS:
-        if not isinstance(stored, list):
-            raise TypeError(f"{name} was {stored!r:.80}")
-        likes = list(default)
-        likes += (likes[:1] or [None]) * len(stored)
-        pairs = zip(likes, stored, strict=False)
-        return type(default)(_restored_element(like, value, name) for like, value in pairs)
-    return default
+        _check_type(stored, list, name)
+        return _restored_list(default, stored, name)
+    return default  # Stored by name only.
 
 
-def _restored_element(like, stored, name):
-    """Returns an element of a list, in which numbers and words may be mixed."""
-    simple = isinstance(like, PLAIN) and not is_text(like)
-    return _tuples(stored) if simple else _restored(like, stored, name)
+def _restored_list(default, stored, name):
+    """Returns a stored list, tuple or set, in the type of its default."""
+    defaults = list(default)
+    # Further items are like the first default, or plain if there is none.
+    further = defaults[0] if defaults else None
+    items = []
+    for index, value in enumerate(stored):
+        like = defaults[index] if index < len(defaults) else further
+        # Numbers and words may be mixed in a list.
+        if isinstance(like, PLAIN) and not is_text(like):
+            items.append(_tuples(value))
+        else:
+            items.append(_restored(like, value, name))
+    return type(default)(items)
 
 
-def _difference(one, other, name):
-    """Returns the name of a field that differs, or None; of kinds held by name none does."""
+def _check_type(stored, kind, name) -> None:
+    """Checks the type of a stored value."""
+    if not isinstance(stored, kind):
+        raise TypeError(f"{name} was {stored!r:.80}")
+
+
+def _find_difference(one, other, name) -> str | None:
+    """Returns the name of a field that differs, or None. Values stored by name are not compared."""
     if isinstance(one, ml_collections.ConfigDict):
         for key in one:
-            if found := _difference(plain(one[key]), plain(other[key]), f"{name}.{key}"):
-                return found
+            difference = _find_difference(plain(one[key]), plain(other[key]), f"{name}.{key}")
+            if difference is not None:
+                return difference
         return None
+    return None if _are_equal(one, other) else name
+
+
+def _are_equal(one, other) -> bool:
+    """Returns whether two values are of the same type and equal, as far as they are restored."""
     if type(one) in (tuple, list):
-        alike = type(one) is type(other) and len(one) == len(other)
-        pairs = zip(one, other, strict=True) if alike else ()
-        return name if not alike or any(_difference(a, b, name) for a, b in pairs) else None
+        if type(one) is not type(other) or len(one) != len(other):
+            return False
+        pairs = zip(one, other, strict=True)
+        return all(_find_difference(first, second, "") is None for first, second in pairs)
     if isinstance(one, float) and math.isnan(one):
-        return None if isinstance(other, float) and math.isnan(other) else name
+        return isinstance(other, float) and math.isnan(other)
     if one is None or is_text(one) or isinstance(one, (*PLAIN, set, frozenset, dict)):
-        return None if type(one) is type(other) and one == other else name
-    return None
+        return type(one) is type(other) and one == other
+    return True  # Stored by name only.

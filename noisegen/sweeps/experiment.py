@@ -25,6 +25,7 @@ from ml_collections import config_dict
 from noisegen import storage
 from noisegen.sweeps import config_json
 from noisegen.sweeps import experiment_files as files
+from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.sweep import Sweep
 
@@ -197,7 +198,7 @@ def _from_program(workdir, content):
             "cannot hold: make the Sweep as that program did, with this workdir."
         )
     try:
-        protocols = [Protocol(**fields) for fields in content["protocols"]]
+        protocols = [_protocol_from_json(fields) for fields in content["protocols"]]
         return Sweep(
             _no_task,
             content["runs"],
@@ -207,7 +208,7 @@ def _from_program(workdir, content):
             title=content.get("title", ""),
             description=content.get("description", ""),
         )
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{workdir}: its sweep.json is of another version of noisegen ({error}); make the "
             "Sweep as the program did that began it, with this workdir."
@@ -225,7 +226,18 @@ def _plain_fields(protocol):
     """Returns the fields of a protocol that JSON can hold."""
     names = [field.name for field in dataclasses.fields(protocol)]
     values = {name: getattr(protocol, name) for name in names}
+    values["metric"] = dataclasses.asdict(protocol.metric)
+    values["report"] = [dataclasses.asdict(metric) for metric in protocol.report]
     return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def _protocol_from_json(fields):
+    """Returns the protocol of which `_plain_fields` returned the fields."""
+    metrics = {
+        "metric": Metric(**fields["metric"]),
+        "report": [Metric(**each) for each in fields["report"]],
+    }
+    return Protocol(**fields | metrics)
 
 
 def _is_plain(protocol):

@@ -192,8 +192,8 @@ def powers_of_two(first: float, last: float) -> tuple[int | float, ...]:
                 "powers_of_two needs ends that are powers of two (such as 0.125 or 64), got"
                 f" {end!r}; doublings(first, last) starts from any number."
             )
-    values = doublings(float(first), float(last))
-    return tuple(int(value) if value >= 1 else value for value in values)
+    powers = doublings(float(first), float(last))
+    return tuple(int(power) if power >= 1 else power for power in powers)
 
 
 def doublings(first: float, last: float) -> tuple[int | float, ...]:

@@ -13,8 +13,9 @@ from typing import Any, Self
 from rich import box, console, live, measure, panel, progress_bar, table, text
 
 from noisegen import training
+from noisegen.reports import formatting, markup
 from noisegen.storage import MEASURED, Record
-from noisegen.sweeps import numerals, tables, texts
+from noisegen.sweeps import encoding
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.sweep import Sweep
 
@@ -85,26 +86,29 @@ class Tally:
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
         if several:
             shown.add_column("", overflow="fold")
-        best = f"best run's {tables.title(protocol.metric)}"
-        for name in (numerals.words(protocol.row), best, *map(numerals.words, protocol.tune)):
+        best = f"best run's {formatting.display_name(protocol.metric)}"
+        tuned = [formatting.display_name(name) for name in protocol.tune]
+        for name in (formatting.display_name(protocol.row), best, *tuned):
             shown.add_column(_Plain(name), justify="right", overflow="fold")
         groups = protocol.order(self.best)
-        row_as = tables.speller(row for _, row in groups)
+        row_as = formatting.decimal_formatter(row for _, row in groups)
         runs = [record.hparams for record in self.best.values()]
-        tuned_as = {name: tables.speller(run[name] for run in runs) for name in protocol.tune}
+        tuned_as = {
+            name: formatting.decimal_formatter(run[name] for run in runs) for name in protocol.tune
+        }
         for label, row in groups:
             record = self.best[label, row]
-            value = tables.scale(protocol.metric) * _metric(record, protocol.metric)
+            value = protocol.metric.factor * _metric(record, protocol.metric.name)
             size = abs(value)
             score = f"{value:.2f}" if size == 0 or 0.01 <= size < 1e9 else f"{value:.3g}"
             tuned = [tuned_as[name](record.hparams[name]) for name in protocol.tune]
-            cells = (*[texts.shown(label)] * several, row_as(row), score, *tuned)
+            cells = (*[markup.visible(label)] * several, row_as(row), score, *tuned)
             shown.add_row(*map(_Plain, cells))
         return shown
 
     def _score(self, record):
         """What is maximised; of no record, or one that diverged, the least."""
-        score = record and _metric(record, self.protocol.metric)
+        score = record and _metric(record, self.protocol.metric.name)
         if score is None or record.status == "diverged":
             return -float("inf")
         return self.protocol.sign * score
@@ -119,7 +123,7 @@ class Display(Observer):
 
     def __init__(self, sweep: Sweep):
         self._sweep, self._tally = sweep, Tally(sweep)
-        self._title = " ".join(texts.printable(sweep.title).split())
+        self._title = " ".join(markup.printable(sweep.title).split())
         # Training examples of the runs that are left.
         self._examples = {name: run.plan.num_examples for name, run in sweep.todo().items()}
         self._running: Sequence[training.Progress] = ()
@@ -206,7 +210,7 @@ class Display(Observer):
         rows.add_row(_Plain(self.line()))
         if self._tally.best and not (self._live and self._live.console.width < _NARROW):
             rows.add_row(self._tally.table())
-        title = text.Text(texts.for_encoding(self._title, self._encoding))
+        title = text.Text(encoding.for_encoding(self._title, self._encoding))
         return panel.Panel.fit(rows, title=title, padding=(1, 2))
 
     def _print(self, line):
@@ -214,7 +218,7 @@ class Display(Observer):
         if not self._live:
             self._printed = time.monotonic()
             if sys.stderr is not None:  # else `print` would take standard output
-                line = texts.for_encoding(texts.printable(line), sys.stderr.encoding)
+                line = encoding.for_encoding(markup.printable(line), sys.stderr.encoding)
                 print(line, file=sys.stderr, flush=True)
 
 
@@ -222,7 +226,7 @@ class _Plain:
     """Text without styles, in the characters of the terminal; long lines are folded."""
 
     def __init__(self, said: str):
-        self._said = texts.printable(said)
+        self._said = markup.printable(said)
 
     def __rich_console__(self, terminal, options):
         yield self._text(options)
@@ -231,7 +235,7 @@ class _Plain:
         return measure.Measurement.get(terminal, options, self._text(options))
 
     def _text(self, options):
-        return text.Text(texts.for_encoding(self._said, options.encoding), overflow="fold")
+        return text.Text(encoding.for_encoding(self._said, options.encoding), overflow="fold")
 
 
 def _metric(record, name):
@@ -257,11 +261,11 @@ def describe_extension(
     for name in names:
         added = {where: values[name] - old[where][name] for where, values in new.items()}
         if written := set().union(*added.values()):
-            write = tables.writer(written)
+            write = formatting.number_formatter(written)
             lists = (
                 f"{write(value)} at {where}" for where in added for value in sorted(added[where])
             )
-            why = tables.words(name)
+            why = formatting.display_name(name)
             if name == protocol.tune[0]:
                 why += ", its bar or a divergence"
             sentences.append(f"The grid ends at the best {why}; next: {', '.join(lists)}")
@@ -273,8 +277,10 @@ def _tuned(protocol, runs):
     found = collections.defaultdict(lambda: collections.defaultdict(set))
     for run in runs:
         label, row = protocol.group(run)
-        series = f"{texts.shown(label)} " if label else ""
-        place = found[f"{series}{tables.words(protocol.row)} {tables.number(row)}"]
+        series = f"{markup.visible(label)} " if label else ""
+        place = found[
+            f"{series}{formatting.display_name(protocol.row)} {formatting.format_number(row)}"
+        ]
         for name in protocol.tune:
             place[name].add(run[name])
     return found

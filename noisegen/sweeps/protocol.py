@@ -40,7 +40,10 @@ from noisegen.storage.record import Record
 from noisegen.sweeps import checks
 from noisegen.sweeps.checks import RECORDED, SEED
 from noisegen.sweeps.domains import Domain, standard
+from noisegen.sweeps.metrics import Metric, as_metric, as_metrics
 from noisegen.training import run_id
+
+LEARNING_RATES = ("learning_rate", "effective_learning_rate")  # names that need no declaration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class Protocol:
     """How a sweep is read.
 
     Args:
-      metric: The metric whose mean is optimised, a key of a record's `metrics`.
+      metric: The metric whose mean is optimized, a `Metric`. A plain string is enough for a metric
+        of noisegen's own tasks, or for one without a unit. The attribute is always a `Metric`.
       mode: "max" or "min".
       row: The field with one optimum for each value.
       series: A function from a run to the label of its series; None for a single, unlabelled one.
@@ -63,10 +67,14 @@ class Protocol:
       derived: From a field that follows the tuned ones to a function of the run that gives its
         value; later ones may read earlier ones. Grown runs have it computed anew.
       report: Further metrics to report at the optimum, for the same k runs; `num_updates`,
-        `num_examples` and `seconds` are among them.
+        `num_examples` and `seconds` are among them. Each is a `Metric` or a string, as `metric` is.
+      scaling_rule: True if rows are batch sizes and the first tuned field is a learning rate. The
+        report then draws the linear scaling rule, and names the boundary between the regimes of
+        noise and curvature. None means True for the row `batch_size` and a `learning_rate` or
+        `effective_learning_rate`, and False for any other names.
     """
 
-    metric: str = "test_accuracy"
+    metric: Metric | str = "test_accuracy"
     mode: str = "max"
     row: str = "batch_size"
     series: Callable[[Mapping], str] | None = None
@@ -75,21 +83,36 @@ class Protocol:
     best: int = 1
     of: int = 1
     max_extensions: int = 3
-    report: tuple[str, ...] = ()
+    report: tuple[Metric | str, ...] = ()
+    scaling_rule: bool | None = None
     domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict, hash=False)
     derived: Mapping[str, Callable[[Mapping], _values.Value]] = dataclasses.field(
         default_factory=dict, hash=False
     )
 
     def __post_init__(self):
-        for name in ("tune", "labels", "report"):
+        for name in ("tune", "labels"):
             object.__setattr__(self, name, checks.words(name, getattr(self, name)))
+        object.__setattr__(self, "metric", as_metric(self.metric))
+        object.__setattr__(self, "report", as_metrics(self.report))
         checks.check_protocol(self)
 
     @property
     def sign(self) -> int:
         """The factor that makes the larger metric the better one."""
         return 1 if self.mode == "max" else -1
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of all metrics that the protocol reads, the optimized one first."""
+        return tuple(metric.name for metric in (self.metric, *self.report))
+
+    @property
+    def has_scaling_rule(self) -> bool:
+        """Returns whether optima are learning rates over batch sizes, as declared or by name."""
+        if self.scaling_rule is not None:
+            return self.scaling_rule
+        return self.row == "batch_size" and self.tune[0] in LEARNING_RATES
 
     def group(self, run: Mapping) -> tuple[str, float]:
         """Series and row of a run."""
@@ -249,7 +272,7 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         points=points,
         report={
             name: _mean_std([_metric_of(record, name) for record in best.best])
-            for name in protocol.report
+            for name in protocol.metric_names[1:]
         },
     )
 
@@ -339,7 +362,7 @@ def _by_seed(records):
 def _point(values, records, protocol):
     """The best k of the first n runs of one point."""
     first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
-    scored = [(_metric_of(record, protocol.metric), record) for record in first]
+    scored = [(_metric_of(record, protocol.metric.name), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
     best = alive[: protocol.best]

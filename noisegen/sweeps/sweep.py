@@ -35,7 +35,7 @@ from typing import Any
 
 from noisegen import storage, training
 from noisegen.storage import Record
-from noisegen.sweeps import checks, growth
+from noisegen.sweeps import checks, extension
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.training import Run, Task
@@ -122,9 +122,10 @@ class Sweep:
 
     def records(self) -> list[Record]:
         """Returns the records of the sweep's runs, sorted by run_id, without their curves."""
-        self._load()
-        records = storage.read_records(self._directory(), curves=False)
-        return [record for record in records if record.run_id in self.wanted]
+        if self.refresh():
+            self._extend()
+        done = self.done
+        return [done[name] for name in sorted(self._wanted) if name in done]
 
     def curves(self, run_ids: Iterable[str]) -> dict[str, dict[str, list[float]]]:
         """Returns the evaluations of some runs by run_id, each a dict of lists."""
@@ -160,17 +161,18 @@ class Sweep:
         Args:
           protocol: How to read the records, by default the sweep's main protocol.
         """
-        from noisegen.sweeps import tables
+        from noisegen import reports  # imports Matplotlib and pandas, which training can do without
 
         protocol = protocol or self.protocols[0]
         published = self.published if protocol == self.protocols[0] else None
-        return tables.make_table(self.optima(protocol), protocol, published)
+        return reports.make_table(self.optima(protocol), protocol, published)
 
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
         from noisegen import reports
 
-        return reports.write_report(self._directory(), self.protocols, self.planned, self.published)
+        self._directory()  # refuses a sweep without one
+        return reports.write_report(self)
 
     # Training
 
@@ -319,9 +321,10 @@ class Sweep:
     def add(self, record: Record) -> bool:
         """Notes a record; returns whether it is the first of a wanted run."""
         is_new = record.run_id not in self.done
-        record = record.without_provenance()
-        if record.run_id in self._wanted:  # share the hyperparameters, which saves memory
-            record = dataclasses.replace(record, hparams=self._wanted[record.run_id])
+        # A worker holds all records. Without their curves, and with shared hyperparameters, 100,000
+        # of them take some 60 MB.
+        hparams = self._wanted.get(record.run_id, record.hparams)
+        record = dataclasses.replace(record, curve=None, hparams=hparams)
         storage.add_first_finished(self._records, record)
         return is_new and record.run_id in self._wanted
 
@@ -386,7 +389,7 @@ class Sweep:
     def _extend(self):
         # Only a task that is made can refuse a run. To make it here would load its data.
         check = self._check_plan if self._tasks else None
-        self._wanted = growth.extend_grid(
+        self._wanted = extension.extend_grid(
             self.task_name, self._planned_by_id, self.protocols, self._records.values(), check
         )
 

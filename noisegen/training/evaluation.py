@@ -135,8 +135,8 @@ def evaluate_params(
     like, state = abstract_init(task)
     if _shapes(like) != _shapes(params):
         raise ValueError(
-            f"These are no parameters of task {task.name!r}: give what its `init` gives first, or "
-            "what Pool.train or sweeps.load_params gave."
+            f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
+            "or parameters from Pool.train or sweeps.load_params."
         )
     examples = task.test if examples is None else examples
     is_set = _check_examples(task, examples)

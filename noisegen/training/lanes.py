@@ -104,6 +104,7 @@ def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: Run
 def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
     """Replaces some fields of the lane at `index`, which counts the lanes of all devices."""
     count = len(lanes.status)
+    # Each device compares the global indices of its own lanes.
     here = jax.lax.axis_index("lanes") * count + jnp.arange(count) == index
     fields = jax.tree.map(lambda value: value[None], fields)
     return lanes._replace(
@@ -182,6 +183,7 @@ def accumulate(
 def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
     """Takes a microbatch in every lane, then makes the updates and evaluations that are due."""
     lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
+    # A batch is complete at its size or, if the plan says so, at the end of an epoch.
     training = lanes.status == TRAINING
     epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
     due = (lanes.seen == size) | (epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0))
@@ -221,6 +223,7 @@ def _take_and_accumulate(task, shape, lanes, train):
 def _accumulate(task, microbatch, lane, size, train):
     """Takes the lane's next examples and adds the gradient of their summed loss."""
     inputs = lane.inputs
+    # The batch takes what it lacks, but not from the next epoch if the epoch ends it.
     left = inputs.permutation_length - lane.offset
     room = jnp.where(inputs.epoch_ends_batch, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
@@ -230,6 +233,7 @@ def _accumulate(task, microbatch, lane, size, train):
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
         check_shape(task, "The loss", losses, batch.mask)
+        # Not a product: zero times an infinite loss is not zero.
         losses = jnp.where(batch.mask, losses.astype(jnp.float32), 0)
         return jnp.sum(weights * losses), (jnp.sum(losses), state)
 
@@ -269,13 +273,14 @@ def _update(task, due, lanes):
         mean = jax.tree.map(
             lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
         )
+        # The noise is that of the whole batch, so the sums over devices come first.
         extra, running = noise.finish_batch(task, groups, total, lane.seen, lane.noise)
         updates, opt_state = update_optimizer(
             _optimizer(task, lane.inputs), mean, lane.opt_state, lane.params, value / seen, extra
         )
         params = optax.apply_updates(lane.params, updates)
         finite = [jnp.isfinite(p).all() for p in jax.tree.leaves(params)]
-        finite = jnp.all(jnp.array(finite, bool))
+        finite = jnp.all(jnp.array(finite, bool))  # True without parameters
         return lane._replace(
             status=jnp.where(finite, lane.status, DIVERGED),
             params=params,
@@ -288,6 +293,8 @@ def _update(task, due, lanes):
             noise=running,
         )
 
+    # Every lane computes an update, and lanes that are not due discard it: an update costs little
+    # beside the microbatches, and gathering lanes would cost more.
     return _where(due, jax.vmap(updated)(lanes), lanes)
 
 
@@ -296,7 +303,6 @@ def _evaluate(task, shape, lanes, updated, data):
     next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
     last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
-
     spec = metric_spec(task)
 
     def metrics_of(split, lane):

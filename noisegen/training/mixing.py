@@ -9,6 +9,7 @@ The check calls each function on a few examples: in one call, in two calls, and 
 in the second half.
 """
 
+import functools
 import warnings
 
 import jax
@@ -48,57 +49,115 @@ def check_mixing(task: Task) -> None:
 
 
 def _check(task, name, function, model, examples, group):
+    """Checks one function, of which groups of examples may mix."""
     total = len(jax.tree.leaves(examples)[0])
     # The halves are whole groups of several examples, because two examples may be alike.
     half = group * ceil_div(_HALF, group)
     if task.only_batch_size and name == "loss":
         # More examples would be those of the next batch.
         half = min(half, task.only_batch_size // 2 // group * group)
-    if total == 1 or not half:
+    if total == 1 or half == 0:
         return  # There is no other example to exchange.
-    seeds = np.arange(2 * half)
-    in_first_half, kept = seeds < half, seeds <= half // 2
-    whole = np.ones(2 * half, bool)
-    random = np.random.RandomState(0)  # Its stream is equal in all versions of NumPy.
-    first = random.randint(total, size=2 * half) if task.shuffle else seeds % total
-    second = (first + random.randint(1, total, size=2 * half)) % total
-
-    @_compiled
-    def compiled(model, data, seeds, mask):
-        keys = jax.vmap(make_key)(seeds)
-        return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
-
-    def call(indices, mask, seeds=seeds, model=model):
-        data = jax.tree.map(lambda a: np.asarray(a)[indices], examples)
-        return jax.device_get(compiled(*jax.device_put((model, data, seeds, mask))))
-
-    losses, state = call(first, kept)
-    other, other_state = call(np.where(kept, first, second), kept)
-    if _differs(losses, other, kept) or _differs(state, other_state):
+    trial = _Trial(function, model, examples, half, task.shuffle)
+    if _mask_is_ignored(trial):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
-    losses, state = call(first, whole)
-    other, _ = call(np.where(in_first_half, first, second), in_first_half)
-    if _differs(losses, other, in_first_half):
+    if _halves_mix(trial):
         what = "other examples" if group == 1 else f"other groups of {group} examples"
         raise ValueError(_message(task, name, what, group))
-    if function is task.loss:
-        other, _ = call(first, whole, np.where(in_first_half, seeds + 2 * half, seeds))
-        if _differs(losses, other, ~in_first_half):
-            warnings.warn(
-                f"The loss of task {task.name!r} draws random numbers for several examples from "
-                "one of batch.keys, so that results depend on the microbatch: draw those of every "
-                "example from its own key, or give the microbatch.",
-                stacklevel=2,
-            )
-            return  # The draws differ from call to call, so the state cannot be compared.
+    if function is task.loss and _draws_are_shared(trial):
+        warnings.warn(
+            f"The loss of task {task.name!r} draws random numbers for several examples from "
+            "one of batch.keys, so that results depend on the microbatch: draw those of every "
+            "example from its own key, or give the microbatch.",
+            stacklevel=2,
+        )
+        return  # The draws differ from call to call, so the state cannot be compared.
+    _check_calls(trial, task, name, group)
+
+
+class _Trial:
+    """Calls a function with two halves of examples, or with other examples in place of some.
+
+    Attributes:
+      half: Number of examples in each half.
+      seeds: A seed for each example.
+      first: Indices of the examples.
+      second: Indices of other examples, to be exchanged.
+      whole: A mask of all examples.
+      state: The state before a call.
+    """
+
+    def __init__(self, function, model, examples, half, shuffle):
+        self.half, self.seeds = half, np.arange(2 * half)
+        self.whole = np.ones(2 * half, bool)
+        self.state = jax.device_get(jax.tree.map(_comparable, model[1]))
+        self._model, self._examples = model, examples
+        total = len(jax.tree.leaves(examples)[0])
+        random = np.random.RandomState(0)  # Its stream is equal in all versions of NumPy.
+        if shuffle:
+            self.first = random.randint(total, size=2 * half)
+        else:
+            self.first = self.seeds % total
+        self.second = (self.first + random.randint(1, total, size=2 * half)) % total
+
+        @_compiled
+        def compiled(model, data, seeds, mask):
+            keys = jax.vmap(make_key)(seeds)
+            return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
+
+        self._function = compiled
+
+    @functools.cached_property
+    def of_all(self):
+        """Values and state of a call with all examples."""
+        return self.call(self.first, self.whole)
+
+    def call(self, indices, mask, seeds=None, state=None):
+        """Returns the values of the examples, and the state after the call."""
+        seeds = self.seeds if seeds is None else seeds
+        model = self._model if state is None else (self._model[0], state)
+        data = jax.tree.map(lambda a: np.asarray(a)[indices], self._examples)
+        return jax.device_get(self._function(*jax.device_put((model, data, seeds, mask))))
+
+
+def _mask_is_ignored(trial):
+    """Returns whether values or state depend on examples outside the mask."""
+    kept = trial.seeds <= trial.half // 2
+    values, state = trial.call(trial.first, kept)
+    other, other_state = trial.call(np.where(kept, trial.first, trial.second), kept)
+    return _differs(values, other, kept) or _differs(state, other_state)
+
+
+def _halves_mix(trial):
+    """Returns whether values of the first half depend on the second half."""
+    in_first_half = trial.seeds < trial.half
+    values, _ = trial.of_all
+    exchanged = np.where(in_first_half, trial.first, trial.second)
+    other, _ = trial.call(exchanged, in_first_half)
+    return _differs(values, other, in_first_half)
+
+
+def _draws_are_shared(trial):
+    """Returns whether values of the second half depend on the keys of the first half."""
+    in_first_half = trial.seeds < trial.half
+    values, _ = trial.of_all
+    seeds = np.where(in_first_half, trial.seeds + 2 * trial.half, trial.seeds)
+    other, _ = trial.call(trial.first, trial.whole, seeds)
+    return _differs(values, other, ~in_first_half)
+
+
+def _check_calls(trial, task, name, group):
+    """Checks that two calls with a half each agree with one call with both halves."""
+    half = slice(trial.half)
+    rest = slice(trial.half, None)
+    values, state = trial.of_all
     # Another number of examples is another program. Its rounding differs, in bfloat16 by much.
-    other, after = call(first[:half], whole[:half], seeds[:half])
-    nothing = jax.tree.map(np.zeros_like, other)
-    if _moves_apart(nothing, jax.tree.map(lambda a: a[:half], losses), other):
+    other, after = trial.call(trial.first[half], trial.whole[half], trial.seeds[half])
+    zeros = jax.tree.map(np.zeros_like, other)
+    if _moves_apart(zeros, jax.tree.map(lambda a: a[half], values), other):
         raise ValueError(_message(task, name, "the number of examples in a call", group))
-    _, after = call(first[half:], whole[half:], seeds[half:], (model[0], after))
-    start = jax.device_get(jax.tree.map(_comparable, model[1]))
-    if _moves_apart(start, state, after):
+    _, after = trial.call(trial.first[rest], trial.whole[rest], trial.seeds[rest], after)
+    if _moves_apart(trial.state, state, after):
         warnings.warn(
             f"The state of task {task.name!r} changes once a call, not example by example, so that "
             "results depend on the microbatch. Update it as noisegen.models.GhostBatchNorm does, "

@@ -19,7 +19,7 @@ import numpy as np
 
 from noisegen import _values
 from noisegen._math import ceil_div
-from noisegen.training.run_id import Value, check_is_mapping
+from noisegen.training.run_id import Value, canonicalize, check_is_mapping
 from noisegen.training.task import Task
 
 RUN_FIELDS = {
@@ -144,13 +144,13 @@ def plan(
       The `Plan`; runs of equal course share one.
 
     Raises:
-      ValueError: If a field makes no sense. The message names it, and says what would.
+      ValueError: If a field makes no sense. The message names the field and valid values.
     """
     return _plan_of(plain_fields(run), num_examples, batch_size_fn)
 
 
 def _plan_of(fields, num_examples, batch_size_fn=None):
-    """Returns what `plan` returns, for fields that are plain."""
+    """Plans a run whose fields are plain."""
     values = {**_DEFAULTS, **fields}
     _check_course(values, num_examples)
     if batch_size_fn is not None:
@@ -178,6 +178,11 @@ def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
     """
     check_is_mapping(run)
     return {name: _plain(name, value) for name, value in run.items()}
+
+
+def canonical_fields(run: Mapping[str, Any]) -> dict[str, Value]:
+    """Returns a run as `canonicalize` does, and refuses the values that `plain_fields` refuses."""
+    return canonicalize(run, lambda name, value: _values.plain(name, _plain(name, value)))
 
 
 def _plain(name, value):
@@ -252,7 +257,7 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Pla
 
 
 def plan_plain(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
-    """Returns what `plan_runs` returns, for runs that `plain_fields` returned."""
+    """Plans runs whose fields are plain; see `plan_runs`."""
     size = task.num_examples
     if task.batch_size is None:
         plans = [_plan_of(run, size) for run in runs]

@@ -414,7 +414,8 @@ def _result(
     plan = run.plan
     updates = plan.eval_updates[: len(curve["train_loss"])]
     metrics = {name: values[-1] if values else math.nan for name, values in curve.items()} | final
-    checked = [value for name, value in metrics.items() if name not in spec.may_be_nan]
+    may_be_nan = spec.may_be_nan
+    checked = [value for name, value in metrics.items() if name not in may_be_nan]
     is_finite = params_are_finite and all(map(math.isfinite, checked))
     epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
     return Result(

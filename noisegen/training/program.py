@@ -127,7 +127,7 @@ class Program:
 
     @contextlib.contextmanager
     def _computing(self):
-        """Sets the program's own mesh and precision, in place of what the caller has set."""
+        """Sets the program's own mesh and precision, in place of those of the caller."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.set_mesh(self._mesh))
             if self._config.precision is not None:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.data_order import RunInputs
-from noisegen.training.plan import RUN_FIELDS, Plan, plain_fields, plan_plain
-from noisegen.training.run_id import Value, canonicalize, hash_canonical, once_on_device
+from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_plain
+from noisegen.training.run_id import Value, hash_canonical, once_on_device
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task
 
@@ -70,8 +70,7 @@ def make_runs(task: Task, hparams: Iterable[Mapping[str, Any]]) -> list[Run]:
       (44, 2816)
     """
     check_task(task)
-    # Values beyond float32 are refused by the first call, spellings are made equal by the second.
-    canonical = [canonicalize(plain_fields(fields)) for fields in hparams]
+    canonical = [canonical_fields(fields) for fields in hparams]
     plans = plan_plain(task, canonical)
     if canonical:
         _check_names(task, canonical)
@@ -101,13 +100,20 @@ def unique_runs(runs: Iterable[Run]) -> dict[str, Run]:
     by_id: dict[str, Run] = {}
     for run in runs:
         by_id.setdefault(run.id, run)
-    return {name: by_id[name] for name in once_on_device({n: r.hparams for n, r in by_id.items()})}
+    hparams = {run_id: run.hparams for run_id, run in by_id.items()}
+    return {run_id: by_id[run_id] for run_id in once_on_device(hparams)}
 
 
 def constants(hparams: Mapping[str, Value]) -> tuple[tuple[str, bool | str], ...]:
     """Returns the booleans and words of a run, which are constants of its program."""
-    found = [item for item in hparams.items() if type(item[1]) not in (int, float)]
-    return tuple(sorted(item for item in found if item[0] != "last_batch"))
+    # `last_batch` is read by the plan only.
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in hparams.items()
+            if type(value) not in (int, float) and name != "last_batch"
+        )
+    )
 
 
 def by_constants(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
@@ -124,16 +130,23 @@ def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
         return task
 
     def given(function):
-        return function and (lambda hparams, *rest: function({**hparams, **fields}, *rest))
+        if function is None:
+            return None
+        return lambda hparams, *rest: function({**hparams, **fields}, *rest)
 
-    names = ("make_optimizer", "example_weights", "batch_size")
-    return dataclasses.replace(task, **{name: given(getattr(task, name)) for name in names})
+    return dataclasses.replace(
+        task,
+        make_optimizer=given(task.make_optimizer),
+        example_weights=given(task.example_weights),
+        batch_size=given(task.batch_size),
+    )
 
 
 def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     """Checks that all runs have the same fields, and every field that the task reads."""
     names = runs[0].keys()
-    if taken := names & (_PLAN_FIELDS - RUN_FIELDS):
+    taken = names & (_PLAN_FIELDS - RUN_FIELDS)
+    if taken:
         raise ValueError(
             f"The runs name {', '.join(sorted(taken))}, which the pool itself gives the optimizer; "
             "give the field another name."
@@ -142,8 +155,12 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
         if run.keys() != names:
             odd = ", ".join(sorted(run.keys() ^ names))
             raise ValueError(f"All runs of a sweep must name the same numbers; not all name {odd}.")
-    groups = dict.fromkeys(map(constants, runs))
-    _check_kinds(groups)
+    groups = {(): None}
+    # Nearly all fields of nearly all sweeps are numbers, which need no second look.
+    kinds = set().union(*(set(map(type, run.values())) for run in runs))
+    if not kinds <= {int, float}:
+        groups = dict.fromkeys(map(constants, runs))
+        _check_kinds(groups)
     read = set()
     for fields in groups:
         read |= _names_read(task, frozenset(names), fields)
@@ -171,11 +188,10 @@ def _check_kinds(groups: Iterable[tuple]) -> None:
 def run_inputs(run: Run, num_examples: int, num_evals: int) -> RunInputs:
     """Returns the scalars of one run for the device, with room for `num_evals` evaluations."""
     plan = run.plan
-    given = {n: v for n, v in run.hparams.items() if not isinstance(v, bool | str)} | {
-        "num_updates": plan.num_updates,
-        "updates_per_epoch": plan.updates_per_epoch,
-        "num_examples": num_examples,
-    }
+    given = {n: v for n, v in run.hparams.items() if not isinstance(v, bool | str)}
+    given["num_updates"] = plan.num_updates
+    given["updates_per_epoch"] = plan.updates_per_epoch
+    given["num_examples"] = num_examples
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
     return RunInputs(

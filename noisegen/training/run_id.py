@@ -8,7 +8,7 @@ import collections
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -19,17 +19,20 @@ Value = _values.Value
 
 _INTEGERS = ("batch_size", "seed", "num_updates")  # integers on the device; others are float32
 _EXACT = _values.EXACT
-_EXACT_32 = 2**24  # Likewise for float32.
+_EXACT_32 = 2**24  # Up to it a float32 holds every integer.
 _FLOAT32 = struct.Struct("f")
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
-def canonicalize(run: Mapping[str, object]) -> dict[str, Value]:
+def canonicalize(
+    run: Mapping[str, object], convert: Callable[[str, object], Value] = plain
+) -> dict[str, Value]:
     """Returns the run with plain Python values, integral numbers as integers, in its own order.
 
     Args:
       run: Flat mapping from field name to a value that `plain` takes.
+      convert: Converts a value that is not a plain small integer, given its field's name.
 
     Returns:
       A new dict that JSON keeps exactly.
@@ -43,7 +46,7 @@ def canonicalize(run: Mapping[str, object]) -> dict[str, Value]:
     """
     check_is_mapping(run)
     canonical = {  # Nearly all are plain integers; a call takes several times as long.
-        name: value if type(value) is int and -_EXACT < value < _EXACT else plain(name, value)
+        name: value if type(value) is int and -_EXACT < value < _EXACT else convert(name, value)
         for name, value in run.items()
     }
     if set(map(type, canonical)) - {str}:
@@ -62,7 +65,7 @@ def check_is_mapping(run: object) -> None:
 
 
 def on_device(name: str, value: Value) -> float | str | tuple:
-    """Returns what the device sees of a plain value, for comparison: numbers rounded to float32.
+    """Returns a plain value as the device sees it, for comparison: numbers rounded to float32.
 
     Examples:
       >>> on_device("learning_rate", 0.1) == on_device("learning_rate", 0.1 + 1e-12)
@@ -73,7 +76,7 @@ def on_device(name: str, value: Value) -> float | str | tuple:
     if type(value) is str:
         return value
     if type(value) is bool:
-        return (value,)  # Else True would equal 1.
+        return (value,)  # A bare True would equal 1.
     if type(value) is int and (abs(value) <= _EXACT_32 or name in _INTEGERS):
         return value
     return rounded(value)
@@ -93,20 +96,20 @@ def rounded(value: float) -> float:
 
 
 def close_on_device(values: Iterable[Value]) -> set[Value]:
-    """Returns those of a field's different values that may be equal to another on the device."""
-    found = [value for value in values if type(value) in (int, float)]
-    if all(type(value) is int and abs(value) <= _EXACT_32 for value in found):
+    """Returns the values of a field that may be equal to a different value on the device."""
+    numbers = [value for value in values if type(value) in (int, float)]
+    if all(type(value) is int and abs(value) <= _EXACT_32 for value in numbers):
         return set()
-    with np.errstate(over="ignore"):
-        rounded = np.array(found, float).astype(np.float32)
-    _, places, counts = np.unique(rounded, return_inverse=True, return_counts=True)
-    return {value for value, count in zip(found, counts[places], strict=True) if count > 1}
+    with np.errstate(over="ignore"):  # The planner refuses values beyond float32.
+        on_device = np.array(numbers, float).astype(np.float32)
+    _, indices, counts = np.unique(on_device, return_inverse=True, return_counts=True)
+    return {value for value, count in zip(numbers, counts[indices], strict=True) if count > 1}
 
 
 def run_id(task_identity: str, run: Mapping[str, object]) -> str:
-    """Returns the name of a run: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
+    """Returns the id of a run: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
 
-    Equal numbers give equal names, in any type (64 and 64.0) and order.
+    Equal numbers give equal ids, in any type (64 and 64.0) and order.
 
     Args:
       task_identity: Text that names everything compiled: model, loss, data, augmentation.
@@ -123,7 +126,7 @@ def run_id(task_identity: str, run: Mapping[str, object]) -> str:
 
 
 def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
-    """Returns the runs of a grid by name, each once, in the order of the grid.
+    """Returns the runs of a grid by run_id, each once, in the order of the grid.
 
     Of several runs that are equal on the device, as 0.1 and 0.1 + 1e-12 are, the first stays.
 
@@ -149,6 +152,7 @@ def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[
 
 def once_on_device(planned: Mapping[str, Mapping[str, Value]]) -> Mapping[str, Mapping[str, Value]]:
     """Returns canonical runs by run_id, without runs equal on the device to an earlier one."""
+    # Only a few values of a large grid are close, so most runs need no comparison.
     columns = collections.defaultdict(set)
     for run in planned.values():
         for name, value in run.items():

@@ -1,4 +1,4 @@
-"""Crops and flips: every outcome against NumPy, distributions, purity, grouping."""
+"""Tests crops and flips: every outcome against NumPy, distributions, purity."""
 
 import itertools
 
@@ -111,9 +111,9 @@ def test_bad_arguments(kwargs, match):
 
 
 def rectangles(num_draws, shape=(40, 50), pixels=64, **options):
-    """Tops, lefts, heights, widths and mirrorings of random crops, read off a ramp's crops.
+    """Reads tops, lefts, heights, widths and mirrorings off random crops of a ramp.
 
-    Linear interpolation between pixels leaves a ramp a ramp, but for the image's own edge.
+    Linear interpolation keeps a ramp a ramp, except at the edges of the image.
     """
     ramp = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1) + 0.5
     keys = jax.random.split(jax.random.key(3), num_draws)

@@ -1,4 +1,4 @@
-"""load: digits, prepared data, the cache when all is well and when it is not."""
+"""Tests load: digits, prepared data, intact and damaged caches."""
 
 import pathlib
 import subprocess
@@ -52,7 +52,7 @@ class TestDigits:
         assert digits.train["image"].dtype == np.uint8 and digits.train["label"].dtype == np.int32
         np.testing.assert_array_equal(np.bincount(digits.test["label"]), [36] * 10)
         assert digits.fingerprint == DIGITS_FINGERPRINT
-        # Shuffled: neighbours share a class as often as chance has it, 1 in 10.
+        # Shuffled: neighbors share a class as often as chance has it, 1 in 10.
         label = digits.train["label"]
         assert 0.06 < np.mean(label[1:] == label[:-1]) < 0.14
         with pytest.raises(ValueError, match="read-only"):
@@ -109,10 +109,8 @@ class TestPrepared:
         assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.source
         assert four.fingerprint != six.fingerprint
 
-    def test_caltech101_is_split_anew_whatever_the_split_it_came_with(
-        self, load, write_prepared, tmp_path
-    ):
-        """Classes of 9, 5 and 1 images: 7, 4 and 1 of them are for training."""
+    def test_caltech101_has_our_split_for_any_original_split(self, load, write_prepared, tmp_path):
+        """Uses classes of 9, 5 and 1 images, of which 7, 4 and 1 are for training."""
         counts = {0: 9, 1: 5, 101: 1}
         known = [(c, f"image_{k:04}.jpg") for c, count in counts.items() for k in range(count)]
         found = []
@@ -125,7 +123,7 @@ class TestPrepared:
                 images, labels = getattr(found[-1], split).values()
                 assert images.shape == (sum(numbers), 4, 4, 3) and labels.dtype == np.int32
                 np.testing.assert_array_equal([np.sum(labels == c) for c in counts], numbers)
-            assert arrays["train"]["image"][0].ndim == 2  # grey: of three equal channels
+            assert arrays["train"]["image"][0].ndim == 2  # gray: of three equal channels
             images = np.concatenate([found[-1].train["image"], found[-1].test["image"]])
             assert np.sum((images == images[..., :1]).all((1, 2, 3))) == 2
         one, other = found

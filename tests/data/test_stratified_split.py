@@ -1,4 +1,4 @@
-"""Our own split: so many of each class, the same whatever the order in which the examples come."""
+"""Tests the stratified split: counts per class, independence of the order of examples."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from noisegen.data import datasets
 
 
 def made(order, cut):
-    """Examples of four classes, which have 12, 7, 2 and 1; an image is a number."""
+    """Returns 12, 7, 2 and 1 examples of four classes, with numbers for images."""
     label = np.repeat(np.arange(4, dtype=np.int32), [12, 7, 2, 1])[order]
     name = np.array([b"image_%02d" % k for n in (12, 7, 2, 1) for k in range(n)])[order]
     image = np.arange(22).astype(np.uint8)[order]

@@ -1,4 +1,4 @@
-"""Data sets made smaller."""
+"""Tests smaller versions of data sets."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_first_examples_averaged_over_blocks():
     assert small.num_classes == 10 and small.name == "digits"
 
 
-def test_nothing_to_shrink_leaves_the_data_set_as_it_is():
+def test_equal_sizes_return_the_data_set_itself():
     assert data.subsample_and_downscale(DIGITS, 1437, 360, 8) is DIGITS
 
 
@@ -30,6 +30,6 @@ def test_nothing_to_shrink_leaves_the_data_set_as_it_is():
     "sizes, message",
     [((2000, 30, 8), "num_train=2000 must be"), ((9, 30, 3), "pixels=3 must divide")],
 )
-def test_what_makes_no_sense_is_refused(sizes, message):
+def test_invalid_sizes_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         data.subsample_and_downscale(DIGITS, *sizes)

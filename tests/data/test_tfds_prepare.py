@@ -1,4 +1,4 @@
-"""The command that prepares data; for real where TensorFlow and the MNIST archives are."""
+"""Tests the command that prepares data, for real if TensorFlow and archives exist."""
 
 import importlib.util
 import subprocess
@@ -21,7 +21,7 @@ def run(capsys, *args):
 
 @pytest.fixture
 def without_tensorflow_check(monkeypatch):
-    """What is tested with this comes before TensorFlow does any work."""
+    """Skips the import of TensorFlow, which the tested code does not reach."""
     monkeypatch.setattr(tfds_prepare, "_require_tensorflow", lambda: None)
 
 
@@ -60,7 +60,7 @@ def test_no_network(capsys, tmp_path, monkeypatch, without_tensorflow_check):
     assert "(cifar-10-binary.tar.gz)" in error and "--manual_dir" in error
 
 
-def test_what_is_there_needs_no_tensorflow(capsys, tmp_path, monkeypatch, write_prepared):
+def test_prepared_data_needs_no_tensorflow(capsys, tmp_path, monkeypatch, write_prepared):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     write_prepared(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
@@ -84,14 +84,14 @@ def test_mnist_from_its_archives(mnist_archives, tmp_path):
 
 
 class _Info:
-    """What tensorflow-datasets knows of an archive."""
+    """Stands in for the facts that tensorflow-datasets has on an archive."""
 
     def __init__(self, filename):
         self.filename = filename
 
 
 @pytest.mark.parametrize("config, named", [(None, r" \(b\.tar\)"), ("64x64", "")])
-def test_archives_without_a_name_or_of_other_forms_are_not_asked_for(
+def test_archives_without_names_or_of_other_configurations_are_not_required(
     monkeypatch, tmp_path, config, named
 ):
     """ImageNet's have none, a former one of Caltech-101 is called 'view', and `imagenet_resized`

@@ -1,4 +1,4 @@
-"""The noise of a gradient: known covariances, unbiased over many draws."""
+"""Tests gradient noise against known covariances, over many draws."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ N, DIM = 48, 3
 
 @pytest.fixture(scope="module")
 def gradients():
-    """The gradients of N examples, whose mean and covariance are known."""
+    """Returns the gradients of N examples with known mean and covariance."""
     rng = np.random.default_rng(0)
     return (rng.normal(size=(N, DIM)) * [1.0, 2.0, 0.5] + [0.3, 0.0, 0.6]).astype(np.float32)
 
@@ -26,7 +26,7 @@ def group_means(gradients, sizes):
 
 
 def estimates(gradients, sizes, num_examples, num_draws=4000):
-    """Trace and squared norm as estimated from many batches, each drawn without replacement."""
+    """Returns trace and squared norm estimated from many batches, drawn without replacement."""
 
     def draw(key):
         batch = jax.random.permutation(key, jnp.asarray(gradients))[: sum(sizes)]
@@ -40,7 +40,7 @@ def estimates(gradients, sizes, num_examples, num_draws=4000):
 
 
 def z_score(values, expected):
-    """How many standard errors the mean is away from what is expected."""
+    """Returns the distance of the mean from its expectation, in standard errors."""
     return abs(values.mean() - expected) / (values.std() / np.sqrt(len(values)))
 
 

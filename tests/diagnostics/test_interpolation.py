@@ -1,4 +1,4 @@
-"""Lines and planes through checkpoints: closed forms, exact ends, batch statistics, refusals."""
+"""Tests lines and planes through checkpoints: closed forms, exact ends, bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def test_bf16_is_combined_in_float32_and_rounded_once():
     assert (found != (1 - alpha) * first + alpha * second).any()
 
 
-def test_along_line_is_a_loop_over_the_points():
+def test_evaluate_on_line_is_a_loop_over_the_points():
     first, second = params_of(0), params_of(1)
     alphas = jnp.linspace(-1, 2, 7)
 
@@ -69,7 +69,7 @@ def test_along_line_is_a_loop_over_the_points():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), jitted, found)
 
 
-def test_along_line_maps_over_pairs_of_checkpoints():
+def test_evaluate_on_line_maps_over_pairs_of_checkpoints():
     firsts, seconds = jax.random.normal(jax.random.key(0), (2, 5, 3))
     alphas = jnp.linspace(0, 1, 4)
 
@@ -80,7 +80,7 @@ def test_along_line_maps_over_pairs_of_checkpoints():
     np.testing.assert_allclose(jax.vmap(line)(firsts, seconds), loop, rtol=1e-5)
 
 
-def test_over_plane_of_a_closed_form():
+def test_evaluate_on_plane_of_a_closed_form():
     origin, first, second = jax.random.normal(jax.random.key(0), (3, 6))
     alphas, betas = np.linspace(-1, 1, 4), np.linspace(0, 2, 3)
     found = evaluate_on_plane(
@@ -113,7 +113,7 @@ def test_batch_statistics_are_recomputed_inside_the_measure():
 
     alphas = jnp.array([0.0, 0.1, 0.4, 1.0])
     found = evaluate_on_line(lambda p: second_moment(p, True), first, second, alphas)
-    # Normalised with its own statistics every network on the line has variance 1.
+    # Normalized with its own statistics every network on the line has variance 1.
     np.testing.assert_allclose(found, jnp.ones(4), rtol=1e-3)
     stale = evaluate_on_line(lambda p: second_moment(p, False), first, second, alphas)
     assert (jnp.abs(stale - 1) > 0.1).any()

@@ -1,4 +1,4 @@
-"""Diagnostics of complex gradients, of large means, and by numbers of any type."""
+"""Tests diagnostics of complex gradients, large means, and all number types."""
 
 import jax
 import jax.numpy as jnp

@@ -125,7 +125,7 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     workdir, done = finished
     assert ordeal.last.returncode == 0
     assert metrics(ordeal.workdir) == metrics(workdir)
-    assert len(tables(workdir)) == 4
+    assert len(tables(workdir)) == 1
     assert tables(ordeal.workdir) == tables(workdir)
     assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
 

@@ -14,7 +14,7 @@ from tests.launch.harness import ROOT, TINY, command
 # Names are stable: the records of years ago stay readable.
 MODEL = '{"dataset": "digits", "filters": 16, "hidden": 64}'
 TASK = f"digits {MODEL} on digits 93b8b10e32de65a3"
-TABLES = ("table.txt", "table.csv", "table.md", "table.tex")
+REPORT = ("table.csv", "figure.png", "report.html")
 
 
 def content(workdir):
@@ -23,9 +23,9 @@ def content(workdir):
 
 def test_a_sweep_trains_prints_its_table_and_writes_the_report(finished):
     workdir, done = finished
-    assert (workdir / "table.txt").read_text() in done.stdout
+    assert "batch size  test accuracy (%)  best learning rate" in done.stdout
     assert done.stdout.strip().endswith(f"Report: {workdir / 'report.html'}")
-    assert all((workdir / name).stat().st_size for name in (*TABLES, "report.html"))
+    assert all((workdir / name).stat().st_size for name in REPORT)
     records = storage.read_records(workdir)
     assert {record.status for record in records} == {"finished"}
     assert {record.hparams["num_epochs"] for record in records} == {3}
@@ -121,6 +121,15 @@ def test_status_and_report_need_the_workdir_only(finished, call):
     assert "missing" not in status.stdout
     assert report.stdout == done.stdout
     assert (workdir / "report.html").exists()
+
+
+def test_a_report_prints_nothing_but_its_table_in_a_format_for_other_programs(finished, call):
+    workdir, _ = finished
+    csv = call("report", f"--workdir={workdir}", "--format=csv")
+    assert csv.stdout == (workdir / "table.csv").read_text() and "Report: " in csv.stderr
+    latex = call("report", f"--workdir={workdir}", "--format=latex")
+    assert latex.stdout.startswith(r"\begin{tabular}") and "Report: " not in latex.stdout
+    assert {path.name for path in workdir.glob("table*")} == {"table.csv"}
 
 
 def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path):

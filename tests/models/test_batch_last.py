@@ -1,4 +1,4 @@
-"""Layers: convolutions three ways, the initial distribution, pooling and dropout."""
+"""Tests layers: convolutions in three ways, initialization, pooling, dropout."""
 
 import functools
 
@@ -15,7 +15,7 @@ from noisegen.models import _batch_last
 
 
 def numpy_convolution(x_CxHxWxN, kernel, bias, padding):
-    """The definition, in float64."""
+    """Computes the definition in float64."""
     pad = (padding, padding)
     x = np.pad(np.float64(x_CxHxWxN), ((0, 0), pad, pad, (0, 0)))
     size = kernel.shape[2]
@@ -29,7 +29,7 @@ def numpy_convolution(x_CxHxWxN, kernel, bias, padding):
 
 
 def make_conv(convolution, channels, filters, size, padding, num_lanes=()):
-    """A layer's graph and NumPy's parameters for it, perhaps of several lanes."""
+    """Returns a layer's graph and parameters made by NumPy, of one or several lanes."""
     graph, shapes = nnx.split(
         nnx.eval_shape(
             lambda: _batch_last.Conv(
@@ -47,7 +47,7 @@ def make_conv(convolution, channels, filters, size, padding, num_lanes=()):
 
 
 def output_and_gradients(graph, params, x):
-    """Of a loss that weighs every output, with respect to parameters and input."""
+    """Returns gradients of a weighted sum of outputs, for parameters and input."""
 
     def total(params, x):
         y = nnx.merge(graph, params)(x)
@@ -64,7 +64,7 @@ def assert_close(*trees):
 
 @st.composite
 def convolutions(draw):
-    """Sizes of a convolution that leaves at least one place, and of its input."""
+    """Draws sizes of a convolution with at least one output position, and of its input."""
     size, padding = draw(st.integers(1, 4)), draw(st.integers(0, 2))
     smallest = max(1, size - 2 * padding)
     sides = st.integers(smallest, smallest + 4)

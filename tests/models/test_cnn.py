@@ -1,4 +1,4 @@
-"""Networks for images: sizes, both convolutions, dropout per example, precision, bad input."""
+"""Tests small networks: sizes, both convolutions, dropout, precision, bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def abstract(network, **options):
 
 
 def make(network, **options):
-    """A network with parameters of NumPy's: ours take XLA a second to compile."""
+    """Makes a network with parameters from NumPy, which saves compiling its initialization."""
     graph, shapes = nnx.split(abstract(network, **options))
     draw = np.random.RandomState(0).uniform
     return nnx.merge(
@@ -81,7 +81,7 @@ def test_examples_do_not_mix():
 
 @pytest.fixture(scope="module")
 def dropping():
-    """A network with dropout, called with jit."""
+    """Returns a network with dropout, under jit."""
     graph, params = nnx.split(make(models.MnistCNN, sizes=(3, 4, 50), dropout=0.5))
     return jax.jit(lambda x, keys: nnx.merge(graph, params)(x, keys))
 

@@ -1,4 +1,4 @@
-"""Ghost batch normalization against NumPy, one group at a time."""
+"""Tests ghost batch normalization against NumPy, group by group."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ X = np.random.RandomState(0).randn(24, 3, 2, 5).astype(np.float32) * 2 + 1
 
 
 def make_norm(features=5, ghost_size=4, **options):
-    """A layer whose scale and bias are no ones and zeros."""
+    """Makes a layer with nontrivial scale and bias."""
     norm = models.GhostBatchNorm(features, ghost_size, rngs=nnx.Rngs(0), **options)
     norm.scale[...], norm.bias[...] = jnp.arange(1.0, features + 1), jnp.arange(features) / 10
     return norm
 
 
 def numpy_norm(x, scale, bias, ghost_size, mask=None, momentum=0.9, epsilon=1e-5):
-    """The definition: outputs, and the running statistics after the groups in their order."""
+    """Computes outputs and running statistics from the definition, group by group."""
     mask = np.ones(len(x), bool) if mask is None else mask
     mean, var, outputs, seen = np.zeros(x.shape[-1]), np.ones(x.shape[-1]), [], 0
     for start in range(0, len(x), ghost_size):
@@ -37,7 +37,7 @@ def numpy_norm(x, scale, bias, ghost_size, mask=None, momentum=0.9, epsilon=1e-5
 
 
 def assert_is_numpys(norm, x, mask=None):
-    """Output where the mask is, running statistics, and evaluation by these."""
+    """Compares outputs inside the mask, running statistics, and evaluation."""
     inside = np.ones(len(x), bool) if mask is None else mask
     scale, bias = np.asarray(norm.scale[...]), np.asarray(norm.bias[...])
     size = min(norm.ghost_size, len(x))
@@ -69,7 +69,7 @@ def test_examples_outside_the_mask_do_not_count(counted):
 
 @pytest.mark.parametrize("counted", [24, 9, 0])
 def test_other_axes(counted):
-    """Features first and examples last, as in networks that keep the batch last."""
+    """Puts features first and examples last, as batch-last networks do."""
     mask = jnp.arange(24) < counted
     norm, usual = make_norm(axis=0, batch_axis=-1), make_norm()
     y = norm(X.transpose(3, 1, 2, 0), mask=mask)
@@ -135,6 +135,6 @@ def test_groups_of_one_whole_batch_are_flaxs_batch_norm():
         (lambda: make_norm(momentum=1.0), "momentum must be"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Ghost batch normalization of numbers that are large, few, missing or of other types."""
+"""Tests ghost batch normalization of large, few, missing and other numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_features_far_from_zero_are_normalized_as_exactly_as_others(mean, masked
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 3e38])
 @pytest.mark.parametrize("counted", [12, 8, 5, 0])
 @pytest.mark.parametrize("evaluates", [False, True])
-def test_whatever_is_outside_the_mask_changes_nothing(bad, counted, evaluates):
+def test_examples_outside_the_mask_change_nothing(bad, counted, evaluates):
     x = jax.random.normal(jax.random.key(0), (16, 3))
     mask = jnp.arange(16) < counted
 

@@ -1,4 +1,4 @@
-"""The LSTM against NumPy, and its memory over windows."""
+"""Tests the LSTM against NumPy, and its carry across windows."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def sigmoid(x):
 
 
 def numpy_lstm(model, tokens):
-    """The definition, one token and one layer at a time."""
+    """Computes the definition, token by token and layer by layer."""
     hidden = model.hidden
     logits = np.zeros((*tokens.shape, 11))
     cell, output = np.zeros((2, len(model.kernels), len(tokens), hidden))
@@ -53,8 +53,8 @@ def test_windows_with_carried_state_equal_one_long_window():
     np.testing.assert_allclose(carry, last, rtol=1e-5, atol=1e-6)
 
 
-def test_dropout_never_touches_what_goes_on_in_time():
-    """What is dropped at one time changes that time's logits, and of the carry the upper layers."""
+def test_dropout_never_touches_recurrent_connections():
+    """Drops at one time, which must change its logits and the carry of upper layers only."""
     model = make_model(dropout=0.5)
     keys = jax.random.split(jax.random.key(0), 3)
     begun = model.initial_carry(3)

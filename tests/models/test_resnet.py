@@ -1,4 +1,4 @@
-"""Residual networks: sizes as published, SkipInit as defined, ghost batches as they are cut."""
+"""Tests residual networks: published sizes, SkipInit, ghost batches."""
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def small(ghost_size, **options):
 
 
 def test_skipinit_begins_as_its_skips():
-    """With every gain at 0 the network is its stem, its shortcuts and its logits."""
+    """Expects a network of stem, shortcuts and logits, since every gain starts at 0."""
     model = small(None)
     x = model.stem(IMAGES.transpose(3, 1, 2, 0))
     for block in model.blocks:
@@ -128,7 +128,7 @@ def test_resnet18_halves_the_images_three_times_and_widens_eightfold():
 
 
 def test_resnet18_starts_as_pytorch_does():
-    """Its kernels are uniform with deviation 1 / sqrt(3 fan in); He's would be 2.4 times larger."""
+    """Expects uniform kernels of deviation 1 / sqrt(3 fan in); He's is 2.4 times larger."""
     model = models.ResNet18(width=64, stages=(1,), rngs=nnx.Rngs(0))
     kernel = np.asarray(model.blocks[0].conv1.kernel[...])
     assert abs(kernel).max() <= 1 / 24  # fan in 64 * 9
@@ -137,7 +137,7 @@ def test_resnet18_starts_as_pytorch_does():
 
 
 def test_batch_normalization_of_a_ragged_batch_is_that_of_its_examples():
-    """With the ghost batch as large as the batch, examples outside the mask leave no trace."""
+    """Expects examples outside the mask to leave no trace in a single ghost batch."""
     model, alone = small_resnet18(), small_resnet18()
     mask = np.arange(8) < 5
     images = np.where(mask[:, None, None, None], IMAGES, 100.0).astype(np.float32)

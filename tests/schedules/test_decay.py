@@ -1,4 +1,4 @@
-"""Where the drops are, to the update, and that the papers' two noise conventions are kept apart."""
+"""Tests the exact updates of drops, and both conventions for noise (variance, deviation)."""
 
 import math
 from fractions import Fraction
@@ -15,7 +15,7 @@ import noisegen
 
 
 def drops(schedule, num_steps):
-    """The updates at which a schedule changes."""
+    """Returns the updates at which a schedule changes."""
     values = np.asarray(schedule(jnp.arange(num_steps)))
     return (np.flatnonzero(np.diff(values)) + 1).tolist()
 

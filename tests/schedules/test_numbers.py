@@ -1,4 +1,4 @@
-"""Schedules and laws at the edge of number types: any width, any sign, past int32, never."""
+"""Tests schedules and laws with all number types: any width and sign, beyond int32, infinite."""
 
 import math
 
@@ -168,7 +168,7 @@ def test_a_batch_beyond_the_examples_is_refused_whatever_the_type():
     [1j, np.complex64(1), True, np.bool_(True), math.nan, math.inf, 10**400, 10**5000, "1"],
     ids=["1j", "complex64", "True", "bool", "nan", "inf", "401 digits", "5001 digits", "text"],
 )
-def test_what_is_no_finite_real_number_is_refused_in_one_line(value):
+def test_values_that_are_not_finite_real_numbers_are_refused_in_one_line(value):
     for name, call in {
         "learning_rate": lambda: noisegen.temperature(value, 64),
         "batch_size": lambda: noisegen.temperature(0.1, value),

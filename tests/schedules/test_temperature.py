@@ -1,4 +1,4 @@
-"""Temperature and noise scale: published numbers, and each function against its inverse."""
+"""Tests temperature and noise scale against published numbers and inverse functions."""
 
 import jax
 import numpy as np

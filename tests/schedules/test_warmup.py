@@ -1,4 +1,4 @@
-"""Both warm-ups of Goyal et al., and the per-epoch one of Signer & Barbier."""
+"""Tests both warm-ups of Goyal et al., and the per-epoch warm-up of Signer & Barbier."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -109,9 +109,9 @@ def damage_all(path):
         (damage_json, "Error"),
         (damage_data, "Error"),
         (damage_all, "Error"),
-        (damage_version, "it is of another version .format 0."),
-        (damage_counts, "its metadata makes no sense"),
-        (damage_kind, "another version .format None."),
+        (damage_version, "format 0"),
+        (damage_counts, "metadata"),
+        (damage_kind, "format None"),
     ],
 )
 def test_an_unusable_checkpoint_is_skipped_for_the_previous_one(tmp_path, damage, reason):
@@ -135,7 +135,7 @@ def test_a_lane_that_the_arrays_lack_is_skipped_with_a_warning(tmp_path):
     save(tmp_path, 3, 7)
     last = steps(tmp_path)[-1]
     rewrite(last, runs=[None] * 9 + [run_of(0).id], counts=[0] * 9 + [7])
-    with pytest.warns(UserWarning, match="it names a run of lane 9, which it lacks") as warned:
+    with pytest.warns(UserWarning, match="lane 9") as warned:
         assert [each["updates"] for each in found(tmp_path, run_of(0))] == [3]
     assert len(warned) == 1 and str(last) in str(warned[0].message)
 
@@ -232,7 +232,7 @@ def test_checkpoints_with_exchanged_parts_are_not_used(copy, tmp_path, exchange)
 
 def test_a_renamed_checkpoint_is_not_used(copy, tmp_path):
     copy[1].rename(copy[1].with_name("9"))
-    with pytest.warns(UserWarning, match=r"it was written as .*/2, and is now in .*/9"):
+    with pytest.warns(UserWarning, match=r"/2.*/9"):
         assert updates(tmp_path) == [3]
 
 
@@ -240,7 +240,7 @@ def test_a_checkpoint_with_exchanged_lanes_is_not_used(copy, tmp_path):
     runs = [RUNS[1].id, RUNS[0].id, None]
     file = copy[1] / "meta" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"runs": runs}))
-    with pytest.warns(UserWarning, match="has changed since it was written .checksum."):
+    with pytest.warns(UserWarning, match="checksum"):
         assert updates(tmp_path) == [3]
 
 
@@ -249,7 +249,7 @@ def test_checkpoints_of_an_older_version_are_skipped(copy, tmp_path):
     meta = json.loads(file.read_text())
     old = {"format": 1, "names": ["weights", "updates"]}
     file.write_text(json.dumps({"runs": meta["runs"], "counts": meta["counts"]} | old))
-    with pytest.warns(UserWarning, match="it is of another version .format 1."):
+    with pytest.warns(UserWarning, match="format 1"):
         assert updates(tmp_path) == [3]
 
 
@@ -262,7 +262,7 @@ def test_an_unfinished_checkpoint_is_not_used(tmp_path):
 
 def test_a_failed_write_is_a_warning(tmp_path):
     (tmp_path / "checkpoints").write_text("A file is in the way.")
-    with pytest.warns(UserWarning, match="could not write a checkpoint to .*training goes on"):
+    with pytest.warns(UserWarning, match="could not write a checkpoint"):
         save(tmp_path, 3)
 
 
@@ -365,9 +365,7 @@ def test_a_directory_that_another_may_be_writing_stays(tmp_path):
 def test_nothing_is_written_if_the_disk_lacks_space(tmp_path, monkeypatch):
     full = types.SimpleNamespace(free=10)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: full)
-    with pytest.warns(
-        UserWarning, match=r"no space left on the disk: [\d,]+ bytes needed, 10 free"
-    ):
+    with pytest.warns(UserWarning, match="no space left.* 10 free"):
         save(tmp_path, 3)
     assert not steps(tmp_path)
 
@@ -405,7 +403,7 @@ def test_a_write_that_fails_in_the_background_is_a_warning(tmp_path, monkeypatch
         monkeypatch.setattr(store._manager, "close", failing)
 
     with (
-        pytest.warns(UserWarning, match="No space left on device; training goes on") as warned,
+        pytest.warns(UserWarning, match="No space left on device") as warned,
         storage.Checkpoints(tmp_path) as store,
     ):
         store.save(RUNS, [1, 2, 0], arrays(1))

@@ -23,9 +23,9 @@ def test_saved_parameters_are_loaded_unchanged(tmp_path):
 
 def test_parameters_of_another_network_are_refused(tmp_path):
     storage.save_params(tmp_path, "9f", PARAMS)
-    with pytest.raises(ValueError, match=r"another network: its \['a'\]\['w'\] has shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"network.*\['a'\]\['w'\].*\(2, 3\).*\(3, 3\)"):
         storage.load_params(tmp_path, "9f", PARAMS | {"a": {"w": np.ones((3, 3), np.float32)}})
-    with pytest.raises(ValueError, match="another network"):
+    with pytest.raises(ValueError, match="network.*more"):
         storage.load_params(tmp_path, "9f", PARAMS | {"more": np.ones(2)})
 
 
@@ -93,9 +93,9 @@ def test_exchanged_files_of_two_runs_are_detected(tmp_path):
     contents = [path.read_bytes() for path in paths]
     for path, content in zip(paths, reversed(contents), strict=True):
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="9f.npz is of the run a0; .* with --keep_params"):
+    with pytest.raises(ValueError, match="9f.npz .*a0.*--keep_params"):
         storage.load_params(tmp_path, "9f", PARAMS)
-    with pytest.warns(UserWarning, match="of the run"):
+    with pytest.warns(UserWarning, match="9f.npz|a0.npz"):
         assert storage.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["9f", "a0"]
 
 
@@ -104,7 +104,7 @@ def test_only_damaged_parameters_are_reported(tmp_path):
         storage.save_params(tmp_path, name, PARAMS)
     path = tmp_path / "params" / "a0.npz"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.warns(UserWarning, match="a0.npz is damaged .* is trained again") as warned:
+    with pytest.warns(UserWarning, match="a0.npz is damaged") as warned:
         assert storage.damaged_params(tmp_path, ["9f", "a0", "b1"]) == ["a0"]
     assert len(warned) == 1
 

@@ -141,7 +141,7 @@ def test_a_full_disk_is_reported_and_loses_no_line(tmp_path, monkeypatch):
         return written
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(OSError, match=r"\.jsonl: No space left.*free space") as error:
+    with pytest.raises(OSError, match=r"\.jsonl: No space left") as error:
         writer.append(make_record(2))
     assert error.value.errno == errno.ENOSPC
     with pytest.warns(UserWarning, match="skipped 1 line"):
@@ -212,9 +212,9 @@ def test_a_workdir_is_made_resumed_or_refused(tmp_path):
     second = storage.open_workdir(workdir, "table1", "mnist/conv", {"command": "y", "task": "z"})
     assert storage.read_sweep(workdir) == second
     assert second == {"sweep": "table1", "task": "mnist/conv", "command": "y"}
-    with pytest.raises(ValueError, match="another sweep: 'table1', not 'table2'; .*--workdir"):
+    with pytest.raises(ValueError, match="'table1'.*'table2'.*--workdir"):
         storage.open_workdir(workdir, "table2", "mnist/conv")
-    with pytest.raises(ValueError, match="another task: 'mnist/conv', not 'digits/mlp'"):
+    with pytest.raises(ValueError, match="'mnist/conv'.*'digits/mlp'"):
         storage.open_workdir(workdir, "table1", "digits/mlp")
     assert storage.read_sweep(workdir) == second
     assert [path.name for path in workdir.iterdir() if path.is_file()] == ["sweep.json"]
@@ -222,7 +222,7 @@ def test_a_workdir_is_made_resumed_or_refused(tmp_path):
 
 def test_an_unwritable_workdir_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot use the workdir .*file.*writable"):
+    with pytest.raises(OSError, match="workdir .*file.*writable"):
         storage.open_workdir(tmp_path / "file" / "x", "s", "t")
 
     def refuse(*_):
@@ -238,7 +238,7 @@ def test_missing_and_damaged_workdirs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
         storage.read_sweep(tmp_path / "typo")
     (tmp_path / "sweep.json").write_text('{"sweep": ')
-    with pytest.raises(ValueError, match="sweep.json is damaged; .*delete that one file"):
+    with pytest.raises(ValueError, match="sweep.json is damaged.*delete"):
         storage.open_workdir(tmp_path, "s", "t")
 
 
@@ -292,8 +292,7 @@ def test_a_changed_line_is_skipped_and_named(tmp_path, old, new, curves):
     path = write(tmp_path, [make_record(0), make_record(1), make_record(2)], "w")
     before, changed, after = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(before + changed.replace(old, new) + after)
-    said = "skipped 1 line in .*changed since .*checksum.* w.jsonl line 2; .* repeat runs"
-    with pytest.warns(UserWarning, match=said) as warned:
+    with pytest.warns(UserWarning, match="skipped 1 line .*checksum.* w.jsonl line 2") as warned:
         found = storage.read_records(tmp_path, curves=curves)
     assert [record.hparams["seed"] for record in found] == [0, 2] and len(warned) == 1
 
@@ -346,11 +345,11 @@ def test_an_older_line_whose_run_id_does_not_match_is_skipped_and_named(tmp_path
     edited = named({"batch_size": 64, "seed": 2}) | {"run": {"batch_size": 64, "seed": 3}}
     path = tmp_path / "records" / "old.jsonl"
     path.write_text(old_line(right) + "\n" + old_line(edited) + old_line({**right, "run": {}}))
-    with pytest.warns(UserWarning, match="does not match.*: old.jsonl line 3, old.jsonl line"):
+    with pytest.warns(UserWarning, match="run_id.* old.jsonl line 3, old.jsonl line"):
         found = storage.read_records(tmp_path, curves=curves)
     assert [record.hparams for record in found] == [right["run"]]
     (tmp_path / "sweep.json").unlink()
-    with pytest.warns(UserWarning, match="run_id does not"):
+    with pytest.warns(UserWarning, match="run_id"):
         assert len(storage.RecordReader(tmp_path, task_name="t").new()) == 1
 
 
@@ -371,7 +370,7 @@ def test_older_lines_with_invalid_content_are_skipped_and_named(tmp_path, change
     path = write(tmp_path, [make_record(1)], "new")
     odd = path.with_name("odd.jsonl")
     odd.write_text(old_line(older_fields(2)) + old_line(older_fields(3) | changes))
-    with pytest.warns(UserWarning, match="skipped 1 line .* odd.jsonl line 2;"):
+    with pytest.warns(UserWarning, match="skipped 1 line .* odd.jsonl line 2"):
         found = storage.read_records(tmp_path)
     assert [record.hparams["seed"] for record in found] == [1, 2]
 
@@ -379,7 +378,7 @@ def test_older_lines_with_invalid_content_are_skipped_and_named(tmp_path, change
 def test_skipped_lines_are_counted_and_the_first_are_named(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "w.jsonl").write_text("{}\n" * 70)
-    with pytest.warns(UserWarning, match="skipped 70 lines .* w.jsonl line 5 and 65 more;"):
+    with pytest.warns(UserWarning, match="skipped 70 lines .* w.jsonl line 5 and 65 more"):
         assert storage.read_records(tmp_path) == []
 
 
@@ -389,7 +388,7 @@ def test_lines_added_later_are_named_by_their_number_in_the_file(tmp_path):
     assert len(reader.new()) == 2
     write(tmp_path, [make_record(3), make_record(4)], "w")
     edit(path, b'"seed": 4', b'"seed": 5')
-    with pytest.warns(UserWarning, match="w.jsonl line 4;"):
+    with pytest.warns(UserWarning, match="w.jsonl line 4"):
         assert [record.hparams["seed"] for record in reader.new()] == [3]
 
 
@@ -400,7 +399,7 @@ def test_lines_are_counted_correctly_after_a_line_completed_later(tmp_path):
     assert reader.new() == [without_curve(make_record(1))]
     write(tmp_path, [make_record(2)], "w")
     edit(path, b'"seed": 2', b'"seed": 3')
-    with pytest.warns(UserWarning, match="skipped 1 line .* w.jsonl line 2; give"):
+    with pytest.warns(UserWarning, match="skipped 1 line .* w.jsonl line 2"):
         assert reader.new() == []
 
 

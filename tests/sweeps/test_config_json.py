@@ -1,4 +1,4 @@
-"""What a sweep's directory holds of a config can be read back, and never refused later."""
+"""Tests that a config is restored from `sweep.json`, or refused before training."""
 
 import datetime
 import enum
@@ -21,6 +21,7 @@ class Color(enum.Enum):
 
 
 def config():
+    """Returns a config with fields of every type."""
     found = ml_collections.ConfigDict(
         {
             "seed": range(3),
@@ -62,7 +63,8 @@ CHANGED = {
 }
 
 
-def made(**changes):
+def make_config(**changes):
+    """Returns the config with changed fields, as plain values."""
     found = config()
     with found.ignore_type():
         found.update(changes)
@@ -70,8 +72,8 @@ def made(**changes):
     return found
 
 
-def test_ranges_arrays_and_numpy_numbers_are_those_of_python():
-    found = made()
+def test_ranges_arrays_and_numpy_numbers_become_tuples_and_python_numbers():
+    found = make_config()
     assert found.seed == (0, 1, 2) and found.rate == (0.01, 0.1, 1.0)
     assert found.pairs == ((1, 1), (1, 1)) and found.device == (0, 1)
     for name, value in {"count": 7, "switch": True, "small": 0.5, "twice": 14}.items():
@@ -80,8 +82,8 @@ def test_ranges_arrays_and_numpy_numbers_are_those_of_python():
 
 
 @pytest.mark.parametrize("changes", [{}, CHANGED])
-def test_a_config_of_any_kind_is_read_back(changes):
-    found = made(**changes)
+def test_fields_of_every_type_are_restored(changes):
+    found = make_config(**changes)
     config_json.check_kept(found, config())
     again = config()
     config_json.restore(again, config_json.dump(found))
@@ -93,24 +95,24 @@ def test_a_config_of_any_kind_is_read_back(changes):
     assert np.isnan(again.nan) and callable(again.unnamed)
 
 
-def test_a_required_field_is_asked_for():
+def test_a_required_field_must_be_given():
     found = ml_collections.ConfigDict({"a": {"b": config_dict.placeholder(int, required=True)}})
-    with pytest.raises(ValueError, match=r"--config.a.b=\.\.\. must be given"):
+    with pytest.raises(ValueError, match=r"--config\.a\.b="):
         config_json.make_plain(found)
     found.a.b = 3
     config_json.make_plain(found)
     assert found.a.b == 3
 
 
-def test_what_cannot_be_read_back_is_refused_before_training():
+def test_values_that_cannot_be_restored_are_refused():
     loop = []
     loop.append(loop)
-    with pytest.raises(ValueError, match="cannot be kept in sweep.json"):
+    with pytest.raises(ValueError, match="sweep.json"):
         config_json.check_kept(*[ml_collections.ConfigDict({"a": loop})] * 2)
     one, other = (ml_collections.ConfigDict({"a": ([1], 2)}) for _ in range(2))
     other.a = (2, 2)
     config_json.check_kept(one, ml_collections.ConfigDict({"a": ([1], 2)}))
-    with pytest.raises(ValueError, match="config.a cannot be kept"):
+    with pytest.raises(ValueError, match=r"config\.a"):
         config_json.check_kept(one, other)
 
 
@@ -132,7 +134,7 @@ def get_sweep(config):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """The directory of a sweep whose file is below the current directory."""
+    """Makes the directory of a sweep whose file is below the current directory."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "kept_mine.py"
     path.write_text(SOURCE)
@@ -144,29 +146,29 @@ def sweep(tmp_path, monkeypatch):
     return tmp_path / "sweep"
 
 
-def test_a_sweep_with_a_dtype_and_a_range_is_read_back(sweep):
+def test_a_sweep_with_a_dtype_and_a_range_is_opened(sweep):
     found = sweeps.Sweep.open(sweep)
     assert found.config.seed == (0, 1) and found.config.dtype is jnp.bfloat16
     assert [run["learning_rate"] for run in found.planned] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("dtype", ["<class 'jax.numpy.bfloat16'>", "unserializable object: x"])
-def test_a_sweep_of_an_older_version_is_read_back(sweep, dtype):
-    said = json.loads((sweep / "sweep.json").read_text())
-    del said["crc32"]
-    said["config"] = json.dumps(json.loads(said["config"]) | {"dtype": dtype})
-    (sweep / "sweep.json").write_text(json.dumps(said))
+def test_a_sweep_of_an_older_version_is_opened(sweep, dtype):
+    content = json.loads((sweep / "sweep.json").read_text())
+    del content["crc32"]
+    content["config"] = json.dumps(json.loads(content["config"]) | {"dtype": dtype})
+    (sweep / "sweep.json").write_text(json.dumps(content))
     assert sweeps.Sweep.open(sweep).config.dtype is jnp.bfloat16
 
 
-def test_a_trusted_file_may_lie_anywhere(sweep, tmp_path, monkeypatch):
+def test_a_file_that_the_user_names_may_be_anywhere(sweep, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     moved = (tmp_path / "kept_mine.py").rename(tmp_path / "elsewhere" / "kept_mine.py")
     monkeypatch.chdir(sweep)
-    with pytest.raises(FileNotFoundError, match="name a file that you trust with --config="):
+    with pytest.raises(FileNotFoundError, match="--config="):
         sweeps.Sweep.open(sweep)
     assert sweeps.Sweep.open(sweep, str(moved)).config.rate == 0.25
     other = moved.with_name("other.py")
     other.write_text(SOURCE)
-    with pytest.raises(ValueError, match="other.py is not the experiment of .*'kept_mine'"):
+    with pytest.raises(ValueError, match="other.py .*'kept_mine'"):
         sweeps.Sweep.open(sweep, str(other))

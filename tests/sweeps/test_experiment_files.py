@@ -1,4 +1,4 @@
-"""An experiment's file is a module like any other, wherever it lies and however it is named."""
+"""Tests that experiments of any name and location are imported as ordinary modules."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ def get_sweep(config):
 
 @pytest.fixture(autouse=True)
 def _own_modules(monkeypatch, tmp_path):
-    """What is imported here is forgotten; the current directory is empty."""
+    """Removes imported modules after each test, and enters an empty directory."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     (tmp_path / "empty").mkdir()
@@ -40,24 +40,24 @@ def write(path, text=BODY):
 
 
 HEADS = {
-    "a dataclass": (
+    "dataclass": (
         "from __future__ import annotations\nimport dataclasses\n"
         "@dataclasses.dataclass\nclass Options:\n    width: int = 64\nFOUND = Options().width\n"
     ),
-    "a dataclass of Flax": (
+    "Flax dataclass": (
         "from __future__ import annotations\nimport flax\n"
         "@flax.struct.dataclass\nclass Options:\n    width: int = 64\nFOUND = Options().width\n"
     ),
-    "a main part": 'FOUND = 64\nif __name__ == "__main__":\n    FOUND = 0\n',
-    "the file next door": "import net\nFOUND = net.WIDTH\n",
-    "the file next door, relative": "from . import net\nFOUND = net.WIDTH\n",
-    "the package above, relative": "from ..deep.net import WIDTH\nFOUND = WIDTH\n",
+    "main block": 'FOUND = 64\nif __name__ == "__main__":\n    FOUND = 0\n',
+    "neighbor": "import net\nFOUND = net.WIDTH\n",
+    "relative neighbor": "from . import net\nFOUND = net.WIDTH\n",
+    "relative parent": "from ..deep.net import WIDTH\nFOUND = WIDTH\n",
 }
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("packages", [True, False])
-def test_a_file_elsewhere_is_read(tmp_path, head, packages):
+def test_a_file_elsewhere_is_imported_with_its_neighbors(tmp_path, head, packages):
     text, body = HEADS[head], BODY
     path = write(tmp_path / "project" / "deep" / "mine.py", f"'Title'\n{text}{body}")
     write(path.with_name("net.py"), "WIDTH = 64")
@@ -71,31 +71,31 @@ def test_a_file_elsewhere_is_read(tmp_path, head, packages):
     assert not list(path.parent.glob("__pycache__/mine*"))
 
 
-def test_the_file_is_executed_once(tmp_path):
+def test_a_file_is_executed_again_only_if_it_changed(tmp_path):
     text = f"with open({str(tmp_path / 'log')!r}, 'a') as log:\n    log.write('x')\n" + BODY
     path = write(tmp_path / "once.py", text)
     experiment.load_experiment(str(path))
     experiment.load_experiment(str(path))
     assert (tmp_path / "log").read_text() == "x"
-    write(path, text + "\n")  # a changed file is another
+    write(path, text + "\n")
     experiment.load_experiment(str(path))
     assert (tmp_path / "log").read_text() == "xx"
 
 
-def test_functions_of_the_file_can_be_pickled(tmp_path):
+def test_functions_of_a_file_can_be_pickled(tmp_path):
     get_sweep = files.load(write(tmp_path / "mine.py")).get_sweep
     assert pickle.loads(pickle.dumps(get_sweep)) is get_sweep
 
 
 @pytest.mark.parametrize("name", ["optax.py", "json.py", "noisegen.py"])
-def test_a_file_with_the_name_of_a_library_takes_nothing_from_it(tmp_path, name):
+def test_a_file_with_the_name_of_a_library_does_not_replace_it(tmp_path, name):
     known = sys.modules[name.removesuffix(".py")]
     assert experiment.load_experiment(str(write(tmp_path / name))).name == name.removesuffix(".py")
     assert sys.modules[name.removesuffix(".py")] is known
 
 
 @pytest.mark.parametrize("name", ["a b.py", "a,b.py", "50%.py", "ä.py", "v1.2.py", "1-x.py", "x"])
-def test_files_of_any_name_are_read(tmp_path, name):
+def test_files_of_any_name_are_imported(tmp_path, name):
     path = write(tmp_path / name)
     assert experiment.load_experiment(str(path)).path == path
 
@@ -110,7 +110,7 @@ def test_files_of_any_name_are_read(tmp_path, name):
         ("no.py:cpu", "no.py", ["cpu"]),
     ],
 )
-def test_the_scale_comes_after_the_colon_that_is_not_the_paths(text, path, scale):
+def test_the_scale_follows_the_longest_existing_path(text, path, scale):
     for name in ("a:b.py", "c.py"):
         with open(name, "w"):
             pass
@@ -126,7 +126,7 @@ def test_modules_are_found_by_name(tmp_path, monkeypatch):
     assert str(experiment.load_experiment("mypkg.sweep").path) == os.path.join("mypkg", "sweep.py")
 
 
-def test_links_lead_to_what_lies_beside_the_file(tmp_path):
+def test_a_link_is_imported_with_the_neighbors_of_its_target(tmp_path):
     path = write(tmp_path / "there" / "mine.py", f"import next_to_it\n{BODY}")
     write(path.with_name("next_to_it.py"), "")
     link = tmp_path / "link.py"
@@ -134,7 +134,7 @@ def test_links_lead_to_what_lies_beside_the_file(tmp_path):
     assert experiment.load_experiment(str(link)).name == "link"
 
 
-def test_the_home_directory_is_known_by_its_sign(tmp_path, monkeypatch):
+def test_a_tilde_stands_for_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path / "mine.py")
     assert experiment.load_experiment("~/mine.py").path == path
@@ -152,7 +152,7 @@ def test_the_home_directory_is_known_by_its_sign(tmp_path, monkeypatch):
         ("", "defines no get_config"),
     ],
 )
-def test_a_file_that_is_no_experiment_is_named_with_the_line(tmp_path, text, message):
+def test_an_invalid_file_is_refused_with_its_name_and_line(tmp_path, text, message):
     write(tmp_path / "broken.py", "def broken(:")
     path = write(tmp_path / "mine.py", text)
     with pytest.raises((ValueError, ImportError), match=message) as error:
@@ -160,31 +160,31 @@ def test_a_file_that_is_no_experiment_is_named_with_the_line(tmp_path, text, mes
     assert "\n" not in str(error.value)
 
 
-def test_what_a_file_raises_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
+def test_an_error_raised_by_a_file_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # Of another test.
     path = write(tmp_path / "mine.py", "1 / 0")
     with pytest.raises(ZeroDivisionError):
         experiment.load_experiment(str(path))
     assert "mine" not in sys.modules
 
 
-def test_a_directory_is_no_experiment(tmp_path):
-    with pytest.raises(IsADirectoryError, match="is a directory; name the experiment's file"):
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a directory"):
         experiment.load_experiment(str(tmp_path))
 
 
-def test_a_scale_is_asked_for_or_refused(tmp_path):
+def test_a_scale_is_required_if_and_only_if_the_file_has_scales(tmp_path):
     path = write(tmp_path / "mine.py")
-    with pytest.raises(ValueError, match="has no scales: leave the colon"):
+    with pytest.raises(ValueError, match="no scales"):
         experiment.load_experiment(f"{path}:cpu").get_config()
     write(path, BODY.replace("get_config():", "get_config(scale):"))
-    with pytest.raises(ValueError, match="has scales: write one after a colon"):
+    with pytest.raises(ValueError, match="has scales"):
         experiment.load_experiment(str(path)).get_config()
 
 
-def test_a_config_that_is_a_plain_dictionary_is_one(tmp_path):
+def test_a_config_may_be_a_plain_dict(tmp_path):
     path = write(tmp_path / "mine.py", BODY.replace("ml_collections.ConfigDict", "dict"))
     assert experiment.load_experiment(str(path)).get_config().seed == (0, 1)
     write(path, BODY.replace("return ml_collections", "ml_collections"))
-    with pytest.raises(ValueError, match="get_config gives None, which is no ConfigDict"):
+    with pytest.raises(ValueError, match="get_config gives None"):
         experiment.load_experiment(str(path)).get_config()

@@ -44,13 +44,13 @@ def test_times_is_product_and_plus_is_chain():
 def test_zipped_merges_pairs_and_refuses_unequal_lengths():
     grid = sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3, 4]))
     assert list(grid) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
-    with pytest.raises(ValueError, match=r"grid 1 .* only 1 runs"):
+    with pytest.raises(ValueError, match="grid 1 "):
         list(sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3])))
 
 
 @pytest.mark.parametrize("combine", [sweeps.product, sweeps.zipped])
 def test_a_field_set_twice_is_refused_and_named(combine):
-    with pytest.raises(ValueError, match="sets momentum;"):
+    with pytest.raises(ValueError, match="momentum"):
         list(combine(sweeps.fixed(momentum=0.9, a=1), sweeps.fixed(momentum=0.5)))
 
 
@@ -95,7 +95,7 @@ def test_columns_of_every_type_become_plain_values(column, expected):
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), jnp.ones(1), [1], (1, 2), range(2)])
 def test_fixed_refuses_several_values(value):
-    with pytest.raises(ValueError, match=r"fixed\(rate=...\) needs one value.*values\(rate"):
+    with pytest.raises(ValueError, match=r"fixed\(rate=.*values\(rate="):
         sweeps.fixed(rate=value)
 
 
@@ -106,13 +106,13 @@ def test_fixed_fields_become_plain_values():
 
 @pytest.mark.parametrize("source", [{"a": 1}, "ab", 3, None])
 def test_sources_without_runs_are_refused(source):
-    with pytest.raises(ValueError, match="a grid is an iterable of runs"):
+    with pytest.raises(ValueError, match=r"\[run\]"):
         sweeps.Grid(source)
 
 
 @pytest.mark.parametrize("item", [1, "ab", [("a", 1)], None])
 def test_items_that_are_not_runs_are_refused(item):
-    with pytest.raises(ValueError, match="a grid holds runs, .* got"):
+    with pytest.raises(ValueError, match="runs, .* got"):
         list(sweeps.Grid([{"a": 1}, item]))
 
 
@@ -150,7 +150,7 @@ def test_base_2_grids_take_numpy_numbers_and_huge_spans():
 @pytest.mark.parametrize("make", [sweeps.powers_of_two, sweeps.doublings])
 @pytest.mark.parametrize("bad", ["64", None, True, 10**400, np.array([1, 2])])
 def test_base_2_grids_refuse_ends_that_are_not_finite_numbers(make, bad):
-    with pytest.raises(ValueError, match="needs finite numbers for its ends, got"):
+    with pytest.raises(ValueError, match="finite numbers .*got"):
         make(1, bad)
 
 

@@ -223,7 +223,8 @@ def test_lists_of_words_become_tuples_and_protocols_can_be_keys():
     protocol = sweeps.Protocol(
         tune=["learning_rate"], report=["test_loss"], domains={"eta": sweeps.Domain("log")}
     )
-    assert protocol.tune == ("learning_rate",) and protocol.report == ("test_loss",)
+    assert protocol.tune == ("learning_rate",)
+    assert protocol.metric_names == ("test_accuracy", "test_loss")
     assert {protocol: 1}[protocol] == 1
 
 

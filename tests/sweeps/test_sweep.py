@@ -248,8 +248,8 @@ def test_records_of_others_are_noticed_once(tmp_path):
         assert noticed.run_id == name and sweep.refresh() == []
         writer.append(record(name, run, 0.5))
         assert sweep.refresh() == []
-    assert (sweep.done[name].device, sweep.done[name].curve) == (None, None)  # saves memory
-    assert sweep.records()[0].device == "a GPU"
+    assert (sweep.records()[0].device, sweep.records()[0].curve) == ("a GPU", None)
+    assert sweep.curves([name]) == {name: {"epoch": [1]}}
 
 
 def test_of_several_records_of_a_run_the_first_finished_stays():

@@ -1,4 +1,4 @@
-"""Tasks of Flax NNX models: state, modes, random layers, and training them in lanes."""
+"""Tests tasks from Flax NNX models: state, modes, random layers, training in lanes."""
 
 import zlib
 
@@ -17,11 +17,11 @@ ARRAYS = {"x": X, "y": X @ np.array([1.0, -2.0, 0.5, 0.0], np.float32)}
 
 
 class Mean(nnx.Variable):
-    """A running statistic of our own."""
+    """Running statistic that Flax does not know."""
 
 
 class Net(nnx.Module):
-    """Plain flax layers, and a statistic: the mean input, moved a tenth of the way each time."""
+    """Plain Flax layers and a statistic, the exponential average of the input."""
 
     def __init__(self, rngs):
         self.first = nnx.Linear(4, 8, rngs=rngs)
@@ -37,7 +37,7 @@ class Net(nnx.Module):
 
 
 class Plain(nnx.Module):
-    """Layers that keep examples apart, one of which draws at random."""
+    """Layers that do not mix examples, one of them random."""
 
     def __init__(self, rngs):
         self.first, self.last = nnx.Linear(4, 8, rngs=rngs), nnx.Linear(8, 1, rngs=rngs)
@@ -341,10 +341,10 @@ def test_stacked_layers_draw_apart():
     assert abs(losses.mean() - 1) < 0.15
 
 
-def test_what_is_no_nnx_model_is_refused():
+def test_other_objects_than_nnx_models_are_refused():
     for wrong, message in (
         (Plain(nnx.Rngs(0)), "make_model must be a function .* but it is a Plain; write lambda"),
-        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module takes .*Task"),
+        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module use .*Task"),
         (lambda rngs: None, "must return an nnx.Module, but it returned a value of type NoneType"),
     ):
         with pytest.raises(ValueError, match=message):

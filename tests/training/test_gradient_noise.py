@@ -162,7 +162,7 @@ def test_full_batches_of_many_examples_have_no_noise():
     sums = noise.NoiseSums(jnp.float32(2 * n), jnp.float32(n / GROUP), jnp.float32(n))
     task = make_task()
     object.__setattr__(task, "train", np.zeros((60_000, 1), np.float32))
-    told, _ = noise.measure(task, sums, jnp.float32(n), batch_size, noise.begin(task, ())[1])
+    told, _ = noise.finish_batch(task, sums, jnp.float32(n), batch_size, noise.begin(task, ())[1])
     np.testing.assert_allclose(told["gradient_noise"].squared_norm, 1, rtol=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_noise_of_bf16_gradients_is_summed_in_float32():
     gradient = jnp.full(3, 2.33, jnp.bfloat16)
     sums, _ = noise.begin(make_task(), jnp.zeros((1, 3)))
     ones = jnp.ones(GROUP)
-    sums = noise.add_group(sums, gradient, ones, ones > 0)
+    sums = noise.add_microbatch(sums, gradient, ones, ones > 0)
     exact = np.float32(gradient[0]) ** 2 / GROUP
     np.testing.assert_allclose(sums.squares, np.full((1, 3), exact), rtol=1e-6)
 
@@ -229,7 +229,7 @@ def test_diagnostics_are_measured_at_every_evaluation(train):
         ({"a": init_running_noise()}, "'a' of task 'mean' must be .* of type RunningNoise"),
         ({"a": None}, "'a' of task 'mean' must be a single number, .* of type NoneType"),
         ({"a": "0.5"}, "'a' of task 'mean' must be a single number, .* of type str"),
-        ({"w": 0.5}, "'mean' has a metric named w in metrics and in diagnostics; name"),
+        ({"w": 0.5}, "'mean' has a metric named w in metrics and in diagnostics; give"),
         ({"end": 0.5}, "metric named end in train_metrics and in diagnostics"),
         ({"epoch": 0.5}, "metric named epoch in diagnostics and in the pool's own curves"),
         ({"gradient_variance": 0.5}, "gradient_variance in diagnostics and in the pool's own"),

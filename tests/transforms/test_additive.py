@@ -1,4 +1,4 @@
-"""add_gradient_noise: keys, precision, placement, and its distribution with stated power."""
+"""Tests add_gradient_noise: keys, precision, placement, distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ every_sampler = pytest.mark.parametrize(
 
 
 def draw(sampler, stddev=1.0, seed=0, num_updates=1):
-    """All noise of the last update, over two leaves, as one vector."""
+    """Returns the noise of the last update, over two leaves, as one vector."""
     tx = noisegen.add_gradient_noise(stddev, jax.random.key(seed), sampler=sampler)
     half = jnp.zeros(NUM_COORDINATES // 2)
     state = tx.init(None)
@@ -32,7 +32,7 @@ def draw(sampler, stddev=1.0, seed=0, num_updates=1):
 
 
 def stationary_variance(tx, curvature, num_updates=200, num_chains=20_000):
-    """Variance over independent chains on the loss curvature * x**2 / 2, started at zero."""
+    """Returns the variance over chains on the loss curvature * x**2 / 2, started at zero."""
 
     def step(carry, _):
         x, state = carry

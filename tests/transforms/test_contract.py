@@ -1,4 +1,4 @@
-"""One table of all transforms and schedules, and what each of them must stand."""
+"""Tests one table of all transforms and schedules against one list of requirements."""
 
 import functools
 
@@ -18,12 +18,12 @@ from noisegen import diagnostics
 
 
 def scale_by(schedule):
-    """A schedule as a transform."""
+    """Makes a transform from a schedule."""
     return lambda key, x: optax.scale_by_schedule(schedule(x))
 
 
 def of_batch(tx):
-    """A transform that is told of a batch of 4 examples, whose gradients have the variance 1."""
+    """Passes a transform a batch of 4 examples whose gradients have variance 1."""
 
     def update(updates, state, params=None):
         noise = diagnostics.GradientNoise(1.0, 1.0, jax.tree.map(jnp.ones_like, updates))
@@ -71,13 +71,13 @@ KEY = jax.random.key(3)
 
 
 def gradients(dtype=jnp.float32):
-    """A small tree, with a scalar and an empty branch in it."""
+    """Returns a small tree with a scalar and an empty branch."""
     w_8x4 = jnp.linspace(-1, 1, 32, dtype=dtype).reshape(8, 4)
     return {"a": {"w": w_8x4, "b": jnp.ones((8,), dtype)}, "none": None, "s": jnp.ones((), dtype)}
 
 
 def run(tx, grads, num_updates=4, compiled=False):
-    """The last updates and state after some updates by the same gradients."""
+    """Returns updates and state after several updates by the same gradients."""
     state = tx.init(grads)
     update = jax.jit(tx.update) if compiled else tx.update
     for _ in range(num_updates):
@@ -98,7 +98,7 @@ def noise_of(tx, grads):
     return jax.tree.map(jnp.subtract, run(tx, grads)[0], grads)
 
 
-# What every transform, and every schedule as a transform, must stand.
+# Requirements of every transform, and of every schedule as a transform.
 
 
 @every_transform

@@ -1,4 +1,4 @@
-"""Matched noise: its covariance is that of a smaller batch, on gradients where that is known."""
+"""Tests that matched noise has the covariance of a smaller batch, on known gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ NUM_DRAWS = 20_000
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Per-example gradients (N, P) of a small network: correlated, of very unequal variances."""
+    """Returns correlated per-example gradients (N, P) of a network, of unequal variances."""
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (NUM_EXAMPLES, 3)) * jnp.array([[1.0, 3.0, 0.3]])
     graph, params = nnx.split(model)
@@ -31,24 +31,24 @@ def gradients():
 
 @pytest.fixture(scope="module")
 def lacking(gradients):
-    """(1 / B_0 - 1 / B) K."""
+    """Returns (1 / B_0 - 1 / B) K."""
     return (1 / REFERENCE - 1 / BATCH) * np.cov(gradients, rowvar=False)
 
 
 def drawn(function, seed=0):
-    """The covariance and mean of what `function` makes of many keys."""
+    """Returns covariance and mean of the results of `function` over many keys."""
     keys = jax.random.split(jax.random.key(seed), NUM_DRAWS)
     values = np.asarray(jax.jit(jax.vmap(function))(keys), np.float64)
     return np.cov(values, rowvar=False), values.mean(0)
 
 
 def distance(covariance, expected):
-    """Between two covariances, of 1 at its most; a sample's own is about sqrt(2 d / draws)."""
+    """Returns the relative distance of covariances; sampling alone gives sqrt(2 d / draws)."""
     return np.linalg.norm(covariance - expected) / np.linalg.norm(expected)
 
 
 def weighted(gradients, batch_size=BATCH, paired=True):
-    """The noise that weights add to the mean gradient of a random batch."""
+    """Returns the noise that weights add to the mean gradient of a random batch."""
 
     def draw(key):
         order, weight_key = jax.random.split(key)

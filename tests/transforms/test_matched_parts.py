@@ -1,4 +1,4 @@
-"""Matched noise on a part of the parameters: the variances are those that the whole has."""
+"""Tests matched noise on part of the parameters: variances equal those without a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def expected(covariance, isotropic=NOISE.trace / SIZE):
 
 
 def assert_variances(updates, right, labels=HEAD):
-    """The standard error of a variance over 3000 draws is 2.6 %; leaves without noise are 0."""
+    """Compares variances, whose standard error over 3000 draws is 2.6 %."""
     for update, variance, noisy in zip(
         *map(jax.tree.leaves, (updates, right, labels)), strict=True
     ):

@@ -1,4 +1,4 @@
-"""Transforms with numbers of other types, other arguments, and under JAX's switches."""
+"""Tests transforms with other number types, other arguments, and under JAX's flags."""
 
 import functools
 
@@ -77,7 +77,7 @@ def test_complex_leaves_are_refused_with_the_remedy(name):
     assert np.all(np.imag(updates["w"]) != 0) and np.all(np.real(updates["w"]) != 1)
 
 
-def test_what_a_schedule_returns_is_checked_too():
+def test_values_of_schedules_are_checked_too():
     for value, message in (
         (1j, "value of a schedule must be a real number"),
         (-1, "stddev must be"),

@@ -1,4 +1,4 @@
-"""scale_by_temperature: the learning rate of every batch size, from one schedule."""
+"""Tests scale_by_temperature: one schedule gives the learning rate of every batch size."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import noisegen
 
 
 def updates_of(tx, num_updates=4):
-    """The updates by a gradient of ones, one by one."""
+    """Returns successive updates for a gradient of ones."""
     state, grads, updates = tx.init(jnp.ones(())), jnp.ones(()), []
     for _ in range(num_updates):
         update, state = tx.update(grads, state)
