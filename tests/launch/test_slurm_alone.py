@@ -153,7 +153,7 @@ def test_fields_reach_sbatch(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()
     script(programs / "srun", "true")
-    script(programs / "sbatch", f"cp \"$1\" {tmp_path / 'submitted'}; echo Submitted batch job 7")
+    script(programs / "sbatch", f'cp "$1" {tmp_path / "submitted"}; echo Submitted batch job 7')
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
     jobs = array(
         tmp_path / "a b%c",
