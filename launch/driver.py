@@ -72,10 +72,12 @@ class Executor(Protocol):
     Attributes:
       num_workers: Number of workers.
       max_restarts: Number of times that the driver restarts each worker.
+      can_kill: Whether the executor can find and kill a worker that hangs.
     """
 
     num_workers: int
     max_restarts: int
+    can_kill: bool
 
     def start(self, index: int) -> None:
         """Starts a worker, or starts it again."""
@@ -133,7 +135,8 @@ class Driver:
                 workers = self._claims.others()
                 self._show(workers)
                 self._handle_exits()
-                self._kill_hung(workers)
+                if self._executor.can_kill:
+                    self._kill_hung(workers)
                 if any(worker.doing == "training" for worker in workers):
                     self._start_others()
             self._show(())

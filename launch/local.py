@@ -48,6 +48,7 @@ class LocalExecutor:
     """
 
     max_restarts = 3
+    can_kill = True
 
     def __init__(self, command: WorkerCommand, slots: Sequence[WorkerSlot]):
         self.num_workers = len(slots)

@@ -14,7 +14,6 @@ import sys
 import time
 from typing import Any
 
-from noisegen import storage
 from noisegen.sweeps import machine
 
 from .driver import Exit, WorkerCommand
@@ -64,6 +63,8 @@ class RayExecutor:
     """
 
     max_restarts = 0  # Ray itself retries
+    # Only Ray knows the processes of its tasks. Other workers train the runs of one that hangs.
+    can_kill = False
 
     def __init__(self, command: WorkerCommand, config: RayConfig, num_workers: int | None):
         self._ray, self._command = _connect(config.address), command
@@ -105,13 +106,6 @@ class RayExecutor:
                 cause = getattr(error, "cause", None) or error
                 ended[index] = Exit(" ".join(str(cause).split()).removesuffix("."), ok=False)
         return ended
-
-    def find(self, status: storage.WorkerStatus) -> int | None:
-        return None  # only Ray knows the processes of its tasks
-
-    def kill(self, index: int) -> None:
-        # Other workers train the runs of one that hangs.
-        pass
 
     def stop(self) -> None:
         # Ray 2.60 crashes if a task ends while it is cancelled. A task about to end goes first.
