@@ -66,6 +66,10 @@ class MultihostWorker(Worker):
         multihost.broadcast_json(None)  # lets the followers end
 
     def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
+        wanted = self.sweep.wanted.values()
+        hparams = next(each for each in wanted if self.sweep.task_of(each) is task)
+        # A pool shares its data with all processes when it is made, so that all must make it now.
+        multihost.broadcast_json({"runs": [dict(hparams)], "config": vars(config)})
         return _LeaderPool(task, config)
 
     def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
@@ -116,8 +120,10 @@ def follow(sweep: Sweep, options: WorkerOptions) -> None:
                 pool = None  # frees the device for measurements
                 multihost.autotune(task, order["runs"], **order["autotune"])
                 continue
-            if pool is None or pool.task is not task:
+            if "config" in order:
+                pool = None
                 pool = multihost.MultihostPool(task, training.PoolConfig(**order["config"]))
+                continue
             results = pool.train(
                 order["runs"],
                 lambda running: check_stop(False),
@@ -144,7 +150,7 @@ class _LeaderPool(multihost.MultihostPool):
 
     def train(self, runs, on_progress=None, checkpoints=None, keep_params=False, take=None):
         hparams = [dict(run.hparams) for run in runs]
-        multihost.broadcast_json({"runs": hparams, "config": vars(self.config)})
+        multihost.broadcast_json({"runs": hparams})
         shared = SharedCheckpoints(checkpoints)
         yield from super().train(runs, on_progress, shared, keep_params, take)
 
