@@ -25,7 +25,9 @@ from . import cli, config_flags, local, multihost, ray, report, slurm, streams, 
 from .driver import Driver, WorkerCommand
 
 flags.adopt_module_key_flags(cli)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the runs and what they cost; train none.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "List the runs and their cost, or what Slurm would be given; train none."
+)
 _WORKERS = flags.DEFINE_string(
     "workers",
     None,
@@ -93,11 +95,13 @@ def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
     array = _slurm_array(command)
     if array:
         array.check()
+    # To validate the sweep uses JAX, which from here on leaves the accelerators to the workers.
+    slots = _local_slots()
     sweep.validate()
     _check_pool(options.pool)
     if _REPORT.value:
         _check_report(experiment, sweep)
-    executor = _executor(command) if sweep.todo() else None
+    executor = _executor(command, slots) if sweep.todo() else None
     sweep.meta["command"] = _user_command(sweep)
     with sweep.begun(options.keep_params):
         if array and sweep.todo():
@@ -237,14 +241,19 @@ def _slurm_array(command):
     return slurm.SlurmArray(command, slurm.SlurmConfig(**_slurm()), num_workers)
 
 
-def _executor(command):
+def _local_slots():
+    """Returns the slots of workers on this host, or None if there are to be none."""
+    if _LAUNCHER.value == "local" and _WORKERS.value is not None:
+        return local.detect_slots(_WORKERS.value)
+    return None
+
+
+def _executor(command, slots=None):
     """Returns the executor that starts the workers, or None if this process is the worker."""
     if _LAUNCHER.value == "ray":
         config = ray.RayConfig(**_ray())
         return ray.RayExecutor(command, config, local.parse_workers(_WORKERS.value or "auto"))
-    if _LAUNCHER.value == "local" and _WORKERS.value is not None:
-        return local.LocalExecutor(command, local.detect_slots(_WORKERS.value))
-    return None
+    return None if slots is None else local.LocalExecutor(command, slots)
 
 
 def _check_pool(given):
@@ -270,7 +279,7 @@ def _check_report(experiment, sweep):
 def _user_command(sweep):
     """Returns the command that begins the sweep, for `sweep.json`.
 
-    A worker that another command started, with --noreport, keeps the command of that one.
+    A command with --noreport, such as a worker with a --share, keeps the command that is there.
     """
     if not _REPORT.value and (sweep.workdir / "sweep.json").exists():
         return storage.read_sweep(sweep.workdir).get("command", "")

@@ -12,6 +12,7 @@ import time
 from absl import flags
 
 from noisegen.sweeps import Sweep
+from noisegen.sweeps.experiment import warn_if_changed
 from noisegen.sweeps.progress import Display
 from noisegen.sweeps.worker import Worker, WorkerOptions
 
@@ -52,6 +53,7 @@ def work(workdir: str, experiment: str | None, options: dict) -> None:
     if multihost.is_follower():
         multihost.follow(sweep, options)
         return
+    warn_if_changed(sweep)
     sweep.validate()
     if options.keep_params:
         sweep.discard_damaged_params()

@@ -1,7 +1,7 @@
 """Measures images a second of WRN-16-4 with ghost batch normalization, against PyTorch.
 
 Counted is all that training does: choosing and augmenting the images, the network and its gradient,
-L2 regularisation, momentum, the update. Compilation is left out, and evaluation. bf16 is the
+L2 regularization, momentum, the update. Compilation is left out, and evaluation. bf16 is the
 convolutions' and what is between them; parameters, their updates and all statistics are float32.
 float32 has products of the device's default precision.
 

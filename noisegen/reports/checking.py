@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from noisegen.reports import formatting, page
 from noisegen.reports.published import Published, normalize_published
 from noisegen.reports.report import FORMATS, Reading
-from noisegen.storage import Record
+from noisegen.storage import RUN_TOTALS, Record
 from noisegen.sweeps import extension
-from noisegen.sweeps.checks import RECORDED
 from noisegen.sweeps.protocol import Protocol, select
 from noisegen.training.run_id import by_run_id
 
@@ -119,7 +118,7 @@ def _made_up_records(protocols, planned, slope):
         for run_id, run in planned.items():
             score = 0.5 + 0.1 * slope * protocol.sign * ranks[run[name]]
             metrics[run_id] |= dict.fromkeys(protocol.metric_names, score)
-    numbers = dict.fromkeys(RECORDED, 1.0)
+    numbers = dict.fromkeys(RUN_TOTALS, 1.0)
     return [
         Record(run_id=name, hparams=run, status="finished", metrics=metrics[name], **numbers)
         for name, run in planned.items()

@@ -74,10 +74,12 @@ def _figures_of_all(optima, protocol, published) -> Iterator[Figure]:
     if not _is_tuned(optima, protocol):
         return
     boundaries, sentences, failure = _boundaries(optima, protocol)
-    caption = f"Bars span every {tuned} within one standard deviation of the best mean."
+    caption = ""
+    if protocol.best > 1:  # a single run has no standard deviation, and so no bar
+        caption = f"Bars span every {tuned} within one standard deviation of the best mean."
     figure = _draw(
         f"best {tuned} against {row}",
-        caption + sentences,
+        (caption + sentences).strip(),
         lambda ax: plots.plot_tuned(optima, ax, protocol, boundaries),
     )
     # The figure is whole without the boundaries, but the report is not.

@@ -10,6 +10,7 @@ import markupsafe
 
 from noisegen.reports import markup, provenance
 from noisegen.reports.figures import Figure
+from noisegen.storage import Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Section:
 
 
 def render_page(
-    sweep: Mapping, records: Sequence[Mapping], missing: int, sections: Sequence[Section]
+    sweep: Mapping, records: Sequence[Record], missing: int, sections: Sequence[Section]
 ) -> str:
     """Returns the page as HTML.
 
     Args:
-      sweep: Title, description and command, as `noisegen.sweeps.read_sweep` returns them.
+      sweep: Title, description and command, as `noisegen.storage.read_sweep` returns them.
       records: Records of the sweep.
       missing: Number of runs without a record.
       sections: Tables and figures.

@@ -4,9 +4,11 @@ Each takes the optima that `noisegen.sweeps.select` returned, the axes to draw i
 that `select` was given, and returns the axes.
 
 >>> from matplotlib import figure
->>> from noisegen import reports, sweeps
+>>> from noisegen import reports, storage, sweeps
 >>> run = {"batch_size": 64, "learning_rate": 0.1, "seed": 0}
->>> record = {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.986}}
+>>> record = storage.Record(
+...     hparams=run, status="finished", metrics={"test_accuracy": 0.986}
+... )
 >>> protocol = sweeps.Protocol()
 >>> optima = sweeps.select([record], protocol)
 >>> ax = reports.plot_metric(optima, figure.Figure().add_subplot(), protocol)

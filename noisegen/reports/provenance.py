@@ -5,18 +5,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from noisegen.reports.formatting import decimal_formatter, display_name, ordered
+from noisegen.storage import Record
 
 _MANY = 10  # more values than these are shown by their ends
 _DEFAULTS = "JAX's defaults"
 
 
-def count_runs(records: Sequence[Mapping], missing: int) -> dict[str, int]:
+def count_runs(records: Sequence[Record], missing: int) -> dict[str, int]:
     """Returns the numbers of finished, diverged and missing runs."""
     finished = sum(record.status == "finished" for record in records)
     return {"finished": finished, "diverged": len(records) - finished, "missing": missing}
 
 
-def swept_fields(records: Sequence[Mapping]) -> list[tuple[str, str]]:
+def swept_fields(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Returns the words of each field of the runs, and its values."""
     fields = collections.defaultdict(set)
     for record in records:
@@ -35,7 +36,7 @@ def _listed(values):
     return f"{texts[0]}, {texts[1]}, …, {texts[-1]} ({len(texts)} values)"
 
 
-def describe_origin(sweep: Mapping, records: Sequence[Mapping]) -> dict[str, str]:
+def describe_origin(sweep: Mapping, records: Sequence[Record]) -> dict[str, str]:
     """Returns the task, the data, and the devices, versions and settings that the records name.
 
     Warns if runs were trained with different settings of JAX.

@@ -81,7 +81,7 @@ class Report:
         if failures:
             warnings.warn(
                 f"the report lacks {len(failures)} of its parts; its tables are whole."
-                f" {failures[0]}. Once that is mended, launch.report makes the report anew.",
+                f" {failures[0]}. Fix this, then write the report again.",
                 stacklevel=2,
             )
         return path

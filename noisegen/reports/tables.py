@@ -1,8 +1,10 @@
 """Tables of optima, beside published numbers: a pandas DataFrame, and texts made of it.
 
->>> from noisegen import reports, sweeps
+>>> from noisegen import reports, storage, sweeps
 >>> run = {"batch_size": 64, "learning_rate": 0.1, "seed": 0}
->>> record = {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.986}}
+>>> record = storage.Record(
+...     hparams=run, status="finished", metrics={"test_accuracy": 0.986}
+... )
 >>> protocol = sweeps.Protocol()
 >>> optima = sweeps.select([record], protocol)
 >>> published = {("", 64): (98.61, None)}

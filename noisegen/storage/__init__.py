@@ -3,7 +3,7 @@
 from noisegen.storage.checkpoints import Checkpoints
 from noisegen.storage.claims import Claims, WorkerStatus, read_workers
 from noisegen.storage.params import damaged_params, load_params, save_params, without_params
-from noisegen.storage.record import MEASURED, LineError, Record
+from noisegen.storage.record import RUN_TOTALS, LineError, Record
 from noisegen.storage.records import (
     RecordReader,
     RecordWriter,
@@ -21,7 +21,7 @@ from noisegen.storage.workdir import (
 )
 
 __all__ = [
-    "MEASURED",
+    "RUN_TOTALS",
     "Checkpoints",
     "Claims",
     "LineError",

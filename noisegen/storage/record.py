@@ -32,7 +32,7 @@ import numpy as np
 from noisegen.training.run_id import run_id as make_run_id
 
 STATUSES = ("finished", "diverged")
-MEASURED = ("num_updates", "num_examples", "seconds")  # numbers that protocols read like metrics
+RUN_TOTALS = ("num_updates", "num_examples", "seconds")  # numbers that protocols read like metrics
 
 # Why a line is skipped.
 TORN = "not a whole record"
@@ -206,7 +206,7 @@ def _validate(fields, task_name):
     if "crc32" in fields:
         raise LineError(CHANGED)
     curve = fields.get("curve") or {}
-    measured = [fields.get(name) for name in MEASURED]
+    measured = [fields.get(name) for name in RUN_TOTALS]
     sound = (
         _are_numbers([*fields["metrics"].values(), *measured])
         and isinstance(fields.get("versions") or {}, dict)

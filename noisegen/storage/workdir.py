@@ -6,8 +6,9 @@ A sweep's directory holds:
   checkpoints/        runs in training
   workers/*.json      heartbeats and claims of the workers that are alive
   params/*.npz        parameters of finished runs, if they are kept
+  jobs/               Slurm jobs that were submitted
   logs/               output of the workers
-  report.html, table.csv, figure.png
+  report.html, figure.png, table.csv (table_2.csv for a second protocol)
 """
 
 import contextlib

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from noisegen import _values
-from noisegen.storage.record import MEASURED
+from noisegen.storage.record import RUN_TOTALS
 from noisegen.sweeps import domains
 from noisegen.training import run_id
 
 SEED = "seed"
-RECORDED = MEASURED  # Numbers of a record that protocols read like metrics.
 
 
 def words(name: str, value: object) -> tuple[str, ...]:
@@ -209,7 +208,7 @@ def check_metrics(names: Iterable[str], protocol) -> None:
       ValueError: If a metric is missing.
     """
     for name in protocol.metric_names:
-        if name not in RECORDED and name not in names:
+        if name not in RUN_TOTALS and name not in names:
             raise ValueError(
                 f"the protocol needs the metric {name!r}, but there are only"
                 f" {', '.join(names) or 'none'}; name one of these, or begin in a new --workdir if"

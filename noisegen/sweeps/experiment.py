@@ -130,36 +130,46 @@ def open_sweep(workdir: str | os.PathLike, experiment: str | None = None) -> Swe
         sweep = _from_experiment(workdir, content, experiment)
     else:
         sweep = _from_program(workdir, content)
-    sweep.workdir, sweep.meta = pathlib.Path(workdir), content
-    sweep._task_name = content["task"]
+    sweep.workdir = pathlib.Path(workdir)
+    # What the file says now, its hash for example, replaces what it said then.
+    sweep.meta = content | sweep.meta
+    sweep.resume_reading(content["task"], content.get("refused", ()))
     return sweep
 
 
 def describe(sweep: Sweep) -> dict[str, Any]:
-    """Returns what `sweep.json` says so that `open_sweep` can open the sweep again.
+    """Returns the content of `sweep.json` from which `open_sweep` opens the sweep again.
 
-    An experiment's file says it all. A sweep that a program made is written out, as far as its
-    protocol is plain data.
+    A sweep of an experiment names its file and its config. A sweep that a program made is written
+    out, if its protocol is plain data.
     """
-    begun = {}
-    with contextlib.suppress(FileNotFoundError):
-        begun = storage.read_sweep(sweep.workdir)
-    if "experiment" in sweep.meta:
-        meta = dict(sweep.meta)
-        code = begun.get("code", meta.get("code"))
-        if code != meta.get("code"):
-            warnings.warn(
-                f"{meta['experiment']}, or a file that it imports, has changed since "
-                f"{sweep.workdir} was begun. Finished runs are kept; if it trains something else "
-                "now, change the task's name.",
-                stacklevel=3,
-            )
-        return meta | {"code": code}
     content = dict(sweep.meta)
-    if all(_is_plain(protocol) for protocol in sweep.protocols):
+    if "experiment" in content:
+        content["code"] = _begun_with(sweep)
+    elif all(_is_plain(protocol) for protocol in sweep.protocols):
         content["runs"] = sweep.planned
         content["protocols"] = [_plain_fields(protocol) for protocol in sweep.protocols]
+        content["published"] = [[*key, value] for key, value in sweep.published.items()]
     return content
+
+
+def warn_if_changed(sweep: Sweep) -> None:
+    """Warns if an experiment's file has changed since its sweep was begun."""
+    if "experiment" in sweep.meta and _begun_with(sweep) != sweep.meta["code"]:
+        warnings.warn(
+            f"{sweep.meta['experiment']}, or a file that it imports, has changed since "
+            f"{sweep.workdir} was begun. Finished runs are kept; if it trains something else now, "
+            "change the task's name.",
+            stacklevel=3,
+        )
+
+
+def _begun_with(sweep):
+    """Returns the hash of the code with which a sweep was begun, or is begun now."""
+    content = {}
+    with contextlib.suppress(FileNotFoundError, TypeError):  # TypeError: it has no directory
+        content = storage.read_sweep(sweep.workdir)
+    return content.get("code", sweep.meta["code"])
 
 
 def _from_experiment(workdir, content, named):
@@ -207,6 +217,7 @@ def _from_program(workdir, content):
             name=content["sweep"],
             title=content.get("title", ""),
             description=content.get("description", ""),
+            published=_published_from_json(content.get("published", [])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -231,8 +242,19 @@ def _plain_fields(protocol):
     return {name: value for name, value in values.items() if value not in (None, {})}
 
 
+def _published_from_json(lines):
+    """Rebuilds published numbers, whose pairs JSON holds as lists."""
+    published = {}
+    for label, row, value in lines:
+        if isinstance(value, dict):
+            published[label, row] = {name: tuple(numbers) for name, numbers in value.items()}
+        else:
+            published[label, row] = tuple(value)
+    return published
+
+
 def _protocol_from_json(fields):
-    """Returns the protocol of which `_plain_fields` returned the fields."""
+    """Rebuilds a protocol from the result of `_plain_fields`."""
     metrics = {
         "metric": Metric(**fields["metric"]),
         "report": [Metric(**each) for each in fields["report"]],

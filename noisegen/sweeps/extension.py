@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 from noisegen import _values
+from noisegen.storage.record import Record
 from noisegen.sweeps import checks
 from noisegen.sweeps import protocol as protocol_lib
 from noisegen.sweeps.protocol import Optimum, Protocol
@@ -18,7 +19,7 @@ def extend_grid(
     task_name: str,
     planned: Mapping[str, dict],
     protocols: Iterable[Protocol],
-    records: Iterable[Mapping],
+    records: Iterable[Record],
     check: Check | None = None,
 ) -> dict[str, dict]:
     """Returns the runs of a sweep: the planned ones, then those that extend the grid.

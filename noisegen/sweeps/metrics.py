@@ -8,7 +8,7 @@ class Metric:
     """A number that every finished run has.
 
     Attributes:
-      name: Key of a record's `metrics`, or one of `RECORDED`.
+      name: Key of a record's `metrics`, or one of `noisegen.storage.RUN_TOTALS`.
       unit: Unit that follows the name in tables and figures. With "%" the values are fractions,
         and they are shown times 100.
       split: The data it is measured on. With "test" the table notes that the sweep was tuned on

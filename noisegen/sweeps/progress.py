@@ -1,4 +1,4 @@
-"""Live progress of a sweep: a panel in a terminal, plain lines elsewhere.
+"""Shows the progress of a sweep: a panel in a terminal, plain lines elsewhere.
 
 Titles, labels and words are shown as they are: brackets in them are no styles, and characters that
 the terminal lacks turn into those of ASCII.
@@ -14,7 +14,7 @@ from rich import box, console, live, measure, panel, progress_bar, table, text
 
 from noisegen import training
 from noisegen.reports import formatting, markup
-from noisegen.storage import MEASURED, Record
+from noisegen.storage import RUN_TOTALS, Record
 from noisegen.sweeps import encoding
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.sweep import Sweep
@@ -24,7 +24,7 @@ _NARROW = 40  # columns of a terminal in which a table would be torn
 
 
 class Observer:
-    """Hears of a sweep's progress. This one ignores it; override the methods of interest.
+    """Receives the progress of a sweep. This one ignores it; override the methods of interest.
 
     A worker uses it as a context manager.
     """
@@ -36,19 +36,19 @@ class Observer:
         pass
 
     def say(self, doing: str) -> None:
-        """Hears what is being done while no run is trained."""
+        """Called when the activity changes while no run is trained."""
 
     def note(self, text: str) -> None:
-        """Hears a sentence that should stay visible."""
+        """Called with a sentence that should stay visible."""
 
     def extended(self, runs: Mapping[str, Mapping]) -> None:
-        """Hears of runs that extend the grid, hyperparameters by run_id."""
+        """Called with the runs that extend the grid, hyperparameters by run_id."""
 
     def progress(self, running: Sequence[training.Progress]) -> None:
-        """Hears of the runs in training."""
+        """Called with the runs in training."""
 
     def finished(self, record: Record) -> None:
-        """Hears of the first record of a run."""
+        """Called with the first record of a run."""
 
 
 class Tally:
@@ -81,7 +81,7 @@ class Tally:
         return f"{self.done:,}/{self.wanted:,} runs{diverged}"
 
     def table(self) -> table.Table:
-        """The best run of every series and row so far."""
+        """Returns a table of the best run of every series and row so far."""
         protocol, several = self.protocol, self.protocol.series is not None
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
         if several:
@@ -107,7 +107,7 @@ class Tally:
         return shown
 
     def _score(self, record):
-        """What is maximised; of no record, or one that diverged, the least."""
+        """Returns the score to maximize, -inf without a record or if the run diverged."""
         score = record and _metric(record, self.protocol.metric.name)
         if score is None or record.status == "diverged":
             return -float("inf")
@@ -163,9 +163,11 @@ class Display(Observer):
         planned = self._sweep.runs()
         for name in runs:
             self._examples[name] = planned[name].plan.num_examples
-            # Another worker may have trained it before this process knew of it.
+            # Another worker may have trained it before this process knew of it. Such a run says
+            # nothing about the speed from now on.
             if name in self._sweep.done:
-                self.finished(self._sweep.done[name])
+                del self._examples[name]
+                self._tally.add(self._sweep.done[name])
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         self._running, self._doing = running, ""
@@ -192,7 +194,7 @@ class Display(Observer):
         return ", ".join([*words, self._doing] if self._doing else words)
 
     def _rate(self):
-        """Training examples per second; 0 before there is anything to measure."""
+        """Returns training examples per second, 0 before there is anything to measure."""
         if self._started is None:
             return 0
         elapsed = time.monotonic() - self._started
@@ -202,7 +204,7 @@ class Display(Observer):
         return self._consumed + sum(run.examples for run in self._running)
 
     def _panel(self):
-        """What a terminal shows."""
+        """Returns the panel for a terminal."""
         under_way = sum(each.examples / each.run.plan.num_examples for each in self._running)
         done, wanted = self._tally.done + under_way, max(self._tally.wanted, 1)
         rows = table.Table.grid()
@@ -214,7 +216,7 @@ class Display(Observer):
         return panel.Panel.fit(rows, title=title, padding=(1, 2))
 
     def _print(self, line):
-        """A plain line, where there is no panel."""
+        """Prints a plain line if no panel is shown."""
         if not self._live:
             self._printed = time.monotonic()
             if sys.stderr is not None:  # else `print` would take standard output
@@ -223,7 +225,7 @@ class Display(Observer):
 
 
 class _Plain:
-    """Text without styles, in the characters of the terminal; long lines are folded."""
+    """Renders text without styles in the characters of the terminal, with long lines folded."""
 
     def __init__(self, said: str):
         self._said = markup.printable(said)
@@ -239,8 +241,8 @@ class _Plain:
 
 
 def _metric(record, name):
-    """Reads a metric of a record, or a number beside these; None if there is none."""
-    return getattr(record, name) if name in MEASURED else record.metrics.get(name)
+    """Returns a metric of a record, or one of its totals, or None if it has neither."""
+    return getattr(record, name) if name in RUN_TOTALS else record.metrics.get(name)
 
 
 def describe_extension(
@@ -273,7 +275,7 @@ def describe_extension(
 
 
 def _tuned(protocol, runs):
-    """Finds the values of each tuned field at each series and row, which are named in words."""
+    """Returns the values of each tuned field by series and row, which are named in words."""
     found = collections.defaultdict(lambda: collections.defaultdict(set))
     for run in runs:
         label, row = protocol.group(run)
@@ -287,12 +289,12 @@ def _tuned(protocol, runs):
 
 
 def count(number: int, what: str) -> str:
-    """A number of things, in words."""
+    """Returns a number of things in words."""
     return f"{number:,} {what}" + "s" * (number != 1)
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Returns a time as hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

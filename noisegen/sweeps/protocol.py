@@ -1,4 +1,4 @@
-"""Protocols: how the optimum of a sweep is chosen, and with which error bars.
+"""Protocols choose the optimum of a sweep, with error bars.
 
 A sweep has rows (batch sizes, say), perhaps several series (with and without noise), and fields
 that are tuned for every series and row (the learning rate, say). Runs that differ only in the seed
@@ -36,9 +36,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from noisegen import _values
-from noisegen.storage.record import Record
+from noisegen.storage.record import RUN_TOTALS, Record
 from noisegen.sweeps import checks
-from noisegen.sweeps.checks import RECORDED, SEED
+from noisegen.sweeps.checks import SEED
 from noisegen.sweeps.domains import Domain, standard
 from noisegen.sweeps.metrics import Metric, as_metric, as_metrics
 from noisegen.training import run_id
@@ -48,7 +48,7 @@ LEARNING_RATES = ("learning_rate", "effective_learning_rate")  # names that need
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a sweep is read.
+    """Defines how the records of a sweep are evaluated.
 
     Args:
       metric: The metric whose mean is optimized, a `Metric`. A plain string is enough for a metric
@@ -99,7 +99,7 @@ class Protocol:
 
     @property
     def sign(self) -> int:
-        """The factor that makes the larger metric the better one."""
+        """Returns the factor that makes the larger metric the better one."""
         return 1 if self.mode == "max" else -1
 
     @property
@@ -115,7 +115,7 @@ class Protocol:
         return self.row == "batch_size" and self.tune[0] in LEARNING_RATES
 
     def group(self, run: Mapping) -> tuple[str, float]:
-        """Series and row of a run."""
+        """Returns the series and the row of a run."""
         for name in (self.row, *self.tune):
             if name not in run:
                 raise ValueError(
@@ -139,36 +139,36 @@ class Protocol:
         return self.domains.get(name) or standard(name, values)
 
     def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-        """Series in the order of `labels`, each by row."""
+        """Sorts groups: series in the order of `labels`, each by row."""
         rank = {label: index for index, label in enumerate(self.labels)}
         return sorted(groups, key=lambda group: (rank.get(group[0], len(rank)), group))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-    """What the runs of one choice of the tuned fields gave."""
+    """Summarizes the runs with one choice of the tuned fields."""
 
     values: dict[str, float]  # The tuned fields.
     mean: float  # Of the metric over `best`; nan if no run survived.
     std: float  # With ddof = 1; nan for fewer than two runs.
-    best: tuple[Mapping, ...]  # The records that count, at most k, best first.
+    best: tuple[Record, ...]  # The records that count, at most k, best first.
     scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
     run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
 
     @property
     def tried(self) -> int:
-        """Runs of this point, diverged ones included, at most n."""
+        """Returns the number of runs of this point, diverged ones included, at most n."""
         return len(self.scores)
 
     @property
     def diverged(self) -> int:
-        """How many of these diverged."""
+        """Returns the number of diverged runs."""
         return self.scores.count(None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """The best point of one series and row, and all the points it was chosen from.
+    """Holds the best point of one series and row, and all points that it was chosen from.
 
     Where no run survived, the numbers are nan, and only `flags` and `points` say something.
     """
@@ -197,7 +197,7 @@ FLAGS = {
 
 
 def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
-    """The optimum of every series and row, with error bar and flags.
+    """Selects the optimum of every series and row, with error bar and flags.
 
     Args:
       records: Finished and diverged runs, each at most once: `storage.Record`, or the
@@ -237,7 +237,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
 
 
 def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
-    """The optimum of one series and row, given their records; for the rest see `select`."""
+    """Selects the optimum of one series and row from their records, see `select`."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
     if not alive:
@@ -313,7 +313,7 @@ def _goes_on(points, end, protocol):
 
 
 def _points(records, protocol):
-    """The points of one series and row, ascending in the tuned fields."""
+    """Returns the points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
         by_values[tuple([record.hparams[name] for name in protocol.tune])].append(record)
@@ -360,7 +360,7 @@ def _by_seed(records):
 
 
 def _point(values, records, protocol):
-    """The best k of the first n runs of one point."""
+    """Summarizes the best k of the first n runs of one point."""
     first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
     scored = [(_metric_of(record, protocol.metric.name), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
@@ -378,15 +378,15 @@ def _point(values, records, protocol):
 
 
 def _metric_of(record, name):
-    """A metric of a record; None if the run diverged or the metric is not finite."""
+    """Returns a metric of a record, None if the run diverged or the metric is not finite."""
     if record.status == "diverged":
         return None
-    value = getattr(record, name) if name in RECORDED else record.metrics[name]
+    value = getattr(record, name) if name in RUN_TOTALS else record.metrics[name]
     return value if value is not None and math.isfinite(value) else None
 
 
 def _mean_std(values):
-    """Mean and standard deviation (ddof = 1); nan where undefined."""
+    """Returns mean and standard deviation (ddof = 1), nan if undefined."""
     if not values or None in values:
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan

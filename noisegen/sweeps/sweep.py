@@ -39,7 +39,7 @@ from noisegen.sweeps import checks, extension
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.training import Run, Task
-from noisegen.training.run_id import by_run_id
+from noisegen.training.run_id import by_run_id, run_id
 
 HParams = Mapping[str, Any]
 
@@ -92,6 +92,7 @@ class Sweep:
         self._make_task, self._per_batch_size = task, per_batch_size
         self._tasks: dict[Any, Task] = {}  # by batch size, those that are made
         self._task_name: str | None = None  # as sweep.json has it, while no task is made
+        self._refused: set[str] = set()  # ids of runs that would extend the grid
         self._reader: storage.RecordReader | None = None
         self._records: dict[str, Record] | None = None
         self._planned_by_id: dict[str, HParams] = {}
@@ -149,7 +150,7 @@ class Sweep:
                 **record.hparams,
                 "status": record.status,
                 **record.metrics,
-                **{name: getattr(record, name) for name in storage.MEASURED},
+                **{name: getattr(record, name) for name in storage.RUN_TOTALS},
             }
             for record in self.records()
         ]
@@ -199,7 +200,7 @@ class Sweep:
             worker.Worker(self, options, observer).run()
 
     def validate(self) -> None:
-        """Checks runs, protocols, task and report before anything is trained or written.
+        """Checks runs, protocols and task before anything is trained or written.
 
         Raises:
           ValueError: If a run cannot be trained, or will lack a metric that a protocol reads.
@@ -226,7 +227,9 @@ class Sweep:
 
     @contextlib.contextmanager
     def begun(self, keep_params: bool = False) -> Iterator[None]:
-        """Makes the directory, or goes on with it. An error before any result removes it again.
+        """Opens the directory for training, and makes it if needed.
+
+        An error before the first result removes a new directory.
 
         Args:
           keep_params: Whether runs count as done only with their parameters. Runs whose kept
@@ -235,6 +238,7 @@ class Sweep:
         from noisegen.sweeps import experiment
 
         workdir = self._directory()
+        experiment.warn_if_changed(self)
         storage.check_writable(workdir)
         with storage.undone_if_refused(workdir):
             meta = {
@@ -247,12 +251,20 @@ class Sweep:
             if keep_params:
                 self.discard_damaged_params()
             yield
-        if keep_params and (lacking := storage.without_params(workdir, self.wanted)):
-            warnings.warn(
-                f"{len(lacking)} runs had finished before parameters were kept, and have none; a "
-                "new workdir keeps those of all.",
-                stacklevel=3,
-            )
+        if self._refused:  # a reader without the task cannot know
+            meta["refused"] = sorted(self._refused)
+            storage.open_workdir(workdir, self.name, self.task_name, meta)
+        if keep_params:
+            self._warn_without_params()
+
+    def resume_reading(self, task_name: str, refused: Iterable[str] = ()) -> None:
+        """Has the records read without a task.
+
+        Args:
+          task_name: Name of the task.
+          refused: Ids of runs that the task refused when the grid was extended.
+        """
+        self._task_name, self._refused = task_name, set(refused)
 
     def discard_damaged_params(self) -> None:
         """Counts runs whose kept parameters are damaged as not done, so that they train again."""
@@ -388,14 +400,32 @@ class Sweep:
 
     def _extend(self):
         # Only a task that is made can refuse a run. To make it here would load its data.
-        check = self._check_plan if self._tasks else None
+        check = self._check_plan if self._tasks else self._check_refused
         self._wanted = extension.extend_grid(
             self.task_name, self._planned_by_id, self.protocols, self._records.values(), check
         )
 
     def _check_plan(self, hparams):
         """Raises ValueError if a run cannot be trained."""
-        training.make_runs(self.task_of(hparams), [hparams])
+        try:
+            training.make_runs(self.task_of(hparams), [hparams])
+        except ValueError:
+            self._refused.add(run_id(self.task_name, hparams))
+            raise
+
+    def _check_refused(self, hparams):
+        """Raises ValueError if the task refused a run when the sweep was trained."""
+        if self._refused and run_id(self.task_name, hparams) in self._refused:
+            raise ValueError("the task refused it when the sweep was trained")
+
+    def _warn_without_params(self):
+        lacking = storage.without_params(self.workdir, self.wanted)
+        if lacking:
+            warnings.warn(
+                f"{len(lacking)} runs finished before parameters were kept. To keep all parameters,"
+                " use a new workdir.",
+                stacklevel=4,
+            )
 
 
 def _protocols(given):

@@ -1,4 +1,4 @@
-"""A worker: trains the runs of a sweep that nobody else trains, until each has its record.
+"""A worker: trains the runs that no other worker has claimed, until every run has a record.
 
 Any number of workers share a sweep's directory, on any hosts, started by any scheduler. Each begins
 with its own share of the runs, and then helps the others. They communicate through the directory
@@ -36,7 +36,6 @@ class WorkerOptions:
 
     Attributes:
       share: Index of this worker and number of workers. It begins with its share of the runs.
-      run_ids: The only runs to train, in this order; none for all runs of the sweep.
       pool: Fields of `training.PoolConfig` that are given. The others are autotuned.
       checkpoint_minutes: Minutes between checkpoints of the runs in training, 0 for none.
       keep_params: Whether to keep the parameters of runs that end.
@@ -47,7 +46,6 @@ class WorkerOptions:
     """
 
     share: tuple[int, int] = (0, 1)
-    run_ids: Sequence[str] = ()
     pool: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint_minutes: float = 5.0
     keep_params: bool = False
@@ -82,6 +80,7 @@ class Worker:
         self._order: dict[str, tuple] = {}  # sort key of each run
         self._queue: dict[str, Run] = {}  # runs that have yet to begin, in order
         self._claimed: set[str] = set()  # those of them that are claimed ahead
+        self._program: tuple | None = None  # constants of the run that began last
         self._pace = Pace()
         self._stopping = self._in_training = False
         self.claims = storage.Claims(sweep.workdir, options.heartbeat_timeout)
@@ -132,10 +131,7 @@ class Worker:
 
     def _todo(self):
         """Returns the runs that this worker or others have still to train."""
-        todo = runs_left(self.sweep, self.observer)
-        if self.options.run_ids:
-            return {name: todo[name] for name in self.options.run_ids if name in todo}
-        return todo
+        return runs_left(self.sweep, self.observer)
 
     def _wait(self):
         """Waits while other workers train what is left."""
@@ -151,16 +147,16 @@ class Worker:
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
         for task, group in self.sweep.by_task(self._sorted(runs)).items():
-            ordered = list(group.values())
-            self._queue = dict(group)
+            # The order in which the pool takes the runs: those of one program after another.
+            programs = training.by_constants(group.values()).values()
+            ordered = [run for runs in programs for run in runs]
+            self._queue = {run.id: run for run in ordered}
             if self.pool is None or self.pool.task is not task:
                 self.pool = None  # frees the device for measurements
                 config = self._config(task, ordered)
                 self._say(f"compiling for {config.lanes} lanes, microbatch {config.microbatch}")
                 self.pool = self.make_pool(task, config)
-            # Until the first progress, since a pool may have to compile again for longer curves.
-            timeout = COMPILE_TIMEOUT_FACTOR * self.options.heartbeat_timeout
-            self.claims.heartbeat(timeout=timeout)
+            self._program = None
             results = self.pool.train(
                 ordered,
                 self._progress,
@@ -198,14 +194,19 @@ class Worker:
         if run.id in done:
             self.claims.release(run.id)
             return False
+        program = training.constants(run.hparams)
+        if program != self._program:
+            # The pool may compile before the next progress: for these constants, or for longer
+            # curves.
+            self._program = program
+            self.claims.heartbeat(timeout=COMPILE_TIMEOUT_FACTOR * self.options.heartbeat_timeout)
         return True
 
     def _progress(self, running: Sequence[training.Progress]):
         self._in_training = True
         # A checkpoint that was hurried is written first.
         self.check_stop(self._stopping and not self.checkpoints.hurried)
-        if self.claims.is_due():
-            self.claims.report_progress({each.run.id: each.examples for each in running})
+        if self.claims.report_progress({each.run.id: each.examples for each in running}):
             self._refresh()
         self.observer.progress(running)
 
@@ -222,7 +223,7 @@ class Worker:
     def _config(self, task, runs):
         """Returns the pool's settings: given, shared by workers on such devices, or measured."""
         given, count = self.options.pool, self.options.share[1]
-        if given.keys() >= training.MEASURED:
+        if given.keys() >= training.AUTOTUNED:
             return training.PoolConfig(**given)
         key = settings_key(task, given)
         if shared := self.claims.shared_settings(key):
@@ -294,10 +295,10 @@ def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
     """Returns the runs without a record; if there are none, those that extend the grid."""
     todo = sweep.todo()
     if not todo:
-        before = sweep.wanted
+        before = list(sweep.wanted.values())
         new = sweep.extend()
         if new:
-            observer.note(describe_extension(sweep.protocols[0], new.values(), before.values()))
+            observer.note(describe_extension(sweep.protocols[0], new.values(), before))
             observer.extended(new)
             todo = sweep.todo()
     return todo

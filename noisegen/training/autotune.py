@@ -20,7 +20,7 @@ from noisegen.training.run import Run, as_runs
 from noisegen.training.task import Task
 
 # The fields of `PoolConfig` that are chosen unless they are given.
-MEASURED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "lanes_per_rare_step"})
+AUTOTUNED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "lanes_per_rare_step"})
 
 _SHORT = 60.0  # seconds. On a CPU, further measurements would cost more than they save of these.
 

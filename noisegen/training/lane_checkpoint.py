@@ -18,7 +18,7 @@ KEPT = tuple(name for name in Lane._fields if name not in ("inputs", "status", "
 
 
 class Checkpoints(Protocol):
-    """Keeps the runs in training of a pool; see `noisegen.sweeps.Checkpoints`."""
+    """Keeps the runs in training of a pool; see `noisegen.storage.Checkpoints`."""
 
     def due(self) -> bool:
         """Returns whether it is time to save."""

@@ -317,7 +317,7 @@ def _schedule(task, run):
         ) from error
 
 
-@functools.lru_cache(maxsize=4096)  # so that runs that differ in other fields share a plan
+@functools.lru_cache(maxsize=256)  # so that runs that differ in other fields share a plan
 def _plan_constant(
     *, batch_size, last_batch, num_examples, num_epochs, num_updates, eval_every, num_evals
 ):

@@ -88,11 +88,6 @@ class Progress(NamedTuple):
     run: Run
     examples: int
 
-    @property
-    def num_examples(self) -> int:
-        """Training examples of the whole run."""
-        return self.run.plan.num_examples
-
 
 class Pool:
     """Trains any number of runs of one task, `config.lanes` at a time, in one compiled program.
@@ -142,7 +137,7 @@ class Pool:
             other.
           on_progress: Called with the runs in training at every host synchronization.
           checkpoints: Saves the runs in training, and loads those to resume; see
-            `noisegen.sweeps.Checkpoints`. A resumed run ends as an uninterrupted one does, to the
+            `noisegen.storage.Checkpoints`. A resumed run ends as an uninterrupted one does, to the
             last bit if the configs are equal.
           keep_params: Whether results have the parameters at the end.
           take: Called with each run before it starts. The run is skipped if this returns False, for

@@ -11,7 +11,7 @@ import numpy as np
 
 from noisegen.training.data_order import RunInputs
 from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_plain
-from noisegen.training.run_id import Value, hash_canonical, once_on_device
+from noisegen.training.run_id import Value, hash_canonical
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task
 
@@ -90,18 +90,6 @@ def as_runs(task: Task, runs: Iterable[Run | Mapping[str, Any]]) -> list[Run]:
     if all(isinstance(run, Run) for run in runs):
         return runs
     return make_runs(task, [run.hparams if isinstance(run, Run) else run for run in runs])
-
-
-def unique_runs(runs: Iterable[Run]) -> dict[str, Run]:
-    """Returns the runs by id, in their order, each once.
-
-    Of several runs that are equal on the device, as 0.1 and 0.1 + 1e-12 are, the first stays.
-    """
-    by_id: dict[str, Run] = {}
-    for run in runs:
-        by_id.setdefault(run.id, run)
-    hparams = {run_id: run.hparams for run_id, run in by_id.items()}
-    return {run_id: by_id[run_id] for run_id in once_on_device(hparams)}
 
 
 def constants(hparams: Mapping[str, Value]) -> tuple[tuple[str, bool | str], ...]:

@@ -44,7 +44,7 @@ def sweep_of(workdir, protocol, runs=None, published=None):
     if runs is None:
         runs = [record.hparams for record in storage.read_records(workdir)] or RUNS
     sweep = sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
-    sweep._task_name = "task"
+    sweep.resume_reading("task")
     return sweep
 
 

@@ -44,7 +44,7 @@ def trainable(workdir, task=make_task, **fields):
 def planned(runs=RUNS, protocol=PROTOCOL, workdir=None):
     """A sweep whose task is known by name only, as one that is opened to be read."""
     sweep = sweeps.Sweep(lambda: pytest.fail("loads data"), runs, protocol, workdir)
-    sweep._task_name = "t"
+    sweep.resume_reading("t")
     return sweep
 
 
@@ -110,7 +110,7 @@ def test_two_sweeps_of_one_directory_share_the_runs(tmp_path):
 def test_to_read_a_sweep_makes_no_task(tmp_path):
     trainable(tmp_path).run(progress=False, pool=POOL)
     read = trainable(tmp_path, task=lambda: pytest.fail("loads data"))
-    read._task_name = "t"
+    read.resume_reading("t")
     assert len(read.records()) == 6 and len(read.optima()) == 2
 
 
@@ -284,3 +284,29 @@ def test_100_000_runs_are_planned_in_seconds():
     start = time.process_time()
     assert len(left(planned(grid))) == 100_100
     assert time.process_time() - start < 10
+
+
+def test_a_sweep_that_is_opened_knows_which_runs_the_task_refused(tmp_path):
+    def check_run(hparams, plan):
+        if hparams["learning_rate"] > 0.3:
+            raise ValueError("too large")
+
+    runs = [
+        {"batch_size": 16, "learning_rate": rate, "num_epochs": 1, "seed": 0} for rate in (0.1, 0.2)
+    ]
+    protocol = sweeps.Protocol(metric="test_loss", mode="min", max_extensions=3)
+    task = make_task(check_run=check_run)
+    with pytest.warns(UserWarning, match="learning_rate=0.4, which is refused: too large"):
+        sweep = sweeps.Sweep(task, runs, protocol, tmp_path)
+        sweep.run(progress=False, pool=POOL)
+    with pytest.warns(UserWarning, match="learning_rate=0.4, which is refused"):
+        opened = sweeps.Sweep.open(tmp_path)
+        assert opened.is_complete() and opened.wanted == sweep.wanted
+
+
+def test_a_sweep_that_is_opened_has_its_published_numbers(tmp_path):
+    published = {("", 16): {"test_loss": (0.5, None)}, ("", 64): (0.75, 0.1)}
+    sweep = trainable(tmp_path, published=published)
+    sweep.run(progress=False, pool=POOL)
+    assert sweeps.Sweep.open(tmp_path).published == published
+    assert sweeps.Sweep.open(tmp_path).table().equals(sweep.table())

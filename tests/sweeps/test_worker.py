@@ -149,7 +149,7 @@ def test_a_worker_claims_the_very_runs_that_its_pool_takes(tmp_path, monkeypatch
                         claimed.append((other.claimed_by_others() - before, {run.id}))
             return iter(())
 
-    one, _ = begin(tmp_path, [], monkeypatch, pool=dict.fromkeys(training.MEASURED, 1))
+    one, _ = begin(tmp_path, [], monkeypatch, pool=dict.fromkeys(training.AUTOTUNED, 1))
     monkeypatch.setattr(one, "make_pool", lambda task, config: Pool())
     monkeypatch.setattr(one, "_sorted", lambda runs: runs)
     one._train(runs)
@@ -201,3 +201,39 @@ def test_a_repeated_signal_of_slurm_is_ignored_and_a_second_ctrl_c_is_not(tmp_pa
         one._stop(number)  # the runs in training are about to be checkpointed
     with pytest.raises(KeyboardInterrupt):
         one._stop(signal.SIGINT)
+
+
+def test_a_run_of_another_program_allows_time_to_compile(tmp_path, monkeypatch, clock):
+    one, _ = begin(tmp_path, [], monkeypatch, heartbeat_timeout=10.0)
+    runs = [training.Run(str(i), {"nesterov": i > 1, "seed": i}, None) for i in range(4)]
+    one._queue = {run.id: run for run in runs}
+    timeouts = []
+    for run in runs:
+        assert one._take(run)
+        timeouts.append(storage.read_workers(tmp_path)[0].timeout)
+        clock[0] += 1.5
+        one._progress([training.Progress(run, 1)])
+    assert timeouts == [60.0, 10.0, 60.0, 10.0]
+
+
+def test_runs_claimed_ahead_are_those_that_the_pool_takes_next(tmp_path, monkeypatch, clock):
+    runs = {
+        str(i): training.Run(str(i), {"nesterov": i % 2 == 0, "seed": i}, None) for i in range(8)
+    }
+    taken = []
+
+    class Pool:
+        def train(self, group, progress, checkpoints, keep_params, take):
+            for runs in training.by_constants(group).values():
+                taken.extend(run.id for run in runs if take(run))
+            return iter(())
+
+    one, _ = begin(tmp_path, [], monkeypatch, pool=dict.fromkeys(training.AUTOTUNED, 1))
+    monkeypatch.setattr(one, "make_pool", lambda task, config: Pool())
+    monkeypatch.setattr(one, "_sorted", lambda runs: runs)
+    monkeypatch.setattr(one._pace, "runs", lambda: 2)
+    claimed = []
+    monkeypatch.setattr(one.claims, "claim_all", lambda names: claimed.append(names) or names)
+    one._train(runs)
+    assert taken == ["0", "2", "4", "6", "1", "3", "5", "7"]
+    assert claimed == [{"0", "2"}, {"4", "6"}, {"1", "3"}, {"5", "7"}]

@@ -29,15 +29,6 @@ def test_runs_are_equal_if_their_ids_are(tanh_task):
     assert one.plan is other.plan
 
 
-def test_unique_runs_are_the_first_of_those_equal_on_the_device(tanh_task):
-    rates = (0.1, 0.1 + 1e-12, 0.2, 0.1)
-    runs = training.make_runs(tanh_task, [FIELDS | {"learning_rate": rate} for rate in rates])
-    assert [run.hparams["learning_rate"] for run in runs] == list(rates)
-    unique = training.unique_runs(runs)
-    assert list(unique.values()) == [runs[0], runs[2]]
-    assert unique == {run.id: run for run in (runs[0], runs[2])}
-
-
 def test_a_pool_neither_plans_nor_names_nor_checks_again(tanh_task, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("done again")

@@ -16,7 +16,7 @@ from experiments.benchmarks.contenders import exchange
 
 
 class LeNet5(nnx.Module):
-    """The network of `noisegen.models.LeNet5`, initialised alike."""
+    """The network of `noisegen.models.LeNet5`, initialized alike."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 6, (5, 5), padding=2, **_uniform(25), rngs=rngs)
@@ -78,7 +78,7 @@ def evaluate(model, images, labels) -> float:
 
 
 def _uniform(fan_in):
-    """PyTorch's default initialisation."""
+    """PyTorch's default initialization."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype):
