@@ -84,12 +84,17 @@ def _likeness(name):
     )
 
 
+# Longest to compile, each much like another that is not.
+SLOW = {"additive_noise/table2", "matched_noise/cifar10_epochs"}
+
+
 def _params():
-    """Every experiment; slow are those that train the task of one before."""
+    """Every experiment; slow are also those that train the task of one before."""
     seen, params = set(), []
     for name in NAMES:
         likeness = _likeness(name)
-        params.append(pytest.param(name, marks=[pytest.mark.slow] if likeness in seen else []))
+        slow = name in SLOW or likeness in seen
+        params.append(pytest.param(name, marks=[pytest.mark.slow] if slow else []))
         seen.add(likeness)
     return params
 
