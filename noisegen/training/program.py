@@ -136,7 +136,18 @@ class Program:
 
     def _put(self, tree, spec):
         """Sends arrays to the devices explicitly, because a user may forbid implicit transfers."""
-        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+        sharding = NamedSharding(self._mesh, spec)
+
+        if sharding.is_fully_addressable:
+            return jax.device_put(tree, sharding)
+
+        # `device_put` compares the arrays of all processes, and refuses arrays that hold NaN.
+        def put(leaf):
+            if not isinstance(leaf, np.ndarray):
+                return jax.device_put(leaf, sharding)
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
+
+        return jax.tree.map(put, tree)
 
 
 def default_devices() -> list[jax.Device]:

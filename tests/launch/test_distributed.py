@@ -75,7 +75,7 @@ def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_
 
 @pytest.mark.slow
 def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call, tmp_path):
-    flags = (*SHORT, *LANES, "--config.run.num_epochs=30.0", "--checkpoint_minutes=0.003")
+    flags = (*SHORT, *LANES, "--config.run.num_epochs=120.0", "--checkpoint_minutes=0.003")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")
     deadline = time.monotonic() + SECONDS
     while not any(int(p.name) > 2 for p in tmp_path.glob("two/checkpoints/*/[0-9]")):
