@@ -217,7 +217,7 @@ def test_batch_normalization_over_whole_batches_is_that_of_flax():
 
     fields = {"ghost_size": 8, "only_batch_size": 8}
     found = train_net(Normed, **fields)
-    with pytest.raises(ValueError, match="microbatch=16 must be 8 in the settings"):
+    with pytest.raises(ValueError, match="microbatch=16 must be 8"):
         train_net(Normed, microbatch=16, **fields)
     with pytest.raises(ValueError, match="was made for batch_size=8, got a run of batch_size=4"):
         train_net(Normed, size=4, **fields)
