@@ -40,7 +40,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
-    runs = sweeps.values(**config.grid) * sweeps.fixed(**config.run)
+    runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
     protocol = sweeps.Protocol(best=min(config.best, num_seeds), of=num_seeds)
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)

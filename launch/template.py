@@ -31,7 +31,7 @@ def get_config():
 
 def get_sweep(config):
     """Returns the sweep: a task, its runs, and the protocol that reads them."""
-    runs = sweeps.values(**config.grid) * sweeps.fixed(**config.run)
+    runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
     protocol = sweeps.Protocol(metric="test_accuracy", best=num_seeds, of=num_seeds)
     # The task is made by a function, so that `noisegen status` need not load the data.

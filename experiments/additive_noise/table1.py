@@ -81,7 +81,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     """Returns the runs; one seed of everything comes first."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,
         learning_rate=grid.learning_rate,
         eta=grid.eta,

@@ -84,7 +84,7 @@ def make_runs(
       stretch: Factor of the epochs, as a function of the factor of the batch size.
     """
     grid = config.grid
-    factors = sweeps.values(
+    factors = sweeps.grid(
         seed=grid.seed,  # first, so that one seed of everything comes before the next
         decay_rate=grid.decay_rate,
         variance=grid.variance,

@@ -56,7 +56,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(seed=grid.seed, batch_size=grid.batch_size, temperature=grid.temperature)
+    points = sweeps.grid(seed=grid.seed, batch_size=grid.batch_size, temperature=grid.temperature)
     protocol = sweeps.Protocol(
         metric="largest_eigenvalue",
         mode="min",

@@ -112,7 +112,7 @@ def _reference(hparams, kind):
 def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     """Returns the runs. One seed of everything comes first, its small batch sizes first."""
     points = sorted(_points(config), key=lambda point: point["batch_size"])
-    return sweeps.values(seed=config.grid.seed) * points * sweeps.fixed(**config.run)
+    return sweeps.grid(seed=config.grid.seed) * points * sweeps.fixed(**config.run)
 
 
 def _points(config) -> Iterator[dict[str, float]]:

@@ -44,7 +44,7 @@ def get_config(scale: str = "paper") -> ml_collections.ConfigDict:
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(learning_rate=grid.learning_rate, batch_size=grid.batch_size)
+    points = sweeps.grid(learning_rate=grid.learning_rate, batch_size=grid.batch_size)
     return sweeps.Sweep(
         lambda: scaling_rules.make_task(config),
         scaling_rules.make_sgd_runs(config, points),

@@ -117,7 +117,7 @@ def make_runs(
       points: Hyperparameters in which the runs differ.
       **fixed: Hyperparameters of all runs, besides those that the config fixes.
     """
-    return sweeps.values(seed=config.grid.seed) * points * sweeps.fixed(**config.run, **fixed)
+    return sweeps.grid(seed=config.grid.seed) * points * sweeps.fixed(**config.run, **fixed)
 
 
 def make_sgd_runs(

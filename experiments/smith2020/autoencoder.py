@@ -67,7 +67,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,
         batch_size=grid.batch_size,
         effective_learning_rate=grid.effective_learning_rate,

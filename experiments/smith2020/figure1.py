@@ -89,7 +89,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     """Returns the runs with and without momentum; one seed of everything comes first."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,
         batch_size=grid.batch_size,
         effective_learning_rate=grid.effective_learning_rate,

@@ -74,7 +74,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     """Returns the runs; one seed of everything comes first."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,
         effective_learning_rate=grid.effective_learning_rate,
         num_epochs=grid.num_epochs,

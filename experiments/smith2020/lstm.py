@@ -104,7 +104,7 @@ def task_fields(scale: str) -> dict[str, Any]:
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,
         batch_size=grid.batch_size,
         effective_learning_rate=grid.effective_learning_rate,

@@ -89,7 +89,7 @@ _PUBLISHED = {
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.values(
+    points = sweeps.grid(
         seed=grid.seed,  # first, so that one seed of everything comes before the next
         batch_size=grid.batch_size,
         effective_learning_rate=grid.effective_learning_rate,

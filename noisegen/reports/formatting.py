@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from noisegen.reports import markup
-from noisegen.sweeps import grid
+from noisegen.sweeps import grids
 from noisegen.sweeps.metrics import Metric
 
 Value = float | bool | str
@@ -80,7 +80,7 @@ def number_formatter(
     It writes powers of two if all values are, and else as `decimal_formatter` does.
     """
     values = set(values)
-    if values and all(is_number(value) and grid.is_power_of_two(value) for value in values):
+    if values and all(is_number(value) and grids.is_power_of_two(value) for value in values):
         return lambda value: language.power(math.frexp(value)[1] - 1)
     write = decimal_formatter(values)
     return lambda value: language.escape(write(value))

@@ -3,14 +3,14 @@
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
 from noisegen.sweeps.extension import extend_grid
-from noisegen.sweeps.grid import (
+from noisegen.sweeps.grids import (
     Grid,
     chain,
     doublings,
     fixed,
+    grid,
     powers_of_two,
     product,
-    values,
     zipped,
 )
 from noisegen.sweeps.metrics import Metric
@@ -46,11 +46,11 @@ __all__ = [
     "extend_grid",
     "fit_broken_line",
     "fixed",
+    "grid",
     "largest_stable",
     "powers_of_two",
     "product",
     "run_id",
     "select",
-    "values",
     "zipped",
 ]

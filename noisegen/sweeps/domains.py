@@ -14,7 +14,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 
-from noisegen.sweeps import grid
+from noisegen.sweeps import grids
 from noisegen.training import run_id
 
 SCALES = ("log", "linear", "integer", "fraction", "fixed")
@@ -224,7 +224,7 @@ def _next_by_ratio(last, inner) -> float:
     """Returns the next value of a geometric grid, last^2 / inner. Powers of two stay exact."""
     ratio = last / inner
     value = last * ratio
-    if grid.is_power_of_two(ratio):
+    if grids.is_power_of_two(ratio):
         return value
     return float(f"{value:.12g}")  # Drops the rounding error: 0.1, 0.2, 0.4 instead of 0.4000...1.
 

@@ -12,7 +12,7 @@ make a point. The readings of Smith, Elsen & De taken here:
   own, of the optimum's mean.
 
 >>> from noisegen import storage, sweeps
->>> runs = sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1])
+>>> runs = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1])
 >>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
 >>> records = [
 ...     storage.Record(hparams=run, status="finished", metrics={"test_accuracy": accuracy})

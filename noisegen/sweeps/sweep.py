@@ -15,7 +15,7 @@
 ...     metrics=lambda w, state, batch: {"test_loss": squared_error(w, state, batch)},
 ...     make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
 ... )
->>> grid = sweeps.values(batch_size=[4, 16], learning_rate=[0.1, 0.2, 0.4], seed=[0])
+>>> grid = sweeps.grid(batch_size=[4, 16], learning_rate=[0.1, 0.2, 0.4], seed=[0])
 >>> protocol = sweeps.Protocol(metric="test_loss", mode="min", max_extensions=0)
 >>> sweep = sweeps.Sweep(task, grid * sweeps.fixed(num_epochs=4), protocol, tempfile.mkdtemp())
 >>> sweep.run(progress=False)

@@ -19,7 +19,7 @@ METRIC = "test_accuracy"
 
 def make(batch_sizes=(64, 128), rates=(0.1, 0.2, 0.4), seeds=2):
     """Accuracies that fall off by 0.1 from the optimum, which follows the linear rule."""
-    runs = sweeps.values(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
+    runs = sweeps.grid(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
     records = []
     for run in runs:
         off = abs(math.log2(run["learning_rate"] / (0.2 * run["batch_size"] / batch_sizes[0])))
@@ -220,7 +220,7 @@ def test_zero_and_negative_values_have_a_linear_axis(plot, rates):
 def test_a_learning_rate_of_zero_breaks_no_line():
     records = [
         storage.Record(hparams=run, status="finished", metrics={METRIC: 0.9 - run["learning_rate"]})
-        for run in sweeps.values(batch_size=(16, 32, 64), learning_rate=(0.0, 0.1), seed=(0, 1))
+        for run in sweeps.grid(batch_size=(16, 32, 64), learning_rate=(0.0, 0.1), seed=(0, 1))
     ]
     optima = sweeps.select(records, PROTOCOL)
     boundary = sweeps.Boundary(batch_size=32, learning_rate=0.1)

@@ -14,7 +14,7 @@ from noisegen import reports, storage, sweeps
 from noisegen.reports import drawing, figures, plots, provenance, report
 
 NASTY = "<script>alert('&\"')</script>"
-RUNS = sweeps.values(batch_size=[64, 128], learning_rate=[0.25, 0.5, 1], seed=[0, 1])
+RUNS = sweeps.grid(batch_size=[64, 128], learning_rate=[0.25, 0.5, 1], seed=[0, 1])
 PROTOCOL = sweeps.Protocol(best=2, of=2, max_extensions=0)
 
 
@@ -153,7 +153,7 @@ def test_counts_and_foreign_records(tmp_path):
 
 
 def test_extensions_count_as_planned(tmp_path):
-    runs = list(sweeps.values(batch_size=[64], learning_rate=[0.125, 0.25], seed=[0, 1]))
+    runs = list(sweeps.grid(batch_size=[64], learning_rate=[0.125, 0.25], seed=[0, 1]))
     extended = [run | {"learning_rate": 0.5} for run in runs[:1]]
     write(tmp_path, map(record_of, runs + extended))
     protocol = sweeps.Protocol(best=2, of=2, max_extensions=1)
@@ -282,7 +282,7 @@ LABELS = ["$a_b$", "_hidden", "<i>&\"'{title}%s", "x: #22262b", "", "a\nb", "中
 
 def labelled(workdir, labels, **meta):
     """Writes a sweep with a series for each label, and its report; gives the page."""
-    runs = list(sweeps.values(batch_size=[64, 128], learning_rate=[0.5, 1], k=range(len(labels))))
+    runs = list(sweeps.grid(batch_size=[64, 128], learning_rate=[0.5, 1], k=range(len(labels))))
     records = [
         record_of(run | {"seed": 0}, hparams=run, run_id=sweeps.run_id("task", run)) for run in runs
     ]

@@ -127,7 +127,7 @@ def get_config():
 
 
 def get_sweep(config):
-    runs = sweeps.values(seed=config.seed, learning_rate=(config.rate,))
+    runs = sweeps.grid(seed=config.seed, learning_rate=(config.rate,))
     return sweeps.Sweep(lambda: None, runs)
 """
 

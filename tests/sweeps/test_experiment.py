@@ -29,7 +29,7 @@ def make_task(config):
 
 
 def get_sweep(config):
-    runs = sweeps.values(**config.grid) * sweeps.fixed(batch_size=1)
+    runs = sweeps.grid(**config.grid) * sweeps.fixed(batch_size=1)
     return sweeps.Sweep(
         lambda: make_task(config), runs, sweeps.Protocol(best=1, of=len(config.grid.seed))
     )
@@ -129,8 +129,8 @@ def test_a_change_of_the_code_since_the_sweep_was_begun_is_a_warning(path, tmp_p
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("runs = sweeps.values(**config.grid) * ", "runs = [] and ", "needs runs"),
-        ("runs = sweeps.values(**config.grid) * ", "runs = [None] or ", "A run is a mapping"),
+        ("runs = sweeps.grid(**config.grid) * ", "runs = [] and ", "needs runs"),
+        ("runs = sweeps.grid(**config.grid) * ", "runs = [None] or ", "A run is a mapping"),
         ("    return sweeps.Sweep", "    sweeps.Sweep", "get_sweep gives None, .* a return?"),
         ("sweeps.Protocol(best", "dict(best", "needs a Protocol"),
     ],

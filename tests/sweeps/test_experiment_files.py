@@ -17,7 +17,7 @@ def get_config():
     return ml_collections.ConfigDict({"seed": (0, 1)})
 
 def get_sweep(config):
-    return sweeps.Sweep(lambda: None, sweeps.values(seed=config.seed))
+    return sweeps.Sweep(lambda: None, sweeps.grid(seed=config.seed))
 """
 
 

@@ -28,7 +28,7 @@ def extend(runs, score, protocol, check=None):
 
 
 def grid(**fields):
-    return sweeps.values(**{"batch_size": [64]} | fields)
+    return sweeps.grid(**{"batch_size": [64]} | fields)
 
 
 def values(runs, name):
@@ -339,7 +339,7 @@ def test_no_warning_is_given_if_extension_is_off():
 )
 def test_an_end_without_a_next_value_is_a_warning(name, tried, best):
     protocol = sweeps.Protocol(tune=(name,))
-    runs = list(sweeps.values(batch_size=[64], **{name: tried}))
+    runs = list(sweeps.grid(batch_size=[64], **{name: tried}))
     with pytest.warns(UserWarning, match=f"best {name} .* no step of its 'log'"):
         added = extend(runs, lambda run: float(run[name] == best(tried)), protocol)
     assert added == []
@@ -347,6 +347,6 @@ def test_an_end_without_a_next_value_is_a_warning(name, tried, best):
 
 def test_a_warm_up_in_updates_ends_at_the_horizon():
     protocol = sweeps.Protocol(tune=("num_warmup_updates",))
-    grid = sweeps.values(batch_size=[64], num_warmup_updates=[50, 100], num_updates=[120])
+    grid = sweeps.grid(batch_size=[64], num_warmup_updates=[50, 100], num_updates=[120])
     added = extend(list(grid), lambda run: run["num_warmup_updates"], protocol)
     assert values(added, "num_warmup_updates") == [120]

@@ -301,7 +301,7 @@ def train(run):
 @pytest.mark.parametrize(("limit", "last"), [(0, 0.2), (1, 0.4), (3, 1.6), (9, 3.2)])
 def test_extension_ends_at_the_optimum_or_the_limit_however_often_it_is_resumed(limit, last):
     protocol = sweeps.Protocol(best=2, of=2, max_extensions=limit)
-    planned = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2], seed=[0, 1]))
+    planned = list(sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2], seed=[0, 1]))
     records = []
     while True:
         todo = planned + extension(records, protocol, planned)
@@ -394,7 +394,7 @@ def test_labels_are_text(label):
 
 
 def plan(**fields):
-    return list(sweeps.values(**{"batch_size": [8], "learning_rate": [0.1, 0.2]} | fields))
+    return list(sweeps.grid(**{"batch_size": [8], "learning_rate": [0.1, 0.2]} | fields))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def make_task(name="t", **functions):
 
 def trainable(workdir, task=make_task, **fields):
     """A sweep that is trained in a second or two."""
-    grid = sweeps.values(batch_size=[16, 64], learning_rate=[0.05, 0.1, 0.2], seed=[0])
+    grid = sweeps.grid(batch_size=[16, 64], learning_rate=[0.05, 0.1, 0.2], seed=[0])
     protocol = sweeps.Protocol(metric="test_loss", mode="min", max_extensions=0)
     return sweeps.Sweep(task, grid * sweeps.fixed(num_epochs=2), protocol, workdir, **fields)
 
@@ -261,7 +261,7 @@ def test_of_several_records_of_a_run_the_first_finished_stays():
 
 
 def test_memory_stays_small_while_runs_get_their_records():
-    grid = sweeps.values(batch_size=(4, 8), learning_rate=(0.25, 0.5, 1.0), seed=range(500))
+    grid = sweeps.grid(batch_size=(4, 8), learning_rate=(0.25, 0.5, 1.0), seed=range(500))
     sweep = planned(grid)
     fields = {"finished_at": "2026-01-01T00:00:00.000Z", "versions": {"jax": "0"}, "device": "d"}
     grown = []
@@ -280,7 +280,7 @@ def test_memory_stays_small_while_runs_get_their_records():
 def test_100_000_runs_are_planned_in_seconds():
     rates = tuple(2.0**k for k in range(-12, 1))
     sizes = tuple(2**k for k in range(4, 11))
-    grid = sweeps.values(batch_size=sizes, learning_rate=rates, seed=range(1100))
+    grid = sweeps.grid(batch_size=sizes, learning_rate=rates, seed=range(1100))
     start = time.process_time()
     assert len(left(planned(grid))) == 100_100
     assert time.process_time() - start < 10

@@ -11,14 +11,14 @@ from noisegen import sweeps
 
 
 def test_values_combines_all_fields_and_varies_the_last_fastest():
-    grid = sweeps.values(a=[1, 2], b=iter([3, 4]))
+    grid = sweeps.grid(a=[1, 2], b=iter([3, 4]))
     assert list(grid) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: sweeps.values(a=(x for x in (1, 2))),
+        lambda: sweeps.grid(a=(x for x in (1, 2))),
         lambda: sweeps.product([{"a": 1}, {"a": 2}], sweeps.fixed(b=1)),
         lambda: sweeps.zipped(iter([{"a": 1}]), ({"b": x} for x in (2,))),
         lambda: sweeps.chain(iter([{"a": 1}]), [{"a": 2}]),
@@ -36,16 +36,16 @@ def test_grids_can_be_iterated_again_and_yield_new_dicts(make):
 
 
 def test_times_is_product_and_plus_is_chain():
-    a, b = sweeps.values(a=[1, 2]), sweeps.fixed(b=3)
+    a, b = sweeps.grid(a=[1, 2]), sweeps.fixed(b=3)
     assert list(a * b) == list(sweeps.product(a, b)) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
     assert list(a + b) == list(sweeps.chain(a, b)) == [{"a": 1}, {"a": 2}, {"b": 3}]
 
 
 def test_zipped_merges_pairs_and_refuses_unequal_lengths():
-    grid = sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3, 4]))
+    grid = sweeps.zipped(sweeps.grid(a=[1, 2]), sweeps.grid(b=[3, 4]))
     assert list(grid) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     with pytest.raises(ValueError, match="grid 1 "):
-        list(sweeps.zipped(sweeps.values(a=[1, 2]), sweeps.values(b=[3])))
+        list(sweeps.zipped(sweeps.grid(a=[1, 2]), sweeps.grid(b=[3])))
 
 
 @pytest.mark.parametrize("combine", [sweeps.product, sweeps.zipped])
@@ -71,7 +71,7 @@ def test_a_field_set_twice_is_refused_and_named(combine):
 )
 def test_invalid_columns_are_refused(column, message):
     with pytest.raises(ValueError, match=message):
-        sweeps.values(learning_rate=column)
+        sweeps.grid(learning_rate=column)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_invalid_columns_are_refused(column, message):
     ],
 )
 def test_columns_of_every_type_become_plain_values(column, expected):
-    found = [run["a"] for run in sweeps.values(a=column)]
+    found = [run["a"] for run in sweeps.grid(a=column)]
     assert found == expected and {*map(type, found)} <= {int, float, bool, str}
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), jnp.ones(1), [1], (1, 2), range(2)])
 def test_fixed_refuses_several_values(value):
-    with pytest.raises(ValueError, match=r"fixed\(rate=.*values\(rate="):
+    with pytest.raises(ValueError, match=r"fixed\(rate=.*grid\(rate="):
         sweeps.fixed(rate=value)
 
 
@@ -155,7 +155,7 @@ def test_base_2_grids_refuse_ends_that_are_not_finite_numbers(make, bad):
 
 
 def test_100_000_runs_are_planned_in_seconds():
-    grid = sweeps.values(
+    grid = sweeps.grid(
         batch_size=sweeps.powers_of_two(64, 32768),
         learning_rate=sweeps.powers_of_two(2**-9, 1),
         eta=[0.01 * k for k in range(10)],

@@ -3,8 +3,8 @@
 A grid yields a flat dict of hyperparameters for each run, and may be iterated again.
 
 >>> from noisegen import sweeps
->>> rates = sweeps.values(learning_rate=sweeps.powers_of_two(1 / 8, 1 / 2))
->>> grid = sweeps.values(batch_size=[64, 128]) * rates * sweeps.fixed(momentum=0.9)
+>>> rates = sweeps.grid(learning_rate=sweeps.powers_of_two(1 / 8, 1 / 2))
+>>> grid = sweeps.grid(batch_size=[64, 128]) * rates * sweeps.fixed(momentum=0.9)
 >>> len(list(grid))
 6
 >>> next(iter(grid))
@@ -67,7 +67,7 @@ class Grid:
         return chain(self, other)
 
 
-def values(**fields: Iterable) -> Grid:
+def grid(**fields: Iterable) -> Grid:
     """Returns a run for every combination of the given fields. The last field varies fastest.
 
     Args:
@@ -79,7 +79,7 @@ def values(**fields: Iterable) -> Grid:
         boolean or word.
 
     Examples:
-      >>> list(values(batch_size=[64, 128]))
+      >>> list(grid(batch_size=[64, 128]))
       [{'batch_size': 64}, {'batch_size': 128}]
     """
     columns = [_column(name, column) for name, column in fields.items()]
@@ -105,7 +105,7 @@ def fixed(**fields: _values.Value) -> Grid:
         if isinstance(value, list | tuple | range | set) or getattr(value, "ndim", 0):
             raise ValueError(
                 f"fixed({name}=...) needs one value, got {_values.shown(value)};"
-                f" values({name}=...) makes a run for each."
+                f" grid({name}=...) makes a run for each."
             )
     return Grid((run_id.canonicalize(fields),))
 
@@ -120,7 +120,7 @@ def product(*grids: Iterable[HParams]) -> Grid:
       ValueError: On iteration, if two grids set the same field.
 
     Examples:
-      >>> list(product(fixed(momentum=0.5), values(seed=range(2))))
+      >>> list(product(fixed(momentum=0.5), grid(seed=range(2))))
       [{'momentum': 0.5, 'seed': 0}, {'momentum': 0.5, 'seed': 1}]
     """
     grids = tuple(Grid(grid) for grid in grids)
@@ -137,7 +137,7 @@ def zipped(*grids: Iterable[HParams]) -> Grid:
       ValueError: On iteration, if the lengths differ or two grids set the same field.
 
     Examples:
-      >>> list(zipped(values(batch_size=[64, 128]), values(num_epochs=[5, 10])))
+      >>> list(zipped(grid(batch_size=[64, 128]), grid(num_epochs=[5, 10])))
       [{'batch_size': 64, 'num_epochs': 5}, {'batch_size': 128, 'num_epochs': 10}]
     """
     grids = tuple(Grid(grid) for grid in grids)
@@ -158,7 +158,7 @@ def chain(*grids: Iterable[HParams]) -> Grid:
     """Returns the runs of the first grid, then the runs of the second, and so on.
 
     Examples:
-      >>> list(chain(values(eta=[0]), values(eta=[0.1, 0.3])))
+      >>> list(chain(grid(eta=[0]), grid(eta=[0.1, 0.3])))
       [{'eta': 0}, {'eta': 0.1}, {'eta': 0.3}]
     """
     grids = tuple(Grid(grid) for grid in grids)
@@ -265,12 +265,12 @@ def _column(name, column) -> tuple[_values.Value, ...]:
     """Returns the values of one field as plain Python values."""
     if isinstance(column, str | bytes) or not (isinstance(column, Iterable) or _is_array(column)):
         raise ValueError(
-            f"values({name}=...) needs an iterable of values, got {column!r};"
+            f"grid({name}=...) needs an iterable of values, got {column!r};"
             f" write [{column!r}], or fixed({name}={column!r})."
         )
     if isinstance(column, Mapping | set | frozenset):
         raise ValueError(
-            f"values({name}=...) needs values in order, got {_values.shown(column)}"
+            f"grid({name}=...) needs values in order, got {_values.shown(column)}"
             f" ({type(column).__name__}); write a list of them, such as sorted(...)."
         )
     if _is_array(column):
@@ -278,7 +278,7 @@ def _column(name, column) -> tuple[_values.Value, ...]:
     # Integers, of which there are most, are plain already: a range of seeds may be long.
     plain = tuple(value if type(value) is int else _values.plain(name, value) for value in column)
     if not plain:
-        raise ValueError(f"values({name}=...) needs at least one value, got none.")
+        raise ValueError(f"grid({name}=...) needs at least one value, got none.")
     return plain
 
 
