@@ -14,6 +14,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from noisegen._errors import one_line
 from noisegen.data import datasets, tfds_reader
 
 _NAMES = tuple(name for name in datasets.NAMES if name != "digits")
@@ -59,7 +60,7 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
         except Exception as error:
             named = f" ({', '.join(archives)})" if archives else ""
             raise OSError(
-                f"{tfds_reader.one_line(error)}; without a network, put the original archives"
+                f"{one_line(error)}; without a network, put the original archives"
                 f"{named} in a directory and name it with --manual_dir"
             ) from error
 

@@ -12,7 +12,6 @@ import os
 import pathlib
 import re
 import shlex
-import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from noisegen._errors import one_line
 from noisegen.data import cache
 
 _CHUNK = 64  # Examples per call of the reader.
@@ -133,11 +133,6 @@ def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
     """Returns the shell command that prepares a data set."""
     directory = shlex.quote(os.fspath(data_dir))
     return f"python -m noisegen.data.tfds_prepare {name} --data_dir={directory}"
-
-
-def one_line(error: Exception) -> str:
-    """Returns kind and message of an error in one line of limited length."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
 
 
 @contextlib.contextmanager

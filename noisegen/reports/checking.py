@@ -13,6 +13,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
+from noisegen._errors import one_line
 from noisegen.reports import formatting, page
 from noisegen.reports.published import Published, normalize_published
 from noisegen.reports.report import FORMATS, Reading
@@ -93,9 +94,8 @@ def _check_text(series, run, remark):
     try:
         label = series(dict(run))
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"the protocol's series {name} fails with {reason} for the run {run}{remark};"
+            f"the protocol's series {name} fails with {one_line(error)} for the run {run}{remark};"
             " return a label for every run."
         ) from error
     if not isinstance(label, str):
@@ -139,5 +139,4 @@ def _try_report(sweep, protocols, records, published):
     except ValueError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"no report can be made of these runs: {reason}.") from error
+        raise ValueError(f"no report can be made of these runs: {one_line(error)}.") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import markupsafe
 
+from noisegen._errors import one_line
 from noisegen.reports import drawing, markup, plots
 from noisegen.reports.formatting import display_name
 from noisegen.reports.published import Published
@@ -57,8 +58,7 @@ def make_figures(
 
 def describe_failure(part: str, error: Exception) -> str:
     """Says in one line why a part of a report is missing."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{part} is left out: {markup.printable(reason)}"
+    return f"{part} is left out: {markup.printable(one_line(error))}"
 
 
 def _figures_of_all(optima, protocol, published) -> Iterator[Figure]:

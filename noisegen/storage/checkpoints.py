@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, Self
 
+from noisegen._errors import one_line
 from noisegen.storage import checksums
 from noisegen.storage.claims import Claims, has_ended
 from noisegen.training.run import Run
@@ -23,7 +24,6 @@ from noisegen.training.run import Run
 FORMAT = 2  # Changes when older checkpoints would be misread.
 _NEGLIGIBLE_SECONDS = 10.0  # Training time that is not worth a checkpoint before a stop.
 _STALE_SECONDS = 3600.0  # Age after which an unfinished checkpoint counts as abandoned.
-_MAX_ERROR_LENGTH = 240  # Characters of an error in a warning.
 
 
 class _Location(NamedTuple):
@@ -222,7 +222,7 @@ class Checkpoints:
         for path in self._own.glob("*-tmp"):
             shutil.rmtree(path, ignore_errors=True)
         warnings.warn(
-            f"could not write a checkpoint to {self._root}: {_one_line(error)}; training goes on,"
+            f"could not write a checkpoint to {self._root}: {one_line(error)}; training goes on,"
             " but runs that are interrupted now resume from an older checkpoint or from the start.",
             stacklevel=3,
         )
@@ -401,7 +401,7 @@ def _restored(checkpointer, path, arguments):
     try:
         return checkpointer.restore(path, args=arguments)
     except Exception as error:  # Damaged files fail in many ways.
-        _warn_skipped(path.parent, _one_line(error))
+        _warn_skipped(path.parent, one_line(error))
     return None
 
 
@@ -434,12 +434,3 @@ def _alone() -> dict[str, Any]:
     index = jax.process_index()
     options = ocp.options.MultiprocessingOptions(index, {index}, f"noisegen {index}")
     return {"multiprocessing_options": options}
-
-
-def _one_line(error) -> str:
-    """Returns an error in one line, shortened in the middle."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    if len(text) < _MAX_ERROR_LENGTH:
-        return text
-    half = _MAX_ERROR_LENGTH // 2
-    return f"{text[:half]} ... {text[-half:]}"

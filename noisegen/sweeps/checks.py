@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from noisegen import _values
+from noisegen._errors import one_line
 from noisegen.storage.record import RUN_TOTALS
 from noisegen.sweeps import domains
 from noisegen.training import run_id
@@ -228,8 +229,7 @@ def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, _value
             value = function(run)
         except Exception as error:  # The user's functions may raise anything.
             raise ValueError(
-                f"the protocol's derived {name} fails on the run {run}:"
-                f" {type(error).__name__}: {error}."
+                f"the protocol's derived {name} fails on the run {run}: {one_line(error)}."
             ) from error
         run[name] = _values.plain(name, value)
     return run
