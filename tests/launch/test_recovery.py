@@ -70,7 +70,7 @@ def ordeal(call, environment, tmp_path_factory):
     """The tiny sweep: Ctrl-C in a terminal, then kill -9, then a torn line, then the end."""
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
     words = command("sweep", *TINY, f"--workdir={workdir}")
-    to_be_measured = [word for word in words if not word.startswith("--pool.group")]
+    to_be_measured = [word for word in words if not word.startswith("--pool.lanes_per_rare_step")]
     stopped = interrupt_in_a_terminal(to_be_measured, environment, workdir, 3)
     after_stop = metrics(workdir)
 
@@ -204,7 +204,7 @@ def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
     assert tables(disk / "sweep") == tables(finished[0])
 
 
-def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
+def test_a_damaged_data_cache_is_rebuilt(made_mnist, call, tmp_path):
     flags = (
         "--config=experiments/additive_noise/table1.py",
         "--config.grid.batch_size=(99,)",  # too large: the command ends once it has the data
@@ -218,7 +218,7 @@ def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
     array.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     again = call("sweep", *flags, **places)
     warning, error = again.stderr.splitlines()
-    assert warning.startswith("warning: corrupt data cache, built anew: ") and str(array) in warning
+    assert warning.startswith("warning: corrupt data cache, rebuilt: ") and str(array) in warning
     assert error == first.stderr.strip()
     assert array.read_bytes() == sound
 
