@@ -327,7 +327,7 @@ def test_a_figure_that_fails_leaves_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "plot_tuned", fail)
     with pytest.warns(
         UserWarning,
-        match="lacks 2 of its parts; .* is left out: RuntimeError: out of ink <now>. Once",
+        match="lacks 2 of its parts; .* is left out: RuntimeError: out of ink <now>.",
     ):
         text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
     words = Checker(text).text
