@@ -136,7 +136,7 @@ def evaluate_params(
     if _shapes(like) != _shapes(params):
         raise ValueError(
             f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
-            "or parameters from Pool.train or sweeps.load_params."
+            "or parameters from Pool.train or storage.load_params."
         )
     examples = task.test if examples is None else examples
     is_set = _check_examples(task, examples)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from noisegen import sweeps, training
+from noisegen import storage, training
 from noisegen.training import lane_checkpoint
 
 RUNS = [
@@ -116,13 +116,13 @@ def test_a_run_goes_on_with_the_parameters_that_were_kept(whole):
 
 def test_from_the_disk_and_back(tanh_task, tmp_path, whole):
     one, _, results = whole
-    with sweeps.Checkpoints(tmp_path, 1e-9) as store:
+    with storage.Checkpoints(tmp_path, 1e-9) as store:
         stopped = one.train(RUNS, None, store)
         first = next(stopped)
         stopped.close()
     loaded = []
 
-    class Noted(sweeps.Checkpoints):
+    class Noted(storage.Checkpoints):
         def load(self, run):
             for arrays in super().load(run):
                 loaded.append(int(arrays["['count']"]))

@@ -216,7 +216,7 @@ def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool)
 
     def on_progress(runs):
         ended.append(len(runs))
-        if any(progress.examples >= progress.num_examples for progress in runs):
+        if any(progress.examples >= progress.run.plan.num_examples for progress in runs):
             raise KeyboardInterrupt
 
     results = []
@@ -235,7 +235,7 @@ def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, 
         assert 1 <= len(runs) <= USUAL["lanes"]
         for progress in runs:
             seen[progress.run.id].append(progress.examples)
-            totals[progress.run.id] = progress.num_examples
+            totals[progress.run.id] = progress.run.plan.num_examples
 
     results = {r.run_id: r for r in impatient_pool.train(planned, on_progress)}
     for run in planned:
