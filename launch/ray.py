@@ -115,8 +115,8 @@ class RayExecutor:
                 with contextlib.suppress(ValueError, self._ray.exceptions.RayError):
                     self._ray.cancel(task, force=force)
             self._wait(seconds)
-        self._stack.close()
         self._ray.shutdown()
+        self._stack.close()  # last, as Ray reports dead nodes until it has shut down
 
     def describe(self) -> str:
         """Returns in words how workers use the cluster."""
