@@ -20,9 +20,9 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in _COMMANDS:
         _run(words[0])
-    elif words[:1] == ["init"] and len(words) == 2:
-        _init(pathlib.Path(words[1]))
-    elif words in ([], ["--help"], ["-h"], ["help"]):
+    elif words[:1] == ["init"] and not {"--help", "-h"} & set(words):
+        _init(words[1:])
+    elif words[:1] == ["init"] or words in ([], ["--help"], ["-h"], ["help"]):
         print(__doc__.strip())
     else:
         sys.exit(f"error: no such command: {' '.join(words)}; `noisegen --help` lists them.")
@@ -40,8 +40,11 @@ def _run(name):
     cli.run(module.main)
 
 
-def _init(path):
+def _init(words):
     """Writes an experiment to start from."""
+    if len(words) != 1 or not words[0].endswith(".py"):
+        sys.exit("error: `noisegen init` needs one name of a file, such as my_experiment.py.")
+    path = pathlib.Path(words[0])
     template = pathlib.Path(__file__).with_name("template.py")
     try:
         with open(path, "x", encoding="utf-8") as file:
@@ -49,7 +52,7 @@ def _init(path):
     except FileExistsError:
         sys.exit(f"error: {path} exists and is not overwritten; give a new name.")
     except OSError as error:
-        sys.exit(f"error: {path} cannot be written: {error.strerror}.")
+        sys.exit(f"error: {path} cannot be written: {error.strerror}; choose a writable directory.")
     print(f"Wrote {path}. To train it:\n  noisegen sweep {path} --workdir=sweeps/{path.stem}")
 
 

@@ -152,7 +152,7 @@ class Driver:
         logs = self._command.log(0).parent
         logs.mkdir(exist_ok=True)
         workers = count(self._executor.num_workers, "worker")
-        self._observer.note(f"{workers}; their output is in {logs}")
+        self._observer.note(f"{workers}, with output in {logs}")
         self._start(0)
 
     def _start(self, index):

@@ -12,6 +12,7 @@ A sweep's directory holds:
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -191,10 +192,13 @@ def explained(error: OSError, path: str | os.PathLike, problem: str) -> OSError:
       path: The file or directory.
       problem: The beginning of the message, to which the path is added.
     """
+    remedy = "choose a writable workdir"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free space on the disk"
     return type(error)(
         error.errno,
-        f"{problem} {path}: {error.strerror or error}; free space on the disk or choose a writable"
-        " --workdir, then rerun the same command (finished runs are kept)",
+        f"{problem} {path}: {error.strerror or error}; {remedy}, then give the same command again "
+        "(finished runs are kept)",
     )
 
 

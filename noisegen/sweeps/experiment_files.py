@@ -97,7 +97,7 @@ def load(path: pathlib.Path) -> types.ModuleType:
 
 def _not_found(path) -> FileNotFoundError:
     """Makes the error for a path without a file."""
-    return FileNotFoundError(f"There is no experiment {path}; name a file under experiments/.")
+    return FileNotFoundError(f"There is no experiment {path}; check the path.")
 
 
 def _file_of_module(name) -> pathlib.Path | None:

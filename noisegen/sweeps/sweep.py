@@ -59,7 +59,7 @@ class Sweep:
         extended as each of them asks. By default `Protocol()`.
       workdir: Directory of the sweep, made when training begins.
       name: Name of the sweep. A directory belongs to one name and one task.
-      title: Title of the report, by default the name.
+      title: Title of the report, by default the name of the task.
       description: Text under the title.
       published: Published numbers beside the measured ones, see `reports.make_table`.
       per_batch_size: Whether `task` is a function of the batch size, for tasks whose compiled
@@ -82,11 +82,16 @@ class Sweep:
         published: Mapping[tuple, Any] | None = None,
         per_batch_size: bool = False,
     ):
-        self.protocols = _protocols(protocol or Protocol())
+        self.protocols = _protocols(Protocol() if protocol is None else protocol)
         self.planned = _planned(runs)
         self.workdir = None if workdir is None else pathlib.Path(workdir)
-        self.name, self.title, self.description = name, title or name, description
+        self.name, self.description = name, description
+        self.title = title or (task.name if isinstance(task, Task) else name)
         self.published = published or {}
+        if not isinstance(self.published, Mapping):
+            raise ValueError(
+                f"Published numbers are a mapping from (label, row), got {published!r:.80}."
+            )
         self.meta: dict[str, Any] = {}  # further content of sweep.json
         self.config: Any = None  # of an experiment's sweep
         self._make_task, self._per_batch_size = task, per_batch_size
@@ -168,6 +173,13 @@ class Sweep:
         published = self.published if protocol == self.protocols[0] else None
         return reports.make_table(self.optima(protocol), protocol, published)
 
+    def to_text(self) -> str:
+        """Returns the table as text for a terminal, as the commands print it."""
+        from noisegen import reports
+
+        protocol = self.protocols[0]
+        return reports.to_text(self.optima(), protocol, self.published)
+
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
         from noisegen import reports
@@ -195,6 +207,7 @@ class Sweep:
 
         options = worker.WorkerOptions(**options)
         self.validate()
+        self.validate_report()
         with self.begun(options.keep_params):
             observer = Display(self) if progress else Observer()
             worker.Worker(self, options, observer).run()
@@ -438,6 +451,8 @@ def _protocols(given):
 
 def _planned(runs):
     """Returns the planned runs as a list."""
+    if not isinstance(runs, Iterable):
+        raise ValueError(f"A sweep needs runs, such as a Grid, got {runs!r:.80}.")
     found = list(runs)
     for run in found:
         if not isinstance(run, Mapping):

@@ -112,7 +112,7 @@ def test_nothing_is_overwritten(run):
     assert pathlib.Path(run.directory / "mine.py").read_text() == "# mine"
 
 
-@pytest.mark.parametrize("words", [("sweeep",), ("init",)])
+@pytest.mark.parametrize("words", [("sweeep",), ("--version",)])
 def test_no_such_command_is_one_line(run, words):
     done = run(*words)
     assert done.returncode == 1 and done.stderr.startswith("error: no such command")
@@ -123,3 +123,9 @@ def test_help_lists_commands_and_flags(run):
     shown = run("sweep", "--help").stdout
     for flag in ("--workdir", "--workers", "--pool.lanes", "--slurm.partition", "--ray.num_gpus"):
         assert flag in shown, shown
+
+
+@pytest.mark.parametrize("words", [(), ("a.txt",), ("--force",), ("a.py", "b.py")])
+def test_init_needs_the_name_of_one_file(run, words, tmp_path):
+    done = run("init", *words)
+    assert done.returncode == 1 and done.stderr.startswith("error: `noisegen init` needs one name")

@@ -310,3 +310,19 @@ def test_a_sweep_that_is_opened_has_its_published_numbers(tmp_path):
     sweep.run(progress=False, pool=POOL)
     assert sweeps.Sweep.open(tmp_path).published == published
     assert sweeps.Sweep.open(tmp_path).table().equals(sweep.table())
+
+
+@pytest.mark.parametrize(
+    "published",
+    [{8: 0.9}, [1], {("", 16): 5}, {("", "16"): (0.5, None)}, {("", 16): {"x": (1, 2)}}],
+)
+def test_published_numbers_of_another_form_are_refused_before_training(tmp_path, published):
+    with pytest.raises(ValueError):
+        trainable(tmp_path / "sweep", published=published).run(progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fields", [{"runs": None}, {"protocol": []}, {"runs": [1]}])
+def test_a_sweep_needs_runs_and_a_protocol(fields):
+    with pytest.raises(ValueError, match="[Aa] (sweep needs|run is)"):
+        sweeps.Sweep(**{"task": make_task, "runs": RUNS, **fields})
