@@ -314,7 +314,7 @@ def test_a_sweep_that_is_opened_has_its_published_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     "published",
-    [{8: 0.9}, [1], {("", 16): 5}, {("", "16"): (0.5, None)}, {("", 16): {"x": (1, 2)}}],
+    [{8: 0.9}, [1], {("", 16): 5}, {("", 16): {"x": (1, 2)}}],
 )
 def test_published_numbers_of_another_form_are_refused_before_training(tmp_path, published):
     with pytest.raises(ValueError):
