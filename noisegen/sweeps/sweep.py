@@ -316,7 +316,7 @@ class Sweep:
             runs = dict(self._runs)
             new = {name: run for name, run in wanted.items() if name not in runs}
             for task, group in self.by_task(new).items():
-                made = training.make_runs(task, group.values())
+                made = training.make_runs(task, group.values(), ids=group)
                 runs.update(zip(group, made, strict=True))
             self._runs = {name: runs[name] for name in wanted}
         return self._runs

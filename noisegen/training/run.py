@@ -40,13 +40,16 @@ class Run:
         return hash(self.id)
 
 
-def make_runs(task: Task, hparams: Iterable[Mapping[str, Any]]) -> list[Run]:
+def make_runs(
+    task: Task, hparams: Iterable[Mapping[str, Any]], ids: Iterable[str] | None = None
+) -> list[Run]:
     """Makes the runs of a task, before anything is trained.
 
     Args:
       task: The task to train.
       hparams: Flat mappings from field to number, boolean or word, one a run. All have the same
         fields.
+      ids: Ids of the runs if they are known, see `run_id`. To hash many runs takes seconds.
 
     Returns:
       A run for each mapping, in the same order.
@@ -74,9 +77,11 @@ def make_runs(task: Task, hparams: Iterable[Mapping[str, Any]]) -> list[Run]:
     plans = plan_plain(task, canonical)
     if canonical:
         _check_names(task, canonical)
+    if ids is None:
+        ids = [hash_canonical(task.name, fields) for fields in canonical]
     return [
-        Run(hash_canonical(task.name, fields), fields, plan)
-        for fields, plan in zip(canonical, plans, strict=True)
+        Run(run_id, fields, plan)
+        for run_id, fields, plan in zip(ids, canonical, plans, strict=True)
     ]
 
 
