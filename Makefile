@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: sweep test lint
+.PHONY: sweep test test-all lint
 
 sweep: $(VENV)/installed  ## the embedded sweep: about a minute on two cores
 	$(RUN) -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
-test: $(VENV)/installed
-	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+PYTEST = $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
+test: $(VENV)/installed  ## the specification: minutes
+	$(PYTEST)
+
+test-all: test  ## real Slurm and Ray, chaos, wheels, 100,000 records as well
+	$(PYTEST) -m slow
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check .

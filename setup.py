@@ -20,6 +20,10 @@ SWEEPS = [
     "absl-py>=2.1",
     "matplotlib>=3.9",
     "rich>=13",
+    "pandas>=3.0",
+    "jinja2>=3.1",  # pandas sets HTML and LaTeX with it, too
+    "markupsafe>=2.1",
+    "tabulate>=0.9",  # pandas writes Markdown with it
 ]
 
 setuptools.setup(
@@ -29,17 +33,24 @@ setuptools.setup(
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=setuptools.find_packages(include=["noisegen", "noisegen.*"]),
+    packages=[
+        *setuptools.find_packages(include=["noisegen", "noisegen.*"]),
+        "noisegen.launch",
+    ],
+    # The commands of a clone, `python -m launch.sweep`, are installed as `noisegen sweep`.
+    package_dir={"noisegen.launch": "launch"},
+    package_data={"noisegen.reports": ["page.html"]},
+    entry_points={"console_scripts": ["noisegen = noisegen.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],
     extras_require={
         "sweeps": SWEEPS,
-        "slurm": ["submitit>=1.5,<1.6"],
+        "slurm": ["submitit>=1.5"],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [
             *SWEEPS,
-            "submitit>=1.5,<1.6",
+            "submitit>=1.5",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",

@@ -1,1 +1,1 @@
-"""One module for each published table or figure: its config, runs, protocol, published numbers."""
+"""Experiments: one file for each published table or figure."""

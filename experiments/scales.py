@@ -1,18 +1,18 @@
-"""What experiments with several scales share."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Checks the word after the colon of `--config=FILE.py:SCALE`."""
 
 
-def at_scale(scale: str, choices: Mapping[str, Any]) -> Any:
-    """What an experiment is at one of its scales.
+def check(scale: str, *scales: str) -> None:
+    """Checks that an experiment has a scale.
+
+    Args:
+      scale: Name of a scale.
+      *scales: All scales of the experiment.
 
     Raises:
-      ValueError: there is no such scale.
+      ValueError: If there is no such scale.
     """
-    if scale not in choices:
+    if scale not in scales:
         raise ValueError(
-            f"There is no scale {scale!r}; write one of {', '.join(choices)} after the colon, as "
+            f"There is no scale {scale!r}; write one of {', '.join(scales)} after the colon, as "
             "in NAME.py:cpu."
         )
-    return choices[scale]

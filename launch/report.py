@@ -1,28 +1,65 @@
-"""Writes a sweep's table and page anew from its records, finished or not.
+"""Writes a sweep's table and page again from its records, finished or not.
 
-python -m launch.report --workdir=sweeps/digits
+python -m launch.report --workdir=sweeps/digits --format=latex
 """
 
 import gc
+import shlex
+import sys
 
 from absl import flags
 
-from launch import command, experiment
+from noisegen import reports
+from noisegen.sweeps import Sweep
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
-_CONFIG = flags.DEFINE_string(
-    "config", None, "The experiment's file or module, where it is not where the sweep found it."
+from . import cli
+
+_FORMAT = flags.DEFINE_enum(
+    "format", "text", list(reports.FORMATS), "Format in which the tables are printed."
 )
+flags.adopt_module_key_flags(cli)
 
 
 def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
-    gc.disable()  # with 100,000 records it would take a third of the time, and find nothing
-    command.no_arguments(argv)
-    command.required(_WORKDIR, "the directory of a sweep")
-    workdir = command.workdir(_WORKDIR)
-    command.report(experiment.load_from_workdir(workdir, _CONFIG.value), workdir)
+    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
+    cli.no_arguments(argv)
+    cli.no_overrides()
+    write(Sweep.open(cli.workdir(), cli.CONFIG.value), _FORMAT.value)
+
+
+def write(sweep: Sweep, form: str = "text") -> None:
+    """Writes the report of a sweep and prints its tables.
+
+    Args:
+      sweep: The sweep.
+      form: Format of the printed tables, one of `reports.FORMATS`.
+    """
+    report = reports.load_report(sweep)
+    page = report.write()
+    tables = "\n".join(report.tables(form))
+    if form == "text":
+        cli.show(f"{tables}\nReport: {page}")
+    else:  # is often piped into a file, which is to hold the tables only
+        cli.show(tables.removesuffix("\n"))
+        print(f"Report: {page}", file=sys.stderr)
+
+
+def write_at_end(sweep: Sweep) -> None:
+    """Writes the report of a sweep that is trained.
+
+    Raises:
+      ValueError: If it cannot be written. The message says how it can be written later.
+    """
+    try:
+        write(sweep)
+    except Exception as error:
+        again = shlex.join(["python", "-m", f"{__package__}.report", f"--workdir={sweep.workdir}"])
+        raise ValueError(
+            f"All runs are trained and kept in {sweep.workdir}, but the report cannot be written: "
+            f"{cli.explained(error)} When that is corrected, run: {again}"
+        ) from error
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -1,255 +1,377 @@
-"""Workers on a Slurm cluster: an array of jobs, submitted with submitit, one worker each.
+"""Workers on a Slurm cluster: submits an array of jobs with submitit, one worker each.
 
     python -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits \\
-        --launcher=slurm --slurm.partition=main --slurm.array=32 --slurm.time=4:00:00
+        --launcher=slurm --workers=32 --slurm.partition=main --slurm.timeout_min=240
 
-A job that is preempted or at its time limit keeps its runs, is requeued and goes on with its share.
-What submitit writes is executed by the jobs, so it lies in a directory that only its user may write
-to, and never in that of the sweep.
+A job that is preempted, or at its time limit, checkpoints its runs and is requeued. The jobs
+execute the files that submitit writes. These lie in a directory that only its user may write to,
+and never in the directory of a sweep.
 """
 
+import collections
 import contextlib
+import dataclasses
+import datetime
 import io
+import json
 import os
 import pathlib
 import re
+import secrets
 import shlex
 import shutil
+import signal
 import stat
-import sys
-from collections.abc import Mapping
+import subprocess
+import time
 from typing import Any
 
-from absl import flags
+from noisegen import storage
+from noisegen.sweeps.progress import count
 
-from launch import command, jobs
+from . import cli
+from .driver import WorkerCommand
 
-_REQUEUES = 10_000  # at the time limit: a sweep may be many times as long
-_MARGIN = 30  # seconds before the time limit at which a job asks to be requeued, at the latest
-_AS_IN_SBATCH = (
-    *("account", "constraint", "cpus_per_task", "gpus_per_node", "job_name", "mem", "nodes"),
-    *("ntasks_per_node", "partition", "qos", "signal_delay_s"),
-)
-_TIMES = (
-    r"(?P<minutes>\d+)(:(?P<seconds>\d+))?",
-    r"(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)",
-    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>\d+)(:(?P<seconds>\d+))?)?",
-)
-_SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
-
-# Of each flag: its default, for numbers the least, what it is.
-_TEXTS = {
-    "time": ("4:00:00", "Longest time of a job, as Slurm has it; a job that needs more goes on."),
-    "partition": (None, "As of sbatch."),
-    "account": (None, "As of sbatch."),
-    "qos": (None, "As of sbatch."),
-    "constraint": (None, "As of sbatch."),
-    "mem": (None, "Memory of a node, such as 16G."),
-    "job_name": ("noisegen", "Name of the jobs."),
-    "setup": (None, "Shell command that comes before each worker."),
-    "options": ("", "Further options of sbatch, such as '--exclude=n3 --exclusive'."),
-    "folder": ("~/.noisegen/slurm", "Directory of what the jobs execute: yours alone, shared."),
-}
-_NUMBERS = {
-    "array": (1, 1, "Number of workers, each a job of the array."),
-    "array_parallelism": (None, 1, "How many of them run at a time; by default all."),
-    "nodes": (1, 1, "Nodes of each worker."),
-    "ntasks_per_node": (1, 1, "Processes of each worker on each node."),
-    "gpus_per_node": (None, 0, "As of sbatch."),
-    "cpus_per_task": (None, 1, "As of sbatch."),
-    "signal_delay_s": (120, _MARGIN + 1, "Seconds before the time limit at which a job stops."),
-}
-FLAGS = {
-    name: flags.DEFINE_string(f"slurm.{name}", default, words)
-    for name, (default, words) in _TEXTS.items()
-} | {
-    name: flags.DEFINE_integer(f"slurm.{name}", default, words, lower_bound=least)
-    for name, (default, least, words) in _NUMBERS.items()
-}
+_MAX_TIMEOUTS = 10_000  # a sweep may be many times as long as a job
+_SQUEUE_SECONDS = 20.0
+_FAILED = ("FAILED", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
 
 
-class Array:
-    """An array of Slurm jobs, each of which runs one worker.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """Options of Slurm jobs.
 
-    Args:
-      fields: values of all `FLAGS`, by name.
-      workdir: the directory of the sweep.
-
-    Raises:
-      ValueError: a field makes no sense.
-      ImportError: submitit is not installed.
+    Attributes:
+      partition: Partition of the jobs.
+      timeout_min: Time limit of a job, in minutes. A job that needs longer is requeued.
+      nodes: Nodes of each worker.
+      ntasks_per_node: Processes of each worker on each node.
+      gpus_per_node: Accelerators of a job on each node.
+      cpus_per_task: Processor cores of each process.
+      mem: Memory of a job on each node, such as 16G.
+      array_parallelism: Jobs that run at a time, by default all.
+      setup: Shell command before each worker, such as 'module load cuda'.
+      options: Further options of sbatch, such as '--account=me --exclude=n3'.
+      signal_delay_s: Seconds before the time limit at which a job checkpoints its runs.
+      folder: Directory of the files that the jobs execute, on a file system of all nodes.
     """
 
-    def __init__(self, fields: Mapping[str, Any], workdir: str):
-        self._size, self._workdir = fields["array"], pathlib.Path(workdir)
-        self._folder = _folder(fields["folder"])
+    partition: str | None = None
+    timeout_min: int = 240
+    nodes: int = 1
+    ntasks_per_node: int = 1
+    gpus_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    array_parallelism: int | None = None
+    setup: str | None = None
+    options: str = ""
+    signal_delay_s: int = 120
+    folder: str = "~/.noisegen/slurm"
+
+    def __post_init__(self):
+        if 60 * self.timeout_min <= self.signal_delay_s:
+            raise ValueError(
+                f"--slurm.timeout_min={self.timeout_min} is no longer than the "
+                f"{self.signal_delay_s} seconds (--slurm.signal_delay_s) in which a job "
+                "checkpoints its runs: give more time."
+            )
+
+
+class SlurmArray:
+    """An array of Slurm jobs that run a worker each.
+
+    Args:
+      command: The command of the workers.
+      config: Options of the jobs.
+      num_workers: Number of workers.
+
+    Raises:
+      ValueError: If an option makes no sense.
+      ImportError: If submitit is not installed.
+    """
+
+    def __init__(self, command: WorkerCommand, config: SlurmConfig, num_workers: int):
         self._submitit = _submitit()
-        _check(fields, self._folder, self._workdir)
-        self._grace = fields["signal_delay_s"] - _MARGIN
-        self._distributed = fields["nodes"] * fields["ntasks_per_node"] > 1
-        self._parameters = _parameters(fields, self._workdir.absolute() / "logs")
+        self._command, self._num_workers = command, num_workers
+        self._workdir = pathlib.Path(command.workdir).absolute()
+        self._folder = _folder(config.folder, self._workdir)
+        self._is_joined = config.nodes * config.ntasks_per_node > 1
+        self._parameters = _parameters(config, self._workdir / "logs", num_workers)
 
-    def text(self) -> str:
-        """What sbatch would be given."""
-        return self._submitit._make_sbatch_string(
-            command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit "
-            f"{shlex.quote(str(self._folder))}",
-            folder=self._folder,
-            map_count=self._size if self._size > 1 else None,
-            **self._parameters,
-        )
-
-    def command(self, index: int | str) -> list[str]:
-        """What the job with this index runs."""
-        spread = ["--distributed=auto"] * self._distributed
-        return command.worker(f"--share={index}/{self._size}", "--noreport", *spread)
-
-    def logs(self, job: str) -> pathlib.Path:
-        """The files, as a pattern, that what a job prints goes to."""
-        return self._workdir / "logs" / f"slurm-{job}{'_*' * (self._size > 1)}.log"
+    def describe(self) -> str:
+        """Returns what would be submitted, in words."""
+        given = {name: value for name, value in self._parameters.items() if value is not None}
+        lines = [f"Submits {count(self._num_workers, 'job')}, with submitit's parameters"]
+        return "\n".join([*lines, *(f"  {name}={value!r}" for name, value in given.items())])
 
     def check(self) -> None:
-        """Checks that the jobs could be submitted from here.
+        """Checks that jobs can be submitted from here.
 
         Raises:
-          OSError: there is no sbatch, or the folder is not the user's own.
+          OSError: If there is no sbatch, or others may write to the folder.
         """
         if not (shutil.which("sbatch") and shutil.which("srun")):
             raise FileNotFoundError(
-                "There is no sbatch here: give this command where jobs are submitted to Slurm, "
-                "or see with --dry_run what would be submitted."
+                "There is no sbatch here: give this command on a host from which jobs are "
+                "submitted to Slurm, or see with --dry_run what would be submitted."
             )
         if not self._folder.exists():  # `submit` makes it
             return
-        found = self._folder.stat()
-        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        status = self._folder.stat()
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise PermissionError(
                 f"--slurm.folder={self._folder} holds what the jobs execute and is open to others: "
                 f"make it yours alone with chmod 700 {self._folder}, or name another."
             )
 
     def submit(self) -> str:
-        """Submits the jobs and notes them in the sweep's directory; returns the job's id.
+        """Submits the jobs and notes them in the sweep's directory; returns the array's id.
 
         Raises:
-          ValueError: Slurm refuses them.
+          ValueError: If Slurm refuses them.
         """
-        from launch import slurm_job  # imports submitit
-
         (self._workdir / "logs").mkdir(parents=True, exist_ok=True)
+        is_new = not self._folder.exists()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.check()  # another may have made it since
-        before = set(self._folder.iterdir())
-        executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=_REQUEUES)
-        executor.update_parameters(**self._parameters)
-        here = os.getcwd()
-        calls = [slurm_job.Job(self.command(i), here, self._grace) for i in range(self._size)]
+        self.check()  # another process may have made it meanwhile
+        folder = self._folder / secrets.token_hex(8)
+        jobs = [
+            Job(self._command, index, self._num_workers, self._is_joined)
+            for index in range(self._num_workers)
+        ]
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # else sbatch's words come twice
-                submitted = executor.submit_array(calls)
-        except RuntimeError as error:  # of which all of submitit's are
-            self._clear(before)
+            executor = self._submitit.SlurmExecutor(folder, max_num_timeout=_MAX_TIMEOUTS)
+            executor.update_parameters(**self._parameters)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit shows sbatch's error twice
+                submitted = executor.submit_array(jobs)
+        except RuntimeError as error:  # the class of all errors of submitit
+            shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # another command may use it by now
+                    self._folder.rmdir()
             said = [line for line in str(error).splitlines() if "error: " in line]
             raise ValueError(
-                f"Slurm refuses the jobs: {'; '.join(said) or error}; mend the --slurm flags, or "
-                "give the command on a host from which `sinfo` works."
+                f"Slurm refuses the jobs: {'; '.join(said) or error}; correct the --slurm flags, "
+                "or give the command on a host from which `sinfo` works."
             ) from error
         job = submitted[0].job_id.partition("_")[0]
-        jobs.remember(self._workdir, job, self._size)
+        _remember(self._workdir, job, self._num_workers)
         return job
 
-    def _clear(self, before):
-        """Removes what submitit wrote for jobs of this sweep that Slurm refuses."""
-        sweep = str(self._workdir).encode()
-        for path in set(self._folder.iterdir()) - before:
-            if path.is_file() and sweep in path.read_bytes():
-                path.unlink()
-        if not before:
-            with contextlib.suppress(OSError):  # another's jobs have begun to use it
-                self._folder.rmdir()
+    def logs(self, job: str) -> pathlib.Path:
+        """Returns a pattern of the files for the output of an array's jobs."""
+        array = "_*" if self._num_workers > 1 else ""
+        return self._workdir / "logs" / f"slurm-{job}{array}.log"
+
+
+class Job:
+    """A worker in a Slurm job. submitit calls it, and calls `checkpoint` before it requeues it.
+
+    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, as the cluster is configured. Before
+    the time limit it sends SIGUSR2, and when the job is cancelled SIGTERM. The worker handles all
+    of them. Here it has checkpointed its runs.
+
+    Args:
+      command: The command of the workers.
+      index: Index of this worker.
+      num_workers: Number of workers.
+      is_joined: Whether the worker consists of several processes.
+    """
+
+    def __init__(self, command: WorkerCommand, index: int, num_workers: int, is_joined: bool):
+        self.workdir, self.experiment = command.workdir, command.experiment
+        self.options = dataclasses.asdict(command.options) | {"share": (index, num_workers)}
+        self.grace, self.is_joined = command.options.heartbeat_timeout, is_joined
+
+    def __call__(self) -> None:
+        cli.guarded(self._work)
+
+    def checkpoint(self):
+        """Returns what the requeued job does: the same."""
+        return _submitit().helpers.DelayedSubmission(self)
+
+    def _work(self):
+        from . import multihost, worker  # not needed to submit jobs
+
+        environment = _submitit().JobEnvironment()
+        if self.is_joined:
+            multihost.join("auto")
+        try:
+            worker.work(self.workdir, self.experiment, self.options)
+        except KeyboardInterrupt:
+            if environment.global_rank > 0:
+                # The job would end with this process, before the first one has requeued it.
+                time.sleep(self.grace)
+            elif _states([environment.job_id]).get(environment.job_id, ("",))[0] == "RUNNING":
+                # It is not cancelled. submitit handles this signal, and handles no SIGTERM.
+                signal.raise_signal(signal.SIGUSR2)
+            raise
+
+
+def describe_jobs(workdir: str | os.PathLike) -> list[str]:
+    """Returns lines that say what has become of a sweep's jobs."""
+    arrays = _submitted(pathlib.Path(workdir))
+    if not arrays:
+        return []
+    try:
+        states = _states(arrays)
+    except OSError as error:
+        return [f"Slurm job {', '.join(arrays)}: state unknown here, as {error}."]
+    lines = []
+    for job, size in arrays.items():
+        own = {name: state for name, state in states.items() if name.partition("_")[0] == job}
+        numbers = collections.Counter(_in_words(*state) for state in own.values())
+        if size > len(own):  # Slurm forgets jobs some minutes after their end
+            numbers["ended some time ago"] = size - len(own)
+        listing = ", ".join(f"{number} {words}" for words, number in numbers.items())
+        lines.append(f"Slurm job {job}, {count(size, 'worker')}: {listing}")
+        lines += _failures(pathlib.Path(workdir), own)
+    return lines
 
 
 def _submitit():
-    """The part of submitit for Slurm."""
     try:
-        from submitit.slurm import slurm
+        import submitit
+        import submitit.helpers
     except ImportError as error:
         raise ImportError(
-            "--launcher=slurm needs submitit: pip install 'submitit>=1.5,<1.6' does it, and so "
-            "does the extra [slurm]."
+            "--launcher=slurm needs submitit: pip install submitit, or the extra [slurm]."
         ) from error
-    return slurm
+    return submitit
 
 
-def _folder(text):
+def _folder(text, workdir):
     """Returns the directory of the files that the jobs execute."""
     try:
-        return pathlib.Path(text).expanduser().absolute()
+        folder = pathlib.Path(text).expanduser().absolute()
     except RuntimeError:
         raise ValueError(
             f"--slurm.folder={text}: there is no home directory here; name a directory of yours."
         ) from None
-
-
-def _check(fields, folder, workdir):
-    """Refuses what makes no sense before Slurm is asked."""
-    for name, path in (("slurm.folder", folder), ("workdir", workdir.absolute())):
-        if any(letter in str(path) for letter in "\n\r\\"):
-            raise ValueError(
-                f"--{name}={str(path)!r}: Slurm takes no path with a new line or a backslash; "
-                "name another directory."
-            )
-    if _minutes(fields["time"]) * 60 <= fields["signal_delay_s"]:
-        raise ValueError(
-            f"--slurm.time={fields['time']} is no longer than the {fields['signal_delay_s']} "
-            "seconds (--slurm.signal_delay_s) in which a job ends: give more time. As everywhere "
-            "in Slurm, 4:00 are minutes and seconds, 4:00:00 are hours."
-        )
+    for path in (folder, workdir):
+        if re.search(r"[\n\r\\]", str(path)):
+            raise ValueError(f"Slurm takes no path with a new line or a backslash: {str(path)!r}.")
     if folder.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(
-            f"--slurm.folder={folder} lies in --workdir, from which nothing is ever executed: "
-            "name another directory, shared with the nodes."
+            f"--slurm.folder={folder} lies in --workdir, from which nothing is ever executed: name "
+            "another directory, shared with the nodes."
         )
+    return folder
 
 
-def _parameters(fields, logs) -> dict[str, Any]:
-    """The jobs as submitit's executor is told of them."""
-    log = str(logs).replace("%", "%%") + f"/slurm-{'%A_%a' if fields['array'] > 1 else '%j'}.log"
+def _parameters(config, logs, num_workers) -> dict[str, Any]:
+    """Returns the parameters of submitit's executor."""
+    log = str(logs).replace("%", "%%") + f"/slurm-{'%A_%a' if num_workers > 1 else '%j'}.log"
     srun = ["--output", log, "--open-mode=append", "--kill-on-bad-exit=1"]
-    if fields["cpus_per_task"]:  # of which srun has not been told since Slurm 22.05
-        srun.append(f"--cpus-per-task={fields['cpus_per_task']}")
-    return {name: fields[name] for name in _AS_IN_SBATCH if fields[name] is not None} | {
-        "time": _minutes(fields["time"]),
-        "array_parallelism": fields["array_parallelism"] or fields["array"],
-        "setup": [fields["setup"]] if fields["setup"] else None,
-        "additional_parameters": {"output": log, "requeue": True, **_options(fields["options"])},
+    if config.cpus_per_task:  # srun does not inherit it since Slurm 22.05
+        srun.append(f"--cpus-per-task={config.cpus_per_task}")
+    parameters = {
+        "job_name": "noisegen",
+        "partition": config.partition,
+        "time": config.timeout_min,
+        "nodes": config.nodes,
+        "ntasks_per_node": config.ntasks_per_node,
+        "gpus_per_node": config.gpus_per_node,
+        "cpus_per_task": config.cpus_per_task,
+        "mem": config.mem,
+        "signal_delay_s": config.signal_delay_s,
+        "array_parallelism": config.array_parallelism or num_workers,
+        "setup": [config.setup] if config.setup else None,
+        "additional_parameters": {"output": log, "requeue": True, **_options(config.options)},
         "srun_args": srun,
         "stderr_to_stdout": True,
-        "wckey": None,
     }
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return {**given, "wckey": None}  # submitit's default names itself, which some clusters refuse
 
 
-def _minutes(text):
-    """Minutes of a time as Slurm has it, rounded up."""
-    found = next(filter(None, (re.fullmatch(form, text) for form in _TIMES)), None)
-    if found is None:
-        raise ValueError(
-            f"--slurm.time={text} must be minutes, minutes:seconds, hours:minutes:seconds or "
-            "days-hours, such as 4:00:00."
-        )
-    given = found.groupdict()
-    return -(-sum(int(given[name] or 0) * _SECONDS[name] for name in given) // 60)
-
-
-def _options(text):
-    """Further options of sbatch, by name."""
+def _options(text) -> dict[str, str | bool]:
+    """Returns further options of sbatch by name."""
     try:
         words = shlex.split(text)
-    except ValueError:  # a quotation that is left open
+    except ValueError:  # a quotation without an end
         words = [text]
-    if wrong := [word for word in words if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", word)]:
-        raise ValueError(
-            f"--slurm.options: {wrong[0]!r} must be --name or --name=value, such as --exclude=n3."
+    options = {}
+    for word in words:
+        match = re.fullmatch(r"--([a-z][a-z-]*)(?:=(.*))?", word, re.DOTALL)
+        if match is None:
+            raise ValueError(
+                f"--slurm.options: {word!r} must be --name or --name=value, such as --exclude=n3."
+            )
+        options[match[1].replace("-", "_")] = True if match[2] is None else match[2]
+    return options
+
+
+def _remember(workdir, job, size):
+    """Notes in a sweep's directory that jobs were submitted."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    (workdir / "jobs").mkdir(exist_ok=True)
+    content = json.dumps({"job": job, "size": size, "at": now})
+    storage.write_file(workdir / "jobs" / f"slurm-{job}.json", content + "\n")
+
+
+def _submitted(workdir) -> dict[str, int]:
+    """Returns the sizes of the arrays that were submitted for a sweep by id, the oldest first."""
+    sizes = {}
+    for path in (workdir / "jobs").glob("slurm-*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no such note
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if re.fullmatch(r"\d+", content["job"]) and isinstance(content["size"], int):
+                sizes[content["job"]] = content["size"]
+    return dict(sorted(sizes.items(), key=lambda item: int(item[0])))
+
+
+def _states(jobs) -> dict[str, tuple[str, str]]:
+    """Returns the state of each job, and the reason of the state, by `job` or `job_index`.
+
+    The jobs of submitit ask sacct, which knows nothing if a cluster keeps no accounts.
+
+    Raises:
+      OSError: If there is no Slurm here, or it does not answer.
+    """
+    if not shutil.which("squeue"):
+        raise FileNotFoundError("there is no squeue on this machine")
+    ask = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T|%r"]
+    try:
+        asked = subprocess.run(
+            [*ask, f"--jobs={','.join(jobs)}"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SQUEUE_SECONDS,
         )
-    pairs = (word[2:].partition("=") for word in words)
-    return {name: value if equals else True for name, equals, value in pairs}
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"squeue does not answer within {_SQUEUE_SECONDS:.0f} s") from error
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        raise OSError(f"squeue does not answer: {asked.stderr.strip().partition(chr(10))[0]}")
+    lines = [line.strip().split("|") for line in asked.stdout.splitlines()]
+    return {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
+
+
+def _in_words(state, reason):
+    words = state.lower().replace("_", " ")
+    return f"{words} ({reason})" if state == "PENDING" else words
+
+
+def _failures(workdir, states) -> list[str]:
+    """Returns a line for each error of failed jobs."""
+    failed = collections.defaultdict(list)
+    for name, (state, _) in sorted(states.items()):
+        if state in _FAILED:
+            failed[_last_error(workdir / "logs" / f"slurm-{name}.log")].append(name)
+    lines = []
+    for error, names in failed.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"  {names[0]}{others} failed: {error}")
+    return lines
+
+
+def _last_error(log):
+    """Returns the last error in the output of a job, or the file of its output."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        if errors:
+            return errors[-1].removeprefix("error: ")
+    return f"see {log}"

@@ -1,4 +1,4 @@
-"""Says how far a sweep is; it may be running elsewhere.
+"""Prints the state of a sweep, which may be running elsewhere.
 
 python -m launch.status --workdir=sweeps/digits
 """
@@ -7,57 +7,55 @@ import contextlib
 import gc
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from absl import flags
 from rich import console
 
-from launch import agenda, command, display, experiment, jobs
-from noisegen import sweeps
-from noisegen.sweeps import texts
+from noisegen import storage
+from noisegen.reports import markup
+from noisegen.sweeps import Sweep
+from noisegen.sweeps.progress import Tally, count, duration
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
-_CONFIG = flags.DEFINE_string(
-    "config", None, "The experiment's file or module, where it is not where the sweep found it."
-)
+from . import cli, slurm
+
+flags.adopt_module_key_flags(cli)
 
 
 def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
-    gc.disable()  # with 100,000 records it would take a third of the time, and find nothing
-    command.no_arguments(argv)
-    command.required(_WORKDIR, "the directory of a sweep")
-    workdir = command.workdir(_WORKDIR)
-    exp, sweep = experiment.load_from_workdir(workdir, _CONFIG.value), sweeps.read_sweep(workdir)
-    records = sweeps.read(workdir, curves=False)
-    runs = agenda.Agenda(sweep["task"], exp.runs, exp.protocols, records)
-    tally = display.Tally(exp.protocols[0], len(runs.wanted), runs.done())
-    command.show(f"{texts.printable(exp.title)}\n{tally.line()}")
+    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
+    cli.no_arguments(argv)
+    cli.no_overrides()
+    workdir = cli.workdir()
+    sweep = Sweep.open(workdir, cli.CONFIG.value)
+    tally = Tally(sweep)
+    cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        print("Last record:", max(str(record.get("finished_at")) for record in records))
-    for line in (*describe(sweeps.workers(workdir), workdir), *jobs.describe(workdir)):
-        command.show(texts.printable(line))
+        last = max(record.finished_at or "" for record in sweep.done.values())
+        print("Last record:", last)
+    for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
+        cli.show(markup.printable(line))
     if tally.done < tally.wanted:
-        command.show(
-            f"The runs that are missing are trained by\n  {texts.printable(sweep['command'])}"
-        )
+        command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
+        cli.show(f"To train the missing runs:\n  {command}")
 
 
-def describe(workers: Iterable[sweeps.Worker], workdir: str) -> Iterator[str]:
-    """What each worker does and when it was last heard of, in lines; for the dead, that they are.
+def _describe_workers(workdir: str) -> Iterator[str]:
+    """Yields a line for each worker: its activity and the age of its heartbeat.
 
-    Those of other hosts write their files by other clocks, which are taken for equal.
+    Workers of other hosts write their files by other clocks, which are assumed to agree.
     """
-    for worker in workers:
+    for worker in storage.read_workers(workdir):
         with contextlib.suppress(FileNotFoundError):  # it has just left
             path = pathlib.Path(workdir, "workers", f"{worker.name}.json")
             silence = max(0.0, time.time() - path.stat().st_mtime)
-            runs = f" {display.count(len(worker.runs), 'run')}" if worker.runs else ""
-            dead = ", probably dead" if silence > worker.patience else ""
-            heard = f"heard of {display.duration(silence)} ago{dead}"
-            yield f"Worker {worker.name}: {worker.doing}{runs}, {heard}"
+            runs = f" {count(len(worker.runs), 'run')}" if worker.runs else ""
+            dead = ", probably dead" if silence > worker.timeout else ""
+            age = f"last heartbeat {duration(silence)} ago{dead}"
+            yield f"Worker {worker.name}: {worker.doing}{runs}, {age}"
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -1,20 +1,20 @@
-"""Standard streams to which printing cannot fail: closed, broken or of few letters."""
+"""Standard streams that never fail a command, even if closed, broken or of a small encoding."""
 
 import codecs
 import io
 import os
 import sys
 
-from noisegen.sweeps import texts
+from noisegen.sweeps import encoding
 
-_ERRORS = "launch.streams"
+_ERRORS = "noisegen.launch.streams"  # name of our handler of encoding errors
 
 
 class Stream(io.TextIOWrapper):
-    """A stream that leads nowhere once it could not be written to.
+    """A stream that discards its output after the first failed write.
 
     Attributes:
-      error: Why it could not, or None.
+      error: The error of that write, or None.
     """
 
     error: OSError | None = None
@@ -23,39 +23,35 @@ class Stream(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError as error:
-            self._lead_nowhere(error)
+            self._discard(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError as error:
-            self._lead_nowhere(error)
+            self._discard(error)
 
-    def _lead_nowhere(self, error):
+    def _discard(self, error):
         self.error = self.error or error
+        # Python flushes its buffer once more at exit, which must not fail either.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())  # for what is still buffered, too
+        os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
-def guard() -> bool:
-    """Has standard output and error be such streams, and no file take the place of a closed one.
-
-    Returns:
-      True if standard input was open.
-    """
+def guard() -> None:
+    """Replaces standard output and error by streams to which writing cannot fail."""
     codecs.register_error(_ERRORS, _replace)
-    had_input = sys.stdin is not None
     for number in range(3):
-        if not _is_open(number):  # else the next file that is opened has this number
+        # The next file to be opened would take the number of a closed stream, and its output.
+        if not _is_open(number):
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
-    return had_input
 
 
 def lost() -> OSError | None:
-    """Returns why standard output could not be written to, or None if it could."""
+    """Returns the error that standard output was lost by, or None."""
     sys.stdout.flush()
     return getattr(sys.stdout, "error", None)
 
@@ -72,7 +68,7 @@ def _guarded(stream):
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
-    guarded.within = stream  # which would close the buffer if it were collected
+    guarded.replaced = stream  # it would close the buffer when it is garbage collected
     return guarded
 
 
@@ -85,10 +81,10 @@ def _is_open(number):
 
 
 def _replace(error):
-    """Replaces a letter that a stream's encoding lacks; an undecodable byte is itself again."""
+    """Replaces a character that the encoding lacks. An undecodable byte becomes itself again."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    letter = error.object[error.start]
-    if 0xDC80 <= ord(letter) <= 0xDCFF:
-        return bytes([ord(letter) - 0xDC00]), error.start + 1
-    return texts.code(letter), error.start + 1
+    character = error.object[error.start]
+    if 0xDC80 <= ord(character) <= 0xDCFF:
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return encoding.to_ascii(character), error.start + 1

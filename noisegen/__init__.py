@@ -1,13 +1,12 @@
-"""noisegen: gradient noise, temperature and batch size, in parts that chain with optax.
+"""noisegen: gradient noise, temperature and batch size as transforms that chain with optax.
 
-This import brings in jax, optax and numpy only. What needs more (``noisegen.models``, ``.data``,
-``.sweeps``, ...) is imported by its own name.
+This import loads jax, optax and numpy only. Other packages (``noisegen.models``, ``noisegen.data``,
+``noisegen.sweeps``, ...) are imported by their own names.
 
 >>> import jax, noisegen, optax
->>> tx = optax.chain(
-...     noisegen.add_gradient_noise(noisegen.power_decay(0.3, gamma=0.55), jax.random.key(0)),
-...     optax.sgd(0.1, momentum=0.5),
-... )
+>>> stddev = noisegen.power_decay_schedule(0.3, gamma=0.55)
+>>> noise = noisegen.add_gradient_noise(stddev, jax.random.key(0))
+>>> tx = optax.chain(noise, optax.sgd(0.1, momentum=0.5))
 """
 
 from noisegen import schedules, transforms

@@ -1,9 +1,12 @@
-"""Checks at the boundary: Python and NumPy numbers are checked, whatever JAX may trace passes.
+"""Argument checks at the public boundary.
 
-Each check takes its values by name, so that the message can name the culprit, and returns them as
-numbers to calculate with. Python's and NumPy's become Python floats (float64 arrays): no unsigned
-number wraps around, no small integer or float16 overflows, and JAX takes them for weakly typed.
-JAX's keep their type, but are at least float32, and integers become weakly typed floats.
+Python and NumPy numbers are checked by value. JAX arrays may be traced, so only their type is
+checked.
+
+Each check takes its values by name, so that the message names the argument, and returns them as
+numbers to calculate with. Python and NumPy numbers become Python floats (float64 arrays), so that
+unsigned integers cannot wrap around, small types cannot overflow, and JAX treats them as weakly
+typed. JAX arrays keep their type, but are float32 at least; integers become weakly typed floats.
 
 >>> learning_rate, batch_size = positive(learning_rate=0.1, batch_size=64)
 >>> batch_size
@@ -38,7 +41,7 @@ def in_range(low: float, high: float, **values: Any) -> list[Any]:
 
 
 def at_least(low: float, **values: Any) -> list[Any]:
-    """Checks that every value is a number of `low` or more, or infinite."""
+    """Checks that every value is at least `low`; infinity is allowed."""
     shown = int(low) if low % 1 == 0 else low
     return _check(f"a number >= {shown}", lambda v: v >= low, values)
 
@@ -49,18 +52,18 @@ def fraction(**values: Any) -> list[Any]:
 
 
 def multiplier(**values: Any) -> list[Any]:
-    """Checks that every value lies in (0, 1]: multiplied by it again and again, nothing grows."""
+    """Checks that every value lies in (0, 1], so that repeated multiplication cannot grow."""
     requirement = "a number in (0, 1], since every drop multiplies by it (0.5 halves)"
     return _check(requirement, lambda v: (v > 0) & (v <= 1), values)
 
 
 def real(**values: Any) -> list[Any]:
-    """Checks that every value is a real number, or an array of such; NaN and infinities pass."""
+    """Checks that every value is a real number or an array; NaN and infinity are allowed."""
     return _check("a real number", lambda v: True, values)
 
 
 def whole(low: int, **values: Any) -> list[int]:
-    """Checks that every value is a single whole number of `low` or more; returns Python ints."""
+    """Checks that every value is a single whole number of at least `low`; returns Python ints."""
     requirement = f"a whole number >= {low}"
     scalar(**values)
     numbers = _check(requirement, lambda v: (v >= low) & (v < np.inf) & (v % 1 == 0), values)
@@ -68,7 +71,7 @@ def whole(low: int, **values: Any) -> list[int]:
 
 
 def scalar(**values: Any) -> None:
-    """Checks that every value, traced or not, is a single number (or a schedule of one)."""
+    """Checks that every value, traced or not, is a single number or a schedule."""
     for name, value in values.items():
         if not callable(value) and np.shape(value) != ():
             raise ValueError(
@@ -78,24 +81,27 @@ def scalar(**values: Any) -> None:
 
 
 def weak_float(integer: jax.Array) -> jax.Array:
-    """Returns an integer of JAX's as a weakly typed float, as Python's numbers are."""
-    with jax.numpy_dtype_promotion("standard"):  # in strict mode there is no way to such a float
+    """Converts a JAX integer to a weakly typed float, like Python's numbers."""
+    # Under strict promotion no other operation gives a weakly typed float.
+    with jax.numpy_dtype_promotion("standard"):
         return integer * 1.0
 
 
 def wide(dtype: Any) -> Any:
-    """Returns the type to calculate in: float32 in place of narrower ones and of integers."""
+    """Returns the type to calculate in: float32 for integers and narrower floats."""
     inexact = jnp.issubdtype(dtype, jnp.inexact)
     return dtype if inexact and np.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def kind(value: Any) -> str:
-    """Says in a message's words if a value is a number, an array of a shape, or of another type.
+    """Describes a value in a message: a number, an array of a shape, or another type.
 
     >>> kind(0.5), kind(np.ones((2, 3))), kind({})
     ('a number', 'an array of shape (2, 3)', 'a value of type dict')
     """
-    shape = getattr(value, "shape", () if isinstance(value, int | float | complex) else None)
+    if isinstance(value, int | float | complex):
+        return "a number"
+    shape = getattr(value, "shape", None)
     if shape is None:
         return f"a value of type {type(value).__name__}"
     return f"an array of shape {shape}" if shape else "a number"
@@ -108,34 +114,36 @@ def _check(
     *,
     schedules: bool = False,
 ) -> list[Any]:
-    """Returns the numbers; raises for the first concrete one that does not hold."""
+    """Returns the numbers; raises ValueError for the first concrete one that fails the check."""
     numbers = []
     for name, value in values.items():
         if schedules and callable(value):
             numbers.append(value)
             continue
         number = _number(value)
-        # Values of JAX arrays may be traced: their type alone is checked.
-        if number is None or not (isinstance(number, jax.Array) or np.all(holds(number))):
+        # JAX arrays may be traced, and their values are not looked at.
+        is_concrete = not isinstance(number, jax.Array)
+        if number is None or (is_concrete and not np.all(holds(number))):
             raise ValueError(f"{name} must be {requirement}, but it is {_shown(value)}.")
         numbers.append(number)
     return numbers
 
 
 def _number(value: Any) -> Any:
-    """Returns a real number (or an array of such) as a float, and None for anything else."""
+    """Returns a real number (or an array of them) as a float, and None for any other value."""
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jnp.integer):
             return weak_float(value)
         if jnp.issubdtype(value.dtype, jnp.floating):
             dtype = wide(value.dtype)
-            return value if dtype == value.dtype else value.astype(dtype)  # stays weakly typed
+            # astype would remove weak typing, so it is called only if the type changes.
+            return value if dtype == value.dtype else value.astype(dtype)
         return None
     try:
         array = np.asarray(value)
-        if array.dtype == object and isinstance(value, int):  # of more than 64 bits
+        if array.dtype == object and isinstance(value, int):  # An integer of more than 64 bits.
             return float(value)
-    except (ValueError, OverflowError):  # rows of unequal lengths, an int that no float holds
+    except (ValueError, OverflowError):  # Rows of unequal lengths, an integer beyond every float.
         return None
     if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
         return None
@@ -144,9 +152,9 @@ def _number(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Returns a value for a message, in one line that is not too long."""
+    """Returns a value for a message, in one line of limited length."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python does not print the largest integers
+    except ValueError:  # Python refuses to print the largest integers.
         text = "a very large integer"
     return text if len(text) <= 200 else f"{text[:150]} ..."

@@ -1,28 +1,32 @@
-"""Values of a run's fields: finite numbers, booleans and words, as plain Python values."""
+"""Values of a run's fields as plain Python: finite numbers, booleans and words."""
 
 import math
 import numbers
+from typing import Any
 
 import numpy as np
 
 Value = int | float | bool | str
 
-EXACT = 2**53  # Below it a float holds every integer.
+EXACT = 2**53  # Floats hold every integer below it.
 
 
 def plain(name: str, value: object) -> Value:
-    """Returns a field's value as a plain Python number, boolean or word.
+    """Converts a field's value to a plain Python number, boolean or word.
 
-    Equal numbers become one: an integral number is an integer, from 2^53 on a float if a float
-    holds it. A number of 32 bits or fewer becomes the float of its shortest decimal, so float32's
-    0.1 is 0.1; a number of few binary digits stays exact.
+    Equal numbers become identical. Integral numbers become integers, or floats from 2^53 on if a
+    float holds them exactly. A float of 32 bits or fewer becomes the float of its shortest decimal,
+    so float32's 0.1 becomes 0.1. A number with few binary digits stays exact.
 
     Args:
       name: Name of the field, for the message.
-      value: A finite number, boolean or word: Python's, NumPy's, or an array without dimensions.
+      value: Finite number, boolean or word, of Python, NumPy, or an array without dimensions.
+
+    Returns:
+      The plain value.
 
     Raises:
-      ValueError: If the value is anything else.
+      ValueError: If the value is of any other kind.
 
     Examples:
       >>> plain("learning_rate", np.float32(0.1)), plain("learning_rate", np.float32(2**-20))
@@ -30,10 +34,11 @@ def plain(name: str, value: object) -> Value:
       >>> plain("nesterov", np.bool_(True)), plain("num_updates", 1e3), plain("drop_at", 10**20)
       (True, 1000, 1e+20)
     """
+    # Bool is tested by type, because it is an integer to isinstance.
     if type(value) in (bool, str):
         return value
     if type(value) is not float:
-        value = _python(name, value)
+        value = _to_python(name, value)
         if type(value) is not float:
             return value
     if not math.isfinite(value):
@@ -43,49 +48,62 @@ def plain(name: str, value: object) -> Value:
     return int(value) if value.is_integer() and abs(value) < EXACT else value
 
 
-def _python(name, value):
-    """Returns a Python int, float, bool or str; a float may be infinite or nan."""
+def shown(value: object) -> str:
+    """Returns a value in one short line, for a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _to_python(name: str, value: Any) -> Value:
+    """Returns a Python int, float, bool or str; a float may be infinite or NaN."""
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, the text itself
+        return str.__str__(value)  # The text of an instance of a subclass.
     if isinstance(value, np.generic) or getattr(value, "shape", None) == ():
-        value = _of_array(name, value)
+        value = _from_array(name, value)
     elif isinstance(value, numbers.Integral):
         value = int(value)
     elif isinstance(value, numbers.Real):
-        value = _float(name, value)
+        value = _to_float(name, value)
     else:
-        raise _refused(name, value)
+        raise _refusal(name, value)
     if type(value) is int and abs(value) >= EXACT:
-        rounded = _float(name, value)
+        rounded = _to_float(name, value)
         return rounded if rounded == value else value
     return value
 
 
-def _of_array(name, value):
+def _from_array(name: str, value: Any) -> Value:
     """Returns the Python value of a NumPy scalar or an array without dimensions."""
     try:
         array = np.asarray(value)
-        if array.dtype.kind in "biuU":
+        if array.dtype.kind in "biuU":  # Boolean, integer, unsigned, text.
             return array.item()
+        # Floats; NumPy does not know bfloat16, and gives it the kind V.
         number = float(array) if array.dtype.kind in "fV" else None
-    except (TypeError, ValueError):  # keys, tracers, records
+    except (TypeError, ValueError):  # Keys, tracers and records cannot be converted.
         number = None
     if number is None:
-        raise _refused(name, value)
+        raise _refusal(name, value)
     return _shortest(number, array) if array.itemsize <= 4 else number
 
 
-def _shortest(number, array):
-    """Returns the shortest decimal that the array's type rounds to `number`, if that is long."""
+def _shortest(number: float, array: np.ndarray) -> float:
+    """Returns the shortest decimal that rounds to `number` in the array's type.
+
+    Numbers with few binary digits, such as powers of two, are returned as they are.
+    """
     few_bits = math.ldexp(math.frexp(number)[0], 2 * array.itemsize).is_integer()
     if few_bits or (number.is_integer() and abs(number) < 2**31):
         return number
-    decimals = (float(f"{number:.{digits}g}") for digits in range(1, 10))
-    with np.errstate(over="ignore"):  # Rounded up, the largest numbers overflow.
-        return next((each for each in decimals if array.dtype.type(each) == array), number)
+    with np.errstate(over="ignore"):  # The largest numbers overflow when rounded up.
+        for digits in range(1, 10):
+            decimal = float(f"{number:.{digits}g}")
+            if array.dtype.type(decimal) == array:
+                return decimal
+    return number
 
 
-def _float(name, value):
+def _to_float(name: str, value: Any) -> float:
     """Returns the number as a float, rounded."""
     try:
         return float(value)
@@ -96,16 +114,10 @@ def _float(name, value):
         ) from None
 
 
-def _refused(name, value):
-    """Makes the error for a value that is no number, boolean or word."""
+def _refusal(name: str, value: Any) -> ValueError:
+    """Returns the error for a value that is not a number, a boolean or a word."""
     return ValueError(
         f"run field {name} must be a number, a boolean or a word, got {shown(value)}"
         f" ({type(value).__name__}); a run is flat: write float(...) of other kinds of numbers, a"
         " field for each item of a list or mapping, and leave out fields that are None."
     )
-
-
-def shown(value: object) -> str:
-    """Returns a value in one short line, for a message."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."

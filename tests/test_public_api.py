@@ -1,4 +1,4 @@
-"""What `import noisegen` gives: little to pay for, everything documented, examples that run."""
+"""Tests `import noisegen`: a cheap import, full documentation, examples that run."""
 
 import doctest
 import importlib

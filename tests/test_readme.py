@@ -1,4 +1,4 @@
-"""What README.md shows is true: its Python runs, its commands exist."""
+"""Checks the READMEs: their Python runs, their commands and files exist."""
 
 import importlib.util
 import os
@@ -9,19 +9,46 @@ import sys
 
 import pytest
 
+from noisegen import reports, sweeps
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-MODULES = sorted(set(re.findall(r"\bpython[\d.]* -m ([\w.]+)", README)))
-TARGETS = sorted(set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", README, re.MULTILINE)))
-FILES = sorted(set(re.findall(r"--config=([\w./]+)", README)))
-LINKS = sorted(set(re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README)))
+PATHS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "noisegen").glob("*/README.md")),
+    ROOT / "launch" / "README.md",
+    *sorted((ROOT / "experiments").glob("**/README.md")),
+]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
+EVERYTHING = "\n".join(TEXTS.values())
+MODULES = sorted(set(re.findall(r"\bpython[\d.]* -m ([\w.]+)", EVERYTHING)))
+TARGETS = sorted(set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", EVERYTHING, re.MULTILINE)))
+# Words in capitals, such as NAME, stand for a choice of the reader's.
+FILES = sorted(set(re.findall(r"--config=([a-z\d_./]+\.py)", EVERYTHING)))
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_python_block_runs_by_itself(number, tmp_path):
+def blocks():
+    """Returns every Python block, with an id that names its file and number."""
+    params = []
+    for name, text in TEXTS.items():
+        found = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        params += [pytest.param(code, id=f"{name}-{i}") for i, code in enumerate(found)]
+    return params
+
+
+def links():
+    """Returns every link to a file, as a path relative to the root."""
+    paths = set()
+    for name, text in TEXTS.items():
+        for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text):
+            paths.add(str(pathlib.Path(name).parent / link.partition("#")[0]))
+    return sorted(paths)
+
+
+@pytest.mark.parametrize("code", blocks())
+def test_a_python_block_runs_by_itself(code, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKS[number]],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -44,12 +71,14 @@ def test_a_target_of_make_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", [*FILES, *LINKS])
+@pytest.mark.parametrize("path", [*FILES, *links()])
 def test_a_file_that_is_named_exists(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("sweep", ["digits"])
-def test_a_table_is_the_one_that_its_records_give(sweep):
-    results = ROOT / "experiments" / "results" / sweep
-    assert (results / "table.txt").read_text().strip() in README
+@pytest.mark.parametrize("name", ["digits"])
+def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweep = sweeps.Sweep.open(ROOT / "experiments" / "results" / name)
+    [table] = reports.load_report(sweep).tables()
+    assert table.strip() in README

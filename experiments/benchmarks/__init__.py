@@ -1,4 +1,4 @@
-"""Benchmarks: what is measured, on this machine, by one command.
+"""Benchmarks that one command measures on this machine.
 
     python -m experiments.benchmarks --out=experiments/results/benchmarks
 
@@ -8,11 +8,11 @@ table`:
 - `mnist`: runs per hour of a grid, against loops written in PyTorch and in Flax NNX;
 - `first_record`: seconds from the command to the first record;
 - `host_overhead`: share of the time in which the device waits for the host;
-- `bulk`: seconds that 100,000 records take to load, and 100,000 runs to plan;
+- `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
 
-and where there is an accelerator, or `--parts` names them, before all others:
+and before all others, if there is an accelerator or `--parts` names them:
 
-- `agreement`: whether the accelerator trains as the processor does;
+- `device_agreement`: whether the accelerator trains as the processor does;
 - `wide_resnet`: training images a second of WRN-16-4, by setting, against PyTorch;
 - `many_lanes`: a grid of 256 LeNet-5 runs, against one run at a time;
 - `wide_resnet_profile`: where WRN-16-4's time goes, kernel by kernel.

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks --out=experiments/results/benchmarks \
         --torch_python=DIRECTORY/bin/python
 
-The parts that are about accelerators are measured where there is one, or where --parts names them.
+Parts about accelerators are measured if there is one, or if --parts names them.
 
 PyTorch stays out of the project's environment: --torch_python is the interpreter of another one
 that has torch and numpy. Without it the comparison leaves PyTorch out. To measure a part again,
@@ -19,24 +19,24 @@ import sys
 from absl import flags
 
 from experiments.benchmarks import (
-    agreement,
-    bulk,
+    device_agreement,
     devices,
     first_record,
     host_overhead,
     machine,
     many_lanes,
+    many_records,
     many_workers,
     mnist,
     report,
     wide_resnet,
     wide_resnet_profile,
 )
-from launch import command
-from noisegen import sweeps
+from launch import cli
+from noisegen import storage
 
 ON_ACCELERATORS = {
-    "agreement": agreement,
+    "device_agreement": device_agreement,
     "wide_resnet": wide_resnet,
     "many_lanes": many_lanes,
     "wide_resnet_profile": wide_resnet_profile,
@@ -45,7 +45,7 @@ ANYWHERE = {
     "mnist": mnist,
     "first_record": first_record,
     "host_overhead": host_overhead,
-    "bulk": bulk,
+    "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
 }
@@ -59,27 +59,29 @@ _TORCH = flags.DEFINE_string("torch_python", None, "An interpreter that has torc
 
 
 def main(argv: list[str]) -> None:
-    """Measures, then prints."""
-    command.no_arguments(argv)
+    """Measures the parts and prints their table."""
+    cli.no_arguments(argv)
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
     if unknown := set(chosen) - set(PARTS):
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
-    out = pathlib.Path(command.required(_OUT, "the directory of the records and the table"))
+    if not _OUT.value:
+        raise ValueError("Missing --out=..., the directory of the records and the table.")
+    out = pathlib.Path(_OUT.value)
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if name in chosen:
             _measure(name, options, out / f"{name}.json")
     text = report.markdown(PARTS, {name: _read(out / f"{name}.json") for name in PARTS})
-    sweeps.write_file(out / "README.md", text)
+    storage.write_file(out / "README.md", text)
     print(text, end="")
 
 
 def default_parts() -> list[str]:
-    """All parts that say something about this machine."""
+    """Returns the parts that apply to this machine."""
     return list(PARTS if machine.has_accelerator() else ANYWHERE)
 
 
@@ -91,7 +93,7 @@ def _measure(name, options, path):
     machine.say(f"{name}: {PARTS[name].TITLE}")
     record = machine.describe(shlex.join(["python", *sys.orig_argv[1:]]), options)
     record |= PARTS[name].measure(options)
-    sweeps.write_file(path, json.dumps(record, indent=1) + "\n")
+    storage.write_file(path, json.dumps(record, indent=1) + "\n")
 
 
 def _read(path):
@@ -99,4 +101,4 @@ def _read(path):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

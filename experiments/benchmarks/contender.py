@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from experiments.benchmarks import machine
-from launch.machine import num_cores
+from noisegen.sweeps.machine import num_cores
 
 
 def train(
@@ -17,7 +17,7 @@ def train(
       python: the interpreter.
       program: module of `contenders`.
       processes: how many share out `spec["runs"]`.
-      spec: what they are told; see `contenders.common.read_spec`.
+      spec: what they are told; see `contenders.exchange.read_spec`.
       accelerator: whether they may use one, where there is one.
 
     Returns:

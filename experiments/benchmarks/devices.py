@@ -1,4 +1,4 @@
-"""LeNet-5 on one device and on two: lanes over the devices, and a batch over them.
+"""Trains LeNet-5 on one device and on two, with lanes or a batch over the devices.
 
 On a processor the devices are its cores, and their sums go through memory: this says what the
 program costs beside the arithmetic, not what a network between devices would.
@@ -24,9 +24,11 @@ def measure(options: machine.Options) -> dict:
         images.noise(256, 64, 28, 1) if quick else images.load("mnist"), momentum=0.5
     )
     spread = {
-        "one device": training.Settings(microbatch=32, eval_batch=16),
-        "lanes over two": training.Settings(lanes=2, lane_devices=2, microbatch=32, eval_batch=16),
-        "batch over two": training.Settings(batch_devices=2, microbatch=64, eval_batch=32),
+        "one device": training.PoolConfig(microbatch=32, eval_batch=16),
+        "lanes over two": training.PoolConfig(
+            lanes=2, lane_devices=2, microbatch=32, eval_batch=16
+        ),
+        "batch over two": training.PoolConfig(batch_devices=2, microbatch=64, eval_batch=32),
     }
     pools = {name: training.Pool(task, settings) for name, settings in spread.items()}
     rounds = []
@@ -41,7 +43,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """Speed on two devices over that on one; 2 would be no loss."""
+    """Returns the speed on two devices over that on one; 2 would be no loss."""
     rounds = record["images_per_second"]
     return [
         (
@@ -55,5 +57,5 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def _runs(size):
-    """Two runs, which two lanes train side by side."""
+    """Trains two runs, which two lanes train side by side."""
     return [run for seed in (0, 1) for run in noisegen_pool.make_runs([(size, 0.1)], seed)]

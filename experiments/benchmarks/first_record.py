@@ -1,4 +1,4 @@
-"""Seconds from the command to the first record of the embedded sweep.
+"""Measures the seconds from the command to the first record of the embedded sweep.
 
 Counted from the start of the process to the first whole line on the disk, with an empty compilation
 cache and again with the one that the first leaves.
@@ -27,7 +27,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """One row a state of the cache."""
+    """Returns one row for each state of the cache."""
     seconds = record["seconds"].items()
     return [(f"seconds, {cache} compilation cache", report.spread(s), "") for cache, s in seconds]
 
@@ -58,6 +58,6 @@ def _seconds(folder, workdir, quick):
 
 
 def _has_record(workdir):
-    """Whether a line is complete."""
+    """Returns whether a line is complete."""
     files = pathlib.Path(workdir).glob("records/*.jsonl")
     return any(b"\n" in file.read_bytes() for file in files)

@@ -1,4 +1,4 @@
-"""Images for benchmarks of speed, which does not depend on what they show."""
+"""Makes images for benchmarks of speed, which does not depend on their content."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ _SHAPES = {"mnist": (60_000, 10_000, 28, 1), "cifar10": (50_000, 10_000, 32, 3)}
 
 
 def load(name: str) -> data.Dataset:
-    """The named data set where it is at hand, else noise of its shapes; `source` says which."""
+    """Loads the named data set, or noise of its shapes if it is missing; `source` says which."""
     try:
         return data.load(name)
     except (FileNotFoundError, ImportError) as error:
@@ -20,7 +20,7 @@ def load(name: str) -> data.Dataset:
 
 
 def noise(num_train: int, num_test: int, pixels: int, channels: int) -> data.Dataset:
-    """Uniformly random bytes and labels of 10 classes, the same at every call."""
+    """Returns uniformly random bytes and labels of 10 classes, the same at every call."""
     rng = np.random.default_rng(0)
 
     def split(size):

@@ -1,4 +1,4 @@
-"""What the parts share: options, this machine, processes."""
+"""Holds options, the description of this machine and processes, for all parts."""
 
 import datetime
 import importlib.metadata
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 import noisegen
-from launch.machine import devices, num_cores, processor
+from noisegen.sweeps.machine import devices, num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -32,7 +32,7 @@ class Options(NamedTuple):
 
 
 def describe(command: str, options: Options) -> dict[str, Any]:
-    """The command, the date, the hardware and the versions."""
+    """Returns the command, the date, the hardware and the versions."""
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -50,12 +50,12 @@ def describe(command: str, options: Options) -> dict[str, Any]:
 
 
 def has_accelerator() -> bool:
-    """Whether JAX computes on something other than the processor."""
+    """Returns whether JAX computes on something other than the processor."""
     return jax.default_backend() != "cpu"
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment for a child: modules of the repository found, `changes` made."""
+    """Returns the environment for a child process, which finds the repository's modules."""
     kept = {name: value for name, value in os.environ.items() if name not in changes}
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -63,5 +63,5 @@ def environment(**changes: str | None) -> dict[str, str]:
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Prints one line of progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""256 LeNet-5 runs on MNIST in 256 lanes, against one run at a time.
+"""Trains 256 LeNet-5 runs on MNIST in 256 lanes, against one run at a time.
 
 The grid of `mnist` with 8 seeds: batch sizes from 64 to 8192 side by side, one epoch each, one
 evaluation at the end of each. Both pools have the settings that their own probe chooses for the
@@ -33,7 +33,7 @@ def measure(options: machine.Options) -> dict:
         {name: rate(pools[name], share) for name, share in shares.items()}
         for _ in range(options.rounds)
     ]
-    settings = {name: vars(pool.settings) for name, pool in pools.items()}
+    settings = {name: vars(pool.config) for name, pool in pools.items()}
     return {
         "source": dataset.source,
         "runs": {name: len(share) for name, share in shares.items()},
@@ -43,7 +43,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """Training images a second, evaluations included, and their ratio."""
+    """Returns training images a second, evaluations included, and their ratio."""
     rounds = record["images_per_second"]
     lanes, microbatches = (
         {name: settings[field] for name, settings in record["settings"].items()}
@@ -62,14 +62,14 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def details(record: dict) -> str:
-    """What the images are."""
+    """Says which images were used."""
     return f"Images: {record['source']}.\n"
 
 
 def _pool(task, runs, lanes):
-    """A pool of one device with the settings that its probe chooses; it has compiled."""
+    """Returns a pool of one device with the settings that it chooses; it has compiled."""
     device = jax.devices()[:1]
-    settings, _ = training.choose(task, runs, device, lanes=lanes)
+    settings, _ = training.autotune(task, runs, device, lanes=lanes)
     pool = training.Pool(task, settings, device)
     shortest = max(run["batch_size"] for run in runs) / task.num_examples  # one update
     list(pool.train([run | {"num_epochs": shortest} for run in runs[:lanes]]))
@@ -77,9 +77,9 @@ def _pool(task, runs, lanes):
 
 
 def rate(pool, runs):
-    """Training images a second."""
+    """Measures training images a second."""
     started = time.perf_counter()
     results = list(pool.train(runs))
     speed = sum(result.num_examples for result in results) / (time.perf_counter() - started)
-    machine.say(f"  {pool.settings.lanes} lanes, {len(runs)} runs: {speed:,.0f} images/s")
+    machine.say(f"  {pool.config.lanes} lanes, {len(runs)} runs: {speed:,.0f} images/s")
     return speed

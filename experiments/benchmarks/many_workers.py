@@ -1,4 +1,4 @@
-"""10,000 tiny runs over 4 workers: what planning, claiming and recording cost, and what stays.
+"""Measures the cost of planning, claiming and recording 10,000 tiny runs over 4 workers.
 
 Each worker is a process of its own, as `launch.sweep --share=0/4` is; times are of its processor,
 so that other load does not count. The 10,000 runs of one epoch of the 1,437 digits take hundredths
@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from experiments.benchmarks import machine, report
-from noisegen import sweeps
+from noisegen import storage
 
 TITLE = "10,000 tiny runs over 4 workers"
 
@@ -25,7 +25,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """Of each sweep: cost, memory, and what was done twice."""
+    """Returns cost, memory and duplicated runs of each sweep."""
     found = []
     for sweep in record["sweeps"]:
         workers, what = sweep["workers"], f"{sweep['runs']:,} runs of {sweep['epochs']} epochs"
@@ -58,7 +58,7 @@ def _train(count, epochs, seeds):
         said = [process.communicate()[0] for process in processes]
         files = pathlib.Path(workdir).glob("records/*.jsonl")
         lines = sum(path.read_bytes().count(b"\n") for path in files)
-        runs = len(sweeps.read(workdir, curves=False))
+        runs = len(storage.read_records(workdir, curves=False))
     machine.say(f"  {runs:,} runs of {epochs} epochs, {lines:,} records")
     workers = [json.loads(each) for each in said]
     return {"epochs": epochs, "runs": runs, "records": lines, "workers": workers}

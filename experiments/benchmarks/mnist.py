@@ -1,4 +1,4 @@
-"""A grid of LeNet-5 runs on MNIST, in runs per hour: the pool against two ordinary loops.
+"""Measures runs per hour of a LeNet-5 grid on MNIST: the pool against two ordinary loops.
 
 8 batch sizes times 4 learning rates, one epoch each, one evaluation on the whole test set at the
 end of each run. A contender is a program of its own (`contenders/*.py`) that reads the same images
@@ -16,8 +16,8 @@ import sys
 import tempfile
 
 from experiments.benchmarks import contender, images, machine, report
-from launch.machine import num_cores
 from noisegen import data
+from noisegen.sweeps.machine import num_cores
 
 TITLE = "LeNet-5 on MNIST: 8 batch sizes x 4 learning rates, one epoch each"
 BATCH_SIZES = tuple(2**k for k in range(6, 14))
@@ -47,7 +47,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """Runs per hour, their ratios, and whether the pool's speed depends on the batch size."""
+    """Returns runs per hour, their ratios, and the spread of the pool's speed over batch sizes."""
     hourly = [
         {name: 3600 * len(a["runs"]) / a["seconds"] for name, a in answers.items()}
         for answers in record["rounds"]
@@ -67,7 +67,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def details(record: dict) -> str:
-    """Speed and mean accuracy by batch size; where the seconds of the pool go."""
+    """Returns speed and mean accuracy by batch size, and how the pool spends its seconds."""
     rounds = record["rounds"]
     header = ("batch size", "images/s, noisegen", *(f"accuracy %, {name}" for name in rounds[0]))
     lines = []
@@ -81,7 +81,7 @@ def details(record: dict) -> str:
 
 
 def _round(spec, torch_python):
-    """Each contender's answer."""
+    """Returns each contender's answer."""
     answers = {}
     for name, (program, processes) in _CONTENDERS.items():
         python = torch_python if program == "pytorch_loop" else sys.executable
@@ -95,7 +95,7 @@ def _round(spec, torch_python):
 
 
 def _accuracy(rounds, name, size):
-    """Mean over learning rates and rounds in percent, and its standard error over the rounds."""
+    """Returns the mean over learning rates and rounds in percent, and its standard error."""
     runs = [[r for r in answers[name]["runs"] if r["batch_size"] == size] for answers in rounds]
     means = [100 * statistics.mean(run["test_accuracy"] for run in each) for each in runs]
     error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else math.nan

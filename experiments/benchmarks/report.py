@@ -1,4 +1,4 @@
-"""The benchmarks' records as text: nothing is measured here."""
+"""Writes the benchmarks' records as text."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def markdown(parts: Mapping[str, ModuleType], records: Mapping[str, dict | None]) -> str:
-    """The tables of all parts that have a record."""
+    """Returns the tables of all parts that have a record."""
     blocks = ["# Benchmarks\n"]
     for name, part in parts.items():
         if (record := records[name]) is not None:
@@ -18,24 +18,24 @@ def markdown(parts: Mapping[str, ModuleType], records: Mapping[str, dict | None]
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, smallest and largest."""
+    """Returns median, smallest and largest value as text."""
     low, middle, high = (_number(f(values)) for f in (min, statistics.median, max))
     return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
 def _number(value):
-    """Three digits."""
+    """Formats a number with three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _where(record):
-    """Command, date and machine, in lines."""
+    """Returns command, date and machine, in lines."""
     hardware, versions = record["hardware"], record["versions"]
     devices = ", ".join(hardware[name] for name in ("accelerator", "cpu") if name in hardware)
     quick = " **A miniature: the numbers mean nothing.**" if record["quick"] else ""

@@ -1,7 +1,7 @@
-"""Training images a second of WRN-16-4 with ghost batch normalisation, against PyTorch.
+"""Measures images a second of WRN-16-4 with ghost batch normalization, against PyTorch.
 
 Counted is all that training does: choosing and augmenting the images, the network and its gradient,
-L2 regularisation, momentum, the update. Compilation is left out, and evaluation. bf16 is the
+L2 regularization, momentum, the update. Compilation is left out, and evaluation. bf16 is the
 convolutions' and what is between them; parameters, their updates and all statistics are float32.
 float32 has products of the device's default precision.
 
@@ -52,7 +52,7 @@ _PYTORCH_QUICK = ({"dtype": "bfloat16", "microbatch": 32},)
 
 
 def measure(options: machine.Options) -> dict:
-    """Each contender's speed with every setting, or why it has none."""
+    """Measures each contender's speed with every setting, or says why it has none."""
     dataset, spec, answers = make_dataset(options), make_spec(options), {}
     with tempfile.TemporaryDirectory() as folder:
         spec |= {"images": f"{folder}/images.npz", "mean": dataset.mean, "std": dataset.std}
@@ -67,12 +67,12 @@ def measure(options: machine.Options) -> dict:
 
 
 def make_dataset(options: machine.Options) -> data.Dataset:
-    """CIFAR-10, or noise for the miniature."""
+    """Returns CIFAR-10, or noise for the miniature."""
     return images.noise(256, 16, 8, 3) if options.quick else images.load("cifar10")
 
 
 def make_spec(options: machine.Options) -> dict:
-    """What both contenders are told, but for the images and the settings to try."""
+    """Returns the specification for both contenders, without images and settings."""
     return {
         **(_QUICK if options.quick else _FULL),
         **{"momentum": 0.9, "l2": 5e-4, "learning_rate": 0.02, "seed": 0},
@@ -81,12 +81,12 @@ def make_spec(options: machine.Options) -> dict:
 
 
 def likeliest(options: machine.Options) -> dict:
-    """The setting that noisegen tries first."""
+    """Returns the setting that noisegen tries first."""
     return (_TRIED_QUICK if options.quick else _TRIED)[0]
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """The best setting's speed at each batch size, and the ratio to PyTorch's."""
+    """Returns the best setting's speed at each batch size, and the ratio to PyTorch's."""
     table = []
     for size in record["batch_sizes"]:
         best = {}
@@ -108,7 +108,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def details(record: dict) -> str:
-    """All that was tried."""
+    """Returns a table of all settings that were tried."""
     sizes = [str(size) for size in record["batch_sizes"]]
     lines = []
     for name, answer in record["answers"].items():
@@ -136,14 +136,14 @@ def _try(program, python, spec, tried):
 
 
 def _check(answers):
-    """Both must have trained networks of one size."""
+    """Checks that both trained networks of one size."""
     counts = {name: a["num_parameters"] for name, a in answers.items() if a["runs"]}
     if len(set(counts.values())) > 1:
         raise RuntimeError(f"The networks differ in their numbers of parameters: {counts}.")
 
 
 def _best(record, name, dtype, size):
-    """Images a second in every round, with the setting whose median is the largest."""
+    """Returns images a second in every round, with the setting whose median is the largest."""
     runs = record["answers"].get(name, {"runs": []})["runs"]
     speeds = [
         (run["speeds"][str(size)], _setting(run))
@@ -154,7 +154,7 @@ def _best(record, name, dtype, size):
 
 
 def _missing(record):
-    """Why there is no ratio."""
+    """Says why there is no ratio."""
     if "PyTorch" not in record["answers"]:
         return "skipped: no --torch_python"
     return "failed: " + record["answers"]["PyTorch"].get("failed", "no setting fits the device")

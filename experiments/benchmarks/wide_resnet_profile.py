@@ -1,4 +1,4 @@
-"""Where the time of WRN-16-4's training goes, kernel by kernel: to be read before tuning."""
+"""Profiles the training of WRN-16-4 kernel by kernel, to be read before tuning."""
 
 import collections
 import pathlib
@@ -20,7 +20,7 @@ def measure(options: machine.Options) -> dict:
     spec = wide_resnet.make_spec(options)
     settings, dataset = wide_resnet.likeliest(options), wide_resnet.make_dataset(options)
     task = noisegen_wide_resnet.make_task(spec, dataset, settings["dtype"], settings["convolution"])
-    pool = training.Pool(task, training.Settings(microbatch=settings["microbatch"]))
+    pool = training.Pool(task, training.PoolConfig(microbatch=settings["microbatch"]))
     size = spec["batch_sizes"][0]
     first, run = (noisegen_wide_resnet.make_run(spec, size, updates) for updates in (1, 16))
     list(pool.train([first]))
@@ -35,7 +35,7 @@ def measure(options: machine.Options) -> dict:
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:
-    """How much of the time the device is busy; on a processor its threads add up."""
+    """Returns how much of the time the device is busy; on a processor its threads add up."""
     busy = sum(kernel["seconds"] for kernel in record["kernels"])
     what = f"seconds of {record['num_examples']} images, batch size {record['batch_size']}, traced"
     return [
@@ -45,7 +45,7 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
 
 
 def details(record: dict) -> str:
-    """The kernels that take longest."""
+    """Returns a table of the kernels that take longest."""
     kernels, settings = record["kernels"], record["settings"]
     busy = sum(kernel["seconds"] for kernel in kernels)
     lines = [
@@ -58,7 +58,7 @@ def details(record: dict) -> str:
 
 
 def _kernels(folder):
-    """Seconds and calls by kernel, the longest first."""
+    """Returns seconds and calls by kernel, the longest first."""
     (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
     seconds, calls, sources = collections.Counter(), collections.Counter(), {}
     for event in _events(jax.profiler.ProfileData.from_file(str(path)).planes):
@@ -74,7 +74,7 @@ def _kernels(folder):
 
 
 def _events(planes):
-    """Those of the accelerator's streams, or those of the processor that belong to the program."""
+    """Returns the events of the accelerator's streams, or the program's on the processor."""
     planes = list(planes)
     if streams := [
         line

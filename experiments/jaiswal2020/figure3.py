@@ -2,40 +2,40 @@
 
 The paper shows a figure of Jastrzebski et al. (2018), without numbers here: a fully connected ReLU
 network of four layers on Fashion-MNIST. Claims: the larger the learning rate over the batch size,
-the flatter the minimum; and this ratio is what counts. It is about networks that fit their images:
-where the training loss at the end is not small, the run has not come to a minimum.
+the flatter the minimum; and this ratio is what counts. They are about networks that fit their
+images. If the training loss at the end is not small, the run has not come to a minimum.
 
-Largest eigenvalue of the Hessian of the mean loss of the first training images, by the Lanczos
-method; sharpness is that of Keskar et al., in a box of 5e-4. Learning rates follow from ratio and
-batch size. Widths and grid are our choice. The scale cpu trains on 2048 images of MNIST.
+The curvature is the largest eigenvalue of the Hessian of the mean loss of the first training
+images, by the Lanczos method. Sharpness is that of Keskar et al., in a box of 5e-4. Learning rates
+follow from ratio and batch size. Widths and grid are our choice. The scale cpu trains on 2048
+images of MNIST.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
 import optax
 
 import noisegen
-from experiments.scales import at_scale
-from noisegen import data, diagnostics, models, sweeps, tasks
-
-_PAPER = {
-    "dataset": "fashion_mnist",
-    "num_train": 60_000,
-    "num_test": 10_000,
-    "hidden": (200, 200, 200),
-    "num_measured": 5000,  # images of which the Hessian is taken
-}
-_CPU = {"dataset": "mnist", "num_train": 2048, "hidden": (64, 64, 64), "num_measured": 512}
-_TASKS = {"paper": _PAPER, "gpu": _PAPER, "cpu": _PAPER | _CPU}
-_EPOCHS = {"paper": 300.0, "gpu": 300.0, "cpu": 100.0}
+from experiments import scales
+from noisegen import data, diagnostics, models, sweeps, tasks, training
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return ml_collections.ConfigDict(
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
         {
-            "task": at_scale(scale, _TASKS),
-            "run": {"num_epochs": _EPOCHS[scale]},
+            "task": {
+                "dataset": "fashion_mnist",
+                "num_train": 60_000,
+                "num_test": 10_000,
+                "hidden": (200, 200, 200),
+                "num_measured": 5000,  # images in the loss whose Hessian is measured
+            },
+            "run": {"num_epochs": 300.0},
             "grid": {
                 "seed": (0, 1, 2),
                 "batch_size": (16, 64, 256),
@@ -43,16 +43,46 @@ def get_config(scale="cpu"):
             },
         }
     )
+    if scale in ("cpu", "test"):
+        config.task.update(dataset="mnist", num_train=2048, hidden=(64, 64, 64), num_measured=512)
+        config.run.num_epochs = 100.0
+    if scale == "test":
+        config.task.update(num_train=7, num_test=3, hidden=(4,), num_measured=5)
+        config.run.num_epochs = 2.0
+        config.grid.update(seed=(0,), batch_size=(4, 6), temperature=(2**-10,))
+    return config
 
 
-def get_task(config):
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(seed=grid.seed, batch_size=grid.batch_size, temperature=grid.temperature)
+    protocol = sweeps.Protocol(
+        metric="largest_eigenvalue",
+        mode="min",
+        row="temperature",
+        series=lambda run: f"batch size {run['batch_size']}",
+        labels=tuple(f"batch size {size}" for size in grid.batch_size),
+        tune=("batch_size",),
+        best=len(grid.seed),
+        of=len(grid.seed),
+        max_extensions=0,
+        report=("sharpness", "clean_train_loss", "test_accuracy"),
+    )
+    return sweeps.Sweep(lambda: make_task(config), points * sweeps.fixed(**config.run), protocol)
+
+
+def make_task(config: ml_collections.ConfigDict) -> training.Task:
+    """Returns the task, with curvature and sharpness measured at the end of a run."""
     fields = config.task
     dataset = data.load(fields.dataset)
-    dataset = data.shrink(
-        dataset, fields.num_train, fields.num_test, dataset.train["image"].shape[1]
-    )
+    pixels = dataset.train["image"].shape[1]
+    dataset = data.subsample_and_downscale(dataset, fields.num_train, fields.num_test, pixels)
 
-    def measured(mean_loss, params, train):
+    def make_model(rngs):
+        return models.MLP(28 * 28, fields.hidden, dataset.num_classes, rngs=rngs)
+
+    def measure(mean_loss, params, train):
         images = jax.tree.map(lambda a: a[: fields.num_measured], train)
 
         def loss(params):
@@ -67,38 +97,16 @@ def get_task(config):
 
     return tasks.image_classification(
         dataset,
-        lambda rngs: models.MLP(28 * 28, fields.hidden, dataset.num_classes, rngs=rngs),
+        make_model,
         make_optimizer,
-        diagnostics=measured,
+        diagnostics=measure,
         clean_train_loss=True,
         name=f"jaiswal2020 figure3 {fields.to_json(sort_keys=True)}",
     )
 
 
-def make_optimizer(hparams, key):
-    """Plain SGD at a temperature."""
-    del key  # no noise but that of the batches
+def make_optimizer(hparams: Mapping[str, Any], key: Any) -> Any:
+    """Returns plain SGD at a temperature."""
+    del key  # The only noise is that of the batches.
     rate = noisegen.learning_rate_from_temperature(hparams["temperature"], hparams["batch_size"])
     return optax.sgd(rate)
-
-
-def get_runs(config):
-    grid = config.grid
-    order = ("seed", "batch_size", "temperature")
-    return sweeps.values(**{name: grid[name] for name in order}) * sweeps.fixed(**config.run)
-
-
-def get_protocol(config):
-    seeds = len(config.grid.seed)
-    return sweeps.Protocol(
-        metric="largest_eigenvalue",
-        mode="min",
-        row="temperature",
-        series=lambda run: f"batch size {run['batch_size']}",
-        labels=tuple(f"batch size {size}" for size in config.grid.batch_size),
-        tune=("batch_size",),
-        best=seeds,
-        of=seeds,
-        max_extensions=0,
-        report=("sharpness", "clean_train_loss", "test_accuracy"),
-    )

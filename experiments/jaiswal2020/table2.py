@@ -5,28 +5,40 @@ constant learning rate over batch size: 70.29 becomes 72.07 % at batch size 64, 
 ± .42 % at 128 (of two runs; the others are single ones).
 
 The control of Figure 4 is `--config.grid.decay_rate=0.9,`. Other readings, and what the scales are,
-in common.py.
+in constant_ratio.py.
 """
 
-from experiments.jaiswal2020 import common, figure4
-from experiments.jaiswal2020.common import get_protocol, get_runs, get_task  # noqa: F401
+import ml_collections
 
-_NOISY = {64: (72.07, None), 128: (71.01, 0.42)}
+from experiments.jaiswal2020 import constant_ratio, figure4
+from noisegen import sweeps
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    config = common.make_config(scale)
-    config.grid.update({"variance": (0.0, common.VARIANCE), "batch_size": (64, 128)})
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    config = figure4.get_config(scale)
+    config.grid.update(decay_rate=(0.1,), variance=(0.0, constant_ratio.VARIANCE))
+    if scale != "test":
+        config.grid.batch_size = (64, 128)
     return config
 
 
-def get_published(config):
-    """Validation accuracy in percent."""
-    if not common.as_published(config):
-        return {}
-    plain, noisy = common.LABELS
-    return {
-        **{(plain, size): (figure4.ACCURACIES[size], None) for size in _NOISY},
-        **{(noisy, size): value for size, value in _NOISY.items()},
-    }
+# Validation accuracy in percent.
+_PUBLISHED = {
+    ("no noise", 64): (figure4.ACCURACIES[64], None),
+    ("no noise", 128): (figure4.ACCURACIES[128], None),
+    ("noise", 64): (72.07, None),
+    ("noise", 128): (71.01, 0.42),
+}
+
+
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    is_published = constant_ratio.is_published(config, get_config("paper"))
+    return sweeps.Sweep(
+        constant_ratio.task_maker(config),
+        constant_ratio.make_runs(config),
+        constant_ratio.make_protocol(config),
+        published=_PUBLISHED if is_published else None,
+        per_batch_size=True,
+    )

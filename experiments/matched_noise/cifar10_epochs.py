@@ -1,42 +1,79 @@
 """Matched noise on CIFAR-10 at equal epochs
 
-As on MNIST; a Wide-ResNet with ghost batch normalisation, whose statistics every kind of run
-shares, and with L2 regularisation.
+As on MNIST; a Wide-ResNet with ghost batch normalization, whose statistics every kind of run
+shares, and with L2 regularization.
 """
 
-from experiments.matched_noise import common
-from experiments.matched_noise.common import get_protocol, get_runs  # noqa: F401
-from experiments.matched_noise.common import wide_resnet as get_task  # noqa: F401
+import ml_collections
+
+from experiments import scales
+from experiments.matched_noise import kinds
 from noisegen import sweeps
 
-BY_SCALE = {
-    "gpu": {
-        "task": {"dataset": "cifar10", "num_train": 50_000, "num_test": 10_000, "pixels": 32}
-        | {"depth": 16, "width": 4, "ghost_size": 64, "noise_group": 64},
-        "base": {"batch_size": 128, "learning_rate": 2**0},
-        "grid": {
-            "seed": (0, 1, 2),
-            "eta": (0.1, 0.01, 0.001),
-            "learning_rate": sweeps.powers_of_two(2**-1, 4),
-            "batch_size": (1024, 8192, 37_504),
-        },
-        "run": {"num_epochs": 50.0},
-    },
-    "cpu": {
-        "task": {"dataset": "cifar10", "num_train": 1024, "num_test": 2048, "pixels": 8}
-        | {"depth": 10, "width": 1, "ghost_size": 16, "noise_group": 16},
-        "base": {"batch_size": 32, "learning_rate": 2**-1},
-        "grid": {
-            "seed": (0, 1, 2),
-            "eta": (0.1, 0.03, 0.01, 0.003),
-            "learning_rate": sweeps.powers_of_two(2**-2, 2),
-            "batch_size": (128, 384, 768),
-        },
-        "run": {"num_epochs": 20.0},
-    },
-}
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,
+                "noise_group": 64,
+            },
+            # The small batch and its learning rate, good for each other.
+            "base": {"batch_size": 128, "learning_rate": 1.0},
+            "run": {
+                "num_epochs": 50.0,
+                "momentum": 0.0,
+                "gamma": 0.55,
+                "l2": 5e-4,
+                "num_evals": 10,
+                "last_batch": "straddle",
+            },
+            "grid": {
+                "seed": (0, 1, 2),
+                "eta": (0.1, 0.01, 0.001),
+                "learning_rate": sweeps.powers_of_two(2**-1, 4),
+                "batch_size": (1024, 8192, 37_504),
+            },
+            "convolution": "auto",  # or "patches", "lax": speed only
+        }
+    )
+    if scale in ("cpu", "test"):
+        config.task.update(
+            num_train=1024,
+            num_test=2048,
+            pixels=8,
+            depth=10,
+            width=1,
+            ghost_size=16,
+            noise_group=16,
+        )
+        config.base.update(batch_size=32, learning_rate=2**-1)
+        config.run.num_epochs = 20.0
+        config.grid.update(
+            eta=(0.1, 0.03, 0.01, 0.003),
+            learning_rate=sweeps.powers_of_two(2**-2, 2),
+            batch_size=(128, 384, 768),
+        )
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=7, num_test=3, ghost_size=2, noise_group=2)
+        config.base.batch_size = 4
+        config.run.num_evals = 1
+        config.grid.update(seed=(0,), eta=(0.1,), learning_rate=(2**-4,), batch_size=(6,))
+    return config
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return common.make_config(scale, BY_SCALE, l2=5e-4)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    return sweeps.Sweep(
+        lambda: kinds.make_wide_resnet_task(config),
+        kinds.make_runs(config),
+        kinds.make_protocol(config),
+    )

@@ -1,44 +1,71 @@
 """Matched noise on MNIST at equal epochs
 
 Batch sizes of up to three quarters of the training set get as many epochs as a small batch, and so
-far fewer updates. The learning rate is tuned for each kind of run; matched noise makes up for what
-is lacking at that learning rate to the temperature of the small batch at the reference's rate, and
-has nothing else to tune. The rules start from that rate, and are not tuned either. LeNet-5; tuned
-on the test set.
+far fewer updates. The learning rate is tuned for each kind of run. Matched noise supplies the noise
+that is lacking, at that learning rate, to the temperature of the small batch at the reference's
+rate. It has nothing else to tune. The rules start from that rate, and are not tuned either.
+LeNet-5; tuned on the test set.
 """
 
-from experiments.matched_noise import common
-from experiments.matched_noise.common import get_protocol, get_runs  # noqa: F401
-from experiments.matched_noise.common import lenet5 as get_task  # noqa: F401
+import ml_collections
+
+from experiments import scales
+from experiments.matched_noise import kinds
 from noisegen import sweeps
 
-_TASK = {"dataset": "mnist", "num_test": 10_000, "pixels": 28}
-BY_SCALE = {
-    "gpu": {
-        "task": _TASK | {"num_train": 60_000, "noise_group": 32},
-        "base": {"batch_size": 64, "learning_rate": 2**-3},
-        "grid": {
-            "seed": (0, 1, 2, 3, 4),
-            "eta": (0.3, 0.1, 0.03, 0.01),
-            "learning_rate": sweeps.powers_of_two(2**-6, 2),
-            "batch_size": (1024, 8192, 45_000),
-        },
-        "run": {"num_epochs": 15.0},
-    },
-    "cpu": {
-        "task": _TASK | {"num_train": 1024, "noise_group": 8},
-        "base": {"batch_size": 16, "learning_rate": 2**-4},
-        "grid": {
-            "seed": (0, 1, 2),
-            "eta": (0.3, 0.1, 0.03, 0.01),
-            "learning_rate": sweeps.powers_of_two(2**-6, 1),
-            "batch_size": (128, 384, 768),
-        },
-        "run": {"num_epochs": 20.0},
-    },
-}
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "mnist",
+                "num_train": 60_000,
+                "num_test": 10_000,
+                "pixels": 28,
+                "noise_group": 32,
+            },
+            # The small batch and its learning rate, good for each other.
+            "base": {"batch_size": 64, "learning_rate": 2**-3},
+            "run": {
+                "num_epochs": 15.0,
+                "momentum": 0.0,
+                "gamma": 0.55,
+                "l2": 0.0,
+                "num_evals": 10,
+                "last_batch": "straddle",
+            },
+            "grid": {
+                "seed": (0, 1, 2, 3, 4),
+                "eta": (0.3, 0.1, 0.03, 0.01),
+                "learning_rate": sweeps.powers_of_two(2**-6, 2),
+                "batch_size": (1024, 8192, 45_000),
+            },
+            "convolution": "auto",  # or "patches", "lax": speed only
+        }
+    )
+    if scale in ("cpu", "test"):
+        config.task.update(num_train=1024, noise_group=8)
+        config.base.update(batch_size=16, learning_rate=2**-4)
+        config.run.num_epochs = 20.0
+        config.grid.update(
+            seed=(0, 1, 2),
+            learning_rate=sweeps.powers_of_two(2**-6, 1),
+            batch_size=(128, 384, 768),
+        )
+    if scale == "test":
+        config.task.update(num_train=7, num_test=3, noise_group=2)
+        config.base.batch_size = 4
+        config.run.num_evals = 1
+        config.grid.update(seed=(0,), eta=(0.1,), learning_rate=(2**-4,), batch_size=(6,))
+    return config
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return common.make_config(scale, BY_SCALE)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    return sweeps.Sweep(
+        lambda: kinds.make_lenet5_task(config),
+        kinds.make_runs(config),
+        kinds.make_protocol(config),
+    )

@@ -1,24 +1,68 @@
 """Matched noise on MNIST at equal steps
 
 Batch sizes of up to three quarters of the training set make as many updates as a small batch, all
-at the learning rate of the reference, which is not tuned again, so that matched noise gives every
-update the covariance that it has there. Whatever a kind of noise still lacks of the small batch
-shows as a difference to it; whatever the noise is good for, as a difference to the large batch
-without. The rules scale the learning rate. LeNet-5; eta is tuned on the test set.
+at the learning rate of the reference, which is not tuned again. Matched noise then gives every
+update the covariance that it has there. If a kind of noise still lacks something of the small
+batch, it differs from the small batch; if the noise is good for something, it differs from the
+large batch without noise. The rules scale the learning rate. LeNet-5; eta is tuned on the test set.
 """
 
-from experiments.matched_noise import common, mnist_epochs
-from experiments.matched_noise.common import get_protocol, get_runs  # noqa: F401
-from experiments.matched_noise.common import lenet5 as get_task  # noqa: F401
+import ml_collections
 
-_NUM_UPDATES = {"gpu": 5000, "cpu": 1000}
+from experiments import scales
+from experiments.matched_noise import kinds
+from noisegen import sweeps
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    config = common.make_config(scale, mnist_epochs.BY_SCALE)
-    del config.run.num_epochs
-    config.run.num_updates = _NUM_UPDATES[scale]
-    config.run.last_batch = "resample"  # else the noise of small batches adds up to 0 in an epoch
-    config.grid.learning_rate = (config.base.learning_rate,)
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "mnist",
+                "num_train": 60_000,
+                "num_test": 10_000,
+                "pixels": 28,
+                "noise_group": 32,
+            },
+            # The small batch and its learning rate, good for each other.
+            "base": {"batch_size": 64, "learning_rate": 2**-3},
+            "run": {
+                "num_updates": 5000,
+                "momentum": 0.0,
+                "gamma": 0.55,
+                "l2": 0.0,
+                "num_evals": 10,
+                # Otherwise the noise of small batches adds up to 0 in an epoch.
+                "last_batch": "resample",
+            },
+            "grid": {
+                "seed": (0, 1, 2, 3, 4),
+                "eta": (0.3, 0.1, 0.03, 0.01),
+                "learning_rate": (2**-3,),
+                "batch_size": (1024, 8192, 45_000),
+            },
+            "convolution": "auto",  # or "patches", "lax": speed only
+        }
+    )
+    if scale in ("cpu", "test"):
+        config.task.update(num_train=1024, noise_group=8)
+        config.base.update(batch_size=16, learning_rate=2**-4)
+        config.run.num_updates = 1000
+        config.grid.update(seed=(0, 1, 2), learning_rate=(2**-4,), batch_size=(128, 384, 768))
+    if scale == "test":
+        config.task.update(num_train=7, num_test=3, noise_group=2)
+        config.base.batch_size = 4
+        config.run.update(num_updates=20, num_evals=1)
+        config.grid.update(seed=(0,), eta=(0.1,), batch_size=(6,))
     return config
+
+
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    return sweeps.Sweep(
+        lambda: kinds.make_lenet5_task(config),
+        kinds.make_runs(config),
+        kinds.make_protocol(config),
+    )

@@ -1,27 +1,29 @@
-"""Training time of one run against the number of devices that its batch is spread over.
+"""Measures the time of a run against its number of devices (run with `python -m`).
 
     python -m experiments.signer2021.devices --out=DIRECTORY
 
-For every batch size of the report and 1, 2, 4 ... of the devices here, the seconds that LeNet-5
-takes for one epoch of MNIST and an evaluation, and the speed-up over one device; to
-DIRECTORY/devices.json and as a table. The gradients of all devices are added once an update, and
-each works on a part of the batch, so that more devices pay for large batches: what the report's
-discussion asks about. On a processor every core is a device.
+Measures the seconds that LeNet-5 takes for one epoch of MNIST and an evaluation, and the speed-up
+over one device, for every batch size of the report and 1, 2, 4 ... of the devices here. Writes
+DIRECTORY/devices.json and prints a table. Each device works on a part of the batch, and their
+gradients are added once an update, so that more devices pay for large batches: the question of the
+report's discussion. On a processor every core is a device.
 """
 
 import argparse
 import datetime
 import json
+import math
 import pathlib
 
 import jax
 
-from experiments.signer2021 import common
-from launch import command, machine
+from experiments.signer2021 import figure1, scaling_rules
+from launch import cli
 from noisegen import training
+from noisegen.sweeps import machine
 
 MICROBATCH = 32  # examples at once on one device
-NUMBERS = {
+HPARAMS = {
     "learning_rate": 0.01,
     "base_learning_rate": 0.01,
     "momentum": 0.0,
@@ -31,19 +33,19 @@ NUMBERS = {
 
 
 def seconds_per_epoch(task: training.Task, batch_size: int, num_devices: int) -> float:
-    """Seconds that one epoch and an evaluation take, once all is compiled."""
-    microbatch = min(MICROBATCH, -(-batch_size // num_devices)) * num_devices
-    settings = training.Settings(
+    """Returns the seconds that one epoch and an evaluation take, once all is compiled."""
+    microbatch = min(MICROBATCH, math.ceil(batch_size / num_devices)) * num_devices
+    settings = training.PoolConfig(
         microbatch=microbatch, batch_devices=num_devices, eval_batch=16 * num_devices
     )
     pool = training.Pool(task, settings)
-    run = {"batch_size": batch_size, "seed": 0, "num_epochs": 1.0, "last_batch": "keep"} | NUMBERS
-    _, second = (next(pool.train([run])) for _ in range(2))
-    return second.seconds
+    run = {"batch_size": batch_size, "seed": 0, "num_epochs": 1.0, "last_batch": "keep"} | HPARAMS
+    next(pool.train([run]))  # compiles
+    return next(pool.train([run])).seconds
 
 
 def table(seconds: dict[int, dict[int, float]]) -> list[str]:
-    """The lines of a table in Markdown.
+    """Returns a table in Markdown.
 
     >>> print(*table({64: {1: 2.0, 2: 1.0}}), sep="\\n")
     | batch size | 1 device | 2 devices |
@@ -51,7 +53,7 @@ def table(seconds: dict[int, dict[int, float]]) -> list[str]:
     | 64 | 2.00 s | 1.00 s (2.0 x) |
     """
     counts = list(next(iter(seconds.values())))
-    names = [f"{count} device{'s' * (count > 1)}" for count in counts]
+    names = ["1 device" if count == 1 else f"{count} devices" for count in counts]
     lines = [f"| batch size | {' | '.join(names)} |", "|---:|" + "---:|" * len(counts)]
     for size, times in seconds.items():
         cells = [f"{times[1]:.2f} s"]
@@ -61,9 +63,9 @@ def table(seconds: dict[int, dict[int, float]]) -> list[str]:
 
 
 def main(out: str) -> None:
-    """Measures, writes and prints."""
-    config = common.make_sgd_config()
-    task = common.get_task(config)
+    """Measures, then writes and prints the times."""
+    config = figure1.get_config()
+    task = scaling_rules.make_task(config)
     counts = [2**k for k in range(len(jax.devices()).bit_length())]
     seconds = {
         size: {count: seconds_per_epoch(task, size, count) for count in counts}
@@ -86,5 +88,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", metavar="DIRECTORY", required=True, help="of the record")
     given = parser.parse_args()
-    command.prepare_devices()
+    cli.prepare_devices()
     main(given.out)

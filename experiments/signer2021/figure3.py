@@ -5,21 +5,46 @@ learning rate is too large for the training to converge. (The published run at 5
 points in its last epoch.)
 """
 
+import ml_collections
+
 import noisegen
-from experiments.signer2021 import common
-from experiments.signer2021.common import get_protocol, get_task  # noqa: F401
+from experiments import scales
+from experiments.signer2021 import scaling_rules
+from noisegen import sweeps
 
 
-def get_config():
-    """Every field that `--config.NAME=VALUE` may override."""
-    return common.make_sgd_config()
+def get_config(scale: str = "paper") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {"dataset": "mnist"},
+            "base": {"batch_size": 64, "learning_rate": 0.01},
+            "run": {
+                "num_epochs": 30.0,
+                "last_batch": "keep",
+                "eval_every": 1.0,
+                "momentum": 0.0,
+                "warmup_epochs": 0.0,
+                "warmup_rise": 0.0,
+            },
+            "grid": {"seed": (0, 1, 2), "batch_size": scaling_rules.SIZES},
+            "convolution": "auto",  # or "patches", "lax": speed only
+        }
+    )
+    if scale == "test":
+        config.run.num_epochs = 2.0
+        config.grid.update(seed=(0,), batch_size=(5,))
+    return config
 
 
-def get_runs(config):
-    return common.sgd_runs(config, common.rule_points(config, noisegen.linear_rule))
-
-
-def get_published(config):
-    """Final test accuracy in percent."""
-    del config
-    return common.published(98.94, 98.93, 98.88, 95.77, 98.81, 96.16, 93.64, 11.35)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    points = scaling_rules.rule_points(config, noisegen.linear_rule)
+    return sweeps.Sweep(
+        lambda: scaling_rules.make_task(config),
+        scaling_rules.make_sgd_runs(config, points),
+        scaling_rules.make_protocol(config),
+        # Final test accuracy in percent.
+        published=scaling_rules.published(98.94, 98.93, 98.88, 95.77, 98.81, 96.16, 93.64, 11.35),
+    )

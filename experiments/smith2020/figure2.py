@@ -1,52 +1,105 @@
 """Smith, Elsen & De, Figure 2: unlimited epochs at a small batch, with ghost batch norm
 
 Claims: at a small batch size the best test accuracy rises with the number of epochs and saturates
-(after 800 with batch normalisation); the best training loss falls steadily; the learning rate that
-minimises the training loss falls by much more than the one that maximises the test accuracy, which
+(after 800 with batch normalization). The best training loss falls steadily. The learning rate that
+minimizes the training loss falls by much more than the one that maximizes the test accuracy, which
 changes by a factor of 2 over budgets from 50 to 6400 epochs: there is an optimal temperature.
 
 Learning rates are chosen twice from the same runs, for test accuracy and for training loss. The
 paper prints no numbers of this figure.
 """
 
-from experiments.smith2020 import common, wide_resnet
-from experiments.smith2020.common import get_runs  # noqa: F401
-from experiments.smith2020.wide_resnet import get_task  # noqa: F401
+import ml_collections
+
+from experiments import scales
+from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
-_BY_SCALE = {
-    "paper": {
-        "batch_size": 64,
-        "num_epochs": sweeps.doublings(50, 6400),
-        "effective_learning_rate": sweeps.powers_of_two(2**-4, 4),
-        "seeds": 15,
-        "best": 12,
-    },
-    "gpu": {
-        "batch_size": 64,
-        "num_epochs": sweeps.doublings(25, 200),
-        "effective_learning_rate": sweeps.powers_of_two(2**-2, 2),
-        "seeds": 3,
-        "best": 2,
-    },
-    "cpu": {
-        "batch_size": 16,
-        "num_epochs": sweeps.doublings(20, 640),
-        "effective_learning_rate": sweeps.powers_of_two(2**-6, 1),
-        "seeds": 3,
-        "best": 3,
-    },
-}
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,  # 0: no normalization, SkipInit
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "run": {
+                "batch_size": 64,
+                "momentum": 0.9,
+                "l2": 5e-4,
+                "gamma": 2.0,
+                "num_evals": 20,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "num_epochs": sweeps.doublings(50, 6400),
+                "effective_learning_rate": sweeps.powers_of_two(2**-4, 4),
+            },
+            "best": 12,  # of the seeds
+            "convolution": "lax",  # or "patches": speed only
+            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.task.dtype = "bfloat16"
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_epochs=sweeps.doublings(25, 200),
+            effective_learning_rate=sweeps.powers_of_two(2**-2, 2),
+        )
+        config.best = 2
+    if scale in ("cpu", "test"):
+        # So few images that the small network can fit them.
+        config.task.update(
+            num_train=1024, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
+        )
+        config.run.batch_size = 16
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_epochs=sweeps.doublings(20, 640),
+            effective_learning_rate=sweeps.powers_of_two(2**-6, 1),
+        )
+        config.best = 3
+        config.convolution = "patches"
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=64, num_test=32)
+        config.grid.update(seed=(0,), num_epochs=(5, 6), effective_learning_rate=(2**-5,))
+        config.best = 1
+    return config
 
 
-def get_config(scale="cpu", **task):
-    """Every field that `--config.NAME=VALUE` may override."""
-    few = {"num_train": 1024} if scale == "cpu" else {}  # which the small network can fit
-    return wide_resnet.make_config(scale, _BY_SCALE, **few, **task)
-
-
-def get_protocol(config):
-    return [
-        common.get_protocol(config, row="num_epochs"),
-        common.get_protocol(config, row="num_epochs", **wide_resnet.LEAST_LOSS),
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,
+        effective_learning_rate=grid.effective_learning_rate,
+        num_epochs=grid.num_epochs,
+    )
+    shared = {
+        "row": "num_epochs",
+        "tune": ("effective_learning_rate",),
+        "best": config.best,
+        "of": len(grid.seed),
+    }
+    protocols = [
+        sweeps.Protocol(metric="test_accuracy", mode="max", report=("train_loss",), **shared),
+        sweeps.Protocol(
+            metric="train_loss",
+            mode="min",
+            report=("clean_train_loss", "test_accuracy"),
+            **shared,
+        ),
     ]
+    return sweeps.Sweep(
+        lambda: wide_resnet.make_task(config), points * sweeps.fixed(**config.run), protocols
+    )

@@ -1,46 +1,97 @@
 """Smith, Elsen & De, appendix E: unlimited epochs, fully connected autoencoder on MNIST
 
-As figure2.py, for the network and the data of autoencoder.py. The appendix was not at hand, nor any
-number of it. Budgets and grids are our choice.
+As figure2.py, for the network and the data of autoencoder.py. We had no access to the appendix.
+Budgets and grids are our choice.
 """
 
-from experiments.smith2020 import autoencoder, common
-from experiments.smith2020.autoencoder import get_runs, get_task  # noqa: F401
+import ml_collections
+
+from experiments import scales
+from experiments.smith2020 import autoencoder
 from noisegen import sweeps
 
-_BY_SCALE = {
-    "paper": {
-        "batch_size": 64,
-        "num_epochs": sweeps.doublings(50, 6400),
-        "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-3),
-        "seeds": 15,
-        "best": 12,
-    },
-    "gpu": {
-        "batch_size": 64,
-        "num_epochs": sweeps.doublings(25, 200),
-        "effective_learning_rate": sweeps.powers_of_two(2**-9, 2**-4),
-        "seeds": 3,
-        "best": 2,
-    },
-    "cpu": {
-        "batch_size": 32,
-        "num_epochs": sweeps.doublings(2, 32),
-        "effective_learning_rate": sweeps.powers_of_two(2**-8, 2**-3),
-        "seeds": 3,
-        "best": 3,
-    },
-}
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "mnist",
+                "widths": (784, 1000, 500, 250, 30),
+                "num_train": 60_000,
+                "num_test": 10_000,
+            },
+            "run": {
+                "batch_size": 64,
+                "momentum": 0.9,
+                "l2": 0.0,
+                "gamma": 2.0,
+                "num_evals": 20,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "num_epochs": sweeps.doublings(50, 6400),
+                "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-3),
+            },
+            "best": 12,  # of the seeds
+            "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_epochs=sweeps.doublings(25, 200),
+            effective_learning_rate=sweeps.powers_of_two(2**-9, 2**-4),
+        )
+        config.best = 2
+    if scale in ("cpu", "test"):
+        config.task.update(widths=(784, 128, 64, 32, 12), num_train=16_384, num_test=4096)
+        config.run.batch_size = 32
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_epochs=sweeps.doublings(2, 32),
+            effective_learning_rate=sweeps.powers_of_two(2**-8, 2**-3),
+        )
+        config.best = 3
+    if scale == "test":
+        config.task.update(num_train=5, num_test=3)
+        config.run.batch_size = 2
+        config.grid.update(seed=(0,), num_epochs=(2, 4), effective_learning_rate=(2**-5,))
+        config.best = 1
+    return config
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return autoencoder.get_config(scale, _BY_SCALE)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    return sweeps.Sweep(
+        lambda: autoencoder.make_task(config),
+        make_runs(config),
+        make_protocols(config, metric="test_squared_error"),
+    )
 
 
-def get_protocol(config, metric="test_squared_error"):
-    least_loss = {"metric": "train_loss", "report": (metric,)}
+def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
+    """Returns the runs; one seed of everything comes first."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,
+        effective_learning_rate=grid.effective_learning_rate,
+        num_epochs=grid.num_epochs,
+    )
+    return points * sweeps.fixed(**config.run)
+
+
+def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweeps.Protocol]:
+    """Returns two protocols, one that tunes for a metric, one that tunes for the training loss."""
+    shared = {
+        "mode": "min",
+        "row": "num_epochs",
+        "tune": ("effective_learning_rate",),
+        "best": config.best,
+        "of": len(config.grid.seed),
+    }
     return [
-        common.get_protocol(config, row="num_epochs", mode="min", **reading)
-        for reading in ({"metric": metric}, least_loss)
+        sweeps.Protocol(metric=metric, report=("train_loss",), **shared),
+        sweeps.Protocol(metric="train_loss", report=(metric,), **shared),
     ]

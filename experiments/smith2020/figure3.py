@@ -1,76 +1,133 @@
 """Smith, Elsen & De, Figure 3: initial and final learning rate tuned independently
 
 Claims: with both tuned, for epoch budgets at a batch size of 64, the initial learning rate that
-maximises the test accuracy is constant beyond 400 epochs while the final one decays, with larger
-error bars; the initial one is higher, and the final one lower, than those that minimise the
+maximizes the test accuracy is constant beyond 400 epochs while the final one decays, with larger
+error bars. The initial one is higher, and the final one lower, than those that minimize the
 training loss. The best 5 of 7 runs count. The paper prints no numbers of this figure.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
 import noisegen
-from experiments.smith2020 import common, wide_resnet
-from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments import scales
+from experiments.smith2020 import optimizers, wide_resnet
 from noisegen import sweeps
 
-TUNED = ("effective_learning_rate", "final_effective_learning_rate")
-_BY_SCALE = {
-    "paper": {
-        "batch_size": 64,
-        "num_epochs": sweeps.doublings(50, 6400),
-        "effective_learning_rate": sweeps.powers_of_two(2**-4, 4),
-        "final_effective_learning_rate": sweeps.powers_of_two(2**-15, 2**-4),
-        "seeds": 7,
-        "best": 5,
-    },
-    "gpu": {
-        "batch_size": 64,
-        "num_epochs": (25, 50),
-        "effective_learning_rate": sweeps.powers_of_two(2**-1, 2),
-        "final_effective_learning_rate": (2**-13, 2**-11, 2**-9, 2**-7),
-        "seeds": 1,
-        "best": 1,
-    },
-    "cpu": {
-        "batch_size": 16,
-        "num_epochs": (20, 80, 320),
-        "effective_learning_rate": sweeps.powers_of_two(2**-5, 2**-1),
-        "final_effective_learning_rate": (2**-14, 2**-11, 2**-8, 2**-5),
-        "seeds": 3,
-        "best": 3,
-    },
-}
+INITIAL, FINAL = "effective_learning_rate", "final_effective_learning_rate"
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    few = {"num_train": 1024} if scale == "cpu" else {}  # as figure2.py
-    config = wide_resnet.make_config(scale, _BY_SCALE, **few)
-    del config.run.gamma  # which follows from the two learning rates
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,  # 0: no normalization, SkipInit
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "run": {"batch_size": 64, "momentum": 0.9, "l2": 5e-4, "num_evals": 20},
+            "grid": {
+                "seed": tuple(range(7)),
+                "num_epochs": sweeps.doublings(50, 6400),
+                "effective_learning_rate": sweeps.powers_of_two(2**-4, 4),
+                "final_effective_learning_rate": sweeps.powers_of_two(2**-15, 2**-4),
+            },
+            "best": 5,  # of the seeds
+            "convolution": "lax",  # or "patches": speed only
+            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.task.dtype = "bfloat16"
+        config.grid.update(
+            seed=(0,),
+            num_epochs=(25, 50),
+            effective_learning_rate=sweeps.powers_of_two(2**-1, 2),
+            final_effective_learning_rate=(2**-13, 2**-11, 2**-9, 2**-7),
+        )
+        config.best = 1
+    if scale in ("cpu", "test"):
+        # So few images that the small network can fit them.
+        config.task.update(
+            num_train=1024, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
+        )
+        config.run.batch_size = 16
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_epochs=(20, 80, 320),
+            effective_learning_rate=sweeps.powers_of_two(2**-5, 2**-1),
+            final_effective_learning_rate=(2**-14, 2**-11, 2**-8, 2**-5),
+        )
+        config.best = 3
+        config.convolution = "patches"
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=64, num_test=32)
+        config.grid.update(
+            seed=(0,),
+            num_epochs=(5, 6),
+            effective_learning_rate=(2**-5,),
+            final_effective_learning_rate=(2**-10,),
+        )
+        config.best = 1
     return config
 
 
-def get_task(config):
-    return wide_resnet.get_task(config, make_optimizer)
-
-
-def make_optimizer(hparams, key):
-    del key
-    initial, final = (
-        noisegen.learning_rate_from_effective(hparams[name], hparams["momentum"]) for name in TUNED
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,
+        effective_learning_rate=grid.effective_learning_rate,
+        final_effective_learning_rate=grid.final_effective_learning_rate,
+        num_epochs=grid.num_epochs,
     )
-    schedule = noisegen.hold_then_decay_to(initial, hparams["num_updates"], final)
-    return common.sgd(schedule, hparams)
-
-
-def get_protocol(config):
-    """Test accuracy, then training loss; each with bars of the initial, then the final rate."""
-    return [
-        common.get_protocol(
-            config,
-            row="num_epochs",
-            tune=tune,
-            domains={tune[1]: sweeps.Domain("fixed")},  # It grows in the reading with its bars.
-            **goal,
-        )
-        for goal in ({}, wide_resnet.LEAST_LOSS)
-        for tune in (TUNED, TUNED[::-1])
+    for_accuracy = {"metric": "test_accuracy", "mode": "max", "report": ("train_loss",)}
+    for_loss = {
+        "metric": "train_loss",
+        "mode": "min",
+        "report": ("clean_train_loss", "test_accuracy"),
+    }
+    protocols = [
+        _protocol(config, bar_of=INITIAL, other=FINAL, **for_accuracy),
+        _protocol(config, bar_of=FINAL, other=INITIAL, **for_accuracy),
+        _protocol(config, bar_of=INITIAL, other=FINAL, **for_loss),
+        _protocol(config, bar_of=FINAL, other=INITIAL, **for_loss),
     ]
+    return sweeps.Sweep(
+        lambda: wide_resnet.make_task(config, make_optimizer),
+        points * sweeps.fixed(**config.run),
+        protocols,
+    )
+
+
+def _protocol(config, bar_of, other, **goal):
+    """Returns the protocol with the error bar of one of the two learning rates."""
+    return sweeps.Protocol(
+        row="num_epochs",
+        tune=(bar_of, other),
+        # Of the other learning rate another protocol has the bar, and extends the grid.
+        domains={other: sweeps.Domain("fixed")},
+        best=config.best,
+        of=len(config.grid.seed),
+        **goal,
+    )
+
+
+def make_optimizer(hparams: Mapping[str, Any], key: Any) -> Any:
+    """Returns SGD whose learning rate is held, then decays to a final one."""
+    del key  # The only noise is that of the batches.
+    momentum = hparams["momentum"]
+    initial = noisegen.learning_rate_from_effective(hparams[INITIAL], momentum)
+    final = noisegen.learning_rate_from_effective(hparams[FINAL], momentum)
+    schedule = noisegen.hold_then_decay_to_schedule(initial, hparams["num_updates"], final)
+    return optimizers.sgd(schedule, hparams)

@@ -1,60 +1,121 @@
 """Smith, Elsen & De, Table 1: constant step budget, CIFAR-10, Wide-ResNet with ghost batch norm
 
 Claim: with the number of updates held at 9765 and the learning rate tuned for each batch size, the
-final training loss falls as the batch grows while the test accuracy first rises and then, beyond
-2048 examples, falls: the noise of small batches helps generalisation.
+final training loss falls as the batch grows. The test accuracy first rises and then, beyond 2048
+examples, falls: the noise of small batches helps generalization.
 """
 
+import ml_collections
+
+from experiments import scales
 from experiments.smith2020 import wide_resnet
-from experiments.smith2020.common import get_protocol, get_runs  # noqa: F401
-from experiments.smith2020.wide_resnet import get_task  # noqa: F401
 from noisegen import sweeps
 
-_BY_SCALE = {
-    "paper": {
-        "num_updates": 9765,
-        "batch_size": sweeps.powers_of_two(256, 32768),
-        "effective_learning_rate": sweeps.powers_of_two(1, 64),
-        "seeds": 15,
-        "best": 12,
-    },
-    "gpu": {
-        "num_updates": 9765,
-        "batch_size": sweeps.powers_of_two(256, 4096),
-        "effective_learning_rate": sweeps.powers_of_two(4, 16),
-        "seeds": 1,
-        "best": 1,
-    },
-    "cpu": {
-        "num_updates": 500,
-        "batch_size": sweeps.powers_of_two(16, 2048),
-        "effective_learning_rate": sweeps.powers_of_two(2**-2, 8),
-        "seeds": 3,
-        "best": 3,
-    },
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,  # 0: no normalization, SkipInit
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "run": {
+                "num_updates": 9765,
+                "momentum": 0.9,
+                "l2": 5e-4,
+                "gamma": 2.0,
+                "num_evals": 20,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "batch_size": sweeps.powers_of_two(256, 32768),
+                "effective_learning_rate": sweeps.powers_of_two(1, 64),
+            },
+            "best": 12,  # of the seeds
+            "convolution": "lax",  # or "patches": speed only
+            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.task.dtype = "bfloat16"
+        config.grid.update(
+            seed=(0,),
+            batch_size=sweeps.powers_of_two(256, 4096),
+            effective_learning_rate=sweeps.powers_of_two(4, 16),
+        )
+        config.best = 1
+    if scale in ("cpu", "test"):
+        config.task.update(
+            num_train=4096, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
+        )
+        config.run.num_updates = 500
+        config.grid.update(
+            seed=(0, 1, 2),
+            batch_size=sweeps.powers_of_two(16, 2048),
+            effective_learning_rate=sweeps.powers_of_two(2**-2, 8),
+        )
+        config.best = 3
+        config.convolution = "patches"
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=64, num_test=32)
+        config.run.num_updates = 20
+        config.grid.update(seed=(0,), batch_size=(16,), effective_learning_rate=(2**-5,))
+        config.best = 1
+    return config
+
+
+# Test accuracy in percent, final training loss, effective learning rate with its bar.
+_PUBLISHED = {
+    256: ((93.5, 0.1), (0.232, 0.001), (4, 2, 4)),
+    512: ((94.2, 0.1), (0.171, 0.001), (4, 4, 8)),
+    1024: ((94.5, 0.1), (0.107, 0.001), (8, 8, 8)),
+    2048: ((94.9, 0.1), (0.058, 0.000), (8, 8, 8)),
+    4096: ((94.7, 0.1), (0.025, 0.000), (16, 16, 32)),
+    8192: ((94.6, 0.1), (0.017, 0.000), (4, 4, 4)),
+    16384: ((92.5, 0.6), (0.019, 0.004), (32, 16, 32)),
+    32768: ((89.9, 0.7), (0.039, 0.011), (32, 1, 32)),
 }
 
 
-def get_config(scale="cpu", **task):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return wide_resnet.make_config(scale, _BY_SCALE, **task)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,  # first, so that one seed of everything comes before the next
+        batch_size=grid.batch_size,
+        effective_learning_rate=grid.effective_learning_rate,
+    )
+    protocol = sweeps.Protocol(
+        tune=("effective_learning_rate",),
+        best=config.best,
+        of=len(grid.seed),
+        report=("train_loss",),
+    )
+    return sweeps.Sweep(
+        lambda: wide_resnet.make_task(config),
+        points * sweeps.fixed(**config.run),
+        protocol,
+        published=_published(config),
+    )
 
 
-def get_published(config):
-    """Test accuracy in percent, final training loss, effective learning rate with its bar."""
+def _published(config):
+    """Returns the published numbers, if the config is of the published experiment."""
     paper = get_config("paper")
-    paper.task.dtype = config.task.dtype
+    paper.task.dtype = config.task.dtype  # which changes rounding only
     if config.task != paper.task or config.run != paper.run:
-        return {}  # another experiment
-    rows = {
-        256: ((93.5, 0.1), (0.232, 0.001), (4, 2, 4)),
-        512: ((94.2, 0.1), (0.171, 0.001), (4, 4, 8)),
-        1024: ((94.5, 0.1), (0.107, 0.001), (8, 8, 8)),
-        2048: ((94.9, 0.1), (0.058, 0.000), (8, 8, 8)),
-        4096: ((94.7, 0.1), (0.025, 0.000), (16, 16, 32)),
-        8192: ((94.6, 0.1), (0.017, 0.000), (4, 4, 4)),
-        16384: ((92.5, 0.6), (0.019, 0.004), (32, 16, 32)),
-        32768: ((89.9, 0.7), (0.039, 0.011), (32, 1, 32)),
-    }
+        return None
     names = ("test_accuracy", "train_loss", "effective_learning_rate")
-    return {("", size): dict(zip(names, values, strict=True)) for size, values in rows.items()}
+    return {
+        ("", batch_size): dict(zip(names, values, strict=True))
+        for batch_size, values in _PUBLISHED.items()
+    }

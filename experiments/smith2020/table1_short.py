@@ -1,43 +1,88 @@
 """Smith, Elsen & De, section 6: a very large batch with fewer updates
 
 Claim: batch size 16384, which loses to 2048 at 9765 updates, does not reach a higher test accuracy
-with a smaller step budget: it is not overtrained. No numbers are printed.
+with a smaller step budget: it is not overtrained. The paper prints no numbers.
 """
 
-from experiments.smith2020 import common, wide_resnet
-from experiments.smith2020.common import get_runs  # noqa: F401
-from experiments.smith2020.wide_resnet import get_task  # noqa: F401
+import ml_collections
+
+from experiments import scales
+from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
-_BY_SCALE = {
-    "paper": {
-        "batch_size": 16384,
-        "num_updates": (1220, 2441, 4882, 9765),
-        "effective_learning_rate": sweeps.powers_of_two(1, 64),
-        "seeds": 15,
-        "best": 12,
-    },
-    "gpu": {
-        "batch_size": 16384,
-        "num_updates": (1220, 2441),
-        "effective_learning_rate": (8, 16, 32),
-        "seeds": 1,
-        "best": 1,
-    },
-    "cpu": {
-        "batch_size": 1024,
-        "num_updates": (62, 125, 250, 500),
-        "effective_learning_rate": sweeps.powers_of_two(2**-2, 8),
-        "seeds": 3,
-        "best": 3,
-    },
-}
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,  # 0: no normalization, SkipInit
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "run": {
+                "batch_size": 16384,
+                "momentum": 0.9,
+                "l2": 5e-4,
+                "gamma": 2.0,
+                "num_evals": 20,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "num_updates": (1220, 2441, 4882, 9765),
+                "effective_learning_rate": sweeps.powers_of_two(1, 64),
+            },
+            "best": 12,  # of the seeds
+            "convolution": "lax",  # or "patches": speed only
+            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.task.dtype = "bfloat16"
+        config.grid.update(seed=(0,), num_updates=(1220, 2441), effective_learning_rate=(8, 16, 32))
+        config.best = 1
+    if scale in ("cpu", "test"):
+        config.task.update(
+            num_train=4096, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
+        )
+        config.run.batch_size = 1024
+        config.grid.update(
+            seed=(0, 1, 2),
+            num_updates=(62, 125, 250, 500),
+            effective_learning_rate=sweeps.powers_of_two(2**-2, 8),
+        )
+        config.best = 3
+        config.convolution = "patches"
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=64, num_test=32)
+        config.run.batch_size = 16
+        config.grid.update(seed=(0,), num_updates=(20,), effective_learning_rate=(2**-5,))
+        config.best = 1
+    return config
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    return wide_resnet.make_config(scale, _BY_SCALE)
-
-
-def get_protocol(config):
-    return common.get_protocol(config, row="num_updates")
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,
+        effective_learning_rate=grid.effective_learning_rate,
+        num_updates=grid.num_updates,
+    )
+    protocol = sweeps.Protocol(
+        row="num_updates",
+        tune=("effective_learning_rate",),
+        best=config.best,
+        of=len(grid.seed),
+        report=("train_loss",),
+    )
+    return sweeps.Sweep(
+        lambda: wide_resnet.make_task(config), points * sweeps.fixed(**config.run), protocol
+    )

@@ -1,65 +1,117 @@
 """One temperature schedule, two ways: decaying the learning rate, growing the batch
 
 Claim of Smith et al., Don't Decay the Learning Rate, Increase the Batch Size (2018): the
-temperature, effective learning rate over batch size, is what matters while noise dominates, so
-that dividing the learning rate by a factor and multiplying the batch size by it give the same
-curves and accuracy after the same number of epochs, the second in far fewer updates.
+temperature, effective learning rate over batch size, decides while noise dominates. Dividing the
+learning rate by a factor and multiplying the batch size by it then give the same curves and
+accuracy after the same number of epochs, the second in far fewer updates.
 
-The schedules here fall by a factor of 4 after 10, 14 and 17 of 20 epochs; the last batch is then 64
-times the first. Factors and epochs are our choice. Not one of the paper's figures: it stands for no
-published table.
+The schedules here fall by a factor of 4 after 10, 14 and 17 of 20 epochs, so that the last batch is
+64 times the first. Factors and epochs are our choice. This is not one of the paper's figures: it
+reproduces no published table.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 import optax
 
 import noisegen
-from experiments.smith2020 import common, wide_resnet
-from experiments.smith2020.common import get_runs  # noqa: F401
+from experiments import scales
+from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
 LABELS = ("decaying the learning rate", "growing the batch")
 DROPS = (10, 14, 17)  # twentieths of the run, whole so that host and device compute alike
 FACTOR = 4
-_BY_SCALE = {
-    "paper": {
-        "num_epochs": 200.0,
-        "batch_size": 64,
-        "effective_learning_rate": sweeps.powers_of_two(2**-2, 4),
-        "seeds": 15,
-        "best": 12,
-    },
-    "gpu": {
-        "num_epochs": 100.0,
-        "batch_size": 64,
-        "effective_learning_rate": sweeps.powers_of_two(2**-1, 2),
-        "seeds": 5,
-        "best": 4,
-    },
-    "cpu": {
-        "num_epochs": 20.0,
-        "batch_size": 16,
-        "effective_learning_rate": sweeps.powers_of_two(2**-6, 1),
-        "seeds": 5,
-        "best": 4,
-    },
-}
 
 
-def get_config(scale="cpu"):
-    """Every field that `--config.NAME=VALUE` may override."""
-    config = wide_resnet.make_config(scale, _BY_SCALE)
-    del config.run.gamma
-    config.grid.growth = (1, FACTOR)
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "paper", "gpu", "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": {
+                "dataset": "cifar10",
+                "num_train": 50_000,
+                "num_test": 10_000,
+                "pixels": 32,
+                "depth": 16,
+                "width": 4,
+                "ghost_size": 64,  # 0: no normalization, SkipInit
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "run": {
+                "num_epochs": 200.0,
+                "batch_size": 64,
+                "momentum": 0.9,
+                "l2": 5e-4,
+                "num_evals": 20,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "effective_learning_rate": sweeps.powers_of_two(2**-2, 4),
+                "growth": (1, FACTOR),  # of the batch, each time that the temperature falls
+            },
+            "best": 12,  # of the seeds
+            "convolution": "lax",  # or "patches": speed only
+            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
+        }
+    )
+    if scale == "gpu":
+        config.task.dtype = "bfloat16"
+        config.run.num_epochs = 100.0
+        config.grid.update(
+            seed=(0, 1, 2, 3, 4), effective_learning_rate=sweeps.powers_of_two(2**-1, 2)
+        )
+        config.best = 4
+    if scale in ("cpu", "test"):
+        config.task.update(
+            num_train=4096, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
+        )
+        config.run.update(num_epochs=20.0, batch_size=16)
+        config.grid.update(
+            seed=(0, 1, 2, 3, 4), effective_learning_rate=sweeps.powers_of_two(2**-6, 1)
+        )
+        config.best = 4
+        config.convolution = "patches"
+    if scale == "test":
+        config.task.update(dataset="digits", num_train=64, num_test=32)
+        config.run.update(num_epochs=1.0, batch_size=1)
+        config.grid.update(seed=(0,), effective_learning_rate=(2**-5,))
+        config.best = 1
     return config
 
 
-def get_task(config: ml_collections.ConfigDict):
-    return wide_resnet.get_task(config, make_optimizer, batch_size=batch_size)
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed, effective_learning_rate=grid.effective_learning_rate, growth=grid.growth
+    )
+    protocol = sweeps.Protocol(
+        series=_label,
+        labels=LABELS,
+        tune=("effective_learning_rate",),
+        best=config.best,
+        of=len(grid.seed),
+        report=("train_loss", "clean_train_loss", "num_updates"),
+    )
+    return sweeps.Sweep(
+        lambda: wide_resnet.make_task(config, make_optimizer, batch_size=batch_size),
+        points * sweeps.fixed(**config.run),
+        protocol,
+    )
 
 
-def batch_size(hparams):
-    """The batch size as a function of the update count: it grows when the temperature falls."""
+def _label(run):
+    grows = run["growth"] > 1
+    return LABELS[1] if grows else LABELS[0]
+
+
+def batch_size(hparams: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Returns the batch size by update; it grows when the temperature falls."""
     ends = _ends(hparams)
 
     def at(count):
@@ -71,9 +123,11 @@ def batch_size(hparams):
     return at
 
 
-def make_optimizer(hparams, key):
-    del key
-    momentum, ends = hparams["momentum"], _ends(hparams)
+def make_optimizer(hparams: Mapping[str, Any], key: Any) -> Any:
+    """Returns SGD with momentum at a temperature that falls in steps."""
+    del key  # The only noise is that of the batches.
+    momentum = hparams["momentum"]
+    ends = _ends(hparams)
     initial = hparams["effective_learning_rate"] / hparams["batch_size"]
 
     def temperature(count):
@@ -90,21 +144,16 @@ def make_optimizer(hparams, key):
 
 
 def _ends(hparams):
-    """The update counts at which the temperature falls, whichever way."""
-    ends, size, before, last = [], hparams["batch_size"], 0, 0
+    """Returns the update counts at which the temperature falls, at constant or growing batch."""
     total = hparams["num_epochs"] * hparams["num_examples"]
+    ends = []
+    size = hparams["batch_size"]
+    num_updates = 0
+    last_drop = 0
     for drop in DROPS:
-        examples = (drop - last) * total / 20
-        before = before + -(-examples // size)
-        ends.append(before)
-        size, last = size * hparams["growth"], drop
+        examples = (drop - last_drop) * total / 20
+        num_updates = num_updates + -(-examples // size)  # rounded up
+        ends.append(num_updates)
+        size = size * hparams["growth"]
+        last_drop = drop
     return ends
-
-
-def get_protocol(config):
-    return common.get_protocol(
-        config,
-        series=lambda run: LABELS[run["growth"] > 1],
-        labels=LABELS,
-        report=("train_loss", "clean_train_loss", "num_updates"),
-    )

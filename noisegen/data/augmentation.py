@@ -1,8 +1,7 @@
 """Augmentation of one image at a time, inside the compiled program.
 
-Each function takes ONE example and its key, and is vmapped over a batch with one key per
-example: what happens to an example then depends on its key alone, never on which examples
-share its microbatch.
+Each function takes ONE example and its key. Under vmap, with one key per example, the augmentation
+of an example depends on its key only, and never on the other examples of its microbatch.
 
 >>> import jax
 >>> from noisegen import data
@@ -31,25 +30,25 @@ def pad_crop_flip(
     mode: Literal["reflect", "constant"] = "reflect",
     flip: bool = True,
 ) -> jax.Array:
-    r"""Shifts an image by up to `padding` pixels and mirrors it with probability 1/2.
+    """Shifts an image by up to `padding` pixels, and mirrors it with probability 1/2.
 
-    The image is padded to :math:`(H + 2p) \times (W + 2p)`, a window of the original size is cut
-    out at an offset drawn uniformly from :math:`\{0, \dots, 2p\}^2`, and its columns are reversed
-    with probability one half.
+    The image is padded to (H + 2 p, W + 2 p). A window of the original size is cut out at an offset
+    drawn uniformly from {0, ..., 2 p}^2. Its columns are reversed with probability 1/2.
 
     Args:
-      key: random key of this example.
-      image_HxWxC: one image of any dtype, which is kept.
-      padding: `p`, pixels added on every side; at least 0, and for 'reflect' less than H and W.
-      mode: 'reflect' repeats the image mirrored about its edge pixels, 'constant' adds zeros
-        (which are black in an image of bytes, and the mean in a standardised one).
-      flip: whether to mirror left and right. False for digits and letters.
+      key: Random key of this example.
+      image_HxWxC: One image of any type.
+      padding: Pixels p added on every side, at least 0, and less than H and W for "reflect".
+      mode: "reflect" repeats the image mirrored at its edge pixels. "constant" adds zeros, which
+        are black in an image of bytes, and the mean in a standardized image.
+      flip: Whether to mirror left and right. Use False for digits and letters.
 
     Returns:
-      An image of the same shape and dtype, a pure function of `key` and `image_HxWxC`.
+      An image of the same shape and type, a pure function of `key` and `image_HxWxC`.
 
     Raises:
-      ValueError: for an image that is not (H, W, C), an unknown mode, or a padding out of range.
+      ValueError: If the image is not (H, W, C), the mode is unknown, or the padding is out of its
+        range.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -65,7 +64,7 @@ def pad_crop_flip(
       (reflection).
     """
     image_HxWxC = jnp.asarray(image_HxWxC)
-    _validate(image_HxWxC.shape, padding, mode)
+    _check_padding(image_HxWxC.shape, padding, mode)
     offset_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image_HxWxC, ((padding, padding), (padding, padding), (0, 0)), mode)
     row, column = jax.random.randint(offset_key, (2,), 0, 2 * padding + 1)
@@ -84,26 +83,25 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> jax.Array:
-    r"""Cuts out a rectangle of random size, shape and place, and brings it to a square.
+    """Crops a rectangle of random size, shape and position, and resizes it to a square.
 
-    The rectangle has width :math:`\sqrt{a H W r}` and height :math:`\sqrt{a H W / r}`, no more than
-    the image's, with :math:`a` uniform in `area` and :math:`\log r` uniform between the logarithms
-    of `ratio`; its place is uniform. Pixels are interpolated linearly, and mirrored left and right
-    with probability one half.
+    The rectangle has width sqrt(a H W r) and height sqrt(a H W / r), limited by the image. Here a
+    is uniform in `area`, and log(r) uniform between the logarithms of `ratio`. The position is
+    uniform. Pixels are interpolated linearly, and mirrored left and right with probability 1/2.
 
     Args:
-      key: random key of this example.
-      image_HxWxC: one image of any dtype.
-      pixels: side of the square.
-      area: least and largest share of the image's area, in (0, 1].
-      ratio: least and largest ratio of width to height, positive.
-      flip: whether to mirror.
+      key: Random key of this example.
+      image_HxWxC: One image of any type.
+      pixels: Side of the square, in pixels.
+      area: Smallest and largest fraction of the image's area, in (0, 1].
+      ratio: Smallest and largest ratio of width to height, positive.
+      flip: Whether to mirror.
 
     Returns:
       A float32 image `(pixels, pixels, C)`, a pure function of `key` and `image_HxWxC`.
 
     Raises:
-      ValueError: for an image that is not (H, W, C), or a range that is empty or out of bounds.
+      ValueError: If the image is not (H, W, C), or a range is empty or out of bounds.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -116,24 +114,15 @@ def random_resized_crop(
       Goyal et al., `Accurate, Large Minibatch SGD <https://arxiv.org/abs/1706.02677>`_, 2017.
     """
     image_HxWxC = jnp.asarray(image_HxWxC)
-    if image_HxWxC.ndim != 3 or pixels < 1:
-        raise ValueError(
-            f"expected one image of shape (H, W, C) and pixels of at least 1, got shape "
-            f"{image_HxWxC.shape} and pixels={pixels}"
-        )
-    if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(
-            f"area must be a range in (0, 1] and ratio one of positive numbers, got area={area} "
-            f"and ratio={ratio}"
-        )
-    area_key, ratio_key, place_key, flip_key = jax.random.split(key, 4)
-    whole = jnp.array(image_HxWxC.shape[:2], jnp.float32)
+    _check_crop(image_HxWxC.shape, pixels, area, ratio)
+    area_key, ratio_key, position_key, flip_key = jax.random.split(key, 4)
+    image_size = jnp.array(image_HxWxC.shape[:2], jnp.float32)
     share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])
-    shape = jnp.exp(
-        jax.random.uniform(ratio_key, minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
-    )
-    size = jnp.minimum(jnp.sqrt(share * whole.prod() * jnp.stack([1 / shape, shape])), whole)
-    start = jax.random.uniform(place_key, (2,)) * (whole - size)
+    log_ratio = jax.random.uniform(ratio_key, minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
+    width_to_height = jnp.exp(log_ratio)
+    height_and_width = jnp.stack([1 / width_to_height, width_to_height])
+    size = jnp.minimum(jnp.sqrt(share * image_size.prod() * height_and_width), image_size)
+    start = jax.random.uniform(position_key, (2,)) * (image_size - size)
     scale = pixels / size
     cropped = jax.image.scale_and_translate(
         image_HxWxC.astype(jnp.float32),
@@ -149,8 +138,8 @@ def random_resized_crop(
     return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)
 
 
-def _validate(shape: tuple[int, ...], padding: int, mode: str) -> None:
-    """Raises ValueError unless an image of `shape` can be padded so."""
+def _check_padding(shape: tuple[int, ...], padding: int, mode: str) -> None:
+    """Raises ValueError unless an image of this shape can be padded."""
     if len(shape) != 3:
         raise ValueError(
             f"expected one image of shape (H, W, C), got shape {shape}; for a batch use "
@@ -158,7 +147,28 @@ def _validate(shape: tuple[int, ...], padding: int, mode: str) -> None:
         )
     if mode not in _MODES:
         raise ValueError(f"mode must be 'reflect' or 'constant', got {mode!r}")
-    limit = min(shape[:2]) - 1 if mode == "reflect" else None
-    if padding < 0 or (limit is not None and padding > limit):
-        most = "" if limit is None else f" and at most {limit} ({mode!r}, image of shape {shape})"
-        raise ValueError(f"padding must be at least 0{most}, got {padding}")
+    if padding < 0:
+        raise ValueError(f"padding must be at least 0, got {padding}")
+    # Reflection does not repeat the edge pixel, so it can add one pixel less than the image has.
+    most = min(shape[:2]) - 1
+    if mode == "reflect" and padding > most:
+        raise ValueError(
+            f"padding must be at least 0 and at most {most} ({mode!r}, image of shape {shape}), "
+            f"got {padding}"
+        )
+
+
+def _check_crop(
+    shape: tuple[int, ...], pixels: int, area: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    """Raises ValueError unless rectangles of these ranges can be cropped from the image."""
+    if len(shape) != 3 or pixels < 1:
+        raise ValueError(
+            f"expected one image of shape (H, W, C) and pixels of at least 1, got shape {shape} "
+            f"and pixels={pixels}"
+        )
+    if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(
+            f"area must be a range in (0, 1] and ratio one of positive numbers, got area={area} "
+            f"and ratio={ratio}"
+        )

@@ -1,27 +1,27 @@
-"""The named data sets.
+"""Named data sets of images.
 
 >>> from noisegen import data
 >>> digits = data.load("digits")
 >>> len(digits.train["label"]), len(digits.test["label"])
 (1437, 360)
 
-`digits` comes with scikit-learn and needs no download. The others are prepared once by
-tensorflow-datasets (`python -m noisegen.data.prepare mnist`), decoded once into a cache, and
-memory-mapped from there.
+`digits` comes with scikit-learn. All others are prepared once by tensorflow-datasets
+(`python -m noisegen.data.tfds_prepare mnist`), decoded once into a cache, and memory-mapped.
 """
 
 import difflib
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from noisegen.data import cache, digits, prepared, stratify
+from noisegen.data import cache, digits, tfds_reader
 
 
 class Dataset(NamedTuple):
-    """A data set in host memory; the arrays are read-only and may be memory-mapped."""
+    """A data set in host memory, as read-only arrays that may be memory-mapped."""
 
     name: str
     train: dict[str, np.ndarray]  # 'image': uint8 (N, H, W, C); 'label': int32 (N,)
@@ -29,19 +29,19 @@ class Dataset(NamedTuple):
     num_classes: int
     mean: tuple[float, ...]  # Per channel, of images scaled to [0, 1] by 1/255.
     std: tuple[float, ...]
-    fingerprint: str  # 16 hexadecimal digits: equal for equal arrays, however they were encoded.
+    fingerprint: str  # 16 hexadecimal digits, equal for equal arrays whatever their encoding.
     source: str  # One line: version and description, for example that images are lossy.
 
 
 class _Spec(NamedTuple):
-    """What the files do not say."""
+    """Facts about a data set that its files do not state."""
 
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    test: str = "test"  # The split that has labels.
-    varied: bool = False  # Images differ in size.
-    name: str | None = None  # Field of the images' names, where the split is our own.
+    test: str = "test"  # Split used for testing; it must have labels.
+    varied: bool = False  # Whether images differ in size.
+    name: str | None = None  # Field of the images' names, if we make the split ourselves.
 
 
 _IMAGENET = _Spec(1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "validation")
@@ -51,15 +51,15 @@ _SPECS = {
     # Of the training images, as in the PyTorch example.
     "mnist": _Spec(10, (0.1307,), (0.3081,)),
     "fashion_mnist": _Spec(10, (0.2860,), (0.3530,)),
-    # The values in common use with this data. The standard deviation is the mean over images
-    # of each image's own; over all pixels it is (0.2470, 0.2435, 0.2616).
+    # The values in common use. The standard deviation is the mean over images of each image's own.
+    # Over all pixels it is (0.2470, 0.2435, 0.2616).
     "cifar10": _Spec(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": _Spec(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # The values in common use, whatever the resolution.
+    # The values in common use at any resolution.
     "imagenet2012": _IMAGENET._replace(varied=True),
     "imagenet_resized/32x32": _IMAGENET,
     "imagenet_resized/64x64": _IMAGENET,
-    # Photographs like those of ImageNet, whose values are taken; the background is a class.
+    # Photographs like those of ImageNet, with its mean and deviation. The background is a class.
     "caltech101": _IMAGENET._replace(
         num_classes=102, test="test", varied=True, name="image/file_name"
     ),
@@ -79,34 +79,37 @@ def load(
 ) -> Dataset:
     """Loads a data set by name.
 
-    All but `digits` must have been prepared by tensorflow-datasets as array_record. They are
-    decoded at the first call, which takes seconds (ImageNet: hours), and cached under a key that
-    holds name, version and a hash of the prepared files; later calls read and check the cache, in
-    milliseconds (ImageNet: about a second a gigabyte). A damaged cache is rebuilt, and a cache that
-    cannot be written is done without; both with a warning.
+    All but `digits` must have been prepared by tensorflow-datasets as array_record. The first call
+    decodes a data set, in seconds (ImageNet: hours), and caches it under its name, its version and
+    a hash of the prepared files. Later calls read and verify the cache in milliseconds (ImageNet:
+    about a second per gigabyte). A damaged cache is rebuilt with a warning. If the cache cannot be
+    written, there is a warning, and every call decodes.
+
+    Two data sets have images of different sizes, and need `pixels`. The test set of 'imagenet2012'
+    is its validation set. All images of 'caltech101', including the background class, are split
+    3 : 1 in every class.
 
     Args:
-      name: one of `NAMES`.
-      pixels: for a data set whose images differ in size ('imagenet2012', whose test set is the
-        validation set, and 'caltech101', all of whose images, the background class included, are
-        split 3 : 1 in every class): of each image the shorter side is brought to this length, and
-        the middle cut out. The decoded images take N * pixels**2 * 3 bytes, in memory while they
-        are decoded and later on the device: 63 GB for ImageNet at 128 pixels.
-      data_dir: directory of prepared data sets; default $TFDS_DATA_DIR, then
+      name: One of `NAMES`.
+      pixels: Side of the square cut out of the middle of each image, after its shorter side is
+        resized to this length. Required for 'imagenet2012' and 'caltech101' only. Decoded images
+        take N * pixels**2 * 3 bytes, on the host and later on the device: 63 GB for ImageNet at 128
+        pixels.
+      data_dir: Directory of prepared data sets. The default is $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
-      cache_dir: directory of decoded data; default $NOISEGEN_CACHE_DIR, then noisegen in
-        $XDG_CACHE_HOME or ~/.cache.
+      cache_dir: Directory of decoded data sets. The default is $NOISEGEN_CACHE_DIR, then `noisegen`
+        in $XDG_CACHE_HOME or ~/.cache.
 
     Returns:
-      The `Dataset`: 'image' is uint8 of shape (N, H, W, C) with values 0 to 255, 'label' int32 of
-      shape (N,) with values 0 to `num_classes` - 1.
+      The `Dataset`: 'image' is uint8 (N, H, W, C) with values from 0 to 255, 'label' is int32 (N,)
+      with values from 0 to `num_classes` - 1.
 
     Raises:
-      ValueError: for an unknown name, data prepared in another file format, or `pixels` where the
-        images have a size of their own (none where they have not).
-      FileNotFoundError: if the data set is not prepared; the message holds the command to run.
-      OSError: if the prepared files cannot be read.
-      ImportError: if scikit-learn (digits) or tensorflow-datasets (the others) is missing.
+      ValueError: If the name is unknown, the data set is prepared in another file format, or
+        `pixels` is missing or superfluous.
+      FileNotFoundError: If the data set is not prepared; the message holds the command to run.
+      OSError: If the prepared files cannot be read.
+      ImportError: If scikit-learn (digits) or tensorflow-datasets (the others) is missing.
 
     Examples:
       >>> from noisegen import data
@@ -119,20 +122,117 @@ def load(
         raise ValueError(_unknown_message(name))
     _check_pixels(name, pixels)
     if name == "digits":
-        return _assemble(name, cache.in_memory(digits.load()), digits.SOURCE)
-    found = prepared.find(name, data_dir)
-    entry = _cached(found, pixels, cache_dir)
-    size = f", the middle at {pixels} x {pixels} pixels" if pixels else ""
-    size += ", split 3 : 1 in every class" if _SPECS[name].name else ""
-    return _assemble(name, entry, f"{name} {found.version}: {found.description}{size}")
+        return _make_dataset(name, cache.in_memory(digits.load()), digits.SOURCE)
+    prepared = tfds_reader.find(name, data_dir)
+    entry = _cached(prepared, pixels, cache_dir)
+    source = f"{name} {prepared.version}: {prepared.description}"
+    if pixels:
+        source += f", the middle at {pixels} x {pixels} pixels"
+    if _SPECS[name].name:
+        source += ", split 3 : 1 in every class"
+    return _make_dataset(name, entry, source)
+
+
+def subsample_and_downscale(
+    dataset: Dataset, num_train: int, num_test: int, pixels: int
+) -> Dataset:
+    """Keeps the first examples of a data set, and averages images over square blocks of pixels.
+
+    Mean and standard deviation per channel stay those of the original images.
+
+    Args:
+      dataset: Data set of square images.
+      num_train: Number of training examples to keep.
+      num_test: Number of test examples to keep.
+      pixels: Height and width of the new images, a divisor of the old ones.
+
+    Returns:
+      A `Dataset` with its own fingerprint, and a source that describes the change. If nothing
+      changes, the data set itself.
+
+    Raises:
+      ValueError: If there are fewer examples, or the images are not whole blocks.
+
+    Examples:
+      >>> from noisegen import data
+      >>> digits = data.load("digits")
+      >>> small = data.subsample_and_downscale(digits, num_train=512, num_test=100, pixels=4)
+      >>> small.train["image"].shape, small.test["label"].shape
+      ((512, 4, 4, 1), (100,))
+    """
+    kept = {"train": num_train, "test": num_test}
+    shapes = {"train": dataset.train["image"].shape, "test": dataset.test["image"].shape}
+    if all(shapes[split][:3] == (kept[split], pixels, pixels) for split in _SPLITS):
+        return dataset
+    arrays = {}
+    for split, examples in (("train", dataset.train), ("test", dataset.test)):
+        num_examples, height, width, _ = shapes[split]
+        if not 1 <= kept[split] <= num_examples:
+            raise ValueError(
+                f"num_{split}={kept[split]} must be between 1 and the {num_examples} examples of "
+                f"{dataset.name}."
+            )
+        if pixels < 1 or height != width or height % pixels:
+            raise ValueError(
+                f"pixels={pixels} must divide height and width of the images of {dataset.name}, "
+                f"which are {height} x {width}."
+            )
+        images = examples["image"][: kept[split]]
+        arrays[f"{split}_image"] = _average_blocks(images, pixels)
+        arrays[f"{split}_label"] = np.array(examples["label"][: kept[split]])
+    source = (
+        f"{dataset.source}; of these the first {num_train:,} training and {num_test:,} test "
+        f"images, averaged to {pixels} x {pixels} pixels"
+    )
+    entry = cache.in_memory(arrays)
+    train, test = _by_split(entry.arrays)
+    return dataset._replace(train=train, test=test, fingerprint=entry.fingerprint, source=source)
+
+
+def stratified_split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pools the examples of both splits, and splits them again 3 : 1 within each class.
+
+    Of the n examples of a class, ceil(3 n / 4) are for training. Order and split follow from labels
+    and names alone, not from pixels or the split that an example came from.
+
+    Args:
+      arrays: Arrays '<split>_image', '<split>_label' and '<split>_name' of the splits 'train' and
+        'test'. Names are unique within a class.
+
+    Returns:
+      The arrays '<split>_image' and '<split>_label' of the new splits.
+    """
+    image = np.concatenate([arrays["train_image"], arrays["test_image"]])
+    label = np.concatenate([arrays["train_label"], arrays["test_label"]])
+    name = np.concatenate([arrays["train_name"], arrays["test_name"]])
+    identities = [
+        b"%d/%s" % identity for identity in zip(label.tolist(), name.tolist(), strict=True)
+    ]
+    # Sorting by a checksum shuffles the examples, in the same way wherever they come from.
+    shuffled = sorted(
+        range(len(identities)), key=lambda i: (zlib.crc32(identities[i]), identities[i])
+    )
+    order = np.array(shuffled)
+    rank = np.empty(len(order), int)  # Position of an example among those of its class.
+    for each_label in np.unique(label):
+        members = order[label[order] == each_label]
+        rank[members] = np.arange(len(members))
+    is_train = 4 * rank < 3 * np.bincount(label)[label]
+    train, test = order[is_train[order]], order[~is_train[order]]
+    return {
+        "train_image": image[train],
+        "train_label": label[train],
+        "test_image": image[test],
+        "test_label": label[test],
+    }
 
 
 def _check_pixels(name: str, pixels: int | None) -> None:
-    """Raises ValueError unless `pixels` is given where it is needed."""
+    """Raises ValueError unless `pixels` is given exactly if it is needed."""
     if not _SPECS[name].varied and pixels is not None:
         raise ValueError(
             f"the images of {name} have a size of their own: leave pixels={pixels} out, or see "
-            "noisegen.data.shrink"
+            "noisegen.data.subsample_and_downscale"
         )
     if _SPECS[name].varied and (pixels is None or pixels < 1):
         raise ValueError(
@@ -141,79 +241,86 @@ def _check_pixels(name: str, pixels: int | None) -> None:
         )
 
 
-def _cached(found: prepared.Prepared, pixels: int | None, cache_dir: str | None) -> cache.Entry:
-    """Returns the arrays of a prepared data set, from the cache if they are there and sound.
-
-    If the cache cannot be written, they are decoded into memory.
-    """
+def _cached(
+    prepared: tfds_reader.Prepared, pixels: int | None, cache_dir: str | None
+) -> cache.Entry:
+    """Returns the arrays of a prepared data set from the cache, after decoding them if needed."""
     size = f"-{pixels}px" if pixels else ""
-    name = f"{found.name}-{found.version}-{found.fingerprint}{size}"
+    name = f"{prepared.name}-{prepared.version}-{prepared.fingerprint}{size}"
     path = None
     try:
         path = cache.directory(cache_dir) / name
-        if entry := cache.read(path, _ARRAYS):
+        entry = cache.read(path, _ARRAYS)
+        if entry is not None:
             return entry
     except cache.CorruptCacheError as error:
-        warnings.warn(f"corrupt data cache, built anew: {error}", stacklevel=3)
+        warnings.warn(f"corrupt data cache, rebuilt: {error}", stacklevel=3)
     except OSError as error:
-        _warn_not_kept(found, path or name, error)
-        return cache.in_memory(_decoded(found, pixels))
-    arrays = _decoded(found, pixels)
+        _warn_not_cached(prepared, path or name, error)
+        return cache.in_memory(_decode(prepared, pixels))
+    arrays = _decode(prepared, pixels)
     try:
         cache.write(path, arrays)
         return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
     except (OSError, cache.CorruptCacheError) as error:
-        _warn_not_kept(found, path, error)
+        _warn_not_cached(prepared, path, error)
         return cache.in_memory(arrays)
 
 
-def _warn_not_kept(found, path, error):
-    """Warns that a data set cannot be kept in the cache."""
+def _warn_not_cached(prepared: tfds_reader.Prepared, path, error: Exception) -> None:
+    """Warns that every start will decode the data set."""
     warnings.warn(
-        f"cannot keep {found.name} in the data cache {path} ({error}), so each start decodes it "
+        f"cannot keep {prepared.name} in the data cache {path} ({error}), so each start decodes it "
         "again; name a writable directory with NOISEGEN_CACHE_DIR or cache_dir",
         stacklevel=4,
     )
 
 
-def _decoded(found: prepared.Prepared, pixels: int | None) -> dict[str, np.ndarray]:
-    """Decodes the arrays of a prepared data set."""
-    spec = _SPECS[found.name]
+def _decode(prepared: tfds_reader.Prepared, pixels: int | None) -> dict[str, np.ndarray]:
+    """Decodes the arrays of a prepared data set, and checks them."""
+    spec = _SPECS[prepared.name]
     splits = {"train": "train", "test": spec.test}
-    arrays = prepared.decode(found, splits, pixels, spec.name)
-    arrays = stratify.split_anew(arrays) if spec.name else arrays
-    _check(found, arrays)
-    return arrays
-
-
-def _check(found: prepared.Prepared, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError unless the arrays are what the name promises."""
-    spec = _SPECS[found.name]
+    arrays = tfds_reader.decode(prepared, splits, pixels, spec.name)
+    if spec.name:
+        arrays = stratified_split(arrays)
     for split in _SPLITS:
         images, labels = arrays[f"{split}_image"], arrays[f"{split}_label"]
-        channels_fit = images.dtype == np.uint8 and images.shape[3:] == (len(spec.mean),)
-        if not channels_fit or labels.min() < 0 or labels.max() >= spec.num_classes:
+        has_channels = images.dtype == np.uint8 and images.shape[3:] == (len(spec.mean),)
+        if not has_channels or labels.min() < 0 or labels.max() >= spec.num_classes:
             raise ValueError(
-                f"{found.directory} is not {found.name}: expected uint8 images (N, H, W, "
+                f"{prepared.directory} is not {prepared.name}: expected uint8 images (N, H, W, "
                 f"{len(spec.mean)}) and labels below {spec.num_classes}, got {images.dtype} "
                 f"{images.shape} and labels {labels.min()} to {labels.max()} in {split}"
             )
+    return arrays
 
 
-def _assemble(name: str, entry: cache.Entry, source: str) -> Dataset:
+def _make_dataset(name: str, entry: cache.Entry, source: str) -> Dataset:
     """Returns the Dataset of the four cached arrays."""
-    train, test = (
-        {field: entry.arrays[f"{split}_{field}"] for field in ("image", "label")}
-        for split in _SPLITS
-    )
+    train, test = _by_split(entry.arrays)
     spec = _SPECS[name]
     return Dataset(
         name, train, test, spec.num_classes, spec.mean, spec.std, entry.fingerprint, source
     )
 
 
+def _by_split(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], ...]:
+    """Returns the arrays of the training set and those of the test set, by field."""
+    return tuple(
+        {"image": arrays[f"{split}_image"], "label": arrays[f"{split}_label"]} for split in _SPLITS
+    )
+
+
+def _average_blocks(images_NxHxWxC: np.ndarray, pixels: int) -> np.ndarray:
+    """Returns means over square blocks, rounded to bytes."""
+    n, height, _, channels = images_NxHxWxC.shape
+    block = height // pixels
+    blocks = images_NxHxWxC.reshape(n, pixels, block, pixels, block, channels)
+    return np.round(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
+
+
 def _unknown_message(name: str) -> str:
-    """Returns the right names, and the one that was probably meant."""
+    """Returns the known names, and the one that was probably meant."""
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"unknown data set {name!r}{hint}; expected one of: {', '.join(NAMES)}"

@@ -1,7 +1,7 @@
-"""Text as tokens, from files of words separated by spaces.
+"""Text as tokens, from files of words separated by blanks.
 
-Penn Treebank as Mikolov prepared it (`ptb.train.txt`, `ptb.valid.txt`, `ptb.test.txt`) and
-WikiText-2 (`wiki.train.tokens`, ...) are such files.
+Such files are Penn Treebank as prepared by Mikolov (`ptb.train.txt`, `ptb.valid.txt`,
+`ptb.test.txt`) and WikiText-2 (`wiki.train.tokens`, ...).
 
 >>> import pathlib, tempfile
 >>> from noisegen import data
@@ -17,6 +17,7 @@ import codecs
 import collections
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,13 @@ from noisegen.data import cache
 
 END, UNKNOWN = "<eos>", "<unk>"
 
-_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# What the first bytes of a file say. The marks of UTF-32 come first: one begins with a UTF-16 mark.
-_NO_TEXT = (
-    *((mark, "UTF-32 text", "iconv -f UTF-32 -t UTF-8") for mark in _UTF32),
-    *((mark, "UTF-16 text", "iconv -f UTF-16 -t UTF-8") for mark in _UTF16),
+# First bytes of files that are not UTF-8 text, their kind, and the command that converts them. The
+# marks of UTF-32 come first, because one of them begins with a mark of UTF-16.
+_OTHER_FORMATS = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text", "iconv -f UTF-32 -t UTF-8"),
+    (codecs.BOM_UTF32_BE, "UTF-32 text", "iconv -f UTF-32 -t UTF-8"),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
     (b"\x1f\x8b", "compressed by gzip", "gunzip"),
     (b"BZh91AY&SY", "compressed by bzip2", "bunzip2"),
     (b"\xfd7zXZ\x00", "compressed by xz", "unxz"),
@@ -41,14 +43,14 @@ _NO_TEXT = (
 
 
 class Text(NamedTuple):
-    """Two texts as tokens, numbers of the words of the training text."""
+    """Training and test text as tokens, which are indices into the vocabulary."""
 
     name: str
     train: np.ndarray  # int32 (n,)
-    test: np.ndarray
-    vocabulary: tuple[str, ...]  # word of each token, the most frequent first
-    fingerprint: str  # 16 hexadecimal digits, equal for equal tokens
-    source: str  # one line: the files and their sizes
+    test: np.ndarray  # int32 (m,)
+    vocabulary: tuple[str, ...]  # Word of each token: <unk>, <eos>, then the most frequent first.
+    fingerprint: str  # 16 hexadecimal digits, equal for equal tokens.
+    source: str  # One line: the files and their sizes.
 
 
 def load_text(
@@ -56,77 +58,86 @@ def load_text(
 ) -> Text:
     """Reads two files of words.
 
-    Every line ends with the word `<eos>`, an empty line with nothing else; words that are not in
-    the vocabulary become `<unk>`.
+    Every line, even an empty one, ends with the word `<eos>`. Words outside the vocabulary become
+    `<unk>`.
 
-    A line ends at a line feed, with or without a carriage return before it. Carriage returns alone
-    end lines only if the file has no line feed. Words end at ASCII blanks: space, tab, form feed,
-    vertical tab, carriage return. Every other character is a part of its word, U+00A0 (no-break
-    space), U+0085 and U+2028 among them. A byte order mark before a line does not count.
+    A line ends at a line feed, with or without a carriage return before it. In a file without line
+    feeds, carriage returns end lines. Words end at ASCII blanks: space, tab, form feed, vertical
+    tab, carriage return. Every other character is part of its word, including U+00A0 (no-break
+    space), U+0085 and U+2028. A byte order mark at the start of a line is ignored.
 
     Args:
-      train: the training text, UTF-8, whose words make the vocabulary. `~` is the home directory.
-      test: the text to evaluate on.
-      vocabulary_size: keeps only the most frequent words, `<unk>` and `<eos>` counted; by default
-        all.
+      train: Path of the training text, UTF-8, whose words form the vocabulary. `~` is expanded.
+      test: Path of the text used for evaluation.
+      vocabulary_size: Number of words to keep, the most frequent ones, including `<unk>` and
+        `<eos>`. None keeps all.
 
     Returns:
       The `Text`.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: a file has no words or is not UTF-8 text, or the vocabulary is too small.
+      FileNotFoundError: If a file is missing.
+      ValueError: If a file has no words or is not UTF-8 text, or the vocabulary is too small.
     """
     if vocabulary_size is not None:
         [vocabulary_size] = _validate.whole(0, vocabulary_size=vocabulary_size)
         if vocabulary_size < 3:
             raise ValueError(f"vocabulary_size={vocabulary_size} must leave a word: at least 3.")
-    # Unlike pathlib's, this expansion leaves the name as it is if there is no home directory.
+    # pathlib's expanduser raises if there is no home directory, whereas this one keeps the name.
     paths = [pathlib.Path(os.path.expanduser(os.fsdecode(path))) for path in (train, test)]
-    words = [_words(path) for path in paths]
-    counts = collections.Counter(words[0])
-    kept = sorted(counts.keys() - {END, UNKNOWN}, key=lambda word: (-counts[word], word))
-    kept = kept[: None if vocabulary_size is None else vocabulary_size - 2]
-    vocabulary = (UNKNOWN, END, *kept)
-    token = {word: index for index, word in enumerate(vocabulary)}
-    tokens = [np.array([token.get(word, 0) for word in each], np.int32) for each in words]
-    names = [path.name for path in paths]
-    arrays = {"train": tokens[0], "test": tokens[1], "size": np.int32([len(vocabulary)])}
+    train_words, test_words = [_words(path) for path in paths]
+    vocabulary = _vocabulary(train_words, vocabulary_size)
+    token_of = {word: token for token, word in enumerate(vocabulary)}
+    unknown = token_of[UNKNOWN]
+    train_tokens = np.array([token_of.get(word, unknown) for word in train_words], np.int32)
+    test_tokens = np.array([token_of.get(word, unknown) for word in test_words], np.int32)
+    size = np.int32([len(vocabulary)])
+    entry = cache.in_memory({"train": train_tokens, "test": test_tokens, "size": size})
+    train_name, test_name = [path.name for path in paths]
     return Text(
-        name=names[0],
-        train=tokens[0],
-        test=tokens[1],
+        name=train_name,
+        train=train_tokens,
+        test=test_tokens,
         vocabulary=vocabulary,
-        fingerprint=cache.in_memory(arrays).fingerprint,
-        source=f"{names[0]} ({len(tokens[0]):,} tokens, {len(vocabulary):,} words), tested on "
-        f"{names[1]} ({len(tokens[1]):,} tokens)",
+        fingerprint=entry.fingerprint,
+        source=f"{train_name} ({len(train_tokens):,} tokens, {len(vocabulary):,} words), tested on "
+        f"{test_name} ({len(test_tokens):,} tokens)",
     )
 
 
-def _words(path):
-    """The words of a file, in order."""
+def _vocabulary(words: Sequence[str], size: int | None) -> tuple[str, ...]:
+    """Returns `<unk>`, `<eos>` and the most frequent words, ties in alphabetical order."""
+    counts = collections.Counter(words)
+    ordinary = counts.keys() - {END, UNKNOWN}
+    by_frequency = sorted(ordinary, key=lambda word: (-counts[word], word))
+    if size is not None:
+        by_frequency = by_frequency[: size - 2]
+    return (UNKNOWN, END, *by_frequency)
+
+
+def _words(path: pathlib.Path) -> list[str]:
+    """Returns the words of a file in order, with `<eos>` at the end of every line."""
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no text {path}; give a file of words separated by spaces, such as "
             "wiki.train.tokens or ptb.train.txt."
         )
     lines = _lines(_read(path))
-    words = [word for line in lines for word in (*line, END)]
-    if len(words) == len(lines):
+    if not any(lines):
         raise ValueError(f"{path} has no words.")
-    return words
+    return [word for line in lines for word in (*line, END)]
 
 
-def _read(path):
-    """Reads a file of UTF-8 text as bytes; refuses anything else."""
+def _read(path: pathlib.Path) -> bytes:
+    """Reads a file of UTF-8 text as bytes; raises ValueError for any other content."""
     raw = path.read_bytes()
-    for mark, kind, command in _NO_TEXT:
+    for mark, kind, command in _OTHER_FORMATS:
         if raw.startswith(mark):
             raise ValueError(f"{path} is {kind}, not UTF-8 text: convert it with `{command}`.")
-    place = raw.find(b"\0")
-    if place >= 0:
+    offset = raw.find(b"\0")
+    if offset >= 0:
         raise ValueError(
-            f"{path} has a NUL byte at offset {place}, so it is not UTF-8 text: give a text file, "
+            f"{path} has a NUL byte at offset {offset}, so it is not UTF-8 text: give a text file, "
             "or convert this one with `iconv -t UTF-8 -f` and its encoding."
         )
     try:
@@ -139,14 +150,14 @@ def _read(path):
     return raw
 
 
-def _lines(raw):
-    """Returns the words of every line. Bytes split at ASCII blanks only; str would at others."""
+def _lines(raw: bytes) -> list[list[str]]:
+    """Returns the words of every line.
+
+    The text is split as bytes, at ASCII blanks only. str.split also splits at others.
+    """
     if b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")
-    lines = raw.split(b"\n")
-    if not lines[-1].removeprefix(codecs.BOM_UTF8):  # what follows the last line's end
+    lines = [line.removeprefix(codecs.BOM_UTF8) for line in raw.split(b"\n")]
+    if not lines[-1]:  # Nothing follows the end of the last line.
         lines.pop()
-    return [
-        [word.decode("utf-8") for word in line.removeprefix(codecs.BOM_UTF8).split()]
-        for line in lines
-    ]
+    return [[word.decode("utf-8") for word in line.split()] for line in lines]

@@ -1,21 +1,21 @@
-r"""How noisy a gradient is: the covariance of the examples' gradients, and the noise scale.
+"""Gradient noise: covariance of per-example gradients, and the gradient noise scale.
 
-With :math:`g_n` the gradient of example n, :math:`G` their mean over the N examples and
+Let g_n be the gradient of example n, and G their mean over the N examples. The covariance is
+K = 1 / (N - 1) sum_n (g_n - G)(g_n - G)^T. The mean gradient of a batch of B examples, drawn
+without replacement, has mean G and covariance (1/B - 1/N) K. With infinitely many examples the
+covariance is K / B.
 
-.. math:: K = \frac{1}{N-1} \sum_n (g_n - G)(g_n - G)^T,
+The estimates below are unbiased: averaged over many batches they give K and |G|^2. A ratio of
+estimates is biased, so average trace and squared norm separately, and divide last.
+:func:`update_running_noise` and :func:`gradient_noise_scale` do so.
 
-the mean gradient of a batch of B examples, drawn without replacement, has mean G and covariance
-:math:`(1/B - 1/N) K`; of infinitely many examples, K / B. The estimates below are unbiased: their
-averages over many batches are K and :math:`|G|^2`. A ratio of estimates is not, so average the two
-apart and divide last, as :func:`gradient_noise_scale` does with running means.
-
-A complex gradient counts as its real and imaginary parts do: trace and squared norm are those of
-the pair, and an entry of the diagonal is the sum of both variances.
+A complex gradient counts as its real and imaginary parts. Trace and squared norm are those of the
+pair, and an entry of the diagonal is the sum of both variances.
 
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics
 >>> x = jnp.array([1.0, 3.0, 5.0, 7.0])  # the loss (w - x)**2 / 2 has the gradient w - x
->>> noise = diagnostics.noise_of_groups({"w": 0.0 - x}, sizes=1)
+>>> noise = diagnostics.estimate_gradient_noise({"w": 0.0 - x}, sizes=1)
 >>> float(noise.trace).__round__(2), float(jnp.var(x, ddof=1)).__round__(2)
 (6.67, 6.67)
 
@@ -44,151 +44,145 @@ PyTree = Any
 class GradientNoise(NamedTuple):
     """Unbiased estimates of the noise of one example's gradient."""
 
-    trace: jax.Array  # (), float32, trace of K
-    squared_norm: jax.Array  # (), float32, |G|^2; an estimate may be negative
-    diagonal: PyTree  # like the parameters, float32, diagonal of K; of complex ones E |g - G|^2
+    trace: jax.Array  # (), float32: trace of K
+    squared_norm: jax.Array  # (), float32: |G|^2; an estimate may be negative
+    diagonal: PyTree  # like the parameters, float32: diagonal of K, or E|g - G|^2 if complex
 
 
 class GroupSums(NamedTuple):
-    """What :func:`noise_of_sums` needs of a batch, summed over its groups of examples.
+    """Sums over the groups of a batch, from which the gradient noise is estimated.
 
-    A group of n examples with weights w (1 each, most often, and n in sum) has the weighted sum S
-    of its examples' gradients.
+    S is the weighted sum of the gradients of a group of n examples. The weights w are usually 1
+    each, and sum to n.
     """
 
     gradient: PyTree  # sum of S
     squares: PyTree  # sum of |S|^2 / n, per coordinate
     size: jax.Array  # sum of n: the batch size
-    groups: jax.Array  # sum of (sum of w^2) / n: the number of groups, where every weight is 1
-    weights: jax.Array  # sum of w^2: the batch size, where every weight is 1
+    groups: jax.Array  # sum of (sum of w^2) / n: the number of groups if every weight is 1
+    weights: jax.Array  # sum of w^2: the batch size if every weight is 1
 
 
-def noise_of_groups(
+def estimate_gradient_noise(
     gradients: PyTree, sizes: ArrayLike, num_examples: ArrayLike = math.inf
 ) -> GradientNoise:
-    r"""Noise from the mean gradients of a batch's groups: microbatches, devices, examples.
+    """Estimates gradient noise from the mean gradients of a batch's groups.
 
-    With group means :math:`g_j` of :math:`n_j` examples, and their weighted mean :math:`\bar g`,
+    Groups are microbatches, devices or examples. With group means g_j of n_j examples, j = 1 .. k,
+    and their weighted mean g over the B examples of the batch:
 
-    .. math:: \hat K = \frac{1}{k - 1} \sum_{j=1}^k n_j (g_j - \bar g)(g_j - \bar g)^T, \qquad
-      \widehat{|G|^2} = |\bar g|^2 - \left(\frac 1 B - \frac 1 N\right) \operatorname{tr} \hat K .
+    K = 1 / (k - 1) sum_j n_j (g_j - g)(g_j - g)^T
+    |G|^2 = |g|^2 - (1/B - 1/N) trace K
 
     Args:
-      gradients: pytree of `(k, ...)`, all at the same parameters, before any artificial noise. Of a
-        list of k gradients make one with `jax.tree.map(lambda *g: jnp.stack(g), *gradients)`: as it
-        is, it would be taken for one pytree.
-      sizes: `(k,)`, examples in each group, or one number for all.
-      num_examples: N, of the training set that the batch is drawn from without replacement;
-        infinite for fresh examples. Of augmented examples the trace is unbiased either way, and the
-        squared norm with neither: it lies between the two.
+      gradients: Pytree of `(k, ...)`, at the same parameters, before any artificial noise. Stack a
+        list of k gradients with `jax.tree.map(lambda *g: jnp.stack(g), *gradients)`. A list itself
+        would be taken for one pytree.
+      sizes: Examples in each group, `(k,)` or one number for all.
+      num_examples: Size N of the training set from which the batch is drawn without replacement.
+        Infinite for fresh examples. For augmented examples the trace is unbiased with either; the
+        unbiased squared norm lies between the two.
 
     Returns:
-      Trace, squared norm and diagonal, for one example. NaN where there is a single group, which
-      says nothing about noise, or a size in a JAX array is not positive; the squared norm also
-      where N is below the batch size.
+      Trace, squared norm and diagonal for one example. NaN if there is a single group, or if a
+      traced size is not positive. The squared norm is also NaN if N is less than the batch size.
 
     Raises:
-      ValueError: the leaves, or the sizes, disagree about the number of groups; a concrete size is
-        not positive, or N below 1 or below the batch size.
+      ValueError: If leaves or sizes disagree about the number of groups, a concrete size is not
+        positive, or N is less than 1 or than the batch size.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from noisegen import diagnostics
-      >>> noise = diagnostics.noise_of_groups(jnp.array([[1.0, 0.0], [3.0, 0.0]]), sizes=8)
+      >>> noise = diagnostics.estimate_gradient_noise(jnp.array([[1.0, 0.0], [3.0, 0.0]]), sizes=8)
       >>> float(noise.trace), float(noise.squared_norm), noise.diagonal.tolist()
       (16.0, 3.0, [16.0, 0.0])
     """
-    counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
-    if len(counts) != 1 or () in counts:
-        raise ValueError(
-            "gradients must have one leading axis, of the groups, in every leaf; got lengths "
-            f"{sorted(sum(counts, ()))}. Gradients in a list have to be stacked: "
-            "jax.tree.map(lambda *g: jnp.stack(g), *gradients)."
-        )
-    [[k]] = counts
-    [sizes] = _validate.positive(sizes=sizes)
-    [num_examples] = _validate.at_least(1, num_examples=num_examples)
-    if jnp.shape(sizes) not in ((), (k,)):
-        raise ValueError(f"sizes must be one number or {k}, but their shape is {jnp.shape(sizes)}.")
-    if not isinstance(sizes, jax.Array):
-        _validate.at_least(np.broadcast_to(sizes, (k,)).sum(), num_examples=num_examples)
-    sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (k,))
-    sizes = jnp.where(sizes > 0, sizes, jnp.nan)
+    num_groups = _num_groups(gradients)
+    sizes, num_examples = _checked_sizes(sizes, num_examples, num_groups)
     total = sizes.sum()
 
     def mean(leaf):
         return _weighted_sum(sizes / total, _single(leaf))
 
-    def spread(leaf):
+    def variance(leaf):
         deviations = _single(leaf) - mean(leaf)[None]
-        return _weighted_sum(sizes, _square(deviations)) / (k - 1 if k > 1 else jnp.nan)
+        degrees_of_freedom = num_groups - 1 if num_groups > 1 else jnp.nan
+        return _weighted_sum(sizes, _square(deviations)) / degrees_of_freedom
 
-    diagonal = jax.tree.map(spread, gradients)
-    return _noise(
-        jax.tree.map(mean, gradients), diagonal, _own_noise(1 / total, total, num_examples)
-    )
+    diagonal = jax.tree.map(variance, gradients)
+    factor = _variance_of_mean(1 / total, total, num_examples)
+    return _noise(jax.tree.map(mean, gradients), diagonal, factor)
 
 
-def noise_of_sums(sums: GroupSums, num_examples: ArrayLike = math.inf) -> GradientNoise:
-    """The estimate of :func:`noise_of_groups` from sums, which take the memory of one group.
+def estimate_gradient_noise_from_sums(
+    sums: GroupSums, num_examples: ArrayLike = math.inf
+) -> GradientNoise:
+    """Estimates gradient noise from sums over groups, in the memory of a single group.
 
-    Weights that add up to n in every group are allowed for: they make the gradient noisier, and
-    the estimate is of the noise without them. Sums of squares cancel: where a mean gradient is 100
-    times as large as its deviation between groups, or more, float32 leaves few digits.
+    The result is that of :func:`estimate_gradient_noise`. Weights that sum to n in every group are
+    allowed. They make the gradient noisier, and the estimate is of the noise without them. Sums of
+    squares cancel: if the mean gradient is 100 times its deviation between groups, or more, few
+    digits are left in float32.
 
     Args:
-      sums: over the groups of the batch.
-      num_examples: as for :func:`noise_of_groups`.
+      sums: Sums over the groups of the batch.
+      num_examples: Size N of the training set, see :func:`estimate_gradient_noise`.
+
+    Returns:
+      Trace, squared norm and diagonal for one example.
 
     Raises:
-      ValueError: N is below 1, or below a concrete batch size.
+      ValueError: If N is less than 1 or than a concrete batch size.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from noisegen import diagnostics
       >>> sums = diagnostics.GroupSums(gradient=32.0, squares=80.0, size=16, groups=2, weights=16)
-      >>> float(diagnostics.noise_of_sums(sums).trace)
+      >>> float(diagnostics.estimate_gradient_noise_from_sums(sums).trace)
       16.0
     """
-    # As floats: the square of a size is beyond int32, and large numbers of examples are.
+    # Floats, because the square of a size exceeds int32, as do large numbers of examples.
     size, groups, weights = _validate.positive(
         size=sums.size, groups=sums.groups, weights=sums.weights
     )
-    known = 1 if isinstance(size, jax.Array) else size
-    [num_examples] = _validate.at_least(known, num_examples=num_examples)
+    least = 1 if isinstance(size, jax.Array) else size
+    [num_examples] = _validate.at_least(least, num_examples=num_examples)
     size = jnp.asarray(size, jnp.float32)
-    groups, weights = (jnp.asarray(sum_, jnp.float32) for sum_ in (groups, weights))
-    spread = groups - weights / size
-    per_example = 1 / jnp.where(spread > 0, spread, jnp.nan)
+    groups = jnp.asarray(groups, jnp.float32)
+    weights = jnp.asarray(weights, jnp.float32)
+    # With weights of 1 these are the k - 1 degrees of freedom. With one group there are none.
+    degrees_of_freedom = groups - weights / size
+    per_example = 1 / jnp.where(degrees_of_freedom > 0, degrees_of_freedom, jnp.nan)
 
     def variance(squares, gradient):
         [squares] = _validate.real(squares=squares)
-        return (
-            jnp.maximum(jnp.asarray(squares, jnp.float32) - _square(_single(gradient)) / size, 0)
-            * per_example
-        )
+        squares = jnp.asarray(squares, jnp.float32)
+        # The difference of two large numbers may round to less than zero.
+        return jnp.maximum(squares - _square(_single(gradient)) / size, 0) * per_example
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
     mean = jax.tree.map(lambda leaf: _single(leaf) / size, sums.gradient)
-    return _noise(mean, diagonal, _own_noise(weights / size**2, size, num_examples))
+    return _noise(mean, diagonal, _variance_of_mean(weights / size**2, size, num_examples))
 
 
 def gradient_covariance(
     loss: Callable[[PyTree, PyTree], jax.Array], params: PyTree, examples: PyTree, chunk: int = 64
 ) -> GradientNoise:
-    """Exact trace and diagonal of K over a set of examples, and the squared norm of its gradient.
+    """Computes the exact trace and diagonal of K, and squared norm of G, over a set of examples.
 
     Args:
-      loss: `(params, example) -> ()`, of one example.
-      params: pytree of floating-point or complex arrays.
-      examples: pytree of `(N, ...)`, N >= 2.
-      chunk: examples whose gradients are held at once.
+      loss: Function `(params, example) -> ()`, the loss of one example.
+      params: Pytree of floating-point or complex arrays.
+      examples: Pytree of `(N, ...)`, N >= 2.
+      chunk: Number of examples whose gradients are held in memory at once.
 
     Returns:
-      The exact values, no estimates; not finite where a gradient is not.
+      Exact values instead of estimates. Not finite if a gradient is not finite.
 
     Raises:
-      ValueError: fewer than 2 examples, or not as many in every leaf; `chunk` is below 1.
+      ValueError: If there are fewer than 2 examples, their number differs between leaves, or
+        `chunk` is less than 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -209,38 +203,30 @@ def gradient_covariance(
     def gradient(example):
         return jax.tree.map(_single, jax.grad(loss)(params, example))
 
-    def mean_of(fn):
-        def piece(index, sums):
-            places = index * chunk + jnp.arange(chunk)
-            some = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(places, total - 1)], examples)
-            counted = (places < total).astype(jnp.float32)
-            return jax.tree.map(
-                lambda s, g: s + _weighted_sum(counted, g), sums, jax.vmap(fn)(some)
-            )
+    # Two passes, so that no difference of large numbers cancels.
+    mean = _mean_over_examples(gradient, examples, total, chunk)
 
-        first = jax.tree.map(lambda a: jnp.asarray(a)[0], examples)
-        zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, g.dtype), jax.eval_shape(fn, first))
-        sums = jax.lax.fori_loop(0, -(-total // chunk), piece, zeros)
-        return jax.tree.map(lambda s: s / total, sums)
+    def squared_deviation(example):
+        return jax.tree.map(lambda g, m: _square(g - m), gradient(example), mean)
 
-    mean = mean_of(gradient)
-    squares = mean_of(lambda e: jax.tree.map(lambda g, m: _square(g - m), gradient(e), mean))
-    return _noise(mean, jax.tree.map(lambda s: s * (total / (total - 1)), squares), 0.0)
+    squares = _mean_over_examples(squared_deviation, examples, total, chunk)
+    diagonal = jax.tree.map(lambda s: s * (total / (total - 1)), squares)
+    return _noise(mean, diagonal, 0.0)
 
 
 def gradient_noise_scale(noise: Any) -> jax.Array:
-    r"""The simple noise scale, :math:`\operatorname{tr} K / |G|^2`, in examples.
+    """Returns the simple noise scale, trace K / |G|^2, in examples.
 
-    The batch size at which noise and gradient are equally strong; beyond it, larger batches help
-    less and less. Its inverse is the signal-to-noise ratio of one example, see
-    :func:`signal_to_noise_ratio`.
+    It is the batch size at which noise and gradient are equally strong. Larger batches help less
+    and less. Its inverse is the signal-to-noise ratio of one example, see
+    :func:`signal_to_noise_ratio`. The noise scale of SGD is :func:`noisegen.sgd_noise_scale`.
 
     Args:
-      noise: whatever has `trace` and `squared_norm`, averaged over many batches.
+      noise: Object with `trace` and `squared_norm`, averaged over many batches.
 
     Returns:
-      NaN where the squared norm is not above zero: the gradient is lost in the noise, and more
-      batches must be averaged. NaN, too, where trace or norm is not finite.
+      The noise scale. NaN if trace or squared norm is not finite, or if the squared norm is not
+      positive. In the latter case the gradient is lost in the noise: average over more batches.
 
     Examples:
       >>> from noisegen import diagnostics
@@ -253,14 +239,16 @@ def gradient_noise_scale(noise: Any) -> jax.Array:
 
 
 def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
-    r"""Of a batch's mean gradient, :math:`B |G|^2 / \operatorname{tr} K`: 1 at the noise scale.
+    """Returns the signal-to-noise ratio of a batch's mean gradient, B |G|^2 / trace K.
+
+    It is 1 if the batch size equals the noise scale.
 
     Args:
-      noise: as for :func:`gradient_noise_scale`.
-      batch_size: B > 0.
+      noise: Object with `trace` and `squared_norm`, averaged over many batches.
+      batch_size: Examples per update B > 0.
 
     Returns:
-      The ratio; NaN where the squared norm, or a batch size in a JAX array, is not above zero.
+      The ratio. NaN if the squared norm or a traced batch size is not positive.
 
     Examples:
       >>> from noisegen import diagnostics
@@ -272,7 +260,7 @@ def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
 
 
 class RunningNoise(NamedTuple):
-    """Running means of trace and squared norm, apart from each other, over `count` batches."""
+    """Running means of trace and squared norm, averaged separately over `count` batches."""
 
     trace: jax.Array  # (), float32
     squared_norm: jax.Array  # (), float32
@@ -280,36 +268,36 @@ class RunningNoise(NamedTuple):
 
 
 def init_running_noise() -> RunningNoise:
-    """Returns the averages before the first batch: all zeros."""
+    """Returns the averages before the first batch, which are zero."""
     return RunningNoise(jnp.float32(0), jnp.float32(0), jnp.int32(0))
 
 
 def update_running_noise(
     running: RunningNoise, noise: GradientNoise, decay: ArrayLike = 0.99
 ) -> RunningNoise:
-    r"""One more batch, in exponential averages that are means from the first batch on.
+    """Adds one batch to bias-corrected exponential averages.
 
-    .. math:: \bar x_t = \bar x_{t-1} + \frac{1 - d}{1 - d^t} (x_t - \bar x_{t-1})
+    average(t) = average(t-1) + (1 - decay) / (1 - decay**t) (x(t) - average(t-1))
 
-    which is the bias-corrected exponential average; with d = 1 the plain mean of all batches. A
-    batch without an estimate (NaN) changes nothing.
+    With decay = 1 it is the plain mean of all batches. A batch without an estimate (NaN) changes
+    nothing.
 
     Args:
-      running: the averages so far; before the first batch, :func:`init_running_noise`.
-      noise: of one batch.
-      decay: 0 <= d <= 1.
+      running: Averages so far, starting from :func:`init_running_noise`.
+      noise: Gradient noise of one batch.
+      decay: Decay rate of the average, from 0 to 1.
 
     Returns:
-      The averages; NaN where a JAX array says that the decay is out of its range.
+      The new averages. NaN if a traced decay is out of its range.
 
     Raises:
-      ValueError: the decay is out of its range.
+      ValueError: If a concrete decay is out of its range.
 
     Examples:
       >>> from noisegen import diagnostics
       >>> running = diagnostics.init_running_noise()
       >>> for trace in (4.0, 8.0):
-      ...     noise = diagnostics.GradientNoise(trace, squared_norm=1.0, diagonal=())
+      ...     noise = diagnostics.GradientNoise(trace, squared_norm=1.0, diagonal=None)
       ...     running = diagnostics.update_running_noise(running, noise, decay=1.0)
       >>> float(diagnostics.gradient_noise_scale(running))
       6.0
@@ -318,7 +306,8 @@ def update_running_noise(
     count = optax.safe_increment(jnp.asarray(running.count))
     decay = jnp.asarray(decay, jnp.float32)
     decay = jnp.where((decay >= 0) & (decay <= 1), decay, jnp.nan)
-    share = jnp.where(decay == 1, 1 / count, (1 - decay) / (1 - decay ** count.astype(decay.dtype)))
+    share = (1 - decay) / (1 - decay ** count.astype(decay.dtype))
+    share = jnp.where(decay == 1, 1 / count, share)  # The limit of 0 / 0.
     trace, norm = _trace_and_norm(noise)
     measured = jnp.isfinite(trace) & jnp.isfinite(norm)
 
@@ -332,42 +321,94 @@ def update_running_noise(
     )
 
 
-def _trace_and_norm(noise):
+def _num_groups(gradients: PyTree) -> int:
+    """Returns the length of the leading axis, which all leaves must share."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(
+            "gradients must have one leading axis, of the groups, in every leaf; got lengths "
+            f"{sorted(sum(lengths, ()))}. Stack gradients that are in a list: "
+            "jax.tree.map(lambda *g: jnp.stack(g), *gradients)."
+        )
+    [[num_groups]] = lengths
+    return num_groups
+
+
+def _checked_sizes(
+    sizes: ArrayLike, num_examples: ArrayLike, num_groups: int
+) -> tuple[jax.Array, ArrayLike]:
+    """Returns the sizes as float32 `(k,)`, NaN if not positive, and the number of examples."""
+    [sizes] = _validate.positive(sizes=sizes)
+    [num_examples] = _validate.at_least(1, num_examples=num_examples)
+    if jnp.shape(sizes) not in ((), (num_groups,)):
+        raise ValueError(
+            f"sizes must be one number or {num_groups}, but their shape is {jnp.shape(sizes)}."
+        )
+    if not isinstance(sizes, jax.Array):
+        batch_size = np.broadcast_to(sizes, (num_groups,)).sum()
+        _validate.at_least(batch_size, num_examples=num_examples)
+    sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (num_groups,))
+    return jnp.where(sizes > 0, sizes, jnp.nan), num_examples
+
+
+def _mean_over_examples(
+    fn: Callable[[PyTree], PyTree], examples: PyTree, total: int, chunk: int
+) -> PyTree:
+    """Returns the mean of a function of one example, computed in chunks."""
+
+    def add_chunk(index, sums):
+        positions = index * chunk + jnp.arange(chunk)
+        # The last chunk repeats the last example, with a weight of 0.
+        rows = jnp.minimum(positions, total - 1)
+        weights = (positions < total).astype(jnp.float32)
+        values = jax.vmap(fn)(jax.tree.map(lambda a: jnp.asarray(a)[rows], examples))
+        return jax.tree.map(lambda s, value: s + _weighted_sum(weights, value), sums, values)
+
+    first = jax.tree.map(lambda a: jnp.asarray(a)[0], examples)
+    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(fn, first))
+    num_chunks = math.ceil(total / chunk)
+    sums = jax.lax.fori_loop(0, num_chunks, add_chunk, zeros)
+    return jax.tree.map(lambda s: s / total, sums)
+
+
+def _trace_and_norm(noise: Any) -> list[jax.Array]:
     """Returns trace and squared norm as float32."""
     values = _validate.real(trace=noise.trace, squared_norm=noise.squared_norm)
     return [jnp.asarray(value, jnp.float32) for value in values]
 
 
-def _own_noise(fresh, batch_size, num_examples):
-    """The covariance of a batch's mean in units of K; `fresh` is that of fresh examples."""
+def _variance_of_mean(
+    fresh: jax.Array, batch_size: jax.Array, num_examples: ArrayLike
+) -> jax.Array:
+    """Returns the covariance of a batch's mean in units of K, given its value for N = infinity."""
     num_examples = jnp.asarray(num_examples, jnp.float32)
     return jnp.where(num_examples >= batch_size, fresh - 1 / num_examples, jnp.nan)
 
 
-def _noise(mean, diagonal, factor):
-    """The estimates, the mean's own noise (`factor` times K) taken off its squared norm."""
+def _noise(mean: PyTree, diagonal: PyTree, factor: ArrayLike) -> GradientNoise:
+    """Returns the estimates; subtracts from the squared norm the noise of the mean, factor * K."""
     trace = _sum(diagonal)
     return GradientNoise(trace, _sum(jax.tree.map(_square, mean)) - factor * trace, diagonal)
 
 
-def _sum(tree):
+def _sum(tree: PyTree) -> jax.Array:
     return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0))
 
 
-def _single(leaf):
-    """A gradient in single precision, real or complex."""
+def _single(leaf: ArrayLike) -> jax.Array:
+    """Returns a gradient in single precision, real or complex."""
     leaf = jnp.asarray(leaf)
-    complex_ = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-    return leaf.astype(jnp.complex64 if complex_ else jnp.float32)
+    is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return leaf.astype(jnp.complex64 if is_complex else jnp.float32)
 
 
-def _square(leaf):
-    """The squared absolute value, a real number."""
+def _square(leaf: jax.Array) -> jax.Array:
+    """Returns the squared absolute value, a real number."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return jnp.real(leaf) ** 2 + jnp.imag(leaf) ** 2
     return leaf**2
 
 
-def _weighted_sum(weights, leaf):
-    """Sums over the leading axis in full precision: deviations are differences of large numbers."""
+def _weighted_sum(weights: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Sums over the leading axis in full precision, since deviations are small differences."""
     return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1, precision="highest")

@@ -1,15 +1,14 @@
-r"""Any measure of a network, on the line or the plane through checkpoints.
+"""Measures of a network, evaluated on the line or the plane through checkpoints.
 
-With the checkpoints :math:`\theta_S` of a small batch and :math:`\theta_L` of a large one, the loss
-along :math:`(1 - \alpha) \theta_S + \alpha \theta_L` shows how wide the two minima are, and whether
-a barrier stands between them.
+For checkpoints A of a small batch and B of a large one, the loss at (1 - alpha) A + alpha B shows
+the width of both minima, and the barrier between them.
 
 >>> import jax.numpy as jnp
 >>> from noisegen import diagnostics
 >>> def loss(params):  # minima at -1 and 1
 ...     return (params["w"] ** 2 - 1) ** 2
 >>> small, large = {"w": jnp.float32(-1)}, {"w": jnp.float32(1)}
->>> diagnostics.along_line(loss, small, large, jnp.linspace(0, 1, 5)).tolist()
+>>> diagnostics.evaluate_on_line(loss, small, large, jnp.linspace(0, 1, 5)).tolist()
 [0.0, 0.5625, 1.0, 0.5625, 0.0]
 
 References:
@@ -27,29 +26,31 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from noisegen import _validate
+from noisegen.diagnostics._flatten import check_floating, leaf_name
 
 PyTree = Any
 Measure = Callable[[PyTree], PyTree]  # params -> pytree of scalars
 
 
 def interpolate(first: PyTree, second: PyTree, alpha: ArrayLike) -> PyTree:
-    r"""Parameters on the line through two checkpoints.
+    """Interpolates linearly between the parameters of two checkpoints.
 
-    .. math:: \theta = (1 - \alpha) \theta_S + \alpha \theta_L
+    (1 - alpha) * first + alpha * second
 
-    bf16 and f16 leaves are combined in float32 and rounded once. At 0 and 1 finite checkpoints come
-    back unchanged, to the last bit.
+    bf16 and f16 leaves are combined in float32 and rounded once. At 0 and 1, finite checkpoints are
+    returned unchanged to the last bit.
 
     Args:
-      first: :math:`\theta_S`, a pytree of floating-point arrays.
-      second: :math:`\theta_L`, of the same structure and shapes.
-      alpha: one number, concrete or traced; below 0 and above 1 the line goes on.
+      first: Pytree of floating-point arrays.
+      second: Pytree of the same structure and shapes.
+      alpha: Position on the line, one number, concrete or traced. Values below 0 and above 1
+        extrapolate.
 
     Returns:
       A pytree like the two.
 
     Raises:
-      ValueError: the checkpoints differ in structure or in a shape, a leaf is not floating-point,
+      ValueError: If the checkpoints differ in structure or a shape, a leaf is not floating-point,
         or `alpha` is not a single number.
 
     Examples:
@@ -60,29 +61,30 @@ def interpolate(first: PyTree, second: PyTree, alpha: ArrayLike) -> PyTree:
       {'w': Array([2., 0.], dtype=float32)}
     """
     [alpha] = _checked(0, alpha=alpha)
-    check_same_network(first=first, second=second)
+    _check_same_network(first=first, second=second)
     return _combine((1 - alpha, alpha), (first, second))
 
 
-def along_line(measure: Measure, first: PyTree, second: PyTree, alphas: ArrayLike) -> PyTree:
-    r"""A measure at points of the line through two checkpoints, one point at a time.
+def evaluate_on_line(measure: Measure, first: PyTree, second: PyTree, alphas: ArrayLike) -> PyTree:
+    """Evaluates a measure at points of the line through two checkpoints, one at a time.
 
-    **Batch statistics** of neither checkpoint fit a network between them: with them the line shows
-    a barrier that is not there. `measure` gets parameters alone, so let it compute the statistics
-    from training data at those parameters, as below.
+    **Batch statistics** of the checkpoints do not fit a network between them, and would show a
+    barrier that does not exist. `measure` receives parameters only, so let it compute the
+    statistics from training data at these parameters, as in the example.
 
     Args:
-      measure: params -> scalar, or a pytree of scalars: loss, accuracy, ... It runs under
-        ``jax.lax.map``, in the memory of one evaluation.
-      first: parameters at 0.
-      second: parameters at 1.
-      alphas: `(A,)`, points on the line.
+      measure: Function params -> scalar or pytree of scalars, such as loss and accuracy. It runs
+        under ``jax.lax.map``, in the memory of one evaluation.
+      first: Parameters at 0.
+      second: Parameters at 1.
+      alphas: Points on the line, `(A,)`.
 
     Returns:
-      What `measure` returns, each scalar `(A,)`.
+      The result of `measure`, with each scalar `(A,)`.
 
     Raises:
-      ValueError: as for :func:`interpolate`, or `alphas` has not one axis.
+      ValueError: If the checkpoints do not fit (see :func:`interpolate`), or `alphas` does not have
+        one axis.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -91,21 +93,21 @@ def along_line(measure: Measure, first: PyTree, second: PyTree, alphas: ArrayLik
       >>> def measure(params):
       ...     hidden = train @ params["w"]
       ...     mean, stddev = hidden.mean(0)[None], hidden.std(0)[None]  # of this very network
-      ...     return {"spread": ((test @ params["w"] - mean) / stddev).std()}
+      ...     return ((test @ params["w"] - mean) / stddev).std()
       >>> first, second = {"w": jnp.eye(3)}, {"w": 100 * jnp.eye(3)}
-      >>> diagnostics.along_line(measure, first, second, jnp.linspace(0, 1, 3))["spread"].round(1)
+      >>> diagnostics.evaluate_on_line(measure, first, second, jnp.linspace(0, 1, 3)).round(1)
       Array([1.1, 1.1, 1.1], dtype=float32)
     """
     [alphas] = _checked(1, alphas=alphas)
-    check_same_network(first=first, second=second)
+    _check_same_network(first=first, second=second)
 
-    def at(alpha):
+    def evaluate_at(alpha):
         return measure(_combine((1 - alpha, alpha), (first, second)))
 
-    return jax.lax.map(at, alphas)
+    return jax.lax.map(evaluate_at, alphas)
 
 
-def over_plane(
+def evaluate_on_plane(
     measure: Measure,
     origin: PyTree,
     first: PyTree,
@@ -113,85 +115,76 @@ def over_plane(
     alphas: ArrayLike,
     betas: ArrayLike,
 ) -> PyTree:
-    r"""A measure at points of the plane through three checkpoints, one point at a time.
+    """Evaluates a measure at points of the plane through three checkpoints, one at a time.
 
-    .. math:: \theta = \theta_0 + \alpha (\theta_1 - \theta_0) + \beta (\theta_2 - \theta_0)
+    origin + alpha * (first - origin) + beta * (second - origin)
 
     Args:
-      measure: as for :func:`along_line`, batch statistics included.
-      origin: :math:`\theta_0`, at (0, 0).
-      first: :math:`\theta_1`, at (1, 0). For a direction d give origin + d.
-      second: :math:`\theta_2`, at (0, 1).
-      alphas: `(A,)`.
-      betas: `(B,)`.
+      measure: Function params -> scalar or pytree of scalars. See :func:`evaluate_on_line`,
+        also for batch statistics.
+      origin: Parameters at (0, 0).
+      first: Parameters at (1, 0). For a direction d, pass origin + d.
+      second: Parameters at (0, 1).
+      alphas: Coordinates along the first axis, `(A,)`.
+      betas: Coordinates along the second axis, `(B,)`.
 
     Returns:
-      What `measure` returns, each scalar `(A, B)`.
+      The result of `measure`, with each scalar `(A, B)`.
 
     Raises:
-      ValueError: as for :func:`interpolate`, or `alphas` or `betas` has not one axis.
+      ValueError: If the checkpoints do not fit (see :func:`interpolate`), or `alphas` or `betas`
+        does not have one axis.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from noisegen import diagnostics
       >>> corners = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-      >>> diagnostics.over_plane(lambda w: 10 * w[0] + w[1], *corners, jnp.arange(2), jnp.arange(3))
+      >>> def measure(w):
+      ...     return 10 * w[0] + w[1]
+      >>> diagnostics.evaluate_on_plane(measure, *corners, jnp.arange(2), jnp.arange(3))
       Array([[ 0.,  1.,  2.],
              [10., 11., 12.]], dtype=float32)
     """
     alphas, betas = _checked(1, alphas=alphas, betas=betas)
-    check_same_network(origin=origin, first=first, second=second)
+    _check_same_network(origin=origin, first=first, second=second)
 
-    def at(alpha, beta):
+    def evaluate_at(alpha, beta):
         return measure(_combine((1 - alpha - beta, alpha, beta), (origin, first, second)))
 
-    return jax.lax.map(lambda a: jax.lax.map(lambda b: at(a, b), betas), alphas)
+    def evaluate_row(alpha):
+        return jax.lax.map(lambda beta: evaluate_at(alpha, beta), betas)
+
+    return jax.lax.map(evaluate_row, alphas)
 
 
-def check_same_network(**checkpoints: PyTree) -> None:
-    """Raises for the first leaf that is missing, of another shape, or not floating-point."""
-    (name, params), *others = checkpoints.items()
+def _check_same_network(**checkpoints: PyTree) -> None:
+    """Raises ValueError if a leaf is missing, of another shape, or not floating-point."""
     check_floating(**checkpoints)
-    for other, its_params in others:
-        _check_same_leaves((name, other), (_shapes(params), _shapes(its_params)))
-        if jax.tree.structure(params) != jax.tree.structure(its_params):
+    (name, params), *others = checkpoints.items()
+    for other_name, other in others:
+        _check_same_leaves(name, _shapes(params), other_name, _shapes(other))
+        # Equal leaves may still be held in other containers, such as tuples and lists.
+        if jax.tree.structure(params) != jax.tree.structure(other):
             raise ValueError(
-                f"{name} and {other} must be checkpoints of the same network, but their containers "
-                f"differ: {jax.tree.structure(params)} and {jax.tree.structure(its_params)}."
+                f"{name} and {other_name} must be checkpoints of the same network, but their "
+                f"containers differ: {jax.tree.structure(params)} and {jax.tree.structure(other)}."
             )
 
 
-def check_floating(**trees: PyTree) -> None:
-    """Raises for the first leaf that is not floating-point."""
-    for name, tree in trees.items():
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                remedy = (
-                    "Leave counters, keys and the like out of it (for Flax NNX: "
-                    "nnx.split(model, nnx.Param, ...))."
-                )
-                if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
-                    remedy = "Give its real and imaginary parts as two leaves."
-                raise ValueError(
-                    f"{name} must hold floating-point arrays only, but {_name(path)} is "
-                    f"{jnp.result_type(leaf)}. {remedy}"
-                )
-
-
-def _check_same_leaves(names: tuple[str, str], shapes: tuple[dict, dict]) -> None:
-    for path in [*shapes[0], *shapes[1]]:
-        found = [s.get(path, "missing") for s in shapes]
-        if found[0] != found[1]:
+def _check_same_leaves(name: str, shapes: dict, other_name: str, other_shapes: dict) -> None:
+    for path in [*shapes, *other_shapes]:
+        shape = shapes.get(path, "missing")
+        other_shape = other_shapes.get(path, "missing")
+        if shape != other_shape:
             raise ValueError(
-                f"{names[0]} and {names[1]} must be checkpoints of the same network, but leaf "
-                f"{path} is {found[0]} in {names[0]} and {found[1]} in {names[1]}: interpolating "
-                f"checkpoints of different networks has no meaning."
+                f"{name} and {other_name} must be checkpoints of the same network, but leaf {path} "
+                f"is {shape} in {name} and {other_shape} in {other_name}."
             )
 
 
 def _checked(ndim: int, **values: ArrayLike) -> list[jax.Array]:
-    """The values as floats of JAX's; raises for other numbers of axes, and for complex numbers."""
-    requirement = ("a single number", "an array of one axis")[ndim]
+    """Returns real numbers as JAX arrays; raises ValueError for another number of axes."""
+    requirement = "a single number" if ndim == 0 else "an array of one axis"
     for name, value in values.items():
         if np.ndim(value) != ndim:
             raise ValueError(f"{name} must be {requirement}, but its shape is {np.shape(value)}.")
@@ -199,23 +192,19 @@ def _checked(ndim: int, **values: ArrayLike) -> list[jax.Array]:
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    return {_name(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "the only leaf"
+    return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _combine(weights: tuple[ArrayLike, ...], trees: tuple[PyTree, ...]) -> PyTree:
-    """The sum of weight times tree, in float32 at least."""
+    """Returns the weighted sum of trees, calculated in float32 at least."""
 
     def combine(*leaves):
         dtype = jnp.result_type(*leaves)
         wide = _validate.wide(dtype)
-        terms = (
-            jnp.asarray(w, wide) * jnp.asarray(x, wide)
-            for w, x in zip(weights, leaves, strict=True)
-        )
+        terms = [
+            jnp.asarray(weight, wide) * jnp.asarray(leaf, wide)
+            for weight, leaf in zip(weights, leaves, strict=True)
+        ]
         return sum(terms).astype(dtype)
 
     return jax.tree.map(combine, *trees)

@@ -1,4 +1,4 @@
-r"""How much the loss can rise in a small box around the parameters.
+"""Sharpness of a minimum: largest rise of the loss in a small box around the parameters.
 
 >>> import jax, jax.numpy as jnp
 >>> from noisegen import diagnostics
@@ -22,14 +22,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.diagnostics import hessian
+from noisegen.diagnostics._flatten import flatten_loss
 
 PyTree = Any
 
-_FIRST = 1 / 8  # step, of a coordinate with a gradient of mean size; a box reaches from -1 to 1
-_SHORTEST, _LONGEST = 2.0**-30, 2.0**30  # first tries, so that halving never ends in 0
+# Step lengths are in units of the box, which reaches from -1 to 1, for a coordinate whose gradient
+# has the mean size.
+_FIRST_STEP = 1 / 8
+_SHORTEST, _LONGEST = 2.0**-30, 2.0**30  # Bounds of the first try, so that halving never reaches 0.
 _HALVINGS = 12
-_ENOUGH = 0.3  # of the rise that the slope promises: steps far past a maximum are halved
+_ENOUGH = 0.3  # Fraction of the rise promised by the slope. Steps far past a maximum are halved.
 
 
 def sharpness(
@@ -41,44 +43,46 @@ def sharpness(
     subspace: int | None = None,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Largest relative rise of the loss in a box around the parameters, in percent.
+    """Searches for the largest relative rise of the loss in a box around the parameters.
 
-    With the flattened parameters x, n of them, and a matrix A (n x p; the identity for the full
-    space),
+    With the n flattened parameters x, and a matrix A (n x p, the identity for the full space):
 
-    .. math:: \phi = 100 \, \frac{\max_{z \in C_\epsilon} f(x + A z) - f(x)}{1 + f(x)}, \qquad
-      C_\epsilon = \{ z : |z_i| \le \epsilon (|(A^+ x)_i| + 1) \} .
+    sharpness = 100 (max_{z in C} f(x + A z) - f(x)) / (1 + f(x))
+    C = {z : |z_i| <= epsilon (|(A^+ x)_i| + 1)}
 
-    **The maximum** is searched for, so that the value is a lower bound, 0 at least. Keskar et al.
-    take 10 iterations of L-BFGS-B, a program for one problem at a time on the host. Here it is
-    projected gradient ascent, which maps over many networks: in units of the box, a step of the
-    gradient over its mean size, clipped to the box, and halved until the loss rises by a fair part
-    of what the slope promises; the next step starts at twice its length. In a box this small the
-    loss mostly bends upwards and its maximum is at a corner. The first steps, 1/8 long, choose the
-    corner as L-BFGS-B does, from inside; ten steps that double reach it in every coordinate that
-    counts (of a linear loss, they miss less than 1 % of the rise). Where the gradient is exactly 0,
-    all coordinates go up.
+    **The maximum** is searched for, so the result is a lower bound, at least 0. Keskar et al. use
+    10 iterations of L-BFGS-B, which solves one problem at a time on the host. Here it is projected
+    gradient ascent, which maps over many networks. In units of the box, a step is the gradient
+    divided by its mean size, clipped to the box. It is halved until the loss rises by a fair part
+    of the rise that the slope promises. The next step starts at twice its length.
 
-    **A random subspace** has independent standard normal entries in A, our choice: the paper only
-    says random. Memory: twice n x p x 4 bytes. Compare values of one epsilon and subspace only.
+    In a box this small the loss mostly curves upwards, with its maximum at a corner. The first
+    steps, of length 1/8, choose the corner from inside, as L-BFGS-B does. Ten doubling steps reach
+    it in every coordinate that matters; on a linear loss they miss less than 1 % of the rise. If
+    the gradient is exactly 0, all coordinates are increased.
+
+    **A random subspace** has independent standard normal entries in A. This is our choice, since
+    the paper only says random. It needs twice n x p x 4 bytes. Compare only values with equal
+    epsilon and subspace.
 
     Args:
-      loss: params -> scalar, f > -1 (most losses are never negative); free of dropout, with batch
-        statistics fixed or those of a fixed batch.
-      params: pytree of floating-point arrays; raised to float32.
-      epsilon: > 0, the box's half width for a parameter of 0. The paper: 1e-3 and 5e-4.
-      num_iterations: >= 1, a gradient each and from 1 to 13 losses. With fewer than 8, corners are
-        not reached.
-      subspace: p, 1 <= p <= n; None for the full space. The paper: 100.
-      key: draws A; needed with `subspace`, else not used. Networks to be compared share it.
+      loss: Function params -> scalar f > -1, without dropout, and with batch statistics fixed or
+        those of a fixed batch.
+      params: Pytree of floating-point arrays, converted to float32.
+      epsilon: Half width of the box for a parameter of 0, > 0. The paper uses 1e-3 and 5e-4.
+      num_iterations: Number of iterations >= 1, each of one gradient and 1 to 13 losses. With fewer
+        than 8, corners are not reached.
+      subspace: Dimension p of the subspace, from 1 to n, or None for the full space. The paper uses
+        100.
+      key: Random key of A, required with `subspace`. Networks that are compared share the key.
 
     Returns:
-      A scalar. NaN where the loss or its gradient at `params` is not finite, or the loss is -1 or
-      less. Points of the box where the loss is not finite do not count.
+      The sharpness in percent, a scalar. NaN if the loss is -1 or less, or if the loss or its
+      gradient at `params` is not finite. Points with a loss that is not finite are ignored.
 
     Raises:
-      ValueError: a leaf is not floating-point, a number is out of its range, or `subspace` comes
-        without a key.
+      ValueError: If a leaf is not floating-point, a number is out of its range, or `subspace` is
+        given without a key.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -89,18 +93,18 @@ def sharpness(
     """
     epsilon, _ = _validate.positive(epsilon=epsilon, num_iterations=num_iterations)
     [num_iterations] = _validate.whole(1, num_iterations=num_iterations)
-    flat_loss, x = hessian.flatten(loss, params)
-    # Otherwise accelerators round matrix products to 10 bits, more than the loss rises.
+    flat_loss, x = flatten_loss(loss, params)
+    # Accelerators round matrix products to 10 bits by default, which exceeds the rise of the loss.
     with jax.default_matmul_precision("highest"):
         half_widths, displace = _box(x, epsilon, subspace, key)
 
         def loss_in_box(u):  # |u_i| <= 1
             return flat_loss(x + displace(half_widths * u))
 
-        centre = jnp.zeros_like(half_widths)
-        start, gradient = jax.value_and_grad(loss_in_box)(centre)
-        highest = _climb(loss_in_box, (centre, start, gradient), num_iterations)
-    rise = jnp.maximum(highest - start, 0.0)  # the same loss may round differently
+        center = jnp.zeros_like(half_widths)
+        start, gradient = jax.value_and_grad(loss_in_box)(center)
+        highest = _climb(loss_in_box, (center, start, gradient), num_iterations)
+    rise = jnp.maximum(highest - start, 0.0)  # The same loss may round differently.
     defined = jnp.isfinite(start) & (start > -1) & jnp.isfinite(gradient).all()
     return jnp.where(defined, 100 * rise / (1 + start), jnp.nan)
 
@@ -108,17 +112,19 @@ def sharpness(
 def _box(
     x: jax.Array, epsilon: ArrayLike, subspace: int | None, key: jax.Array | None
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """Half widths of the box of z, and z -> A z."""
+    """Returns the half widths of the box of z, and the function z -> A z."""
     if subspace is None:
         return epsilon * (jnp.abs(x) + 1), lambda z: z
     [subspace] = _validate.whole(1, subspace=subspace)
-    if not subspace <= x.size or key is None:
+    if subspace > x.size or key is None:
+        given = "without" if key is None else "with"
         raise ValueError(
             f"subspace must lie between 1 and the number of parameters, {x.size}, and come with a "
-            f"key, but it is {subspace} {'without' if key is None else 'with'} a key."
+            f"key, but it is {subspace} {given} a key."
         )
-    key = jax.random.clone(key)  # that networks share a key is no mistake
+    key = jax.random.clone(key)  # Networks that are compared may share a key.
     a = jax.random.normal(key, (x.size, subspace), jnp.float32)
+    # A^+ x by the QR decomposition of A.
     q, r = jnp.linalg.qr(a)
     coordinates = jax.scipy.linalg.solve_triangular(r, q.T @ x)
     return epsilon * (jnp.abs(coordinates) + 1), lambda z: a @ z
@@ -129,7 +135,7 @@ def _climb(
     start: tuple[jax.Array, jax.Array, jax.Array],
     num_iterations: int,
 ) -> jax.Array:
-    """The highest loss found; `start` is a point, its loss and its gradient."""
+    """Returns the highest loss found, from a start point with its loss and gradient."""
 
     def iterate(_, carry):
         u, value, gradient, size = carry
@@ -139,23 +145,28 @@ def _climb(
         def move(size):
             return jnp.clip(u + size * uphill, -1, 1)
 
-        size, found = _backtrack(
+        size, raised = _backtrack(
             lambda s: loss(move(s)), lambda s: gradient @ (move(s) - u), value, size
         )
-        u = jnp.where(found, move(size), u)
+        u = jnp.where(raised, move(size), u)
         return u, *jax.value_and_grad(loss)(u), jnp.clip(2 * size, _SHORTEST, _LONGEST)
 
-    carry = (*start, jnp.float32(_FIRST))
+    carry = (*start, jnp.float32(_FIRST_STEP))
     return jax.lax.fori_loop(0, num_iterations, iterate, carry)[1]
 
 
-def _backtrack(loss, slope, value, size):
-    """The first of size, size / 2, ... that raises the loss enough, and whether there is one."""
+def _backtrack(
+    loss: Callable[[jax.Array], jax.Array],
+    slope: Callable[[jax.Array], jax.Array],
+    value: jax.Array,
+    size: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the first of size, size / 2, ... that raises the loss enough, and if any does."""
     smallest = size * 0.5**_HALVINGS
 
-    def too_long(s):
+    def is_too_long(s):
         raised = loss(s)
         return ~(jnp.isfinite(raised) & (raised >= value + _ENOUGH * slope(s)))
 
-    size = jax.lax.while_loop(lambda s: (s >= smallest) & too_long(s), lambda s: s / 2, size)
+    size = jax.lax.while_loop(lambda s: (s >= smallest) & is_too_long(s), lambda s: s / 2, size)
     return size, size >= smallest

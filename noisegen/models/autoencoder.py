@@ -1,6 +1,5 @@
-"""The deep autoencoder of Hinton & Salakhutdinov, as Sutskever et al. train it."""
+"""Deep autoencoder of Hinton & Salakhutdinov, as trained by Sutskever et al."""
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -13,17 +12,17 @@ from noisegen import _validate
 class Autoencoder(nnx.Module):
     """Fully connected autoencoder 784-1000-500-250-30-250-500-1000-784: 2,837,314 parameters.
 
-    Sigmoid units, a linear code and logits of the pixels. Called as `model(images)` with images
-    `(N, H, W, C)` in [0, 1]; returns logits `(N, H * W * C)`. Weights start sparse: every unit has
-    `incoming` weights from a standard normal distribution, the others are zero; biases are zero.
+    It has sigmoid units, a linear code, and logits of the pixels. Call it as `model(images)` with
+    images `(N, H, W, C)` in [0, 1]; it returns logits `(N, H * W * C)`. Weights start sparse: each
+    unit has `incoming` standard normal weights, and all others are zero. Biases start at zero.
 
     Args:
-      widths: of the input, of the hidden layers, of the code; the decoder mirrors them.
-      incoming: weights of a unit that are not zero, or None for all (as Glorot & Bengio have it).
-      rngs: stream `params` initialises.
+      widths: Widths of the input, the hidden layers and the code. The decoder mirrors them.
+      incoming: Number of nonzero weights per unit, or None for Glorot initialization.
+      rngs: Random streams; `params` initializes the weights.
 
     Raises:
-      ValueError: fewer than two widths.
+      ValueError: If there are fewer than two widths.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -48,10 +47,14 @@ class Autoencoder(nnx.Module):
         if len(widths) < 2:
             raise ValueError(f"An autoencoder needs an input and a code, got widths={widths}.")
         init = nnx.initializers.glorot_uniform() if incoming is None else sparse_normal(incoming)
-        self.code = len(widths) - 2
+        decoder_widths = widths[-2::-1]
+        all_widths = [*widths, *decoder_widths]
+        self.code = len(widths) - 2  # Index of the layer whose output is the code.
         self.layers = nnx.List(
-            nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)
-            for inputs, outputs in itertools.pairwise([*widths, *widths[-2::-1]])
+            [
+                nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)
+                for inputs, outputs in zip(all_widths[:-1], all_widths[1:], strict=True)
+            ]
         )
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -64,22 +67,26 @@ class Autoencoder(nnx.Module):
 
 
 def sparse_normal(incoming: int) -> nnx.Initializer:
-    """Initialises a kernel `(in, out)` with `incoming` standard normal weights a unit, others 0.
+    """Initializes kernels with a fixed number of standard normal weights per unit, others zero.
 
-    A unit of fewer inputs has them all.
+    Args:
+      incoming: Nonzero weights per unit. A unit with fewer inputs gets all of them.
+
+    Returns:
+      An initializer of kernels `(in, out)`.
 
     Raises:
-      ValueError: `incoming` is not positive.
+      ValueError: If `incoming` is not positive.
 
     References:
       Martens, Deep learning via Hessian-free optimization, 2010
     """
-
     _validate.positive(incoming=incoming)
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
-        place_key, value_key = jax.random.split(key)
-        rank = jax.random.uniform(place_key, shape).argsort(0).argsort(0)
+        position_key, value_key = jax.random.split(key)
+        # Ranks of random numbers are a random permutation of the inputs of each unit.
+        rank = jax.random.uniform(position_key, shape).argsort(0).argsort(0)
         return jnp.where(rank < incoming, jax.random.normal(value_key, shape, dtype), 0)
 
     return init

@@ -1,15 +1,34 @@
-"""Reports: plots of a sweep and one HTML page. Needs Matplotlib once something is drawn."""
+"""Reports: tables and plots of a sweep, and one HTML page. Needs Matplotlib to draw."""
 
 from noisegen.reports.checking import check
-from noisegen.reports.page import table_names, write_report
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
+from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
+from noisegen.reports.tables import (
+    format_table,
+    make_table,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 
 __all__ = [
+    "FORMATS",
+    "Report",
     "check",
+    "format_table",
+    "load_report",
+    "make_table",
     "plot_curves",
     "plot_heatmap",
     "plot_metric",
     "plot_tuned",
     "table_names",
+    "to_csv",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+    "to_text",
     "write_report",
 ]

@@ -13,121 +13,130 @@ import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
-from noisegen.reports import page
-from noisegen.sweeps import growth, identity, numerals, tables
-from noisegen.sweeps import protocol as protocols
+from noisegen._errors import one_line
+from noisegen.reports import formatting, page
+from noisegen.reports.published import Published, normalize_published
+from noisegen.reports.report import FORMATS, Reading
+from noisegen.storage import RUN_TOTALS, Record
+from noisegen.sweeps import extension
+from noisegen.sweeps.protocol import Protocol, select
+from noisegen.training.run_id import by_run_id
 
 _TASK = "none"  # the task of made-up records
 _GROWN = ", which the grid may grow to (with the protocol's max_extensions=0 it does not)"
 
 
 def check(
-    protocol: protocols.Protocol | Sequence[protocols.Protocol],
+    protocol: Protocol | Sequence[Protocol],
     runs: Iterable[Mapping],
-    published: tables.Published | None = None,
+    published: Published | None = None,
     title: str = "",
     description: str = "",
 ) -> None:
     """Checks that `write_report` will have what it needs; trains, draws and writes nothing.
 
-    Calls each series for all planned runs and for runs that the grid may grow to.
-    Tables and page are made of no record, then of a made-up record for each run.
+    Calls each series for all planned runs, and for runs that the grid may grow to. Makes tables
+    and page of no record, then of a made-up record for each run.
 
     Args:
       protocol: As for `write_report`.
       runs: The planned runs.
       published: As for `write_report`.
-      title: Of the sweep.
-      description: Of the sweep.
+      title: Title of the sweep.
+      description: Description of the sweep.
 
     Raises:
       ValueError: If something is missing or of the wrong kind; the message names it.
     """
-    readings = (protocol,) if isinstance(protocol, protocols.Protocol) else tuple(protocol)
+    protocols = (protocol,) if isinstance(protocol, Protocol) else tuple(protocol)
     for name, text in {"title": title, "description": description}.items():
         if not isinstance(text, str | None):
             raise ValueError(f"the {name} of a sweep must be text, got {text!r:.200}.")
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the figures of the report need Matplotlib: pip install matplotlib.")
-    planned = identity.by_run_id(_TASK, runs)
-    for each in readings:
+    sweep = {"sweep": "", "task": _TASK, "title": title, "description": description}
+    planned = by_run_id(_TASK, runs)
+    for each in protocols:
         for run in planned.values():
             _check_label(each, run)
-    tables.by_name(published or {}, readings[0])
-    _try(readings, [], published, title, description)
-    for slope in (1, -1):  # the best runs are those of the largest values, then of the smallest
-        records = _made_up(readings, planned, slope)
-        for each in readings:
-            _check_grown(each, readings, planned, records)
-        _try(readings, records, published, title, description)
+    normalize_published(published, protocols[0])
+    _try_report(sweep, protocols, [], published)
+    # The best runs are those of the largest values, then those of the smallest, so that the grid
+    # grows at both ends.
+    for slope in (1, -1):
+        records = _made_up_records(protocols, planned, slope)
+        for each in protocols:
+            _check_grown_labels(each, protocols, planned, records)
+        _try_report(sweep, protocols, records, published)
 
 
-def _check_label(protocol, run, which=""):
-    """Checks that the series of a protocol gives text for a run, which has the fields it needs."""
+def _check_label(protocol, run, remark=""):
+    """Checks that a run has the fields that a protocol needs, and that its series gives text."""
     if protocol.series is not None:
-        _check_text(protocol.series, run, which)
+        _check_text(protocol.series, run, remark)
     protocol.group(run)
 
 
-def _check_grown(protocol, readings, planned, records):
+def _check_grown_labels(protocol, protocols, planned, records):
     """Checks that all series give text for the runs to which one protocol has the grid grow."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those are of records that are made up
-        wanted = growth.wanted(_TASK, planned, (protocol,), records)
+        warnings.simplefilter("ignore")  # warnings about made-up records would mislead
+        wanted = extension.extend_grid(_TASK, planned, (protocol,), records)
     for name, run in wanted.items():
         if name not in planned:
-            for each in readings:
+            for each in protocols:
                 _check_label(each, run, _GROWN)
 
 
-def _check_text(series, run, which):
+def _check_text(series, run, remark):
     """Checks that a function gives text for a run."""
     name = getattr(series, "__qualname__", repr(series))
     try:
         label = series(dict(run))
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"the protocol's series {name} fails with {reason} for the run {run}{which};"
+            f"the protocol's series {name} fails with {one_line(error)} for the run {run}{remark};"
             " return a label for every run."
         ) from error
     if not isinstance(label, str):
         raise ValueError(
             f"the protocol's series {name} gives {label!r}, which is no text, for the run"
-            f" {run}{which}; return a label such as f'noise {{{label!r}}}'."
+            f" {run}{remark}; return a label such as f'noise {{{label!r}}}'."
         )
 
 
-def _made_up(readings, planned, slope):
-    """Makes up a finished record of each run, better the larger its first tuned field, or worse."""
-    metrics = {name: {} for name in planned}
-    for each in readings:
-        values = numerals.ordered(run[each.tune[0]] for run in planned.values())
-        ranks = {value: index / len(values) for index, value in enumerate(values)}
-        for name, run in planned.items():
-            score = 0.5 + 0.1 * slope * each.sign * ranks[run[each.tune[0]]]
-            metrics[name] |= dict.fromkeys((each.metric, *each.report), score)
-    numbers = dict.fromkeys(protocols.RECORDED, 1.0)
+def _made_up_records(protocols, planned, slope):
+    """Makes up a finished record of each run.
+
+    With slope 1 a run is better the larger its first tuned field, with slope -1 the smaller.
+    """
+    metrics = {run_id: {} for run_id in planned}
+    for protocol in protocols:
+        name = protocol.tune[0]
+        values = formatting.ordered(run[name] for run in planned.values())
+        ranks = {value: rank / len(values) for rank, value in enumerate(values)}
+        for run_id, run in planned.items():
+            score = 0.5 + 0.1 * slope * protocol.sign * ranks[run[name]]
+            metrics[run_id] |= dict.fromkeys(protocol.metric_names, score)
+    numbers = dict.fromkeys(RUN_TOTALS, 1.0)
     return [
-        {"run_id": name, "run": run, "status": "finished", "metrics": metrics[name]} | numbers
+        Record(run_id=name, hparams=run, status="finished", metrics=metrics[name], **numbers)
         for name, run in planned.items()
     ]
 
 
-def _try(readings, records, published, title, description):
+def _try_report(sweep, protocols, records, published):
     """Makes the tables and the page, and throws them away."""
     try:
         sections = []
-        for index, each in enumerate(readings):
-            optima = protocols.select(records, each)
-            table = tables.make_table(optima, each, published if index == 0 else None)
-            for write in page.ENDINGS.values():
-                write(table)
-            sections.append(page.table_html(table))
-        sweep = {"sweep": "", "task": _TASK, "title": title, "description": description}
-        page.compose(sweep, records, 0, sections)
+        for index, protocol in enumerate(protocols):
+            optima = select(records, protocol)
+            reading = Reading(protocol, optima, published if index == 0 else None)
+            for form in FORMATS:
+                reading.table(form)
+            sections.append(reading.section("Optima"))
+        page.render_page(sweep, records, 0, sections)
     except ValueError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"no report can be made of these runs: {reason}.") from error
+        raise ValueError(f"no report can be made of these runs: {one_line(error)}.") from error

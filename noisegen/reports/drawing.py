@@ -5,15 +5,20 @@ import html
 import io
 import re
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from noisegen.reports import plots, style
+from noisegen.reports.published import Published
+from noisegen.sweeps.protocol import Optimum, Protocol
 
-# For letters that DejaVu Sans lacks, where they are installed.
+# For letters that DejaVu Sans lacks, if these fonts are installed.
 _MORE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Hiragino Sans")
-_LINE = 0.22  # inches of a line of a legend
+_LEGEND_LINE = 0.22  # height of a line of a legend, inches
+_FITTING_LINES = 3  # lines of a legend for which a figure has room as it is
 
 
-def svg(draw, title: str) -> str:
+def svg(draw: Callable[[Any], Any], title: str) -> str:
     """Returns the drawing of `draw(ax)` as an SVG element, whose colors and font are the page's."""
     import matplotlib
     from matplotlib import figure
@@ -22,18 +27,18 @@ def svg(draw, title: str) -> str:
         canvas = figure.Figure(figsize=(6.4, 4.5), layout="constrained")
         ax = canvas.add_subplot()
         draw(ax)
-        canvas.set_figheight(4.5 + _LINE * max(0, plots.legend_lines(ax) - 3))
+        canvas.set_figheight(4.5 + _added_height(plots.legend_lines(ax)))
         file = io.StringIO()
         _save(canvas, file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    text = re.sub(r"<[^>]+>", _themed, text)  # not what stands between tags: that is the user's
+    text = re.sub(r"<[^>]+>", _themed, text)  # tags only, since a label may name a color
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
-def png(optima, protocol, published) -> bytes:
+def png(optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None) -> bytes:
     """Draws the metric and the first tuned field against the row, side by side."""
     import matplotlib
     from matplotlib import figure
@@ -44,15 +49,20 @@ def png(optima, protocol, published) -> bytes:
         plots.plot_metric(optima, left, protocol, published)
         plots.plot_tuned(optima, right, protocol)
         lines = max(plots.legend_lines(left), plots.legend_lines(right))
-        canvas.set_figheight(4.2 + _LINE * max(0, lines - 3))
+        canvas.set_figheight(4.2 + _added_height(lines))
         file = io.BytesIO()
         _save(canvas, file, format="png", dpi=120)
     return file.getvalue()
 
 
+def _added_height(lines):
+    """Returns the inches that a legend of so many lines adds to a figure."""
+    return _LEGEND_LINE * max(0, lines - _FITTING_LINES)
+
+
 @functools.cache
 def _settings():
-    """Returns Matplotlib's settings, with the fonts that are there."""
+    """Returns Matplotlib's settings, with the fonts that are installed."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -61,7 +71,10 @@ def _settings():
 
 
 def _save(canvas, file, **options):
-    """Saves a figure; a letter that no font has is a box in a PNG, and the browser's in a page."""
+    """Saves a figure, in silence about letters that no font has.
+
+    Such a letter is a box in a PNG. In a page the browser finds a font for it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         canvas.savefig(file, **options)

@@ -1,11 +1,11 @@
-"""Decays: power law, hold then fall (Smith et al.), steps at given epochs.
+"""Decay schedules: power law, hold then decay (Smith et al.), steps at given epochs.
 
-Every factory gives a function of the update index t = 0, 1, 2, ... and every number in it may be
-traced, the horizon included, so one compiled program can train runs of different lengths:
+Every schedule is a function of the update index t = 0, 1, 2, ... All numbers may be traced,
+including the length of the run, so one compiled program can train runs of different lengths:
 
 >>> import jax, jax.numpy as jnp, noisegen
->>> horizons = jnp.array([100, 200])
->>> print(jax.vmap(lambda n: noisegen.hold_then_decay(1.0, num_steps=n)(69))(horizons))
+>>> num_steps = jnp.array([100, 200])
+>>> print(jax.vmap(lambda n: noisegen.hold_then_decay_schedule(1.0, num_steps=n)(69))(num_steps))
 [0.0625 1.    ]
 """
 
@@ -15,36 +15,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import Schedule, as_count, as_float, num_reached
+from noisegen.schedules._counts import as_count, as_float, num_reached
 
-_NUM_DROPS = 10  # one each twentieth of the second half
+_NUM_DROPS = 10  # One drop per twentieth of the run, in its second half.
 
 
-def power_decay(init_value: ArrayLike, gamma: ArrayLike) -> Schedule:
-    r"""Decays as a power of the update index.
+def power_decay_schedule(init_value: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
+    """Decays as a power of the update index.
 
-    .. math:: v_t = \frac{\eta}{(1 + t)^\gamma}, \qquad v_0 = \eta
+    v(t) = init_value / (1 + t)**gamma
 
-    Given to :func:`noisegen.add_gradient_noise` this makes :math:`\eta` a **standard deviation**.
-    Where a paper (and ``optax.add_noise``) makes it a variance, use
-    :func:`power_decay_from_variance`.
+    As the argument of :func:`noisegen.add_gradient_noise`, the value is a **standard deviation**.
+    For papers that state a variance, as ``optax.add_noise`` does, use
+    :func:`power_decay_from_variance_schedule`.
 
     Args:
-      init_value: :math:`\eta \ge 0`, the value at update 0, in the units of the result.
-      gamma: exponent :math:`\gamma \ge 0`, dimensionless.
+      init_value: Value at update 0, at least 0.
+      gamma: Exponent, at least 0.
 
     Returns:
       A schedule: update index -> value.
 
     Raises:
-      ValueError: a concrete argument is negative or not finite.
+      ValueError: If a concrete argument is negative or not finite.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> stddev = noisegen.power_decay(0.3, gamma=0.5)
+      >>> stddev = noisegen.power_decay_schedule(0.3, gamma=0.5)
       >>> print(stddev(jnp.array([0, 3, 99])))
       [0.3  0.15 0.03]
     """
@@ -56,27 +57,29 @@ def power_decay(init_value: ArrayLike, gamma: ArrayLike) -> Schedule:
     return schedule
 
 
-def power_decay_from_variance(init_variance: ArrayLike, gamma: ArrayLike) -> Schedule:
-    r"""Standard deviation whose square, the variance, decays as a power of the update index.
+def power_decay_from_variance_schedule(
+    init_variance: ArrayLike, gamma: ArrayLike
+) -> optax.Schedule:
+    """Returns a standard deviation, whose variance decays as a power of the update index.
 
-    .. math:: \sigma_t = \sqrt{\frac{\alpha}{(1 + t)^\gamma}}, \qquad \sigma_0 = \sqrt{\alpha}
+    v(t) = sqrt(init_variance / (1 + t)**gamma)
 
-    The same law in both conventions: ``power_decay_from_variance(a, c)`` equals
-    ``power_decay(sqrt(a), c / 2)``, and gives the noise of ``optax.add_noise(a, c)``.
+    This equals ``power_decay_schedule(sqrt(init_variance), gamma / 2)``. It is the noise of
+    ``optax.add_noise(init_variance, gamma)``.
 
     Args:
-      init_variance: :math:`\alpha \ge 0`, the variance at update 0 (square of the result's units).
-      gamma: exponent :math:`\gamma \ge 0` of the variance, dimensionless.
+      init_variance: Variance at update 0, at least 0.
+      gamma: Exponent of the variance, at least 0.
 
     Returns:
       A schedule: update index -> standard deviation.
 
     Raises:
-      ValueError: a concrete argument is negative or not finite.
+      ValueError: If a concrete argument is negative or not finite.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> stddev = noisegen.power_decay_from_variance(0.09, gamma=1.0)
+      >>> stddev = noisegen.power_decay_from_variance_schedule(0.09, gamma=1.0)
       >>> print(stddev(jnp.array([0, 3, 99])))
       [0.3  0.15 0.03]
 
@@ -85,38 +88,37 @@ def power_decay_from_variance(init_variance: ArrayLike, gamma: ArrayLike) -> Sch
       <https://arxiv.org/abs/1511.06807>`_, 2015
     """
     init_variance, gamma = _validate.non_negative(init_variance=init_variance, gamma=gamma)
-    return power_decay(init_variance**0.5, gamma / 2)
+    return power_decay_schedule(init_variance**0.5, gamma / 2)
 
 
-def hold_then_decay(
+def hold_then_decay_schedule(
     init_value: ArrayLike, num_steps: ArrayLike, decay_rate: ArrayLike = 0.5
-) -> Schedule:
-    r"""Holds for half of the run, then multiplies by a decay rate every twentieth of it.
+) -> optax.Schedule:
+    """Holds for half of the run, then drops every twentieth of the run.
 
-    .. math::
-      v_t = \epsilon_0 \gamma^{k_t}, \qquad
-      k_t = \begin{cases} 0 & t < h \\ \min(10, 1 + \lfloor (t - h) / p \rfloor) & t \ge h
-      \end{cases}, \qquad h = \lfloor n / 2 \rfloor, \quad p = \lfloor n / 20 \rfloor
+    v(t) = init_value * decay_rate**k(t)
+    k(t) = 0                              if t < h
+    k(t) = min(10, 1 + floor((t - h) / p))  otherwise
+    h = floor(num_steps / 2), p = floor(num_steps / 20)
 
-    The first drop is at h and the tenth and last at h + 9p, so the end value is
-    :math:`\epsilon_0 \gamma^{10}`. All of it is integer arithmetic: the drops fall on exactly
-    these updates. What n lacks to a multiple of 20 (at most 10 updates) is spent at the end value.
+    The first drop is at h, the tenth and last at h + 9 p. All of it is integer arithmetic, so drops
+    fall on exactly these updates. If num_steps is not a multiple of 20, the remaining updates (at
+    most 10) run at the final value.
 
     Args:
-      init_value: :math:`\epsilon_0 > 0`, the value of the first half.
-      num_steps: n, updates in the run, at least 20 (a fraction is cut off).
-      decay_rate: :math:`\gamma`, above 0 and at most 1: each of the ten drops multiplies by it, as
-        in optax's schedules. To halve give 0.5, not 2.
+      init_value: Value in the first half, > 0.
+      num_steps: Updates in the run, at least 20. A fractional part is dropped.
+      decay_rate: Factor of each of the ten drops, in (0, 1], as in optax. 0.5 halves the value.
 
     Returns:
-      A schedule: update index -> value. NaN where JAX arrays have a decay rate out of its range.
+      A schedule: update index -> value. NaN if a traced decay rate is out of its range.
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.hold_then_decay(0.8, num_steps=9765)
+      >>> learning_rate = noisegen.hold_then_decay_schedule(0.8, num_steps=9765)
       >>> print(learning_rate(jnp.array([0, 4881, 4882, 5369, 5370, 9764])))
       [8.0000e-01 8.0000e-01 4.0000e-01 4.0000e-01 2.0000e-01 7.8125e-04]
 
@@ -130,34 +132,34 @@ def hold_then_decay(
     return lambda count: init_value * decay_rate ** as_float(num_reached(drops, count))
 
 
-def hold_then_decay_to(
+def hold_then_decay_to_schedule(
     init_value: ArrayLike, num_steps: ArrayLike, final_value: ArrayLike
-) -> Schedule:
-    r"""Holds for half of the run, then falls to a final value in ten equal ratios.
+) -> optax.Schedule:
+    """Holds for half of the run, then reaches a final value in ten drops of equal ratio.
 
-    :func:`hold_then_decay` with :math:`\gamma = (\epsilon_f / \epsilon_0)^{1/10}`, so that the
-    initial and the final value can be tuned independently. A final value above the initial one
-    makes it rise.
+    This is :func:`hold_then_decay_schedule` with
+    decay_rate = (final_value / init_value)**(1 / 10), so that initial and final value can be tuned
+    independently. The value rises if final_value is larger.
 
     Args:
-      init_value: :math:`\epsilon_0 > 0`, the value of the first half.
-      num_steps: n, updates in the run, at least 20 (a fraction is cut off).
-      final_value: :math:`\epsilon_f > 0`, the value after the tenth drop.
+      init_value: Value in the first half, > 0.
+      num_steps: Updates in the run, at least 20. A fractional part is dropped.
+      final_value: Value after the tenth drop, > 0.
 
     Returns:
       A schedule: update index -> value.
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.hold_then_decay_to(1.0, num_steps=100, final_value=0.01)
+      >>> learning_rate = noisegen.hold_then_decay_to_schedule(1.0, num_steps=100, final_value=0.01)
       >>> print(learning_rate(jnp.array([0, 49, 95, 99])))
       [1.   1.   0.01 0.01]
 
     References:
-      Smith, Elsen & De, 2020 (see :func:`hold_then_decay`), section 7.1
+      Smith, Elsen & De, 2020 (see :func:`hold_then_decay_schedule`), section 7.1
     """
     init_value, final_value = _validate.positive(init_value=init_value, final_value=final_value)
     drops = _ten_drops(num_steps)
@@ -165,40 +167,42 @@ def hold_then_decay_to(
     return lambda count: init_value * ratio ** (as_float(num_reached(drops, count)) / _NUM_DROPS)
 
 
-def step_decay(
+def step_decay_schedule(
     init_value: ArrayLike,
     epochs: Sequence[float],
     decay_rate: ArrayLike,
     num_updates_per_epoch: ArrayLike,
-) -> Schedule:
-    r"""Multiplies by a decay rate at given epochs.
+) -> optax.Schedule:
+    """Multiplies by a decay rate at given epochs.
 
-    .. math:: v_t = \epsilon_0 \gamma^{k_t}, \qquad k_t = \#\{e \in \text{epochs} : t \ge e u\}
+    v(t) = init_value * decay_rate**k(t)
+    k(t) = number of epochs e with t >= e * num_updates_per_epoch
 
-    A drop happens at the first update that starts at or after its epoch. Epochs times u is taken
-    for a whole number when it is one up to rounding, so a fractional u cannot delay a drop. (A
-    traced u has single precision: where a run is millions of updates, a drop may be one early.)
+    A drop happens at the first update that starts at or after its epoch. Products that are whole
+    numbers up to rounding count as whole, so a fractional num_updates_per_epoch cannot delay a
+    drop. A traced one has single precision: in runs of millions of updates, a drop may come one
+    update early.
 
     Args:
-      init_value: :math:`\epsilon_0 > 0`, the value before the first drop.
-      epochs: where the drops are, increasing, in epochs from the start; not traced. A drop at
-        infinity, or past the last update that an int32 counts, never comes.
-      decay_rate: :math:`\gamma`, above 0 and at most 1: every drop multiplies by it, as in optax's
-        schedules. To halve give 0.5, not 2.
-      num_updates_per_epoch: u > 0, updates in an epoch; N / B, a fraction, where batches straddle
+      init_value: Value before the first drop, > 0.
+      epochs: Epochs of the drops, increasing from above 0, not traced. A drop at infinity, or
+        beyond the largest update that an int32 counts, never happens.
+      decay_rate: Factor of each drop, in (0, 1], as in optax. 0.5 halves the value.
+      num_updates_per_epoch: Updates per epoch, > 0. It is fractional (N / B) if batches straddle
         epochs.
 
     Returns:
-      A schedule: update index -> value. NaN where JAX arrays have a decay rate or number of updates
-      out of its range.
+      A schedule: update index -> value. NaN if a traced argument is out of its range.
 
     Raises:
-      ValueError: `epochs` does not increase from above zero, or a concrete number is out of its
+      ValueError: If the epochs do not increase from above 0, or a concrete number is out of its
         range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.step_decay(0.1, (30, 60), 0.1, num_updates_per_epoch=5)
+      >>> learning_rate = noisegen.step_decay_schedule(
+      ...     0.1, (30, 60), decay_rate=0.1, num_updates_per_epoch=5
+      ... )
       >>> print(learning_rate(jnp.array([0, 149, 150, 299, 300])))
       [0.1   0.1   0.01  0.01  0.001]
     """
@@ -213,39 +217,42 @@ def step_decay(
 
 
 def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
-    """Returns a schedule's two numbers; the first is NaN where the traced second makes no sense."""
+    """Returns both numbers; the initial value is NaN if a traced decay rate is out of range."""
     [decay_rate] = _validate.multiplier(decay_rate=decay_rate)
-    if isinstance(decay_rate, jax.Array):  # the initial value, since NaN to the power of 0 is 1
+    if isinstance(decay_rate, jax.Array):
+        # The initial value becomes NaN, not the decay rate, since NaN**0 is 1.
         init_value = jnp.where((decay_rate > 0) & (decay_rate <= 1), init_value, jnp.nan)
     return init_value, decay_rate
 
 
 def _ten_drops(num_steps: ArrayLike) -> Any:
-    """Returns the updates of the ten drops; whole numbers throughout."""
+    """Returns the update indices of the ten drops, calculated in whole numbers."""
     _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
     num_steps = as_count(num_steps)[..., None]
     xp = jnp if isinstance(num_steps, jax.Array) else np
     if jnp.issubdtype(num_steps.dtype, jnp.floating):
         num_steps = xp.floor(num_steps)
-    hold, interval = num_steps // 2, xp.maximum(num_steps // (2 * _NUM_DROPS), 1)
+    hold = num_steps // 2
+    # A traced num_steps below 20 cannot be refused. It must not give an interval of 0.
+    interval = xp.maximum(num_steps // (2 * _NUM_DROPS), 1)
     return hold + interval * xp.arange(_NUM_DROPS, dtype=num_steps.dtype)
 
 
 def _first_updates(epochs: Sequence[float], per_epoch: ArrayLike) -> Any:
-    """Returns the first update at or after each epoch, infinite where it never comes."""
+    """Returns the first update at or after each epoch, infinite for a drop that never happens."""
     [epochs] = _validate.real(epochs=epochs)
     epochs = np.asarray(epochs, float)
     if epochs.ndim != 1 or not np.all(np.diff(epochs, prepend=0) > 0):
         raise ValueError(
             f"epochs must be increasing numbers above zero, but they are {epochs.tolist()}."
         )
-    # In double precision when the number is concrete, in single when it is traced; shrunk by the
-    # error of one division and one product, lest 60000.004 be rounded up to the next update.
+    # Double precision if the number is concrete, single precision if it is traced.
     if isinstance(per_epoch, jax.Array):
         epochs = jnp.asarray(np.minimum(epochs, 1e30), per_epoch.dtype)
     else:
         per_epoch = np.float64(per_epoch)
-    with np.errstate(over="ignore"):  # to infinity, as it should
+    with np.errstate(over="ignore"):  # An epoch that overflows is never reached.
         updates = epochs * per_epoch[..., None]
+    # Division and product each round once. Without this margin, 60000.004 would become 60001.
     shrunk = updates * (1 - 2 * float(jnp.finfo(updates.dtype).eps))
     return jnp.ceil(shrunk) if isinstance(shrunk, jax.Array) else np.ceil(shrunk)

@@ -1,6 +1,6 @@
-"""Scaling rules: how learning rate and momentum follow the batch size.
+"""Scaling rules: laws by which learning rate and momentum follow the batch size.
 
-A rule is any function from the ratio k = B / B_0 to a factor, with rule(1) = 1:
+A rule is a function of the ratio k = B / B_0 of batch sizes. It returns a factor, with rule(1) = 1:
 
 >>> import noisegen
 >>> noisegen.scale_learning_rate(0.01, batch_size=1024, base_batch_size=64)
@@ -22,7 +22,10 @@ Rule = Callable[[ArrayLike], ArrayLike]
 
 
 def constant_rule(ratio: ArrayLike) -> ArrayLike:
-    """No scaling: 1 at every ratio of batch sizes.
+    """Returns 1 at every ratio of batch sizes, so nothing is scaled.
+
+    Args:
+      ratio: Ratio k > 0 of batch sizes.
 
     Examples:
       >>> import noisegen
@@ -34,7 +37,10 @@ def constant_rule(ratio: ArrayLike) -> ArrayLike:
 
 
 def linear_rule(ratio: ArrayLike) -> ArrayLike:
-    """Linear scaling, k: keeps the temperature.
+    """Returns k, which keeps the temperature constant.
+
+    Args:
+      ratio: Ratio k > 0 of batch sizes.
 
     Examples:
       >>> import noisegen
@@ -50,7 +56,10 @@ def linear_rule(ratio: ArrayLike) -> ArrayLike:
 
 
 def square_root_rule(ratio: ArrayLike) -> ArrayLike:
-    r"""Square-root scaling, :math:`\sqrt{k}`: keeps the covariance of one update's step.
+    """Returns sqrt(k), which keeps the covariance of a single update constant.
+
+    Args:
+      ratio: Ratio k > 0 of batch sizes.
 
     Examples:
       >>> import noisegen
@@ -66,12 +75,15 @@ def square_root_rule(ratio: ArrayLike) -> ArrayLike:
 
 
 def logarithmic_rule(ratio: ArrayLike) -> ArrayLike:
-    r"""Logarithmic scaling: each doubling of the batch adds the base value once.
+    """Adds the base value once for each doubling of the batch size.
 
-    .. math:: (1 + |\log_2 k|)^{\operatorname{sign} \log_2 k}
+    f(k) = 1 + log2(k)        if k >= 1
+    f(k) = 1 / (1 - log2(k))  otherwise
 
-    This is :math:`1 + \log_2 k` for k >= 1, and its reciprocal at 1 / k below, where
-    :math:`1 + \log_2 k` would turn negative: as for the other rules, f(k) f(1/k) = 1.
+    The second line keeps f positive. Like the other rules, f(k) f(1/k) = 1.
+
+    Args:
+      ratio: Ratio k > 0 of batch sizes.
 
     Examples:
       >>> import noisegen
@@ -81,6 +93,7 @@ def logarithmic_rule(ratio: ArrayLike) -> ArrayLike:
     [ratio] = _validate.positive(ratio=ratio)
     xp = jnp if isinstance(ratio, jax.Array) else np
     doublings = xp.log2(ratio)
+    # The sign is 1 or -1 and selects the value or its inverse, also when the ratio is an array.
     return (1 + abs(doublings)) ** xp.sign(doublings)
 
 
@@ -90,21 +103,21 @@ def scale_learning_rate(
     base_batch_size: ArrayLike,
     rule: Rule = linear_rule,
 ) -> ArrayLike:
-    r"""Learning rate for a batch size, from one that is good at a base batch size.
+    """Scales a learning rate from a base batch size to another batch size.
 
-    .. math:: \epsilon = \epsilon_0 \, f(B / B_0)
+    learning_rate = base_learning_rate * rule(batch_size / base_batch_size)
 
     Args:
-      base_learning_rate: :math:`\epsilon_0 > 0`, good at the base batch size.
-      batch_size: B > 0, examples per update.
-      base_batch_size: :math:`B_0 > 0`, examples per update.
-      rule: f, for example :func:`linear_rule` or :func:`square_root_rule`.
+      base_learning_rate: Learning rate > 0 that suits the base batch size.
+      batch_size: Examples per update, > 0.
+      base_batch_size: Examples per update, > 0.
+      rule: Function of the ratio, such as :func:`linear_rule` or :func:`square_root_rule`.
 
     Returns:
-      The learning rate; numbers in give a number, traced values a traced value.
+      The learning rate: a number if all arguments are numbers, otherwise an array.
 
     Raises:
-      ValueError: a concrete argument is not positive, or the learning rate that follows.
+      ValueError: If a concrete argument or the resulting learning rate is not positive.
 
     Examples:
       >>> import noisegen
@@ -127,21 +140,23 @@ def scale_momentum(
     base_batch_size: ArrayLike,
     rule: Rule = linear_rule,
 ) -> ArrayLike:
-    r"""Momentum for a batch size: 1 / (1 - m) follows the rule, at a fixed learning rate.
+    """Scales a momentum coefficient, so that 1 / (1 - m) follows the rule.
 
-    .. math:: m = 1 - \frac{1 - m_0}{f(B / B_0)}
+    m = 1 - (1 - base_momentum) / rule(batch_size / base_batch_size)
+
+    The learning rate stays fixed.
 
     Args:
-      base_momentum: :math:`0 \le m_0 < 1`, good at the base batch size.
-      batch_size: B > 0, examples per update.
-      base_batch_size: :math:`B_0 > 0`, examples per update.
-      rule: f, for example :func:`linear_rule` or :func:`square_root_rule`.
+      base_momentum: Momentum in [0, 1) that suits the base batch size.
+      batch_size: Examples per update, > 0.
+      base_batch_size: Examples per update, > 0.
+      rule: Function of the ratio, such as :func:`linear_rule` or :func:`square_root_rule`.
 
     Returns:
-      The momentum. A traced one is below zero where B is so small that even m = 0 is too much.
+      The momentum. A traced momentum is negative if even m = 0 is too large for the batch size.
 
     Raises:
-      ValueError: a concrete argument is out of its range, or the momentum that follows.
+      ValueError: If a concrete argument or the resulting momentum is out of its range.
 
     Examples:
       >>> import noisegen

@@ -1,43 +1,38 @@
-"""Warm-up: the first updates at a lower value, in front of a number or of any schedule."""
+"""Warm-up: lower values during the first updates, followed by a constant or any schedule."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import (
-    ScalarOrSchedule,
-    Schedule,
-    as_count,
-    as_float,
-    num_reached,
-    value_at,
-)
+from noisegen.schedules._counts import as_count, as_float, num_reached, value_at
 
 
-def constant_warmup(
-    init_value: ArrayLike, after: ScalarOrSchedule, num_steps: ArrayLike
-) -> Schedule:
-    r"""Stays at a low value for the first updates, then jumps.
+def constant_warmup_schedule(
+    init_value: ArrayLike, after: optax.ScalarOrSchedule, num_steps: ArrayLike
+) -> optax.Schedule:
+    """Holds a low value during the first updates, then jumps.
 
-    .. math:: v_t = \begin{cases} v_0 & t < w \\ a(t) & t \ge w \end{cases}
+    v(t) = init_value  if t < num_steps
+    v(t) = after(t)    otherwise
 
     Args:
-      init_value: :math:`v_0 \ge 0`, the value of the warm-up.
-      after: a, what follows: a number, or a schedule, whose t counts from the start of training,
-        not from the end of the warm-up.
-      num_steps: w >= 0, updates of warm-up; 0 for none.
+      init_value: Value during the warm-up, at least 0.
+      after: Value after the warm-up, a number or a schedule. A schedule receives the update index
+        counted from the start of training, not from the end of the warm-up.
+      num_steps: Length of the warm-up in updates, at least 0.
 
     Returns:
       A schedule: update index -> value.
 
     Raises:
-      ValueError: a concrete argument is negative or not finite.
+      ValueError: If a concrete argument is negative or not finite.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.constant_warmup(0.1, after=3.2, num_steps=5)
+      >>> learning_rate = noisegen.constant_warmup_schedule(0.1, after=3.2, num_steps=5)
       >>> print(learning_rate(jnp.array([0, 4, 5])))
       [0.1 0.1 3.2]
 
@@ -49,44 +44,50 @@ def constant_warmup(
         init_value=init_value, after=after, num_steps=num_steps
     )
     end = as_count(num_steps)[..., None]
-    return lambda count: jnp.where(num_reached(end, count) > 0, value_at(after, count), init_value)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        return jnp.where(num_reached(end, count) > 0, value_at(after, count), init_value)
+
+    return schedule
 
 
-def gradual_warmup(
+def gradual_warmup_schedule(
     init_value: ArrayLike,
-    after: ScalarOrSchedule,
+    after: optax.ScalarOrSchedule,
     num_steps: ArrayLike,
     num_steps_per_increment: ArrayLike = 1,
-) -> Schedule:
-    r"""Rises in equal increments over the first updates.
+) -> optax.Schedule:
+    """Raises the value in equal increments during the first updates.
 
-    .. math::
-      v_t = \begin{cases} v_0 + r_t (a(t) - v_0) & t < w \\ a(t) & t \ge w \end{cases}, \qquad
-      r_t = \frac{s}{w} \left\lfloor \frac{t}{s} \right\rfloor
+    v(t) = init_value + r(t) (after(t) - init_value)  if t < num_steps
+    v(t) = after(t)                                   otherwise
+    r(t) = floor(t / s) s / num_steps, where s = num_steps_per_increment
 
-    It starts at :math:`v_0` and reaches :math:`a` at t = w. Goyal et al. increment at every update
-    (s = 1). With s = updates per epoch and w = k s it rises once per epoch: epoch i = 1 .. k has
-    the value :math:`\frac{k + 1 - i}{k} v_0 + \frac{i - 1}{k} a` of Signer & Barbier (2021).
+    Goyal et al. increment at every update (s = 1). With s updates per epoch and num_steps = k s,
+    the value rises once per epoch, and epoch i = 1 .. k has the value
+    ((k + 1 - i) init_value + (i - 1) after) / k of Signer & Barbier (2021).
 
     Args:
-      init_value: :math:`v_0 \ge 0`, the value at update 0.
-      after: a, what follows: a number, or a schedule, whose t counts from the start of training,
-        not from the end of the warm-up.
-      num_steps: w >= 0, updates of warm-up; 0 for none.
-      num_steps_per_increment: s, a whole number of updates, at least 1.
+      init_value: Value at update 0, at least 0.
+      after: Value after the warm-up, a number or a schedule. A schedule receives the update index
+        counted from the start of training, not from the end of the warm-up.
+      num_steps: Length of the warm-up in updates, at least 0.
+      num_steps_per_increment: Updates between two increments, at least 1.
 
     Returns:
       A schedule: update index -> value.
 
     Raises:
-      ValueError: a concrete argument is out of its range.
+      ValueError: If a concrete argument is out of its range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen
-      >>> learning_rate = noisegen.gradual_warmup(0.1, after=0.5, num_steps=4)
+      >>> learning_rate = noisegen.gradual_warmup_schedule(0.1, after=0.5, num_steps=4)
       >>> print(learning_rate(jnp.arange(6)))
       [0.1 0.2 0.3 0.4 0.5 0.5]
-      >>> per_epoch = noisegen.gradual_warmup(0.1, 0.5, num_steps=4, num_steps_per_increment=2)
+      >>> per_epoch = noisegen.gradual_warmup_schedule(
+      ...     0.1, after=0.5, num_steps=4, num_steps_per_increment=2
+      ... )
       >>> print(per_epoch(jnp.arange(6)))
       [0.1 0.1 0.3 0.3 0.5 0.5]
 
@@ -103,6 +104,7 @@ def gradual_warmup(
     def schedule(count: ArrayLike) -> jax.Array:
         target = value_at(after, count)
         num_risen = as_float(count) // step * step
+        # With num_steps = 0 the warm-up value is never used, but must not be NaN.
         warming = init_value + (target - init_value) * num_risen / jnp.maximum(length, 1.0)
         return jnp.where(num_reached(end, count) > 0, target, warming)
 

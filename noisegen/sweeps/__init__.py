@@ -1,36 +1,20 @@
-"""Sweeps: grids of runs, their identity, records on disk, protocols and tables.
+"""Sweeps: grids of runs, the protocols that read them, and the `Sweep` that trains them."""
 
-Needs NumPy and jax (and orbax, where there are checkpoints), and knows neither models nor devices.
-"""
-
-from noisegen.sweeps.checkpoints import Checkpoints
-from noisegen.sweeps.checks import RECORDED, check_metrics, check_points
-from noisegen.sweeps.crew import Crew, Worker, workers
+from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
-from noisegen.sweeps.grid import (
+from noisegen.sweeps.extension import extend_grid
+from noisegen.sweeps.grids import (
     Grid,
     chain,
     doublings,
     fixed,
+    grid,
     powers_of_two,
     product,
-    values,
     zipped,
 )
-from noisegen.sweeps.growth import wanted
-from noisegen.sweeps.identity import by_run_id, normalise, run_id
-from noisegen.sweeps.parameters import damaged_params, load_params, save_params, without_params
+from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
-from noisegen.sweeps.records import (
-    RecordReader,
-    RecordWriter,
-    check_workdir,
-    first_finished,
-    open_workdir,
-    read,
-    read_sweep,
-    write_file,
-)
 from noisegen.sweeps.regimes import (
     Boundary,
     boundaries,
@@ -38,55 +22,35 @@ from noisegen.sweeps.regimes import (
     fit_broken_line,
     largest_stable,
 )
-from noisegen.sweeps.tables import Table, make_table, to_csv, to_latex, to_markdown, to_text
+from noisegen.sweeps.sweep import Sweep
+from noisegen.training.run_id import by_run_id, canonicalize, run_id
 
 __all__ = [
     "FLAGS",
-    "RECORDED",
     "Boundary",
-    "Checkpoints",
-    "Crew",
     "Domain",
     "Grid",
+    "Metric",
     "Optimum",
     "Point",
     "Protocol",
-    "RecordReader",
-    "RecordWriter",
-    "Table",
-    "Worker",
+    "Sweep",
     "boundaries",
     "by_run_id",
+    "canonicalize",
     "chain",
     "check_metrics",
     "check_points",
-    "check_workdir",
-    "damaged_params",
     "doublings",
     "effective_learning_rate",
-    "first_finished",
+    "extend_grid",
     "fit_broken_line",
     "fixed",
+    "grid",
     "largest_stable",
-    "load_params",
-    "make_table",
-    "normalise",
-    "open_workdir",
     "powers_of_two",
     "product",
-    "read",
-    "read_sweep",
     "run_id",
-    "save_params",
     "select",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "to_text",
-    "values",
-    "wanted",
-    "without_params",
-    "workers",
-    "write_file",
     "zipped",
 ]

@@ -1,4 +1,4 @@
-"""Checks of protocols, and of runs and metrics against them; all before anything is trained."""
+"""Checks protocols, and runs and metrics against them, before anything is trained."""
 
 import math
 import numbers
@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from noisegen.sweeps import domains, identity
+from noisegen import _values
+from noisegen._errors import one_line
+from noisegen.storage.record import RUN_TOTALS
+from noisegen.sweeps import domains
+from noisegen.training import run_id
 
 SEED = "seed"
-RECORDED = ("num_updates", "num_examples", "seconds")  # numbers of a record beside its metrics
 
 
 def words(name: str, value: object) -> tuple[str, ...]:
     """Returns the words of a protocol's field as a tuple.
 
     Raises:
-      ValueError: If it is no tuple or list of words.
+      ValueError: If the value is not a tuple or list of words.
     """
     if isinstance(value, str):
         raise ValueError(f"Protocol {name} must be a tuple of words; write ({value!r},).")
@@ -29,20 +32,47 @@ def check_protocol(protocol) -> None:
     """Checks the fields of a protocol.
 
     Raises:
-      ValueError: If one makes no sense.
+      ValueError: If a field has an invalid value.
     """
-    for name, example in {"metric": "test_accuracy", "row": "batch_size"}.items():
-        value = getattr(protocol, name)
-        if not isinstance(value, str):
-            raise ValueError(f"Protocol {name} must be a word, such as {example!r}, got {value!r}.")
+    if not isinstance(protocol.row, str):
+        raise ValueError(
+            f"Protocol row must be a word, such as 'batch_size', got {protocol.row!r}."
+        )
+    if protocol.scaling_rule not in (None, True, False):
+        raise ValueError(
+            f"Protocol scaling_rule must be True, False or None, got {protocol.scaling_rule!r:.80}."
+        )
     if not isinstance(protocol.mode, str) or protocol.mode not in ("max", "min"):
         raise ValueError(f"Protocol mode must be 'max' or 'min', got {protocol.mode!r:.80}.")
-    twice = len(set(protocol.tune)) < len(protocol.tune)
-    if twice or not protocol.tune or {protocol.row, SEED} & set(protocol.tune):
+    _check_tune(protocol)
+    _check_counts(protocol)
+    if protocol.series is not None and not callable(protocol.series):
+        raise ValueError(
+            f"Protocol series must be a function from a run to a label, got {protocol.series!r}."
+        )
+    _check_mapping(protocol, "domains", "Domain", lambda value: isinstance(value, domains.Domain))
+    _check_mapping(protocol, "derived", "function of the run", callable)
+    taken = protocol.derived.keys() & {protocol.row, SEED, *protocol.tune}
+    if taken:
+        raise ValueError(
+            f"Protocol derived must not name {', '.join(sorted(taken))}, which is the row, the seed"
+            " or tuned."
+        )
+
+
+def _check_tune(protocol) -> None:
+    """Checks the tuned fields of a protocol."""
+    tune = protocol.tune
+    has_repeats = len(set(tune)) < len(tune)
+    if not tune or has_repeats or {protocol.row, SEED} & set(tune):
         raise ValueError(
             f"Protocol tune must be a tuple of different fields other than {protocol.row} and"
-            f" {SEED}, such as ('learning_rate',); got {protocol.tune!r}."
+            f" {SEED}, such as ('learning_rate',); got {tune!r}."
         )
+
+
+def _check_counts(protocol) -> None:
+    """Checks the fields of a protocol that count runs or rounds."""
     for name in ("best", "of", "max_extensions"):
         value = getattr(protocol, name)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -53,97 +83,100 @@ def check_protocol(protocol) -> None:
         )
     if protocol.max_extensions < 0:
         raise ValueError(f"Protocol needs max_extensions >= 0, got {protocol.max_extensions}.")
-    if protocol.series is not None and not callable(protocol.series):
+
+
+def _check_mapping(protocol, name, kind, is_valid) -> None:
+    """Checks a protocol's mapping from fields to values of one kind."""
+    mapping = getattr(protocol, name)
+    if not isinstance(mapping, Mapping) or not all(isinstance(field, str) for field in mapping):
         raise ValueError(
-            f"Protocol series must be a function from a run to a label, got {protocol.series!r}."
+            f"Protocol {name} must be a mapping from field to {kind}, got {mapping!r:.80}."
         )
-    _check_mapping(protocol, "domains", "Domain", lambda each: isinstance(each, domains.Domain))
-    _check_mapping(protocol, "derived", "function of the run", callable)
-    if taken := protocol.derived.keys() & {protocol.row, SEED, *protocol.tune}:
-        raise ValueError(
-            f"Protocol derived names {', '.join(sorted(taken))}, which is the row, the seed or"
-            " tuned; derive only fields that follow these."
-        )
-
-
-def _kind(value):
-    """Returns the kind of a field's value, in the plural."""
-    if isinstance(value, str):
-        return "words"
-    return "booleans" if isinstance(value, bool | np.bool_) else "numbers"
-
-
-def _check_mapping(protocol, name, kind, fits):
-    """Checks a protocol's mapping from fields to things of one kind."""
-    value = getattr(protocol, name)
-    if not isinstance(value, Mapping) or not all(isinstance(field, str) for field in value):
-        raise ValueError(
-            f"Protocol {name} must be a mapping from field to {kind}, got {value!r:.80}."
-        )
-    for field, each in value.items():
-        if not fits(each):
-            raise ValueError(f"Protocol {name} of {field} must be a {kind}, got {each!r:.80}.")
+    for field, value in mapping.items():
+        if not is_valid(value):
+            raise ValueError(f"Protocol {name} of {field} must be a {kind}, got {value!r:.80}.")
 
 
 def check_points(runs: Iterable[Mapping], protocol) -> None:
     """Checks planned runs against a protocol.
 
-    Every field holds values of one kind, row and first tuned field numbers; runs that the protocol
-    takes for one point differ in the seed alone; values lie in the domains that the protocol
-    declares and follow what it derives.
+    Every field must hold values of one kind, and the row and the first tuned field must hold
+    numbers. Runs of one point may differ in the seed alone. Values must lie in the declared
+    domains, and derived fields must agree with their functions.
 
     Raises:
-      ValueError: If this is not so, or a run lacks a field that the protocol names.
+      ValueError: If the runs violate one of these rules, or a run lacks a field that the protocol
+        names.
     """
     runs = list(runs)
     points = {}
     for run in runs:
-        group = protocol.group(run)
-        points.setdefault((group, *(run[name] for name in protocol.tune)), []).append(run)
-    kinds = check_kinds(runs)
-    for name, remedy in {
-        protocol.row: "name another row, and tell the runs apart by its series",
-        protocol.tune[0]: "tell the runs apart by its series, or tune a field of numbers first",
-    }.items():
-        if kinds.get(name, "numbers") != "numbers":
-            raise ValueError(
-                f"the protocol needs finite numbers in the field {name!r}, but the runs have"
-                f" {kinds[name]} there, such as {runs[0][name]!r}; {remedy}."
-            )
+        group = protocol.group(run)  # Refuses a run that lacks a tuned field.
+        tuned = tuple(run[name] for name in protocol.tune)
+        points.setdefault((group, tuned), []).append(run)
+    _check_numbers(runs, protocol)
     for point in points.values():
         check_alike(point)
-    for run in runs if protocol.domains or protocol.derived else ():
-        check_domains(run, protocol)
-        _check_derived(run, protocol)
+    if protocol.domains or protocol.derived:
+        for run in runs:
+            check_domains(run, protocol)
+            _check_derived(run, protocol)
 
 
-def check_kinds(runs: Iterable[Mapping[str, identity.Value]]) -> dict[str, str]:
+def _check_numbers(runs, protocol) -> None:
+    """Checks that each field is of one kind, and that row and first tuned field are numbers."""
+    kinds = check_kinds(runs)
+    remedies = {
+        protocol.row: "name another row, and tell the runs apart by its series",
+        protocol.tune[0]: "tell the runs apart by its series, or tune a field of numbers first",
+    }
+    for name, remedy in remedies.items():
+        kind = kinds.get(name, "numbers")
+        if kind != "numbers":
+            raise ValueError(
+                f"the protocol needs finite numbers in the field {name!r}, but the runs have"
+                f" {kind} there, such as {runs[0][name]!r}; {remedy}."
+            )
+
+
+def check_kinds(runs: Iterable[Mapping[str, _values.Value]]) -> dict[str, str]:
     """Returns the kind of each field's values: "numbers", "booleans" or "words".
 
     Raises:
       ValueError: If a field holds values of several kinds.
     """
-    layouts = {}
+    # One run of each combination of types is enough. Nearly always there is only one combination.
+    examples = {}
     for run in runs:
-        layouts.setdefault((tuple(run), tuple(map(type, run.values()))), run)
-    found = {}
-    for run in layouts.values():
+        types = tuple(map(type, run.values()))
+        examples.setdefault((tuple(run), types), run)
+    first_by_field = {}
+    for run in examples.values():
         for name, value in run.items():
             kind = _kind(value)
-            first, example = found.setdefault(name, (kind, value))
-            if kind != first:
+            first_kind, first_value = first_by_field.setdefault(name, (kind, value))
+            if kind != first_kind:
                 raise ValueError(
-                    f"run field {name} holds {first} and {kind} ({example!r} and {value!r}); give"
-                    " all runs of a sweep the same kind of value in a field."
+                    f"run field {name} holds {first_kind} and {kind} ({first_value!r} and"
+                    f" {value!r}); give all runs of a sweep the same kind of value in a field."
                 )
-    return {name: kind for name, (kind, _) in found.items()}
+    return {name: kind for name, (kind, _) in first_by_field.items()}
+
+
+def _kind(value) -> str:
+    """Returns the kind of a field's value, in the plural."""
+    if isinstance(value, str):
+        return "words"
+    if isinstance(value, bool | np.bool_):
+        return "booleans"
+    return "numbers"
 
 
 def check_alike(runs: Sequence[Mapping]) -> bool:
-    """Checks that runs of one point differ in the seed alone, as far as the device sees.
+    """Checks that runs of one point differ in the seed alone, after rounding to float32.
 
     Returns:
-      True if they are equal to the last digit.
+      True if they also agree without rounding.
 
     Raises:
       ValueError: If they differ in another field.
@@ -151,79 +184,80 @@ def check_alike(runs: Sequence[Mapping]) -> bool:
     if len(runs) == 1:
         return True
     first = {**runs[0], SEED: None}
-    odd = [run for run in runs if {**run, SEED: None} != first]
-    for run in odd:
-        differing = [
-            name for name in first | run if name != SEED and seen(name, first) != seen(name, run)
-        ]
-        if differing:
+    different = [run for run in runs if {**run, SEED: None} != first]
+    for run in different:
+        fields = [name for name in first | run if name != SEED]
+        fields = [name for name in fields if seen(name, first) != seen(name, run)]
+        if fields:
             raise ValueError(
-                f"runs with the same row and tuned fields differ in {', '.join(differing)}"
-                f" ({[run.get(name) for name in differing]} and"
-                f" {[first.get(name) for name in differing]});"
-                " name these fields in the protocol's tune, tell them apart by its series, or use a"
-                " workdir for each."
+                f"runs with the same row and tuned fields differ in {', '.join(fields)}"
+                f" ({[run.get(name) for name in fields]} and"
+                f" {[first.get(name) for name in fields]}); name these fields in the protocol's"
+                " tune, tell them apart by its series, or use a workdir for each."
             )
-    return not odd
+    return not different
 
 
 def check_metrics(names: Iterable[str], protocol) -> None:
-    """Checks that the runs of a task with the metrics `names` will have what the protocol reads.
+    """Checks that a task has the metrics that a protocol reads.
+
+    Args:
+      names: Names of the task's metrics.
+      protocol: The protocol.
 
     Raises:
-      ValueError: If they will not.
+      ValueError: If a metric is missing.
     """
-    for name in (protocol.metric, *protocol.report):
-        if name not in RECORDED and name not in names:
+    for name in protocol.metric_names:
+        if name not in RUN_TOTALS and name not in names:
             raise ValueError(
                 f"the protocol needs the metric {name!r}, but there are only"
-                f" {', '.join(names) or 'none'}; name one of these, or, where older records lack"
-                " what is measured now, begin in a new --workdir."
+                f" {', '.join(names) or 'none'}; name one of these, or begin in a new --workdir if"
+                " only older records lack it."
             )
 
 
-def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, identity.Value]:
-    """Returns the run with its derived fields computed anew, in the order of `functions`.
+def derived(run: Mapping, functions: Mapping[str, Callable]) -> dict[str, _values.Value]:
+    """Returns the run with its derived fields recomputed, in the order of `functions`.
 
     Raises:
-      ValueError: If a function fails on the run, or gives no value of a run.
+      ValueError: If a function fails on the run, or returns no number, boolean or word.
     """
     run = dict(run)
     for name, function in functions.items():
         try:
             value = function(run)
-        except Exception as error:  # It is the user's.
+        except Exception as error:  # The user's functions may raise anything.
             raise ValueError(
-                f"the protocol's derived {name} fails on the run {run}:"
-                f" {type(error).__name__}: {error}."
+                f"the protocol's derived {name} fails on the run {run}: {one_line(error)}."
             ) from error
-        run[name] = identity.plain(name, value)
+        run[name] = _values.plain(name, value)
     return run
 
 
 def seen(name: str, run: Mapping) -> object:
-    """Returns what the device sees of a run's field, None where the run lacks it."""
-    return identity.on_device(name, run[name]) if name in run else None
+    """Returns the value of a run's field on the device, or None if the run lacks the field."""
+    return run_id.on_device(name, run[name]) if name in run else None
 
 
 def check_domains(run: Mapping, protocol) -> None:
     """Checks that a run lies in the domains that a protocol declares.
 
     Raises:
-      ValueError: If it does not, or an end is no number.
+      ValueError: If it does not, or if an end of a domain is not a number.
     """
     for name, domain in protocol.domains.items():
         value = run.get(name, "")
         if type(value) in (int, float) and not domain.holds(value, run):
+            low, high = domain.ends(run)
             raise ValueError(
                 f"run field {name}={value!r} lies outside the domain that the protocol declares,"
-                f" {domain.scale} from {domain.ends(run)[0]:g} to {domain.ends(run)[1]:g}; mend the"
-                " grid or the domain."
+                f" {domain.scale} from {low:g} to {high:g}; correct the grid or the domain."
             )
 
 
-def _check_derived(run, protocol):
-    """Checks that the derived fields of a planned run are what their functions give."""
+def _check_derived(run, protocol) -> None:
+    """Checks that the derived fields of a planned run agree with their functions."""
     for name, value in derived(run, protocol.derived).items():
         if name not in protocol.derived:
             continue
@@ -238,8 +272,8 @@ def _check_derived(run, protocol):
             )
 
 
-def _close(planned, value):
-    """Returns whether two values of a derived field are equal but for rounding."""
+def _close(planned, value) -> bool:
+    """Returns whether two values of a derived field are equal up to rounding."""
     if type(planned) in (bool, str) or type(value) in (bool, str):
         return type(planned) is type(value) and planned == value
     return math.isclose(planned, value, rel_tol=1e-6)

@@ -1,4 +1,4 @@
-"""Domains of fields: the values that make sense, and the next one beyond the end of a grid.
+"""Domains of fields: the valid values, and the next value beyond the end of a grid.
 
 >>> from noisegen import sweeps
 >>> up, down = True, False
@@ -14,37 +14,41 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 
-from noisegen.sweeps import grid, identity
+from noisegen.sweeps import grids
+from noisegen.training import run_id
 
 SCALES = ("log", "linear", "integer", "fraction", "fixed")
 
-# An end of a domain: a number, the name of another field of the run, or a function of the run.
+# An end of a domain: a number, the name of another field of the run, a function of the run, or None
+# for the end of the scale.
 End = float | str | Callable[[Mapping], float] | None
 
-_ENDS = {  # Both belong to the domain where the scale allows them.
+_ENDS = {  # Of the scales. Finite ends belong to the domain, but for 1 in a fraction.
     "log": (0, math.inf),
     "linear": (-math.inf, math.inf),
     "integer": (0, 2**31 - 1),
     "fraction": (0, 1),
     "fixed": (-math.inf, math.inf),
 }
-_TINY, _HUGE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
-_CLOSE = 1e-3  # Values that differ by less, relatively, are no step of a grid.
+# Smallest and largest normal number of float32.
+_TINY = 2.0**-126
+_HUGE = (2 - 2.0**-23) * 2.0**127
+_MIN_STEP = 1e-3  # Relative difference, below which two values are not a step of a grid.
 
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """The values that a field may take, and the scale on which its grid grows.
+    """Valid values of a field, and the scale on which its grid is extended.
 
     Attributes:
-      scale: "log" grows by the ratio at the end of the grid, "linear" by the difference.
-        "integer" grows by the ratio if all ratios are equal, else by the difference, and rounds.
-        "fraction", for numbers in [0, 1), grows 1 - value by the ratio: 0.9, 0.99, 0.999.
-        "fixed" never grows.
-      low, high: The ends, which belong to the domain: numbers, names of other fields of the run, or
-        functions of the run. None is the scale's own: 0 and infinity for "log", 0 and 2^31 - 1 for
-        "integer", 0 and 1 for "fraction", none for the others. On a log scale no step reaches 0; a
-        fraction never reaches 1.
+      scale: Determines the next value. "log" multiplies the last value by the ratio of the last
+        two. "linear" adds their difference. "integer" does the former if all ratios are equal and
+        the latter otherwise, and rounds. "fraction", for numbers in [0, 1), multiplies 1 - value by
+        a ratio: 0.9, 0.99, 0.999. "fixed" is never extended.
+      low, high: Ends, which belong to the domain. Each is a number, the name of another field of
+        the run, a function of the run, or None for the end of the scale. The ends are 0 and
+        infinity for "log", 0 and 2^31 - 1 for "integer", 0 and 1 for "fraction", and infinite for
+        the others. No step reaches 0 on a log scale, and no fraction reaches 1.
 
     Raises:
       ValueError: If the scale is unknown, or an end has another type.
@@ -73,65 +77,73 @@ class Domain:
         """Returns both ends for a run.
 
         Raises:
-          ValueError: If an end names a field that the run lacks, or is no number.
+          ValueError: If an end names a field that the run lacks, or is not a number.
         """
-        own = _ENDS[self.scale]
-        return (_end(self.low, own[0], run), _end(self.high, own[1], run))
+        low, high = _ENDS[self.scale]
+        return (_end(self.low, low, run), _end(self.high, high, run))
 
     def holds(self, value: float, run: Mapping) -> bool:
-        """Returns whether the value lies in the domain; 0 counts as the low end of a log scale."""
+        """Returns whether the value lies in the domain. On a log scale, 0 does."""
         low, high = self.ends(run)
-        below_one = self.scale != "fraction" or identity.rounded(float(value)) < 1
-        whole = self.scale != "integer" or float(value).is_integer()
-        return low <= value <= high and below_one and whole
+        if not low <= value <= high:
+            return False
+        if self.scale == "fraction":
+            return run_id.rounded(float(value)) < 1
+        if self.scale == "integer":
+            return float(value).is_integer()
+        return True
 
     def is_end(self, value: float, up: bool, run: Mapping) -> bool:
-        """Returns whether the value is the domain's own end, beyond which nothing lies."""
-        end = self.ends(run)[up]
+        """Returns whether the value is the upper end of the domain, or the lower one."""
+        low, high = self.ends(run)
+        end = high if up else low
         return math.isfinite(end) and _same(value, end)
 
     def step(self, values: Sequence[float], up: bool, run: Mapping | None = None) -> float | None:
-        """Returns the next value beyond the largest of those tried, or the smallest.
+        """Returns the next value above the largest value tried, or below the smallest.
 
-        The domain's own end is the next value if the step would leave the domain.
+        If the step would leave the domain, its end is the next value.
 
         Args:
-          values: Those tried, in any order.
-          up: True for the next value above, False for the one below.
-          run: Any run at that end; its fields are the domain's ends that are named.
+          values: The values tried, in any order.
+          up: True for the next value above, False for the next value below.
+          run: A run at that end of the values. The domain's ends may depend on its fields.
 
         Returns:
-          The value; None if nothing lies beyond, the values have no step, or the scale is "fixed".
+          The value, or None if the domain ends, the values have no step, or the scale is "fixed".
         """
         run = run or {}
-        ordered = sorted(values, reverse=not up)
-        end = ordered[-1]
-        if self.scale == "fixed" or not self.holds(end, run):
+        outwards = sorted(values, reverse=not up)
+        last = outwards[-1]
+        if self.scale == "fixed" or not self.holds(last, run):
             return None
-        scale = self.scale
-        inner = next((each for each in ordered[-2::-1] if _apart(each, end, scale)), None)
+        inner = _find_inner(outwards, self.scale)
         if inner is None:
             return None
-        geometric = scale == "integer" and _is_geometric(ordered)
-        value = _NEXT["geometric" if geometric else scale](end, inner)
-        limit = self.ends(run)[up]
-        if value > limit if up else value < limit:
-            value = limit
-        return value if self._follows(value, end, up, run) else None
+        if self.scale == "integer" and _is_geometric(outwards):
+            value = _next_geometric_integer(last, inner)
+        else:
+            value = _NEXT[self.scale](last, inner)
+        low, high = self.ends(run)
+        value = min(value, high) if up else max(value, low)
+        return value if self._follows(value, last, up, run) else None
 
-    def _follows(self, value, end, up, run):
-        """Returns whether a value is a new one beyond `end` that the device can hold."""
-        reached = _TINY <= abs(value) <= _HUGE or (value == 0 and self.scale != "log")
-        outwards = value > end if up else value < end
-        return reached and outwards and not _same(value, end) and self.holds(value, run)
+    def _follows(self, value, last, up, run) -> bool:
+        """Returns whether a value lies beyond the last one, and differs from it on the device."""
+        is_beyond = value > last if up else value < last
+        if not is_beyond or _same(value, last) or not self.holds(value, run):
+            return False
+        if value == 0:
+            return self.scale != "log"
+        return _TINY <= abs(value) <= _HUGE  # The device flushes smaller numbers to 0.
 
 
 def standard(name: str, values: Sequence[float] = ()) -> Domain | None:
-    """Returns the domain of a field with a usual name, None for a name that says nothing.
+    """Returns the domain of a field with a usual name, or None for any other name.
 
     Args:
       name: Name of the field.
-      values: Those tried; where one is fractional, what usually is an integer grows linearly.
+      values: Values tried. If one has a fractional part, the scale "integer" becomes "linear".
 
     Examples:
       >>> standard("final_learning_rate").scale, standard("attention_dropout").scale
@@ -141,97 +153,124 @@ def standard(name: str, values: Sequence[float] = ()) -> Domain | None:
       >>> standard("my_field") is None
       True
     """
-    patterns = (domain for pattern, domain in _PATTERNS if fnmatch.fnmatchcase(name, pattern))
-    domain = _STANDARD.get(name) or next(patterns, None)
+    domain = _STANDARD.get(name)
+    if domain is None:
+        domain = _match_pattern(name)
     if domain and domain.scale == "integer" and any(value % 1 for value in values):
         return dataclasses.replace(domain, scale="linear")
     return domain
 
 
-def _is_number(value):
+def _match_pattern(name) -> Domain | None:
+    """Returns the domain of the first pattern that a name matches, if any."""
+    for pattern, domain in _PATTERNS:
+        if fnmatch.fnmatchcase(name, pattern):
+            return domain
+    return None
+
+
+def _is_number(value) -> bool:
+    """Returns whether a value is a real number other than nan."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
 
 
-def _end(end, own, run):
+def _end(end, default, run) -> float:
     """Returns an end of a domain as a number."""
     if end is None:
-        return own
+        return default
     if isinstance(end, str):
         if end not in run:
             raise ValueError(
                 f"a Domain ends at the field {end!r}, but a run has only {', '.join(run)}."
             )
-        found = run[end]
+        number = run[end]
+    elif callable(end):
+        number = end(run)
     else:
-        found = end(run) if callable(end) else end
-    if not _is_number(found):
-        raise ValueError(f"a Domain must end at a number, got {found!r}.")
-    return found
+        number = end
+    if not _is_number(number):
+        raise ValueError(f"a Domain must end at a number, got {number!r}.")
+    return number
 
 
-def _same(first, second):
-    """Returns whether the device takes two numbers for one."""
-    return identity.rounded(float(first)) == identity.rounded(float(second))
+def _same(first, second) -> bool:
+    """Returns whether two numbers are equal on the device."""
+    return run_id.rounded(float(first)) == run_id.rounded(float(second))
 
 
-def _apart(inner, end, scale):
-    """Returns whether two values are far enough apart to be the step of a grid."""
-    if _same(inner, end):
+def _find_inner(outwards, scale) -> float | None:
+    """Returns the nearest value far enough from the last one to be a step of the grid, if any."""
+    last = outwards[-1]
+    for inner in reversed(outwards[:-1]):
+        if _is_step(inner, last, scale):
+            return inner
+    return None
+
+
+def _is_step(inner, last, scale) -> bool:
+    """Returns whether two values are far enough apart to be a step of a grid."""
+    if _same(inner, last):
         return False
     if scale == "integer":
         return True
     if scale == "fraction":
-        inner, end = 1 - inner, 1 - end
-    if scale != "linear" and not (inner > 0 and end > 0):
-        return False
-    return abs(inner - end) > _CLOSE * max(abs(inner), abs(end))
+        inner, last = 1 - inner, 1 - last
+    if scale != "linear" and not (inner > 0 and last > 0):
+        return False  # Zero and negative numbers have no ratio.
+    return abs(inner - last) > _MIN_STEP * max(abs(inner), abs(last))
 
 
-def _ratio_further(end, inner):
-    """Returns the next value of a geometric grid; powers of two stay exact."""
-    value = end * (end / inner)
-    return value if grid.is_power_of_two(end / inner) else float(f"{value:.12g}")
+def _next_by_ratio(last, inner) -> float:
+    """Returns the next value of a geometric grid, last^2 / inner. Powers of two stay exact."""
+    ratio = last / inner
+    value = last * ratio
+    if grids.is_power_of_two(ratio):
+        return value
+    return float(f"{value:.12g}")  # Drops the rounding error: 0.1, 0.2, 0.4 instead of 0.4000...1.
 
 
-def _difference_further(end, inner):
-    """Returns the next value of an arithmetic grid, without the difference's rounding error."""
-    step = end - inner
-    digits = 12 - math.ceil(math.log10(max(abs(end), abs(step))))
-    return round(end + step, digits)
+def _next_by_difference(last, inner) -> float:
+    """Returns the next value of an arithmetic grid, last + (last - inner), to twelve digits."""
+    step = last - inner
+    digits = 12 - math.ceil(math.log10(max(abs(last), abs(step))))
+    return round(last + step, digits)
 
 
-def _fraction_further(end, inner):
+def _next_fraction(last, inner) -> float:
     """Returns the next value of a grid that is geometric in 1 - value."""
-    return round(1 - _ratio_further(1 - end, 1 - inner), 15)
+    return round(1 - _next_by_ratio(1 - last, 1 - inner), 15)
 
 
-def _is_geometric(values):
-    """Returns whether the ratios of successive values, at least two, are all equal."""
-    triples = zip(values, values[1:], values[2:], strict=False)
-    return min(values) > 0 and all(a * c == b * b for a, b, c in triples)
-
-
-def _integer_ratio_further(end, inner):
-    """Returns the next value of a geometric grid of integers."""
-    return round(end * end / inner)
-
-
-def _integer_difference_further(end, inner):
+def _next_integer(last, inner) -> int:
     """Returns the next value of an arithmetic grid of integers."""
-    return end + (end - inner)
+    return last + (last - inner)
+
+
+def _next_geometric_integer(last, inner) -> int:
+    """Returns the next value of a geometric grid of integers."""
+    return round(last * last / inner)
+
+
+def _is_geometric(values) -> bool:
+    """Returns whether all ratios of successive values are equal. Two values have one ratio."""
+    if min(values) <= 0:
+        return False
+    # Ratios are equal if each value is the geometric mean of its neighbors. This is exact for
+    # integers.
+    triples = zip(values, values[1:], values[2:], strict=False)
+    return all(before * after == middle**2 for before, middle, after in triples)
 
 
 _NEXT = {
-    "log": _ratio_further,
-    "linear": _difference_further,
-    "integer": _integer_difference_further,
-    "geometric": _integer_ratio_further,
-    "fraction": _fraction_further,
+    "log": _next_by_ratio,
+    "linear": _next_by_difference,
+    "integer": _next_integer,
+    "fraction": _next_fraction,
 }
 
 
-def _horizon(name):
-    """Makes an end at the run's own horizon, infinity if it has none of this name."""
+def _horizon(name) -> Callable[[Mapping], float]:
+    """Makes an end at the run's number of epochs or updates, or at infinity if it has none."""
     return lambda run: run.get(name, math.inf)
 
 
@@ -245,7 +284,7 @@ _STANDARD = {
     **dict.fromkeys(("batch_size", "num_epochs", "num_updates", "seed"), Domain("fixed")),
     "reference_batch_size": Domain("log", 0, "batch_size"),
 }
-_PATTERNS = (  # The first that fits counts.
+_PATTERNS = (  # The first match counts.
     ("*warmup*epochs", Domain("integer", 0, _horizon("num_epochs"))),
     ("*warmup*updates", Domain("integer", 0, _horizon("num_updates"))),
     ("*warmup*steps", Domain("integer", 0, _horizon("num_updates"))),

@@ -1,4 +1,4 @@
-"""Protocols: how the optimum of a sweep is chosen, and with which error bars.
+"""Protocols choose the optimum of a sweep, with error bars.
 
 A sweep has rows (batch sizes, say), perhaps several series (with and without noise), and fields
 that are tuned for every series and row (the learning rate, say). Runs that differ only in the seed
@@ -11,11 +11,11 @@ make a point. The readings of Smith, Elsen & De taken here:
 * the error bar spans every learning rate whose mean is within one standard deviation, the optimum's
   own, of the optimum's mean.
 
->>> from noisegen import sweeps
->>> runs = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1]))
+>>> from noisegen import storage, sweeps
+>>> runs = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1])
 >>> accuracies = [0.90, 0.92, 0.95, 0.97, 0.80, 0.82]
 >>> records = [
-...     {"run": run, "status": "finished", "metrics": {"test_accuracy": accuracy}}
+...     storage.Record(hparams=run, status="finished", metrics={"test_accuracy": accuracy})
 ...     for run, accuracy in zip(runs, accuracies)
 ... ]
 >>> [optimum] = sweeps.select(records, sweeps.Protocol(best=2, of=2))
@@ -35,17 +35,24 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from noisegen.sweeps import checks, identity
-from noisegen.sweeps.checks import RECORDED, SEED
+from noisegen import _values
+from noisegen.storage.record import RUN_TOTALS, Record
+from noisegen.sweeps import checks
+from noisegen.sweeps.checks import SEED
 from noisegen.sweeps.domains import Domain, standard
+from noisegen.sweeps.metrics import Metric, as_metric, as_metrics
+from noisegen.training import run_id
+
+LEARNING_RATES = ("learning_rate", "effective_learning_rate")  # names that need no declaration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a sweep is read.
+    """Defines how the records of a sweep are evaluated.
 
     Args:
-      metric: The metric whose mean is optimised, a key of a record's `metrics`.
+      metric: The metric whose mean is optimized, a `Metric`. A plain string is enough for a metric
+        of noisegen's own tasks, or for one without a unit. The attribute is always a `Metric`.
       mode: "max" or "min".
       row: The field with one optimum for each value.
       series: A function from a run to the label of its series; None for a single, unlabelled one.
@@ -60,10 +67,14 @@ class Protocol:
       derived: From a field that follows the tuned ones to a function of the run that gives its
         value; later ones may read earlier ones. Grown runs have it computed anew.
       report: Further metrics to report at the optimum, for the same k runs; `num_updates`,
-        `num_examples` and `seconds` are among them.
+        `num_examples` and `seconds` are among them. Each is a `Metric` or a string, as `metric` is.
+      scaling_rule: True if rows are batch sizes and the first tuned field is a learning rate. The
+        report then draws the linear scaling rule, and names the boundary between the regimes of
+        noise and curvature. None means True for the row `batch_size` and a `learning_rate` or
+        `effective_learning_rate`, and False for any other names.
     """
 
-    metric: str = "test_accuracy"
+    metric: Metric | str = "test_accuracy"
     mode: str = "max"
     row: str = "batch_size"
     series: Callable[[Mapping], str] | None = None
@@ -72,24 +83,39 @@ class Protocol:
     best: int = 1
     of: int = 1
     max_extensions: int = 3
-    report: tuple[str, ...] = ()
+    report: tuple[Metric | str, ...] = ()
+    scaling_rule: bool | None = None
     domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict, hash=False)
-    derived: Mapping[str, Callable[[Mapping], identity.Value]] = dataclasses.field(
+    derived: Mapping[str, Callable[[Mapping], _values.Value]] = dataclasses.field(
         default_factory=dict, hash=False
     )
 
     def __post_init__(self):
-        for name in ("tune", "labels", "report"):
+        for name in ("tune", "labels"):
             object.__setattr__(self, name, checks.words(name, getattr(self, name)))
+        object.__setattr__(self, "metric", as_metric(self.metric))
+        object.__setattr__(self, "report", as_metrics(self.report))
         checks.check_protocol(self)
 
     @property
     def sign(self) -> int:
-        """The factor that makes the larger metric the better one."""
+        """Returns the factor that makes the larger metric the better one."""
         return 1 if self.mode == "max" else -1
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of all metrics that the protocol reads, the optimized one first."""
+        return tuple(metric.name for metric in (self.metric, *self.report))
+
+    @property
+    def has_scaling_rule(self) -> bool:
+        """Returns whether optima are learning rates over batch sizes, as declared or by name."""
+        if self.scaling_rule is not None:
+            return self.scaling_rule
+        return self.row == "batch_size" and self.tune[0] in LEARNING_RATES
+
     def group(self, run: Mapping) -> tuple[str, float]:
-        """Series and row of a run."""
+        """Returns the series and the row of a run."""
         for name in (self.row, *self.tune):
             if name not in run:
                 raise ValueError(
@@ -113,36 +139,36 @@ class Protocol:
         return self.domains.get(name) or standard(name, values)
 
     def order(self, groups: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-        """Series in the order of `labels`, each by row."""
+        """Sorts groups: series in the order of `labels`, each by row."""
         rank = {label: index for index, label in enumerate(self.labels)}
         return sorted(groups, key=lambda group: (rank.get(group[0], len(rank)), group))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-    """What the runs of one choice of the tuned fields gave."""
+    """Summarizes the runs with one choice of the tuned fields."""
 
     values: dict[str, float]  # The tuned fields.
     mean: float  # Of the metric over `best`; nan if no run survived.
     std: float  # With ddof = 1; nan for fewer than two runs.
-    best: tuple[Mapping, ...]  # The records that count, at most k, best first.
+    best: tuple[Record, ...]  # The records that count, at most k, best first.
     scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
     run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
 
     @property
     def tried(self) -> int:
-        """Runs of this point, diverged ones included, at most n."""
+        """Returns the number of runs of this point, diverged ones included, at most n."""
         return len(self.scores)
 
     @property
     def diverged(self) -> int:
-        """How many of these diverged."""
+        """Returns the number of diverged runs."""
         return self.scores.count(None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """The best point of one series and row, and all the points it was chosen from.
+    """Holds the best point of one series and row, and all points that it was chosen from.
 
     Where no run survived, the numbers are nan, and only `flags` and `points` say something.
     """
@@ -157,7 +183,7 @@ class Optimum:
     high: float = math.nan
     flags: tuple[str, ...] = ()  # Keys of FLAGS.
     report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # Mean, std.
-    best: tuple[Mapping, ...] = ()  # The records behind mean and std.
+    best: tuple[Record, ...] = ()  # The records behind mean and std.
     points: tuple[Point, ...] = ()  # Ascending in the tuned fields.
 
 
@@ -170,11 +196,12 @@ FLAGS = {
 }
 
 
-def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
-    """The optimum of every series and row, with error bar and flags.
+def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
+    """Selects the optimum of every series and row, with error bar and flags.
 
     Args:
-      records: Records of finished and diverged runs, each run at most once.
+      records: Finished and diverged runs, each at most once: `storage.Record`, or the
+        `training.Result` of `Pool.train`.
       protocol: How to read them.
 
     Returns:
@@ -186,7 +213,7 @@ def select(records: Iterable[Mapping], protocol: Protocol) -> list[Optimum]:
     """
     groups = collections.defaultdict(list)
     for record in records:
-        groups[protocol.group(record["run"])].append(record)
+        groups[protocol.group(record.hparams)].append(record)
     groups = join_rows(groups, protocol.row, operator.add)
     return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
 
@@ -199,7 +226,7 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
       row: Name of the field.
       join: Makes one of two groups' members.
     """
-    seen = {key: (key[0], identity.on_device(row, key[1])) for key in groups}
+    seen = {key: (key[0], run_id.on_device(row, key[1])) for key in groups}
     if len(set(seen.values())) == len(groups):
         return groups
     first, joined = {}, {}
@@ -209,8 +236,8 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
     return joined
 
 
-def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Protocol) -> Optimum:
-    """The optimum of one series and row, given their records; for the rest see `select`."""
+def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
+    """Selects the optimum of one series and row from their records, see `select`."""
     points = _points(records, protocol)
     alive = [point for point in points if point.best]
     if not alive:
@@ -245,13 +272,13 @@ def optimum(series: str, row: float, records: Iterable[Mapping], protocol: Proto
         points=points,
         report={
             name: _mean_std([_metric_of(record, name) for record in best.best])
-            for name in protocol.report
+            for name in protocol.metric_names[1:]
         },
     )
 
 
 def ends(
-    points: Sequence[Point], best: Mapping[str, identity.Value], low: float, high: float
+    points: Sequence[Point], best: Mapping[str, _values.Value], low: float, high: float
 ) -> list[tuple[str, bool]]:
     """Returns the ends of the values tried that an optimum touches.
 
@@ -286,12 +313,12 @@ def _goes_on(points, end, protocol):
 
 
 def _points(records, protocol):
-    """The points of one series and row, ascending in the tuned fields."""
+    """Returns the points of one series and row, ascending in the tuned fields."""
     by_values = collections.defaultdict(list)
     for record in records:
-        by_values[tuple([record["run"][name] for name in protocol.tune])].append(record)
+        by_values[tuple([record.hparams[name] for name in protocol.tune])].append(record)
     for found in by_values.values():
-        finished = (record["metrics"] for record in found if record["status"] == "finished")
+        finished = (record.metrics for record in found if record.status == "finished")
         for names in set(map(tuple, finished)):  # nearly always one
             checks.check_metrics(names, protocol)
     by_values = _joined(by_values, protocol.tune)
@@ -307,19 +334,19 @@ def _joined(by_values, tune):
     Of the spellings of a value the shortest stays, and each seed counts once.
     """
     checks.check_kinds(dict(zip(tune, values, strict=True)) for values in by_values)
-    close = [identity.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
+    close = [run_id.close_on_device(set(column)) for column in zip(*by_values, strict=True)]
     joined = dict(by_values)
     if any(close):
         joined, spellings = {}, {}
         for values in sorted(by_values, key=lambda values: (len(repr(values)), values)):
             first = values
             if any(map(operator.contains, close, values)):
-                first = spellings.setdefault(tuple(map(identity.on_device, tune, values)), values)
+                first = spellings.setdefault(tuple(map(run_id.on_device, tune, values)), values)
             joined[first] = joined.get(first, []) + by_values[values]
     for values, records in joined.items():
         if any(value in (0, 1) for value in values):  # which equal False and True
-            checks.check_kinds({name: record["run"][name] for name in tune} for record in records)
-        if not checks.check_alike([record["run"] for record in records]):
+            checks.check_kinds({name: record.hparams[name] for name in tune} for record in records)
+        if not checks.check_alike([record.hparams for record in records]):
             joined[values] = list(_by_seed(records).values())
     return joined
 
@@ -328,14 +355,14 @@ def _by_seed(records):
     """Returns the first record of each seed."""
     found = {}
     for record in records:
-        found.setdefault(record["run"].get(SEED), record)
+        found.setdefault(record.hparams.get(SEED), record)
     return found
 
 
 def _point(values, records, protocol):
-    """The best k of the first n runs of one point."""
-    first = sorted(records, key=lambda record: record["run"].get(SEED, 0))[: protocol.of]
-    scored = [(_metric_of(record, protocol.metric), record) for record in first]
+    """Summarizes the best k of the first n runs of one point."""
+    first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
+    scored = [(_metric_of(record, protocol.metric.name), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
     best = alive[: protocol.best]
@@ -346,20 +373,20 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
-        run=first[0]["run"],
+        run=first[0].hparams,
     )
 
 
 def _metric_of(record, name):
-    """A metric of a record; None if the run diverged or the metric is not finite."""
-    if record["status"] == "diverged":
+    """Returns a metric of a record, None if the run diverged or the metric is not finite."""
+    if record.status == "diverged":
         return None
-    value = record.get(name) if name in RECORDED else record["metrics"][name]
+    value = getattr(record, name) if name in RUN_TOTALS else record.metrics[name]
     return value if value is not None and math.isfinite(value) else None
 
 
 def _mean_std(values):
-    """Mean and standard deviation (ddof = 1); nan where undefined."""
+    """Returns mean and standard deviation (ddof = 1), nan if undefined."""
     if not values or None in values:
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan

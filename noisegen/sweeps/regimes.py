@@ -1,9 +1,9 @@
-r"""The two regimes of SGD: where the batch is too large for noise to rule.
+"""Finds the boundary between the two regimes of SGD.
 
-While noise dominates, the optimal effective learning rate :math:`\epsilon_\text{eff} =
-\epsilon / (1 - m)` is proportional to the batch size, :math:`\epsilon_\text{eff} = T B`, with a
-temperature T that does not depend on B; where curvature dominates, it is constant. The boundary is
-the batch size at which the one turns into the other.
+For small batches, noise dominates: the optimal effective learning rate, learning_rate /
+(1 - momentum), is T * batch_size with a temperature T that does not depend on the batch size. For
+large batches, curvature dominates, and the optimal effective learning rate is constant. The
+boundary is the batch size between the two regimes.
 
 >>> boundary = fit_broken_line([16, 32, 64, 128, 256], [0.1, 0.2, 0.4, 0.4, 0.4])
 >>> round(boundary.batch_size), round(boundary.learning_rate, 3), round(boundary.temperature, 5)
@@ -21,20 +21,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from noisegen.sweeps import protocol as protocols
+from noisegen.storage.record import Record
+from noisegen.sweeps.protocol import LEARNING_RATES, Optimum, Protocol
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """A broken line through optimal learning rates, and where it breaks.
+    """Broken line through optimal learning rates, and the batch size at which it breaks.
 
     Attributes:
-      batch_size: B*, of the break; the smallest or largest batch size fitted where the line does
-        not break between them.
-      learning_rate: the effective learning rate beyond the break.
-      low, high: interval of `batch_size`; nan where it was not estimated.
-      flags: "no_plateau" (proportional up to the largest batch size), "no_slope" (constant from the
-        smallest on): the boundary lies beyond the grid, or there is none.
+      batch_size: Batch size at the break. If the line does not break between the batch sizes, the
+        smallest or the largest of them.
+      learning_rate: Effective learning rate beyond the break.
+      low, high: Interval of `batch_size`, nan if it was not estimated.
+      flags: "no_plateau" if the line rises up to the largest batch size, "no_slope" if it is
+        constant from the smallest. The boundary then lies beyond the grid, or does not exist.
     """
 
     batch_size: float
@@ -45,116 +46,148 @@ class Boundary:
 
     @property
     def temperature(self) -> float:
-        """Optimal temperature while noise dominates, effective learning rate over batch size."""
+        """Optimal effective learning rate over batch size while noise dominates."""
         return self.learning_rate / self.batch_size
 
 
 def fit_broken_line(batch_sizes: Sequence[float], learning_rates: Sequence[float]) -> Boundary:
-    r"""Fits :math:`\log \epsilon = c + \min(\log B - \log B^*, 0)` by least squares, exactly.
+    """Fits log(rate) = c + min(log(batch_size) - log(boundary), 0) by least squares, exactly.
 
     Args:
-      batch_sizes: at least two different ones, positive.
-      learning_rates: the (effective) learning rate of each, positive.
+      batch_sizes: Batch sizes, positive, at least two of them different.
+      learning_rates: Effective learning rate of each, positive.
 
     Returns:
-      The `Boundary`, without an interval.
+      The boundary, without an interval.
 
     Raises:
-      ValueError: there are fewer than two batch sizes, or a number is not positive and finite.
+      ValueError: If there are fewer than two batch sizes, or a number is not positive and finite.
     """
     x, y = np.asarray(batch_sizes, float), np.asarray(learning_rates, float)
-    positive = _positive(x).all() and _positive(y).all()
+    positive = _is_positive(x).all() and _is_positive(y).all()
     if x.shape != y.shape or len(np.unique(x)) < 2 or not positive:
         raise ValueError(
             "A broken line needs a positive learning rate for each of at least two batch sizes, "
             f"got {batch_sizes} and {learning_rates}."
         )
     x, y = np.log(x), np.log(y)
-    # The sum of squares is a parabola between neighbouring x, so its least value is at the bottom
-    # of one of these parabolas or at an x.
-    places = np.unique(x)
-    bottoms = [y[x > at].mean() - (y - x)[x <= at].mean() for at in places[:-1]]
-    breaks = np.unique([*places, *np.clip(bottoms, places[0], places[-1])])
-    shapes = np.minimum(x - breaks[:, None], 0)
-    heights = (y - shapes).mean(1)
+    breaks = _candidate_breaks(x, y)  # (K,)
+    shapes = np.minimum(x - breaks[:, None], 0)  # (K, N): the line of each break, up to c.
+    heights = (y - shapes).mean(1)  # (K,): the best c of each break.
     errors = ((y - shapes - heights[:, None]) ** 2).sum(1)
     best = int(errors.argmin())
-    ends = {"no_slope": places[0], "no_plateau": places[-1]}
+    flags = []
+    for flag, end in (("no_slope", x.min()), ("no_plateau", x.max())):
+        if abs(breaks[best] - end) < 1e-9:
+            flags.append(flag)
     return Boundary(
         batch_size=math.exp(breaks[best]),
         learning_rate=math.exp(heights[best]),
-        flags=tuple(name for name, end in ends.items() if abs(breaks[best] - end) < 1e-9),
+        flags=tuple(flags),
     )
 
 
+def _candidate_breaks(x, y) -> np.ndarray:
+    """Returns breaks among which the best one is.
+
+    Between two neighboring x the sum of squares is a parabola in the break. Its least value is
+    therefore at the bottom of one of these parabolas, or at an x.
+    """
+    places = np.unique(x)
+    bottoms = []
+    for place in places[:-1]:
+        flat = x > place
+        # Least squares give c = mean(y) in the flat part and c - break = mean(y - x) in the other.
+        bottoms.append(y[flat].mean() - (y - x)[~flat].mean())
+    # A bottom outside of its interval is no minimum, but comparing one more break does no harm.
+    return np.unique([*places, *np.clip(bottoms, places[0], places[-1])])
+
+
 def boundaries(
-    optima: Iterable[protocols.Optimum],
-    protocol: protocols.Protocol,
+    optima: Iterable[Optimum],
+    protocol: Protocol,
     *,
     num_resamples: int = 200,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Boundary]:
-    """The boundary between the regimes, of each series of a sweep over batch sizes.
+    """Returns the boundary between the regimes for each series of a sweep over batch sizes.
 
-    The interval is that of a bootstrap: the runs of every point are drawn anew, with replacement,
-    the optima chosen again and the line fitted again. It says how far the seeds move the boundary,
-    not how far the spacing of the learning rates does, and is left out where there is one run a
-    point. A batch size whose optimal learning rate is zero or negative is left out of the fit.
+    The interval is a bootstrap's: the runs of every point are resampled with replacement, the
+    optima selected again, and the line fitted again. It measures how far the seeds move the
+    boundary, not how far the spacing of the learning rates does. It is omitted if points have one
+    run each. A batch size whose optimal learning rate is zero or negative is left out of the fit.
 
     Args:
-      optima: as `select` gives them.
-      protocol: that `select` was given, with batch sizes as rows, and tuned first the
-        `learning_rate`, which is divided by 1 - `momentum`, or the `effective_learning_rate`.
-      num_resamples: bootstrap samples; 0 leaves the interval out.
-      level: of the interval, in (0, 1).
-      seed: of the bootstrap.
+      optima: The optima, as `select` returns them.
+      protocol: The protocol given to `select`. Its rows are batch sizes, and its first tuned field
+        is a learning rate (see its `scaling_rule`). A `learning_rate` is divided by 1 - `momentum`.
+      num_resamples: Number of bootstrap samples. If 0, the interval is omitted.
+      level: Level of the interval, in (0, 1).
+      seed: Seed of the bootstrap.
 
     Returns:
-      From series label to `Boundary`; a series with fewer than two batch sizes that a run survived,
-      or whose learning rates are given and not chosen, is left out.
+      A dict from series label to boundary. A series is left out if its learning rates follow a rule
+      instead of being tuned, or if runs survived at fewer than two batch sizes.
 
     Raises:
-      ValueError: the protocol is one of something else.
+      ValueError: If the protocol does not tune the learning rate for each batch size.
     """
-    if not has_boundaries(protocol):
+    if not protocol.has_scaling_rule:
         raise ValueError(
             "The boundary between the regimes is read from learning rates over batch sizes, not "
             f"from {protocol.tune[0]} over {protocol.row}."
         )
-    draw = np.random.default_rng(seed)
-    num_resamples = num_resamples if protocol.of > 1 else 0
-    chosen = [(o, _rates(o, protocol, draw, num_resamples)) for o in optima]
+    random = np.random.default_rng(seed)
+    if protocol.of == 1:
+        num_resamples = 0
+    by_series = collections.defaultdict(list)
+    for optimum in optima:
+        rates = _optimal_rates(optimum, protocol, random, num_resamples)
+        by_series[optimum.series].append((optimum, rates))
     found = {}
-    for label in dict.fromkeys(o.series for o, _ in chosen):
-        series = [pair for pair in chosen if pair[0].series == label]
-        if all(len(o.points) == 1 for o, _ in series):
-            continue
-        sizes = np.array([o.row for o, _ in series])
-        rates = np.array([each for _, each in series])
-        usable = _positive(rates) & _positive(sizes)[:, None]
-        fits = [
-            fit_broken_line(sizes[alive], each[alive])
-            for each, alive in zip(rates.T, usable.T, strict=True)
-            if alive.sum() > 1
-        ]
-        if usable[:, 0].sum() > 1:
-            breaks = [fit.batch_size for fit in fits[1:]] or [math.nan]
-            low, high = np.quantile(breaks, ((1 - level) / 2, (1 + level) / 2))
-            found[label] = dataclasses.replace(fits[0], low=float(low), high=float(high))
+    for label, pairs in by_series.items():
+        if all(len(optimum.points) == 1 for optimum, _ in pairs):
+            continue  # Not tuned.
+        batch_sizes = np.array([optimum.row for optimum, _ in pairs])  # (B,)
+        rates = np.array([rates for _, rates in pairs])  # (B, 1 + R)
+        boundary = _fit_with_interval(batch_sizes, rates, level)
+        if boundary is not None:
+            found[label] = boundary
     return found
 
 
-def has_boundaries(protocol: protocols.Protocol) -> bool:
-    """Returns whether a protocol tunes the learning rate, above all, for each batch size."""
-    rates = ("learning_rate", "effective_learning_rate")
-    return protocol.row == "batch_size" and protocol.tune[0] in rates
+def _fit_with_interval(batch_sizes, rates, level) -> Boundary | None:
+    """Fits the boundary of one series.
+
+    Args:
+      batch_sizes: Batch sizes, of shape (B,).
+      rates: Optimal rates of shape (B, 1 + R), first the measured ones, then those of resamples.
+        A rate is nan if no run survived.
+      level: Level of the interval.
+
+    Returns:
+      The boundary, or None if fewer than two batch sizes have a positive rate.
+    """
+    usable = _is_positive(rates) & _is_positive(batch_sizes)[:, None]
+    if usable[:, 0].sum() < 2:
+        return None
+    measured = fit_broken_line(batch_sizes[usable[:, 0]], rates[usable[:, 0], 0])
+    breaks = []
+    for column in range(1, rates.shape[1]):
+        rows = usable[:, column]
+        if rows.sum() > 1:
+            breaks.append(fit_broken_line(batch_sizes[rows], rates[rows, column]).batch_size)
+    if not breaks:
+        return measured
+    low, high = np.quantile(breaks, ((1 - level) / 2, (1 + level) / 2))
+    return dataclasses.replace(measured, low=float(low), high=float(high))
 
 
 def effective_learning_rate(run: Mapping) -> float:
-    """Returns the effective learning rate of a run, swept as such or beside momentum.
+    """Returns the effective learning rate of a run, learning_rate / (1 - momentum).
 
-    It is infinite where momentum is 1.
+    A field `effective_learning_rate` takes precedence. The rate is infinite if momentum is 1.
 
     Raises:
       ValueError: If the run has no learning rate.
@@ -167,72 +200,120 @@ def effective_learning_rate(run: Mapping) -> float:
     return run["learning_rate"] / rest if rest else math.inf
 
 
-def _positive(numbers):
-    """Says of each number if it has a logarithm."""
+def scaled_learning_rate(run: Mapping, protocol: Protocol) -> float:
+    """Returns the effective learning rate of a run by the name that the protocol tunes first."""
+    name = protocol.tune[0]
+    return effective_learning_rate(run) if name in LEARNING_RATES else run[name]
+
+
+def _is_positive(numbers) -> np.ndarray:
+    """Returns for each number whether it has a finite logarithm."""
     return (numbers > 0) & np.isfinite(numbers)
 
 
-def _rates(optimum, protocol, draw, num_resamples):
-    """The optimal rate, then those of the resamples (1 + R,); nan where no run survived."""
-    rates = [_rate(point.best) for point in optimum.points]
-    resampled = _resampled(rates, optimum.points, protocol, draw, num_resamples)
-    return np.array([_rate(optimum.best), *resampled])
+def _rate_of(records, protocol) -> float:
+    """Returns the effective learning rate of records of one point, nan if there are none."""
+    return scaled_learning_rate(records[0].hparams, protocol) if records else math.nan
 
 
-def _rate(best):
-    """The rate of the records that count, nan if there are none."""
-    return effective_learning_rate(best[0]["run"]) if best else math.nan
+def _optimal_rates(optimum, protocol, random, num_resamples) -> np.ndarray:
+    """Returns the optimal rate and those of the resamples, of shape (1 + R,)."""
+    rates = np.array([_rate_of(point.best, protocol) for point in optimum.points])  # (P,)
+    scores, tried = _scores(optimum.points, protocol)
+    best = min(protocol.best, scores.shape[1])
+    sampled = _resample(scores, tried, random, num_resamples)
+    return np.array([_rate_of(optimum.best, protocol), *_select(sampled, best, rates)])
 
 
-def _resampled(rates, points, protocol, draw, num_resamples):
-    """The optimal rates of the resamples (R,)."""
+def _scores(points, protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scores of the runs of each point.
+
+    Returns:
+      scores: Array of shape (P, N), of which the larger values are better, and -inf if a run
+        diverged or does not exist.
+      tried: Number of runs of each point, of shape (P,).
+    """
     tried = np.array([point.tried for point in points])
-    # What is maximised (P, n): -inf where a run diverged, or there is none.
-    width = tried.max()  # nearly always `of`
-    best = min(protocol.best, width)
-    scores = np.full((len(points), width), -np.inf)
+    # The most runs of a point, since the protocol's `of` may be far larger.
+    scores = np.full((len(points), tried.max()), -np.inf)
     for row, point in zip(scores, points, strict=True):
-        found = protocol.sign * np.array(point.scores, float)  # None becomes nan
-        row[: point.tried] = np.where(np.isnan(found), -np.inf, found)
-    high = tried[:, None] if np.ptp(tried) else tried[0]  # draws the same, twice as fast
-    drawn = draw.integers(0, high, (num_resamples, *scores.shape))
-    sampled = np.take_along_axis(scores[None], drawn, 2)
-    sampled[:, np.arange(width) >= tried[:, None]] = -np.inf  # as many as were tried
-    top = np.partition(sampled, -best, 2)[:, :, -best:]
-    top.sort(2)  # so that equal ones have equal sums
-    survived = np.isfinite(top).sum(2)
+        signed = protocol.sign * np.array(point.scores, float)  # nan if a run diverged.
+        row[: point.tried] = np.where(np.isnan(signed), -np.inf, signed)
+    return scores, tried
+
+
+def _resample(scores, tried, random, num_resamples) -> np.ndarray:
+    """Resamples the runs of each point with replacement, as many as were tried.
+
+    Args:
+      scores: Scores of shape (P, N).
+      tried: Number of runs of each point, of shape (P,).
+      random: Random generator.
+      num_resamples: Number of resamples, R.
+
+    Returns:
+      Scores of shape (R, P, N), -inf beyond the number of runs of a point.
+    """
+    # A single bound for all points is twice as fast, and gives the same numbers.
+    bound = tried[0] if (tried == tried[0]).all() else tried[:, None]
+    indices = random.integers(0, bound, (num_resamples, *scores.shape))
+    sampled = np.take_along_axis(scores[None], indices, 2)
+    missing = np.arange(scores.shape[1]) >= tried[:, None]  # (P, N)
+    sampled[:, missing] = -np.inf
+    return sampled
+
+
+def _select(scores, best, rates) -> np.ndarray:
+    """Selects the rate of the optimum in each resample, as `protocol.optimum` does.
+
+    Args:
+      scores: Scores of shape (R, P, N), -inf for diverged and missing runs.
+      best: Number of runs of a point that count, k.
+      rates: Rate of each point, of shape (P,).
+
+    Returns:
+      The rates, of shape (R,), nan if no run survived.
+    """
+    top = np.partition(scores, -best, 2)[:, :, -best:]  # (R, P, k)
+    top.sort(2)  # Equal scores then have equal sums, whatever their order was.
+    survived = np.isfinite(top).sum(2)  # (R, P)
     sums = np.where(np.isfinite(top), top, 0).sum(2)
     means = np.where(survived > 0, sums / np.maximum(survived, 1), -np.inf)
-    means = np.where(survived == survived.max(1, keepdims=True), means, -np.inf)
-    found = np.array(rates)[means.argmax(1)]
-    return np.where(np.isfinite(means).any(1), found, np.nan)
+    # Points with fewer survivors than another are not eligible.
+    most = survived.max(1, keepdims=True)
+    means = np.where(survived == most, means, -np.inf)
+    selected = rates[means.argmax(1)]
+    return np.where(np.isfinite(means).any(1), selected, np.nan)
 
 
 def largest_stable(
-    records: Iterable[Mapping], *, metric: str = "train_loss", limit: float = math.inf
+    records: Iterable[Record], *, metric: str = "train_loss", limit: float = math.inf
 ) -> float:
-    """The largest effective learning rate of a short sweep at which training is stable.
+    """Returns the largest effective learning rate of a short sweep at which training is stable.
 
-    All runs of this learning rate and of every smaller one must have finished with the metric below
-    the limit; learning rates of zero and less do not count. From it and the optimal temperature T
-    of a small batch follows the boundary that the paper advises to look for (its section 8):
-    `largest_stable(...) / T`.
+    All runs at this learning rate and at every smaller one must have finished with the metric below
+    the limit. Learning rates of zero and below are ignored. Section 8 of the paper advises to look
+    for the boundary near `largest_stable(...) / T`, with the optimal temperature T of a small
+    batch.
 
     Args:
-      records: of runs of a few epochs, at one batch size.
-      metric: that says whether training was stable.
-      limit: for instance the loss of guessing, log(classes).
+      records: Records of runs of a few epochs, at one batch size.
+      metric: Metric that shows whether training was stable.
+      limit: Upper limit of the metric, for instance log(classes), the loss of random guessing.
 
     Returns:
-      The learning rate divided by 1 - momentum; nan where the smallest one is not stable.
+      The effective learning rate, or nan if the smallest one is not stable.
     """
-    stable = collections.defaultdict(lambda: True)
+    stable: dict[float, bool] = {}
     for record in records:
-        value = record["metrics"].get(metric)
-        finished = record["status"] == "finished" and value is not None and value < limit
-        stable[effective_learning_rate(record["run"])] &= finished
+        rate = effective_learning_rate(record.hparams)
+        value = record.metrics.get(metric)
+        finished = record.status == "finished" and value is not None and value < limit
+        stable[rate] = stable.get(rate, True) and finished
     largest = math.nan
-    for rate in sorted(rate for rate in stable if rate > 0):
+    for rate in sorted(stable):
+        if rate <= 0:
+            continue
         if not stable[rate]:
             break
         largest = rate

@@ -1,4 +1,4 @@
-"""Autoencoding: the pixels of an image from a short code."""
+"""Autoencoding: reconstruction of images from a short code."""
 
 from collections.abc import Callable
 
@@ -21,16 +21,16 @@ def autoencoding(
 ) -> Task:
     """Makes the task of reconstructing a data set's images, with pixels scaled to [0, 1].
 
-    The loss is the cross-entropy of the pixels in nats, summed over an image. Metrics:
-    `test_loss`, and `test_squared_error`, the squared difference between image and reconstruction,
-    summed over an image (the measure of Sutskever et al.).
+    The loss is the cross-entropy of the pixels in nats, summed over an image. Metrics are
+    `test_loss`, and `test_squared_error`: the squared difference between image and reconstruction,
+    summed over an image, as reported by Sutskever et al.
 
     Args:
-      dataset: see `noisegen.data.load`; the labels play no part.
-      make_model: `rngs -> model`, called as `model(images)`, images `(N, H, W, C)`; returns logits
-        `(N, H * W * C)` of the pixels.
-      make_optimizer: `(hparams, key) -> optax.GradientTransformation`.
-      name: identity of the task, which enters the hash of every run.
+      dataset: Data set, see `noisegen.data.load`. Labels are ignored.
+      make_model: Function `rngs -> model`. The model is called as `model(images)` with images
+        `(N, H, W, C)`, and returns logits of the pixels `(N, H * W * C)`.
+      make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
+      name: Identity of the task, which is part of the id of every run.
 
     Returns:
       A `noisegen.training.Task`.
@@ -51,7 +51,8 @@ def autoencoding(
         return logits, pixels
 
     def loss(model, batch):
-        return optax.sigmoid_binary_cross_entropy(*reconstruct(model, batch)).sum(1)
+        logits, pixels = reconstruct(model, batch)
+        return optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1)
 
     def metrics(model, batch):
         logits, pixels = reconstruct(model, batch)

@@ -1,10 +1,10 @@
-"""A task from a Flax NNX model."""
+"""Tasks from Flax NNX models."""
 
 import functools
 import math
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from noisegen.training.task import PyTree, make_key
 # (mean loss of parameters and examples, parameters, training set) -> numbers by name.
 Diagnostics = Callable[[Callable[..., jax.Array], PyTree, PyTree], dict[str, jax.Array]]
 
-_PARTS = (nnx.Param, nnx.RngState, ...)
-_STREAMS = zlib.crc32(b"streams")  # apart from what the loss draws from the same key
+_PARTS = (nnx.Param, nnx.RngState, ...)  # Parameters, random streams, and the remaining state.
+_STREAMS = zlib.crc32(b"streams")  # Separates random streams from draws of the loss.
 
 
 def from_nnx(
@@ -31,31 +31,38 @@ def from_nnx(
     evaluation_loss: Callable[[nnx.Module, Batch], jax.Array] | None = None,
     **fields,
 ) -> Task:
-    """Makes a task of a Flax NNX model.
+    """Makes a task from a Flax NNX model.
+
+    **State.** Each `nnx.Param` is trained. All other variables (such as running statistics) and
+    arrays are the state of the run. Activations that a call sows are dropped.
+
+    **Randomness.** Layers with their own random streams (`nnx.Dropout`) draw for each example from
+    the key of that example. If the model has state besides, they draw once per microbatch, from the
+    key of its first example.
+
+    **Normalization.** `noisegen.models.GhostBatchNorm` sets the task's `ghost_size`, and
+    `recompute_state` if it has no momentum. A pool refuses other layers that mix examples, such as
+    `nnx.BatchNorm`, unless `ghost_size` and `only_batch_size` make every microbatch a whole batch.
 
     Args:
-      make_model: `rngs -> model`, called while tracing. Its `nnx.Param`s are trained; every other
-        variable (running statistics) and every array is carried along as the run's state.
-        Activations that a call sows are dropped. Layers that draw at random from streams of their
-        own (`nnx.Dropout`) draw for every example from its own key. If the model has a state
-        besides, they draw for a microbatch at once, from the key of its first example.
-        `noisegen.models.GhostBatchNorm` sets the task's `ghost_size`, and without a momentum its
-        `recompute_state`. A pool refuses other layers that mix examples, such as `nnx.BatchNorm`,
-        unless `ghost_size` and `only_batch_size` say that every microbatch is a whole batch.
-      loss: `(model, batch) -> (M,)`, with the model in training mode. What it draws at random, it
-        draws from `batch.keys`, so that a result does not depend on the microbatch.
-      metrics: `(model, batch) -> {name: (M,)}`, with the model in evaluation mode.
-      train_metrics: the same, of the training set, at the end of a run.
-      diagnostics: `(mean_loss, params, train) -> {name: ()}`, measured whenever the test set is
-        evaluated, where `mean_loss(params, examples)` is the mean loss of some examples in
-        evaluation mode, say of `jax.tree.map(lambda a: a[:512], train)`: what the functions of
-        `noisegen.diagnostics` take, as `lambda params: mean_loss(params, examples)`.
-      evaluation_loss: as `loss`, for `diagnostics`; by default `loss` itself, with the same draws
-        at every evaluation.
-      **fields: the other fields of `noisegen.training.Task`.
+      make_model: Function `rngs -> model`, called while tracing.
+      loss: Function `(model, batch) -> (M,)` of the model in training mode. It must take all
+        randomness from `batch.keys`, so that results do not depend on the microbatch.
+      metrics: Function `(model, batch) -> {name: (M,)}` of the model in evaluation mode.
+      train_metrics: Like `metrics`, for the training set at the end of a run.
+      diagnostics: Function `(mean_loss, params, train) -> {name: ()}`, called at every evaluation
+        of the test set. `mean_loss(params, examples)` is the mean loss in evaluation mode, for
+        example of `jax.tree.map(lambda a: a[:512], train)`. The functions of `noisegen.diagnostics`
+        take it as `lambda params: mean_loss(params, examples)`.
+      evaluation_loss: Like `loss`, used by `diagnostics`. The default is `loss`, with the same
+        draws at every evaluation.
+      **fields: Other fields of `noisegen.training.Task`.
 
     Returns:
       A `noisegen.training.Task`.
+
+    Raises:
+      ValueError: If an argument is no function, or the model does not fit a pool.
 
     Examples:
       >>> import jax, numpy as np, optax
@@ -74,135 +81,168 @@ def from_nnx(
       ...     make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
       ... )
       >>> run = {"batch_size": 4, "learning_rate": 0.5, "num_epochs": 40, "seed": 0}
-      >>> [result] = training.Pool(task, training.Settings(microbatch=4)).train([run])
+      >>> [result] = training.Pool(task, training.PoolConfig(microbatch=4)).train([run])
       >>> result.metrics["test_loss"] < 1e-3
       True
     """
-    _validate_functions(make_model, loss, metrics, train_metrics)
-    graph, streams, abstract_state, norms = _parts(make_model)
-    # A layer that draws at random draws for one example at a time, from that example's own key,
-    # unless the model has a state: that is the state of all examples together.
-    stateless = not any(
-        isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(abstract_state)
-    )
-    one_by_one = bool(jax.tree.leaves(streams)) and stateless
+    _check_functions(make_model, loss, metrics, train_metrics)
+    model = _NnxModel(make_model, loss)
+    defaults = {
+        "init": model.init,
+        "loss": model.loss,
+        "metrics": functools.partial(model.evaluate, metrics),
+        "train_metrics": functools.partial(model.evaluate, train_metrics),
+        "ghost_size": math.lcm(*(norm.ghost_size for norm in model.norms)),
+        "recompute_state": any(norm.momentum is None for norm in model.norms),
+        "combine_state": model.combine_state if model.can_combine_state else None,
+    }
+    if diagnostics is not None:
+        defaults["diagnostics"] = functools.partial(
+            model.diagnose, diagnostics, evaluation_loss or loss
+        )
+    if model.draws_for_each_example:
+        defaults["loss"] = model.loss_of_each_example
+        defaults["joint_loss"] = model.loss
+    return Task(**{**defaults, **fields})
 
-    def init(key):
-        _, params, _, state = nnx.split(_made(make_model, nnx.Rngs(key)), *_PARTS)
+
+class _NnxModel:
+    """The functions of a Task, of parameters, state and batch, for an NNX model.
+
+    The graph of the model and its random streams are constant. Parameters and state are arguments.
+    """
+
+    def __init__(self, make_model, loss):
+        self._make_model = make_model
+        self._loss = loss
+        self._graph, self._streams, state, self.norms = _abstract_parts(make_model)
+        # Layers that draw at random draw for one example at a time, from the key of that example.
+        # With state that is impossible, since all examples share it.
+        has_state = any(isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(state))
+        has_streams = bool(jax.tree.leaves(self._streams))
+        self.draws_for_each_example = has_streams and not has_state
+        num_statistics = sum(norm.num_statistics for norm in self.norms)
+        only_statistics = num_statistics == len(jax.tree.leaves(state))
+        self.can_combine_state = bool(self.norms) and only_statistics
+
+    def init(self, key):
+        model = _make_and_check(self._make_model, nnx.Rngs(key))
+        _, params, _, state = nnx.split(model, *_PARTS)
         return params, state
 
-    def merge(params, state, batch):
-        key = jax.random.fold_in(jax.random.clone(batch.keys)[0], _STREAMS)
-        random = _begin(streams, key)
-        # A copy, since the variables of `state` belong to the trace around the gradient's.
-        return nnx.merge(graph, params, random, state, copy=True)
-
-    def joint_loss(params, state, batch):
-        model = merge(params, state, batch)
+    def loss(self, params, state, batch):
+        """Returns the losses of examples, computed together, and the new state."""
+        model = self._merge(params, state, batch)
         model.train()
-        losses = loss(model, batch)
+        losses = self._loss(model, batch)
         _remove_new(model, state, params)
-        return losses, nnx.split(model, *_PARTS)[3]
+        _, _, _, new_state = nnx.split(model, *_PARTS)
+        return losses, new_state
 
-    def loss_one_by_one(params, state, batch):
-        def of_one(example):
-            losses, _ = joint_loss(params, state, jax.tree.map(lambda a: a[None], example))
+    def loss_of_each_example(self, params, state, batch):
+        """Returns the losses of examples, computed one by one, and the unchanged state."""
+
+        def loss_of_example(example):
+            losses, _ = self.loss(params, state, jax.tree.map(lambda a: a[None], example))
             return losses[0]
 
-        return jax.vmap(of_one)(batch), state
+        return jax.vmap(loss_of_example)(batch), state
 
-    def diagnose(params, state, train):
+    def evaluate(self, measure, params, state, batch):
+        """Returns `measure(model, batch)` of the model in evaluation mode."""
+        model = self._merge(params, state, batch)
+        model.eval()
+        return measure(model, batch)
+
+    def diagnose(self, diagnostics, loss, params, state, train):
+        """Returns the diagnostics, for which it makes the mean loss of examples."""
+
         def mean_loss(params, examples):
             count = len(jax.tree.leaves(examples)[0])
             keys = jax.random.split(make_key(0), count)
             batch = Batch(examples, keys, jnp.ones(count, bool))
-            return jnp.mean(evaluation(evaluation_loss or loss, params, state, batch))
+            return jnp.mean(self.evaluate(loss, params, state, batch))
 
         return diagnostics(mean_loss, params, train)
 
-    def evaluation(measure, params, state, batch):
-        model = merge(params, state, batch)
-        model.eval()
-        return measure(model, batch)
+    def combine_state(self, params, state, parts):
+        """Returns the state after a batch, from those after parts of it."""
+        streams = _begin(self._streams, make_key(0))
+        # Copies, as in `_merge`.
+        model = nnx.merge(self._graph, params, streams, state, copy=True)
+        part_models = nnx.merge(self._graph, params, streams, parts, copy=True)
+        for norm, part in zip(ghost_norms(model), ghost_norms(part_models), strict=True):
+            norm.combine(part)
+        _, _, _, new_state = nnx.split(model, *_PARTS)
+        return new_state
 
-    def combine_state(params, state, parts):
-        random = _begin(streams, make_key(0))
-        # Copies, as above.
-        model, shares = (nnx.merge(graph, params, random, s, copy=True) for s in (state, parts))
-        for norm, share in zip(ghost_norms(model), ghost_norms(shares), strict=True):
-            norm.combine(share)
-        return nnx.split(model, *_PARTS)[3]
-
-    known = sum(norm.num_statistics for norm in norms)
-    combines = bool(norms) and known == len(jax.tree.leaves(abstract_state))
-    fields = {
-        "combine_state": combine_state if combines else None,
-        "ghost_size": math.lcm(*(norm.ghost_size for norm in norms)),
-        "recompute_state": any(norm.momentum is None for norm in norms),
-        "metrics": functools.partial(evaluation, metrics),
-        "train_metrics": functools.partial(evaluation, train_metrics),
-        **({"diagnostics": diagnose} if diagnostics else {}),
-    } | fields
-    if one_by_one:
-        return Task(init=init, loss=loss_one_by_one, joint_loss=joint_loss, **fields)
-    return Task(init=init, loss=joint_loss, **fields)
+    def _merge(self, params, state, batch):
+        """Returns the model, with random streams that begin at the key of the first example."""
+        # A clone, since the loss may use the same key.
+        key = jax.random.fold_in(jax.random.clone(batch.keys)[0], _STREAMS)
+        streams = _begin(self._streams, key)
+        # A copy, since the variables of `state` belong to the trace outside the gradient.
+        return nnx.merge(self._graph, params, streams, state, copy=True)
 
 
 class _Norm(NamedTuple):
-    """Facts about a layer that normalizes over ghost batches."""
+    """Facts about a ghost batch normalization layer."""
 
     ghost_size: int
     momentum: float | None
     num_statistics: int
 
 
-def _validate_functions(make_model, *functions):
-    """Refuses a model or a result that was passed in place of a function."""
+def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:
+    """Returns the model's ghost batch normalization layers."""
+    layers = (layer for _, layer in nnx.iter_graph(model))
+    return [layer for layer in layers if isinstance(layer, models.GhostBatchNorm)]
+
+
+def _check_functions(make_model: Any, *functions: Any) -> None:
+    """Raises ValueError for a model or a result in place of a function."""
     if isinstance(make_model, nnx.Module):
+        kind = type(make_model).__name__
         raise ValueError(
-            "make_model must be a function from nnx.Rngs to a model, but it is a "
-            f"{type(make_model).__name__}; write lambda rngs: {type(make_model).__name__}(..., "
-            "rngs=rngs)."
+            f"make_model must be a function from nnx.Rngs to a model, but it is a {kind}; write "
+            f"lambda rngs: {kind}(..., rngs=rngs)."
         )
     for value in (make_model, *functions):
         if not callable(value):
             raise ValueError(f"from_nnx needs a function, but got {value!r:.80}.")
 
 
-def _made(make_model, rngs):
-    """Calls `make_model`, and checks what it made."""
-    with nnx.use_eager_sharding(False):  # annotations are refused below
+def _make_and_check(make_model: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+    """Calls `make_model`, and raises ValueError unless it returns an NNX model."""
+    with nnx.use_eager_sharding(False):  # Sharding annotations are refused below.
         model = make_model(rngs)
     if not isinstance(model, nnx.Module):
-        hint = (
-            " A Flax Linen module takes noisegen.training.Task instead."
-            if hasattr(model, "apply") and hasattr(model, "init")
-            else ""
-        )
+        is_linen = hasattr(model, "apply") and hasattr(model, "init")
+        hint = " For a Flax Linen module use noisegen.training.Task." if is_linen else ""
         raise ValueError(
             f"make_model must return an nnx.Module, but it returned {_validate.kind(model)}.{hint}"
         )
-    _find_arrays(model)
+    _mark_arrays_as_data(model)
     return model
 
 
-def _find_arrays(model):
-    """Has Flax find the arrays that are attributes, which it takes for constants while JAX traces.
+def _mark_arrays_as_data(model: nnx.Module) -> None:
+    """Marks attributes that are arrays as data, because Flax takes them for constants in a trace.
 
     Raises:
       ValueError: If an attribute is a Python container of arrays.
     """
-    found = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+    known = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
     for path, module in nnx.iter_modules(model):
         for name, value in list(vars(module).items()):
-            contained = isinstance(value, list | tuple | dict)
-            arrays = jax.tree.leaves(value) if contained else [value]
+            is_container = isinstance(value, list | tuple | dict)
+            arrays = jax.tree.leaves(value) if is_container else [value]
             if not any(isinstance(array, jax.Array) for array in arrays):
                 continue
-            place = (*path, name)
-            if any(other[: len(place)] == place for other in found):
+            attribute = (*path, name)
+            if any(other[: len(attribute)] == attribute for other in known):
                 continue
-            if contained:
+            if is_container:
                 raise ValueError(
                     f"Attribute {name} of {type(module).__name__} holds arrays in a "
                     f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax "
@@ -211,26 +251,30 @@ def _find_arrays(model):
             setattr(module, name, nnx.data(value))
 
 
-def _parts(make_model):
-    """Returns a model's graph, random streams, state and ghost norms, without computing any."""
-    found = {}
+def _abstract_parts(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any, Any, list]:
+    """Returns graph, random streams, state and ghost norms of a model, without computing any."""
+    static = {}  # Values that are not arrays cannot be returned through eval_shape.
 
     def split():
-        model = _made(make_model, nnx.Rngs(0))
+        model = _make_and_check(make_model, nnx.Rngs(0))
         _check_annotations(model)
-        found["norms"] = [
-            _Norm(n.ghost_size, n.momentum, len(jax.tree.leaves(nnx.state(n, nnx.BatchStat))))
-            for n in ghost_norms(model)
+        static["norms"] = [
+            _Norm(
+                norm.ghost_size,
+                norm.momentum,
+                num_statistics=len(jax.tree.leaves(nnx.state(norm, nnx.BatchStat))),
+            )
+            for norm in ghost_norms(model)
         ]
-        found["graph"], _, streams, state = nnx.split(model, *_PARTS)
+        static["graph"], _, streams, state = nnx.split(model, *_PARTS)
         return streams, state
 
     streams, state = jax.eval_shape(split)
-    return found["graph"], streams, state, found["norms"]
+    return static["graph"], streams, state, static["norms"]
 
 
-def _check_annotations(model):
-    """Refuses parameters that are to be spread over a mesh, which is not a pool's."""
+def _check_annotations(model: nnx.Module) -> None:
+    """Raises ValueError for parameters annotated with a mesh, since a pool has its own mesh."""
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Variable)):
         names = variable.get_metadata().get("out_sharding")
         if names is not None and any(name is not None for name in names):
@@ -241,48 +285,45 @@ def _check_annotations(model):
             )
 
 
-def _remove_new(model, state, params):
-    """Removes what a call noted in a model, such as activations that it sowed.
+def _remove_new(model: nnx.Module, state: Any, params: Any) -> None:
+    """Removes variables that a call added to a model, such as sown activations.
 
     Raises:
       ValueError: If the call made a parameter or a variable that would be forgotten.
     """
     known = {path for tree in (state, params) for path, _ in nnx.to_flat_state(tree)}
-    new = [
-        (path, variable)
-        for path, variable in nnx.to_flat_state(nnx.state(model))
-        if path not in known and not isinstance(variable, nnx.RngState)
-    ]
-    for path, variable in new:
-        sown = isinstance(variable, nnx.Intermediate) or (
-            isinstance(variable, nnx.Variable)
-            and not isinstance(variable, nnx.Param)
-            and isinstance(variable.get_value(), tuple)
-        )
-        if not sown:
+    has_new = False
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        if path in known or isinstance(variable, nnx.RngState):
+            continue
+        has_new = True
+        if not _is_sown(variable):
             raise ValueError(
                 f"The model makes {'.'.join(map(str, path))} "
                 f"({type(variable).__name__}) while it is called, too late to be kept or trained: "
                 "make it in __init__."
             )
-    if new:
+    if has_new:
         nnx.pop(model, lambda path, _: path not in known)
 
 
-def ghost_norms(model: nnx.Module) -> list[models.GhostBatchNorm]:
-    """The model's layers that normalise over ghost batches."""
-    layers = (layer for _, layer in nnx.iter_graph(model))
-    return [layer for layer in layers if isinstance(layer, models.GhostBatchNorm)]
+def _is_sown(variable: Any) -> bool:
+    """Returns whether `sow` made a variable: it collects values in tuples."""
+    if isinstance(variable, nnx.Intermediate):
+        return True
+    is_other = isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.Param)
+    return is_other and isinstance(variable.get_value(), tuple)
 
 
-def _begin(streams, key):
-    """The random streams of a model's layers, each from a key of its own, at their beginning."""
+def _begin(streams: Any, key: jax.Array) -> Any:
+    """Returns the random streams of a model's layers at their start, each with its own key."""
     leaves, treedef = jax.tree.flatten(streams)
 
-    def begun(index, leaf):
+    def begin(index, leaf):
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jnp.zeros(leaf.shape, leaf.dtype)
-        own = jax.random.fold_in(key, index)
-        return jax.random.split(own, leaf.shape) if leaf.shape else own  # of stacked layers
+            return jnp.zeros(leaf.shape, leaf.dtype)  # The count of draws.
+        own_key = jax.random.fold_in(key, index)
+        # Stacked layers have an array of keys.
+        return jax.random.split(own_key, leaf.shape) if leaf.shape else own_key
 
-    return treedef.unflatten([begun(index, leaf) for index, leaf in enumerate(leaves)])
+    return treedef.unflatten([begin(index, leaf) for index, leaf in enumerate(leaves)])

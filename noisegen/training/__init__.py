@@ -1,32 +1,34 @@
-"""Training of many runs at once: tasks, the pool, its speed settings."""
+"""Trains many runs at once: tasks, runs and their plans, the pool and its config."""
 
-from noisegen.training.evaluation import metric_names
-from noisegen.training.hparams import by_constants, check_runs
-from noisegen.training.measurement import measure
+from noisegen.training.autotune import AUTOTUNED, autotune
+from noisegen.training.config import PRECISIONS, PoolConfig
+from noisegen.training.evaluation import MetricSpec, evaluate_params, metric_spec
+from noisegen.training.lane_checkpoint import Checkpoints
 from noisegen.training.plan import Plan, plan, plan_runs
 from noisegen.training.pool import Pool, Progress, Result
-from noisegen.training.probe import MEASURED, choose
-from noisegen.training.settings import PRECISIONS, Settings
-from noisegen.training.snapshot import Checkpoints
+from noisegen.training.run import Run, by_constants, constants, make_runs
 from noisegen.training.task import Batch, Task, make_key
 
 __all__ = [
-    "MEASURED",
+    "AUTOTUNED",
     "PRECISIONS",
     "Batch",
     "Checkpoints",
+    "MetricSpec",
     "Plan",
     "Pool",
+    "PoolConfig",
     "Progress",
     "Result",
-    "Settings",
+    "Run",
     "Task",
+    "autotune",
     "by_constants",
-    "check_runs",
-    "choose",
+    "constants",
+    "evaluate_params",
     "make_key",
-    "measure",
-    "metric_names",
+    "make_runs",
+    "metric_spec",
     "plan",
     "plan_runs",
 ]

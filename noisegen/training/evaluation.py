@@ -1,30 +1,75 @@
-"""What is measured: the metrics of a task over a whole split of its examples."""
+"""Evaluates a task's metrics over a whole split of its examples."""
 
 import functools
-import itertools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from noisegen import _validate
+from noisegen._math import ceil_div
 from noisegen.training import noise
-from noisegen.training.task import Batch, PyTree, Task, make_key
+from noisegen.training.data_order import first_orders, recomputed_state
+from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
+
+
+class MetricSpec(NamedTuple):
+    """The names of everything that a pool measures of a task's runs, by source."""
+
+    test: tuple[str, ...]  # `Task.metrics`
+    train: tuple[str, ...]  # `Task.train_metrics`, at the end of a run only
+    diagnostics: tuple[str, ...]  # `Task.diagnostics`
+    noise: tuple[str, ...]  # of the gradient, if the task measures it
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every metric of a finished run."""
+        return (*self.test, *self.train, *self.diagnostics, "train_loss", *self.noise)
+
+    @property
+    def curve(self) -> tuple[str, ...]:
+        """The metrics of every evaluation."""
+        return (*self.test, *self.diagnostics, "train_loss", *self.noise)
+
+    @property
+    def may_be_nan(self) -> tuple[str, ...]:
+        """The metrics that need not be finite in a run that has not diverged."""
+        return (*self.diagnostics, *self.noise)
+
+
+@functools.lru_cache(maxsize=2)
+def metric_spec(task: Task) -> MetricSpec:
+    """Finds the names of a task's metrics by tracing its functions.
+
+    Raises:
+      ValueError: If two metrics have one name, a metric has the name of a column of the curve, or
+        a function does not return numbers by name.
+    """
+    spec = MetricSpec(
+        test=_split_names(task, "test"),
+        train=_split_names(task, "train"),
+        diagnostics=_diagnostic_names(task),
+        noise=noise.METRICS if task.noise_microbatch else (),
+    )
+    _check_names_differ(task, spec)
+    return spec
 
 
 def evaluate(
     task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
 ) -> dict[str, jax.Array]:
-    """Mean of every metric of a split over its examples, in pieces of `eval_batch`."""
+    """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
     total, devices = len(jax.tree.leaves(examples)[0]), jax.lax.axis_size("batch")
-    eval_batch = min(eval_batch, -(-total // devices) * devices)
+    eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
 
     def piece(index, sums):
-        places = index * eval_batch + local_positions(eval_batch)
-        mask = places < total
-        data = jax.tree.map(lambda a: a[jnp.minimum(places, total - 1)], examples)
-        metrics = _measures(task, split)(params, state, Batch(data, keys, mask))
+        positions = index * eval_batch + local_positions(eval_batch)
+        mask = positions < total
+        data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
+        metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
         for name, values in metrics.items():
             check_shape(task, f"The metric {name!r}", values, mask)
         return {
@@ -32,74 +77,158 @@ def evaluate(
             for name, values in metrics.items()
         }
 
-    zeros = dict.fromkeys(names(task, split), jnp.float32(0))
-    sums = jax.lax.fori_loop(0, -(-total // eval_batch), piece, zeros)
+    zeros = dict.fromkeys(getattr(metric_spec(task), split), jnp.float32(0))
+    sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
 
-def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
-    """Checks that there is one number an example; a mean would count those outside the mask."""
-    if not hasattr(values, "shape"):
-        raise ValueError(
-            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
-            f"{mask.shape}, but it is {_validate.kind(values)}."
-        )
-    if values.shape != mask.shape:
-        raise ValueError(
-            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
-            f"{mask.shape}, got shape {values.shape}; do not average over the batch."
-        )
+def evaluate_params(
+    task: Task,
+    params: PyTree,
+    examples: PyTree | None = None,
+    *,
+    microbatch: int = 64,
+    eval_batch: int = 500,
+) -> PyTree:
+    """Evaluates a task's metrics at any parameters, such as those between two solutions.
 
+    A state beside the parameters (running statistics) belongs to the parameters it was computed
+    with. It is therefore recomputed, by one pass of the loss over the training set.
 
-def metric_names(task: Task) -> tuple[str, ...]:
-    """What is measured at the end of a run: the task's metrics, and `train_loss`.
+    Args:
+      task: The task whose `metrics` are evaluated.
+      params: Parameters as `task.init` gives them.
+      examples: A pytree of arrays `(T, ...)` like `task.test` (the default) or like `task.train`,
+        or any pytree of such sets.
+      microbatch: Examples of the pass over the training set that are taken at once, a multiple of
+        the ghost size.
+      eval_batch: Examples evaluated at once.
+
+    Returns:
+      Each metric's mean over the examples, `()`, by its name. For a pytree of sets of examples, a
+      pytree of these. Works under ``jit``, ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
-      ValueError: two of them have one name, or that of one of a curve's own columns; or the
-        diagnostics are no numbers by name.
+      ValueError: If the microbatch cuts ghost batches, the parameters are of another network, or
+        the examples are like neither of the task's splits.
+
+    Examples:
+      >>> import jax, optax
+      >>> from noisegen import data, models, tasks, training
+      >>> task = tasks.image_classification(
+      ...     data.load("digits"),
+      ...     lambda rngs: models.MLP(rngs=rngs),
+      ...     lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+      ...     name="MLP",
+      ... )
+      >>> params, _ = task.init(jax.random.key(0))
+      >>> sorted(training.evaluate_params(task, params))
+      ['test_accuracy', 'test_loss']
+      >>> both = training.evaluate_params(task, params, {"train": task.train, "test": task.test})
+      >>> sorted(both["train"])
+      ['test_accuracy', 'test_loss']
     """
+    if microbatch % task.ghost_size:
+        raise ValueError(
+            f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
+        )
+    like, state = abstract_init(task)
+    if _shapes(like) != _shapes(params):
+        raise ValueError(
+            f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
+            "or parameters from Pool.train or storage.load_params."
+        )
+    examples = task.test if examples is None else examples
+    is_set = _check_examples(task, examples)
+    train, examples = jax.tree.map(jnp.asarray, (task.train, examples))
+
+    def on_one_device(_):
+        recomputed = state
+        if jax.tree.leaves(state):
+            orders = first_orders(task, seed=0)
+            recomputed = recomputed_state(task, microbatch, params, orders, train)
+        evaluate_set = functools.partial(evaluate, task, "test", eval_batch, params, recomputed)
+        return jax.tree.map(evaluate_set, examples, is_leaf=is_set)
+
+    # `evaluate` sums over the devices of a batch. Here a vmapped axis of one stands for them.
+    metrics = jax.vmap(on_one_device, axis_name="batch")(jnp.zeros(1))
+    return jax.tree.map(lambda values: values[0], metrics)
+
+
+def abstract_examples(examples: PyTree, size: int) -> PyTree:
+    """Returns the shapes and dtypes of `size` examples of a split."""
+
+    def abstract(array):
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
+
+    return jax.tree.map(abstract, examples)
+
+
+def _metrics_of(task, split):
+    return {"test": task.metrics, "train": task.train_metrics}[split]
+
+
+def _check_names_differ(task: Task, spec: MetricSpec) -> None:
+    """Checks that no metric has the name of another or of the pool's own columns."""
     sources = {
-        "metrics": names(task, "test"),
-        "train_metrics": names(task, "train"),
-        "diagnostics": diagnostic_names(task),
+        "metrics": spec.test,
+        "train_metrics": spec.train,
+        "diagnostics": spec.diagnostics,
+        "the pool's own curves": ("epoch", "update", "train_loss", *spec.noise),
     }
-    found = [*itertools.chain(*sources.values())]
-    own = ("train_loss", *noise.metric_names(task))
-    sources["the pool's own curves"] = ("epoch", "update", *own)
-    for name in found:
-        among = [source for source, its in sources.items() if name in its]
+    for name in (*spec.test, *spec.train, *spec.diagnostics):
+        among = [source for source, names in sources.items() if name in names]
         if len(among) > 1:
             raise ValueError(
-                f"Task {task.name!r} has a metric named {name} in {' and in '.join(among)}; name "
-                "one of them otherwise."
+                f"Task {task.name!r} has a metric named {name} in {' and in '.join(among)}; give "
+                "one of them another name."
             )
-    return (*found, *own)
 
 
-def curve_names(task: Task) -> tuple[str, ...]:
-    """What is measured at every evaluation."""
-    return tuple(name for name in metric_names(task) if name not in names(task, "train"))
+def _split_names(task: Task, split: str) -> tuple[str, ...]:
+    """Returns the names of a split's metrics."""
+
+    def metrics(data):
+        mask = jnp.ones((2,), bool)
+        params, state = task.init(make_key(0))
+        keys = jax.random.split(make_key(0), 2)
+        values_by_name = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
+        _check_split(task, split, values_by_name, mask)
+        return dict(values_by_name)
+
+    return tuple(sorted(jax.eval_shape(metrics, abstract_examples(getattr(task, split), 2))))
 
 
-def may_be_nan(task: Task) -> tuple[str, ...]:
-    """What need not be finite in a run that has not diverged."""
-    return (*diagnostic_names(task), *noise.metric_names(task))
+def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> None:
+    """Checks the metrics that a task's function returned."""
+    if not _is_by_name(metrics):
+        raise ValueError(
+            f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
+            "must be a dictionary of numbers an example by name (text), but what the function "
+            f"returned is {_validate.kind(metrics)}."
+        )
+    for name, values in metrics.items():
+        check_shape(task, f"The metric {name!r}", values, mask)
+        if jnp.issubdtype(values.dtype, jnp.complexfloating):
+            raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
 
 
-@functools.lru_cache(maxsize=2)
-def diagnostic_names(task: Task) -> tuple[str, ...]:
-    """The names of the task's diagnostics."""
+def _diagnostic_names(task: Task) -> tuple[str, ...]:
+    """Returns the names of the task's diagnostics."""
 
-    def found(train):
-        # Checked in here, since JAX would refuse what is no array in words of its own.
-        return _checked(task, task.diagnostics(*task.init(make_key(0)), train))
+    def diagnostics(train):
+        values_by_name = task.diagnostics(*task.init(make_key(0)), train)
+        # Checked inside the trace, because JAX refuses non-arrays in words of its own.
+        _check_diagnostics(task, values_by_name)
+        return values_by_name
 
-    return tuple(sorted(jax.eval_shape(found, task.train)))
+    return tuple(sorted(jax.eval_shape(diagnostics, task.train)))
 
 
-def _checked(task, diagnostics):
-    """The diagnostics, refused unless they are numbers by name."""
-    if not isinstance(diagnostics, Mapping) or not all(isinstance(n, str) for n in diagnostics):
+def _check_diagnostics(task: Task, diagnostics: object) -> None:
+    """Checks that the diagnostics are real numbers by name."""
+    if not _is_by_name(diagnostics):
         raise ValueError(
             f"The diagnostics of task {task.name!r} must be a dictionary of numbers by name, but "
             f"what the function returned is {_validate.kind(diagnostics)}."
@@ -114,48 +243,28 @@ def _checked(task, diagnostics):
             raise ValueError(
                 f"The diagnostic {name!r} of task {task.name!r} must be real, but it is complex."
             )
-    return diagnostics
 
 
-@functools.lru_cache(maxsize=2)
-def names(task: Task, split: str) -> tuple[str, ...]:
-    """The names of a split's metrics."""
-
-    def metrics(data):
-        mask = jnp.ones((2,), bool)
-        params, state = task.init(make_key(0))
-        keys = jax.random.split(make_key(0), 2)
-        found = _measures(task, split)(params, state, Batch(data, keys, mask))
-        if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-            raise ValueError(
-                f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
-                "must be a dictionary of numbers an example by name (text), but what the function "
-                f"returned is {_validate.kind(found)}."
-            )
-        for name, values in found.items():
-            check_shape(task, f"The metric {name!r}", values, mask)
-            if jnp.issubdtype(values.dtype, jnp.complexfloating):
-                raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
-        return dict(found)
-
-    return tuple(sorted(jax.eval_shape(metrics, abstract_examples(getattr(task, split), 2))))
+def _is_by_name(values):
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
-def abstract_examples(examples: PyTree, size: int) -> PyTree:
-    """Returns the shapes and dtypes of `size` examples of a split."""
+def _check_examples(task, examples):
+    """Checks the examples of `evaluate_params`; returns a test for one set among them."""
+    structures = [jax.tree.structure(split) for split in (task.test, task.train)]
 
-    def abstract(array):
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
+    def is_set(tree):
+        return jax.tree.structure(tree) in structures
 
-    return jax.tree.map(abstract, examples)
+    if not all(map(is_set, jax.tree.leaves(examples, is_leaf=is_set))):
+        raise ValueError(
+            f"examples must be like the test or training set of task {task.name!r}, "
+            f"{structures[0]} or {structures[1]}, or a pytree of such, but they are "
+            f"{jax.tree.structure(examples)}."
+        )
+    return is_set
 
 
-def _measures(task, split):
-    return {"test": task.metrics, "train": task.train_metrics}[split]
-
-
-def local_positions(size: int) -> jax.Array:
-    """This device's places in a piece of `size` examples that is spread over the batch axis."""
-    share = size // jax.lax.axis_size("batch")
-    return jax.lax.axis_index("batch") * share + jnp.arange(share)
+def _shapes(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [jnp.shape(leaf) for leaf in leaves]

@@ -1,16 +1,16 @@
-"""The device program: many runs trained at once, each in a lane of its own.
+"""Trains many runs at once, as the lanes of one device program.
 
-``advance`` is written for one device of a mesh with the axes ``lanes`` (runs spread over devices)
-and ``batch`` (a run's batch spread over devices), and runs under ``jax.shard_map``. Everything that
-tells one run from another is an array with one entry a lane, so batch sizes, horizons and optimizer
-settings mix freely and one compilation serves all. The micro-step:
+The program runs under ``jax.shard_map`` on a mesh of two axes: devices share the runs along
+``lanes``, and the batch of a run along ``batch``. Every value by which runs differ is an array with
+one entry a lane. Batch sizes, horizons and optimizer settings therefore mix freely, and one
+compilation serves all. The micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
 2. the gradient of the masked SUM of the losses is added to the lane's accumulator;
 3. lanes whose batch is complete call the run's optax chain once, on the mean gradient.
 
-Rare work (start of a run, new permutation, evaluation) is done for the lanes that are due, a few at
-a time.
+Rare work (start of a run, new permutation, evaluation) is done for the lanes that need it only, a
+few at a time.
 """
 
 import functools
@@ -22,17 +22,9 @@ import optax
 from jax.sharding import PartitionSpec
 
 from noisegen.diagnostics import RunningNoise
-from noisegen.training import noise, optimizers
-from noisegen.training.evaluation import (
-    check_shape,
-    curve_names,
-    diagnostic_names,
-    evaluate,
-    local_positions,
-    names,
-)
-from noisegen.training.examples import (
-    Numbers,
+from noisegen.training import noise
+from noisegen.training.data_order import (
+    RunInputs,
     combined_state,
     first_permutations,
     permutation,
@@ -40,28 +32,37 @@ from noisegen.training.examples import (
     stream,
     take,
 )
-from noisegen.training.task import PyTree, Task, begun
+from noisegen.training.evaluation import evaluate, metric_spec
+from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.task import (
+    PyTree,
+    Task,
+    build_optimizer,
+    concrete_init,
+    eval_params,
+    update_optimizer,
+)
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
 
 class Shape(NamedTuple):
-    """Sizes that the program is compiled for."""
+    """The sizes that the program is compiled for."""
 
     microbatch: int  # examples, over all devices of the batch axis
     eval_batch: int  # likewise
-    group: int  # lanes that do rare work together
+    lanes_per_rare_step: int  # lanes that do rare work together
 
 
 class Lane(NamedTuple):
-    """State of one run in training."""
+    """The state of one run in training."""
 
-    numbers: Numbers
+    inputs: RunInputs
     status: jax.Array  # int32: IDLE, TRAINING, FINISHED or DIVERGED
     params: PyTree
     state: PyTree
     opt_state: optax.OptState
-    permutations: jax.Array  # int32 (2, N), of this epoch and of the next
+    permutations: jax.Array  # int32 (2, N), of this epoch and the next
     count: jax.Array  # int32, updates made
     epoch: jax.Array  # int32, permutations used up
     offset: jax.Array  # int32, examples taken from this epoch
@@ -74,8 +75,8 @@ class Lane(NamedTuple):
     batch_loss: jax.Array  # float32, likewise: the weighted losses
     loss: jax.Array  # float32, over the examples since the last evaluation
     examples: jax.Array  # int32, likewise
-    groups: noise.NoiseSums | tuple[()]  # over the batch so far; () where no noise is measured
-    noise: RunningNoise | tuple[()]  # over the updates since the last evaluation
+    groups: noise.NoiseSums | None  # over the batch so far; None if no noise is measured
+    noise: RunningNoise | None  # over the updates since the last evaluation
 
 
 SUMS = ("gradients", "batch_loss", "loss", "examples", "groups")
@@ -87,20 +88,23 @@ LANE_SPEC = Lane(
 )
 
 
-def empty(task: Task, numbers: Numbers) -> Lane:
-    """Idle lanes, one for each of `numbers`: all zeros."""
-    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task)), numbers)
+def empty(task: Task, inputs: RunInputs) -> Lane:
+    """Returns idle lanes, all zeros, one for each entry of the inputs."""
+    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task)), inputs)
     return jax.tree.map(jnp.zeros_like, shapes)
 
 
-def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, numbers: Numbers) -> Lane:
-    """Starts the runs of `numbers` in the lanes that are fresh."""
-    return _for_due(fresh, functools.partial(_start, task), numbers, lanes, shape.group)
+def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: RunInputs) -> Lane:
+    """Starts the runs of the inputs in the fresh lanes."""
+    return _for_due(
+        fresh, functools.partial(_start, task), inputs, lanes, shape.lanes_per_rare_step
+    )
 
 
-def place(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
-    """Gives the lane at `index`, counted over all devices, the values of some fields."""
+def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
+    """Replaces some fields of the lane at `index`, which counts the lanes of all devices."""
     count = len(lanes.status)
+    # Each device compares the global indices of its own lanes.
     here = jax.lax.axis_index("lanes") * count + jnp.arange(count) == index
     fields = jax.tree.map(lambda value: value[None], fields)
     return lanes._replace(
@@ -108,30 +112,31 @@ def place(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
     )
 
 
-def _start(task, numbers):
-    """A lane at the beginning of its run."""
-    params, state = begun(task, stream(numbers, "init"))
-    optimizer = _optimizer(task, numbers)
+def _start(task, inputs):
+    """Returns a lane at the beginning of its run."""
+    spec = metric_spec(task)
+    params, state = concrete_init(task, stream(inputs, "init"))
+    optimizer = _optimizer(task, inputs)
     zero = jnp.int32(0)
     zeros = jax.tree.map(
         lambda p: jnp.zeros((1, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params
     )
     groups, running = noise.begin(task, zeros)
-    final = dict.fromkeys(names(task, "train"), jnp.float32(jnp.nan))
-    curve = jnp.full(numbers.eval_updates.shape, jnp.nan, jnp.float32)
+    final = dict.fromkeys(spec.train, jnp.float32(jnp.nan))
+    curve = jnp.full(inputs.eval_updates.shape, jnp.nan, jnp.float32)
     return Lane(
-        numbers=numbers,
-        status=jnp.where(numbers.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
+        inputs=inputs,
+        status=jnp.where(inputs.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutations=first_permutations(task, numbers),
+        permutations=first_permutations(task, inputs),
         count=zero,
         epoch=zero,
         offset=zero,
         seen=zero,
         evals=zero,
-        curve=dict.fromkeys(curve_names(task), curve),
+        curve=dict.fromkeys(spec.curve, curve),
         final=final,
         gradients=zeros,
         batch_loss=jnp.zeros((1,), jnp.float32),
@@ -151,7 +156,7 @@ def advance(
       The lanes and, as an array `(1,)`, the number of micro-steps made.
     """
 
-    def go_on(carry):
+    def must_continue(carry):
         step, lanes = carry
         ended = (lanes.status == FINISHED) | (lanes.status == DIVERGED)
         return (step < num_steps) & ~ended.any() & (lanes.status == TRAINING).any()
@@ -160,14 +165,14 @@ def advance(
         step, lanes = carry
         return step + 1, micro_step(task, shape, lanes, data)
 
-    steps, lanes = jax.lax.while_loop(go_on, body, (jnp.int32(0), lanes))
+    steps, lanes = jax.lax.while_loop(must_continue, body, (jnp.int32(0), lanes))
     return lanes, steps[None]
 
 
 def accumulate(
     task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
 ) -> Lane:
-    """Only takes microbatches and their gradients: what `advance` spends nearly all its time on."""
+    """Takes microbatches and their gradients only, nearly all of the time of `advance`."""
 
     def body(_, lanes):
         return _take_and_accumulate(task, shape, lanes, data["train"])[0]
@@ -176,32 +181,33 @@ def accumulate(
 
 
 def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
-    """One microbatch in every lane, and whatever it makes due."""
+    """Takes a microbatch in every lane, then makes the updates and evaluations that are due."""
     lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
+    # A batch is complete at its size or, if the plan says so, at the end of an epoch.
     training = lanes.status == TRAINING
-    epoch_over = training & (lanes.offset >= lanes.numbers.order_length)
-    due = (lanes.seen == size) | (epoch_over & lanes.numbers.cut & (lanes.seen > 0))
+    epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
+    due = (lanes.seen == size) | (epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0))
     due &= training
     lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
 
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
-        offset=jnp.where(epoch_over, lanes.offset - lanes.numbers.order_length, lanes.offset),
+        offset=jnp.where(epoch_over, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
         permutations=_for_due(
             epoch_over,
             lambda lane: jnp.stack(
-                [lane.permutations[1], permutation(task, lane.numbers, lane.epoch + 2)]
+                [lane.permutations[1], permutation(task, lane.inputs, lane.epoch + 2)]
             ),
             lanes,
             lanes.permutations,
-            shape.group,
+            shape.lanes_per_rare_step,
         ),
     )
     return _evaluate(task, shape, lanes, due, data)
 
 
 def _take_and_accumulate(task, shape, lanes, train):
-    """The first half of a micro-step; returns the lanes, and their batch sizes."""
+    """Does the first half of a micro-step; returns the lanes and their batch sizes."""
     size = jax.vmap(functools.partial(_batch_size, task))(lanes)
 
     def one(lane, size):
@@ -209,23 +215,25 @@ def _take_and_accumulate(task, shape, lanes, train):
 
     if len(size) > 1:
         return jax.vmap(one)(lanes, size), size
-    # XLA lays out the products of a single lane better without the lanes' axis: 10 % of the time.
+    # Without an axis of lanes XLA lays out a single lane's products better, which saves 10 %.
     lane = one(*jax.tree.map(lambda a: a[0], (lanes, size)))
     return jax.tree.map(lambda a: a[None], lane), size
 
 
 def _accumulate(task, microbatch, lane, size, train):
     """Takes the lane's next examples and adds the gradient of their summed loss."""
-    numbers = lane.numbers
-    left = numbers.order_length - lane.offset
-    room = jnp.where(numbers.cut, jnp.minimum(size - lane.seen, left), size - lane.seen)
+    inputs = lane.inputs
+    # The batch takes what it lacks, but not from the next epoch if the epoch ends it.
+    left = inputs.permutation_length - lane.offset
+    room = jnp.where(inputs.epoch_ends_batch, jnp.minimum(size - lane.seen, left), size - lane.seen)
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
-    batch = take(numbers, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
+    batch = take(inputs, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
     weights = _weights(task, lane, lane.seen + room, batch.mask)
 
     def summed_loss(params):
         losses, state = task.loss(params, lane.state, batch)
         check_shape(task, "The loss", losses, batch.mask)
+        # Not a product: zero times an infinite loss is not zero.
         losses = jnp.where(batch.mask, losses.astype(jnp.float32), 0)
         return jnp.sum(weights * losses), (jnp.sum(losses), state)
 
@@ -240,22 +248,22 @@ def _accumulate(task, microbatch, lane, size, train):
         batch_loss=lane.batch_loss + weighted,
         loss=lane.loss + loss,
         examples=lane.examples + jnp.sum(batch.mask, dtype=jnp.int32),
-        groups=noise.add_group(lane.groups, gradients, weights, batch.mask),
+        groups=noise.add_microbatch(lane.groups, gradients, weights, batch.mask),
     )
 
 
 def _weights(task, lane, batch_size, mask):
-    """The weights of a microbatch's losses; zero outside the mask."""
+    """Returns the weights of a microbatch's losses, zero outside the mask."""
     ones = mask.astype(jnp.float32)
     if task.example_weights is None:
         return ones
-    places = lane.seen + local_positions(len(mask) * jax.lax.axis_size("batch"))
-    key = jax.random.fold_in(stream(lane.numbers, "weights"), lane.count)
-    return ones * task.example_weights(lane.numbers.hparams)(key, places, batch_size)
+    positions = lane.seen + local_positions(len(mask) * jax.lax.axis_size("batch"))
+    key = jax.random.fold_in(stream(lane.inputs, "weights"), lane.count)
+    return ones * task.example_weights(lane.inputs.hparams)(key, positions, batch_size)
 
 
 def _update(task, due, lanes):
-    """One optax update, on the whole batch's mean gradient, in the lanes that are due."""
+    """Makes one optax update on the whole batch's mean gradient in the lanes that are due."""
 
     def updated(lane):
         total, value, groups = jax.tree.map(
@@ -265,13 +273,14 @@ def _update(task, due, lanes):
         mean = jax.tree.map(
             lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
         )
-        extra, running = noise.measure(task, groups, total, lane.seen, lane.noise)
-        updates, opt_state = optimizers.update(
-            _optimizer(task, lane.numbers), mean, lane.opt_state, lane.params, value / seen, extra
+        # The noise is that of the whole batch, so the sums over devices come first.
+        extra, running = noise.finish_batch(task, groups, total, lane.seen, lane.noise)
+        updates, opt_state = update_optimizer(
+            _optimizer(task, lane.inputs), mean, lane.opt_state, lane.params, value / seen, extra
         )
         params = optax.apply_updates(lane.params, updates)
         finite = [jnp.isfinite(p).all() for p in jax.tree.leaves(params)]
-        finite = jnp.all(jnp.array(finite, bool))
+        finite = jnp.all(jnp.array(finite, bool))  # True without parameters
         return lane._replace(
             status=jnp.where(finite, lane.status, DIVERGED),
             params=params,
@@ -284,24 +293,27 @@ def _update(task, due, lanes):
             noise=running,
         )
 
+    # Every lane computes an update, and lanes that are not due discard it: an update costs little
+    # beside the microbatches, and gathering lanes would cost more.
     return _where(due, jax.vmap(updated)(lanes), lanes)
 
 
 def _evaluate(task, shape, lanes, updated, data):
-    """Evaluates the lanes that have just made an update at which their plan says so."""
-    next_eval = jnp.take_along_axis(lanes.numbers.eval_updates, lanes.evals[:, None], 1)[:, 0]
+    """Evaluates the lanes that have just made an update after which their plan evaluates."""
+    next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
-    last = due & (lanes.count == lanes.numbers.hparams["num_updates"])
+    last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
+    spec = metric_spec(task)
 
-    def measure(split, lane):
-        params, state = optimizers.eval_params(task, lane.opt_state, lane.params), lane.state
+    def metrics_of(split, lane):
+        params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
-            orders = (lane.numbers, lane.permutations)
+            orders = (lane.inputs, lane.permutations)
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
-        found = evaluate(task, split, shape.eval_batch, params, state, data[split])
+        metrics = evaluate(task, split, shape.eval_batch, params, state, data[split])
         if split == "test":
-            found |= task.diagnostics(params, state, data["train"])
-        return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
+            metrics |= task.diagnostics(params, state, data["train"])
+        return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     def record(lane, last, metrics, final):
         examples = jax.lax.psum(lane.examples[0], "batch")
@@ -319,26 +331,30 @@ def _evaluate(task, shape, lanes, updated, data):
 
     def measured(split, names, due):
         blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-        return _for_due(due, functools.partial(measure, split), lanes, blank, shape.group)
+        function = functools.partial(metrics_of, split)
+        return _for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
 
-    metrics = measured("test", (*names(task, "test"), *diagnostic_names(task)), due)
-    final = measured("train", names(task, "train"), last) if names(task, "train") else {}
+    metrics = measured("test", (*spec.test, *spec.diagnostics), due)
+    final = measured("train", spec.train, last) if spec.train else {}
     return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
-def _for_due(due, fn, inputs, outputs, group):
-    """`outputs`, with `fn(inputs)` in the lanes that are due, `group` lanes at a time.
+def _for_due(due, fn, inputs, outputs, count):
+    """Returns `outputs`, with `fn(inputs)` in the lanes that are due, `count` lanes at a time.
 
-    A vmapped conditional would do the work of every lane whenever one is due.
+    A vmapped conditional would do the work of every lane if one lane is due.
     """
-    if len(due) <= group:  # no loop: its body would not depend on the step, and XLA would hoist it
+    if len(due) <= count:
+        # No loop: its body would not depend on the step, so XLA would hoist it and always run it.
         return jax.lax.cond(
             due.any(), lambda: _where(due, jax.vmap(fn)(inputs), outputs), lambda: outputs
         )
 
     def body(carry):
         due, outputs = carry
-        chosen = jnp.argsort(~due, stable=True)[:group]
+        # A stable sort puts the lanes that are due first. The last round may include others, whose
+        # outputs `_where` keeps.
+        chosen = jnp.argsort(~due, stable=True)[:count]
         old, arguments = jax.tree.map(lambda a: a[chosen], (outputs, inputs))
         new = _where(due[chosen], jax.vmap(fn)(arguments), old)
         outputs = jax.tree.map(lambda a, n: a.at[chosen].set(n), outputs, new)
@@ -348,23 +364,26 @@ def _for_due(due, fn, inputs, outputs, group):
 
 
 def _where(condition, new, old):
-    """Per lane, `new` or `old`."""
-    return jax.tree.map(
-        lambda n, o: jnp.where(condition.reshape((-1,) + (1,) * (n.ndim - 1)), n, o), new, old
-    )
+    """Returns `new` in the lanes where the condition holds, `old` in the others."""
+
+    def select(new, old):
+        # The condition gets axes of length 1 behind that of the lanes.
+        return jnp.where(condition.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(select, new, old)
 
 
 def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
     """Returns the parameters of one lane to evaluate."""
     opt_state, params = jax.tree.map(lambda a: a[index], (lanes.opt_state, lanes.params))
-    return optimizers.eval_params(task, opt_state, params)
+    return eval_params(task, opt_state, params)
 
 
-def _optimizer(task, numbers):
-    return optimizers.make(task, numbers.hparams, stream(numbers, "optimizer"))
+def _optimizer(task, inputs):
+    return build_optimizer(task, inputs.hparams, stream(inputs, "optimizer"))
 
 
 def _batch_size(task, lane):
     if task.batch_size is None:
-        return lane.numbers.hparams["batch_size"]
-    return jnp.asarray(task.batch_size(lane.numbers.hparams)(lane.count), jnp.int32)
+        return lane.inputs.hparams["batch_size"]
+    return jnp.asarray(task.batch_size(lane.inputs.hparams)(lane.count), jnp.int32)

@@ -1,32 +1,36 @@
 """Finds losses and metrics whose values depend on how a batch is cut into microbatches.
 
-A microbatch is a matter of speed: it holds a part of a batch, or a batch and examples outside the
-mask. So the value for one example must not depend on examples outside the mask, on those of another
-ghost group, or on their number. The state must not depend on the number of calls. A plain batch
-normalization breaks these rules. Reading a function cannot tell; calling it on a few examples, in
-one call and in two, and again with others in the second half, can.
+A microbatch is a matter of speed. It holds a part of a batch, or a batch and examples outside the
+mask. The value for one example must therefore not depend on examples outside the mask, on those of
+another ghost group, or on their number. The state must not depend on the number of calls. A plain
+batch normalization breaks these rules.
+
+The check calls each function on a few examples: in one call, in two calls, and with other examples
+in the second half.
 """
 
+import functools
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisegen.training.evaluation import names
+from noisegen._math import ceil_div
+from noisegen.training.evaluation import metric_spec
 from noisegen.training.task import Batch, Task, make_key
 
-_HALF = 16  # examples, at least
-_APART = 0.2  # of the distance from the start: rounding differs by less, also in bfloat16
+_HALF = 16  # examples of each half, at least
+_APART = 0.2  # part of the distance from the start; rounding differs by less, also in bfloat16
 _RTOL, _ATOL = 1e-3, 1e-6  # rounding differs by far less, batch statistics by far more
 
 
 def check_mixing(task: Task) -> None:
-    """Runs a task's functions on a few examples, and again with others in place of some.
+    """Checks that the value for an example does not depend on unrelated examples.
 
     Raises:
-      ValueError: If the loss or a metric of an example depends on examples that have nothing to
-        do with it. A state that depends on the number of calls is a warning.
+      ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
+        depends on the number of calls is a warning.
     """
     params, state = _compiled(lambda: task.init(make_key(0)))()
     model = (_moved(jax.device_get(params)), state)
@@ -40,61 +44,120 @@ def check_mixing(task: Task) -> None:
     if not task.takes_whole_batches:
         _check(task, "loss", task.joint_loss or task.loss, model, task.train, task.ghost_size)
     _check(task, "metrics", metrics, model, task.test, 1)
-    if names(task, "train"):
+    if metric_spec(task).train:
         _check(task, "train_metrics", train_metrics, model, task.train, 1)
 
 
 def _check(task, name, function, model, examples, group):
+    """Checks one function, of which groups of examples may mix."""
     total = len(jax.tree.leaves(examples)[0])
-    # The second half consists of whole groups, and of several examples, as two may be alike.
-    half = group * -(-_HALF // group)
-    if task.only_batch_size and name == "loss":  # more examples would be of the next batch
+    # The halves are whole groups of several examples, because two examples may be alike.
+    half = group * ceil_div(_HALF, group)
+    if task.only_batch_size and name == "loss":
+        # More examples would be those of the next batch.
         half = min(half, task.only_batch_size // 2 // group * group)
-    if total == 1 or not half:
-        return  # there is no other example
-    seeds = np.arange(2 * half)
-    in_first_half, kept = seeds < half, seeds <= half // 2
-    whole = np.ones(2 * half, bool)
-    random = np.random.RandomState(0)  # its stream never changes with NumPy
-    first = random.randint(total, size=2 * half) if task.shuffle else seeds % total
-    second = (first + random.randint(1, total, size=2 * half)) % total
-
-    @_compiled
-    def compiled(model, data, seeds, mask):
-        keys = jax.vmap(make_key)(seeds)
-        return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
-
-    def call(indices, mask, seeds=seeds, model=model):
-        data = jax.tree.map(lambda a: np.asarray(a)[indices], examples)
-        return jax.device_get(compiled(*jax.device_put((model, data, seeds, mask))))
-
-    losses, state = call(first, kept)
-    other, other_state = call(np.where(kept, first, second), kept)
-    if _differs(losses, other, kept) or _differs(state, other_state):
+    if total == 1 or half == 0:
+        return  # There is no other example to exchange.
+    trial = _Trial(function, model, examples, half, task.shuffle)
+    if _mask_is_ignored(trial):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
-    losses, state = call(first, whole)
-    other, _ = call(np.where(in_first_half, first, second), in_first_half)
-    if _differs(losses, other, in_first_half):
+    if _halves_mix(trial):
         what = "other examples" if group == 1 else f"other groups of {group} examples"
         raise ValueError(_message(task, name, what, group))
-    if function is task.loss:
-        other, _ = call(first, whole, np.where(in_first_half, seeds + 2 * half, seeds))
-        if _differs(losses, other, ~in_first_half):
-            warnings.warn(
-                f"The loss of task {task.name!r} draws random numbers for several examples from "
-                "one of batch.keys, so that results depend on the microbatch: draw those of every "
-                "example from its own key, or give the microbatch.",
-                stacklevel=2,
-            )
-            return  # what was drawn differs from call to call
-    # Another number of examples is another program, whose rounding differs, in bfloat16 by much.
-    other, after = call(first[:half], whole[:half], seeds[:half])
-    nothing = jax.tree.map(np.zeros_like, other)
-    if _moves_apart(nothing, jax.tree.map(lambda a: a[:half], losses), other):
+    if function is task.loss and _draws_are_shared(trial):
+        warnings.warn(
+            f"The loss of task {task.name!r} draws random numbers for several examples from "
+            "one of batch.keys, so that results depend on the microbatch: draw those of every "
+            "example from its own key, or give the microbatch.",
+            stacklevel=2,
+        )
+        return  # The draws differ from call to call, so the state cannot be compared.
+    _check_calls(trial, task, name, group)
+
+
+class _Trial:
+    """Calls a function with two halves of examples, or with other examples in place of some.
+
+    Attributes:
+      half: Number of examples in each half.
+      seeds: A seed for each example.
+      first: Indices of the examples.
+      second: Indices of other examples, to be exchanged.
+      whole: A mask of all examples.
+      state: The state before a call.
+    """
+
+    def __init__(self, function, model, examples, half, shuffle):
+        self.half, self.seeds = half, np.arange(2 * half)
+        self.whole = np.ones(2 * half, bool)
+        self.state = jax.device_get(jax.tree.map(_comparable, model[1]))
+        self._model, self._examples = model, examples
+        total = len(jax.tree.leaves(examples)[0])
+        random = np.random.RandomState(0)  # Its stream is equal in all versions of NumPy.
+        if shuffle:
+            self.first = random.randint(total, size=2 * half)
+        else:
+            self.first = self.seeds % total
+        self.second = (self.first + random.randint(1, total, size=2 * half)) % total
+
+        @_compiled
+        def compiled(model, data, seeds, mask):
+            keys = jax.vmap(make_key)(seeds)
+            return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
+
+        self._function = compiled
+
+    @functools.cached_property
+    def of_all(self):
+        """Values and state of a call with all examples."""
+        return self.call(self.first, self.whole)
+
+    def call(self, indices, mask, seeds=None, state=None):
+        """Returns the values of the examples, and the state after the call."""
+        seeds = self.seeds if seeds is None else seeds
+        model = self._model if state is None else (self._model[0], state)
+        data = jax.tree.map(lambda a: np.asarray(a)[indices], self._examples)
+        return jax.device_get(self._function(*jax.device_put((model, data, seeds, mask))))
+
+
+def _mask_is_ignored(trial):
+    """Returns whether values or state depend on examples outside the mask."""
+    kept = trial.seeds <= trial.half // 2
+    values, state = trial.call(trial.first, kept)
+    other, other_state = trial.call(np.where(kept, trial.first, trial.second), kept)
+    return _differs(values, other, kept) or _differs(state, other_state)
+
+
+def _halves_mix(trial):
+    """Returns whether values of the first half depend on the second half."""
+    in_first_half = trial.seeds < trial.half
+    values, _ = trial.of_all
+    exchanged = np.where(in_first_half, trial.first, trial.second)
+    other, _ = trial.call(exchanged, in_first_half)
+    return _differs(values, other, in_first_half)
+
+
+def _draws_are_shared(trial):
+    """Returns whether values of the second half depend on the keys of the first half."""
+    in_first_half = trial.seeds < trial.half
+    values, _ = trial.of_all
+    seeds = np.where(in_first_half, trial.seeds + 2 * trial.half, trial.seeds)
+    other, _ = trial.call(trial.first, trial.whole, seeds)
+    return _differs(values, other, ~in_first_half)
+
+
+def _check_calls(trial, task, name, group):
+    """Checks that two calls with a half each agree with one call with both halves."""
+    half = slice(trial.half)
+    rest = slice(trial.half, None)
+    values, state = trial.of_all
+    # Another number of examples is another program. Its rounding differs, in bfloat16 by much.
+    other, after = trial.call(trial.first[half], trial.whole[half], trial.seeds[half])
+    zeros = jax.tree.map(np.zeros_like, other)
+    if _moves_apart(zeros, jax.tree.map(lambda a: a[half], values), other):
         raise ValueError(_message(task, name, "the number of examples in a call", group))
-    _, after = call(first[half:], whole[half:], seeds[half:], (model[0], after))
-    start = jax.device_get(jax.tree.map(_comparable, model[1]))
-    if _moves_apart(start, state, after):
+    _, after = trial.call(trial.first[rest], trial.whole[rest], trial.seeds[rest], after)
+    if _moves_apart(trial.state, state, after):
         warnings.warn(
             f"The state of task {task.name!r} changes once a call, not example by example, so that "
             "results depend on the microbatch. Update it as noisegen.models.GhostBatchNorm does, "
@@ -152,7 +215,7 @@ def _comparable(leaf):
 
 
 def _moved(params):
-    """Returns parameters somewhere near, since layers that begin with zeros hide what they mix."""
+    """Returns parameters nearby, because layers that begin with zeros hide what they mix."""
     random = np.random.RandomState(1)
     return jax.tree.map(
         lambda leaf: (leaf + 0.1 * random.normal(size=np.shape(leaf))).astype(leaf.dtype), params
@@ -160,5 +223,5 @@ def _moved(params):
 
 
 def _compiled(function):
-    """Compiles a function that runs a few times on a few examples, so hardly optimizes it."""
+    """Compiles a function with few optimizations, because it runs a few times only."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

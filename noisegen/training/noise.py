@@ -1,4 +1,4 @@
-"""The noise of gradients in the engine: sums over microbatches, and arguments for optimizers."""
+"""Measures the noise of gradients: sums over microbatches, and arguments for optimizers."""
 
 from typing import Any, NamedTuple
 
@@ -20,20 +20,21 @@ class NoiseSums(NamedTuple):
     weights: jax.Array  # float32, sum of squared weights
 
 
-def begin(task: Task, zeros: PyTree) -> tuple[NoiseSums | tuple[()], RunningNoise | tuple[()]]:
-    """Empty sums, and running means of no update; () each where no noise is measured."""
-    if not task.noise_group:
-        return (), ()
+def begin(task: Task, zeros: PyTree) -> tuple[NoiseSums | None, RunningNoise | None]:
+    """Returns empty sums and empty running means, or None each if no noise is measured."""
+    if task.noise_microbatch is None:
+        return None, None
     return NoiseSums(zeros, jnp.zeros(1), jnp.zeros(1)), diagnostics.init_running_noise()
 
 
-def add_group(
-    sums: NoiseSums | tuple[()], gradients: PyTree, weights: jax.Array, mask: jax.Array
-) -> NoiseSums | tuple[()]:
-    """One more microbatch, of which the examples in the mask count."""
-    if not sums:
-        return sums
-    share = 1 / jnp.maximum(jnp.sum(mask), 1)  # of an empty one, every summand is zero
+def add_microbatch(
+    sums: NoiseSums | None, gradients: PyTree, weights: jax.Array, mask: jax.Array
+) -> NoiseSums | None:
+    """Adds a microbatch to the sums; only the examples in the mask count."""
+    if sums is None:
+        return None
+    # The share of an empty microbatch plays no part, because all it multiplies is zero.
+    share = 1 / jnp.maximum(jnp.sum(mask), 1)
     squared_weights = jnp.sum(weights**2)
 
     def add(total, gradient):
@@ -46,16 +47,16 @@ def add_group(
     )
 
 
-def measure(
+def finish_batch(
     task: Task,
-    sums: NoiseSums | tuple[()],
+    sums: NoiseSums | None,
     gradient: PyTree,
     batch_size: jax.Array,
-    running: RunningNoise | tuple[()],
-) -> tuple[dict[str, Any], RunningNoise | tuple[()]]:
+    running: RunningNoise | None,
+) -> tuple[dict[str, Any], RunningNoise | None]:
     """Returns extra arguments for the optimizer, and the running means with this batch."""
-    if not sums:
-        return {}, running
+    if sums is None:
+        return {}, None
     of_batch = diagnostics.GroupSums(
         gradient=gradient,
         squares=sums.squares,
@@ -63,14 +64,14 @@ def measure(
         groups=sums.groups,
         weights=sums.weights,
     )
-    found = diagnostics.noise_of_sums(of_batch, task.num_examples)
-    extra = {"batch_size": batch_size, "gradient_noise": found}
-    return extra, diagnostics.update_running_noise(running, found, decay=1.0)
+    estimate = diagnostics.estimate_gradient_noise_from_sums(of_batch, task.num_examples)
+    extra = {"batch_size": batch_size, "gradient_noise": estimate}
+    return extra, diagnostics.update_running_noise(running, estimate, decay=1.0)
 
 
-def metrics(running: RunningNoise | tuple[()]) -> dict[str, jax.Array]:
-    """What is recorded: of the means over updates, NaN where there was none."""
-    if not running:
+def metrics(running: RunningNoise | None) -> dict[str, jax.Array]:
+    """Returns the metrics of the means over updates, NaN if there was no update."""
+    if running is None:
         return {}
     values = (diagnostics.gradient_noise_scale(running), running.trace, running.squared_norm)
     measured = running.count > 0
@@ -78,8 +79,3 @@ def metrics(running: RunningNoise | tuple[()]) -> dict[str, jax.Array]:
         name: jnp.where(measured, value, jnp.nan)
         for name, value in zip(METRICS, values, strict=True)
     }
-
-
-def metric_names(task: Task) -> tuple[str, ...]:
-    """The names of what is recorded."""
-    return METRICS if task.noise_group else ()

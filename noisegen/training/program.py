@@ -1,4 +1,4 @@
-"""The device program of a task, compiled for a mesh of devices."""
+"""Compiles the program of a task for a mesh of devices."""
 
 import contextlib
 import functools
@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training.examples import Numbers
+from noisegen.training.config import PoolConfig
+from noisegen.training.data_order import RunInputs
+from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
-from noisegen.training.settings import Settings
-from noisegen.training.snapshot import KEPT
 from noisegen.training.task import PyTree, Task, abstract_init
 
 _EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
@@ -22,30 +22,33 @@ _STATE = lanes_lib.LANE_SPEC
 
 
 class Program:
-    """The functions of `noisegen.training.lanes`, mapped over the devices and compiled once.
+    """Maps the functions of `noisegen.training.lanes` over the devices and compiles each once.
 
     Args:
-      task: what is trained.
-      settings: how fast.
-      devices: that the mesh may take, by default `default_devices()`.
-      data: of another program with this task's arrays and these devices, which the two then share.
+      task: The task to train.
+      config: Performance settings.
+      devices: Devices that the mesh may take, by default `default_devices()`.
+      data: The `data` of another program with this task's arrays and these devices, to be shared.
 
     Attributes:
-      data: the task's arrays, on every device.
+      data: The task's arrays, on every device.
+
+    Raises:
+      ValueError: If the config does not fit the task or the devices.
     """
 
     def __init__(
         self,
         task: Task,
-        settings: Settings,
+        config: PoolConfig,
         devices: Sequence[jax.Device] | None = None,
         data: PyTree | None = None,
     ):
-        self._settings = settings
-        self._mesh = _mesh(settings, default_devices() if devices is None else devices)
-        _check_state(task, settings)
-        _check_microbatch(task, settings)
-        shape = lanes_lib.Shape(settings.microbatch, settings.eval_batch, settings.group)
+        self._config = config
+        self._mesh = _mesh(config, default_devices() if devices is None else devices)
+        _check_state(task, config)
+        _check_microbatch(task, config)
+        shape = lanes_lib.Shape(config.microbatch, config.eval_batch, config.lanes_per_rare_step)
         if data is None:
             data = self._put({"train": task.train, "test": task.test}, _EVERYWHERE)
         self.data = data
@@ -64,12 +67,12 @@ class Program:
             *(task, shape),
             inputs=(_STATE, _LANES, _LANES),
             outputs=_STATE,
-            # Runs once a run: seconds saved in the compiler are worth more than its speed.
+            # It is called once a run, so a fast compilation is worth more than fast code.
             compiler_options={"xla_backend_optimization_level": 1},
         )
         one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
-        self._place = mapped(
-            lanes_lib.place,
+        self._insert_lane = mapped(
+            lanes_lib.insert_lane,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in KEPT}),
             outputs=_STATE,
         )
@@ -79,65 +82,76 @@ class Program:
         self._accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
         self._params = jax.jit(functools.partial(lanes_lib.params_of_lane, task))
 
-    def empty(self, numbers: Numbers) -> Lane:
-        """Returns idle lanes, one for each of the numbers."""
+    def empty(self, inputs: RunInputs) -> Lane:
+        """Returns idle lanes, one for each entry of the inputs."""
         with self._computing():
-            return self._empty(self._put(numbers, _LANES))
+            return self._empty(self._put(inputs, _LANES))
 
-    def restart(self, lanes: Lane, fresh: np.ndarray, numbers: Numbers) -> Lane:
-        """Begins runs in the fresh lanes."""
+    def restart(self, lanes: Lane, fresh: np.ndarray, inputs: RunInputs) -> Lane:
+        """Starts runs in the fresh lanes."""
         with self._computing():
-            return self._restart(lanes, *self._put((fresh, numbers), _LANES))
+            return self._restart(lanes, *self._put((fresh, inputs), _LANES))
 
-    def place(self, lanes: Lane, index: int, fields: dict[str, PyTree]) -> Lane:
-        """Gives the lane at `index` the values of some fields."""
+    def insert_lane(self, lanes: Lane, index: int, fields: dict[str, PyTree]) -> Lane:
+        """Replaces some fields of the lane at `index`."""
         with self._computing():
-            return self._place(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
+            return self._insert_lane(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
 
     def advance(self, lanes: Lane, num_steps: int) -> tuple[Lane, jax.Array]:
-        """Makes micro-steps; also returns how many each of the lane devices made."""
+        """Makes micro-steps; also returns how many each lane device made."""
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
             return self._advance(lanes, self.data, steps)
 
     def accumulate(self, lanes: Lane, num_steps: int) -> Lane:
-        """Does the bare part of `advance`, for measurement."""
+        """Takes microbatches and their gradients only, for measurement."""
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
             return self._accumulate(lanes, self.data, steps)
 
     def params(self, lanes: Lane, index: int) -> PyTree:
-        """Returns the parameters of one lane that are evaluated."""
+        """Returns the parameters to evaluate of one lane."""
         with self._computing():
             return self._params(lanes, self._put(np.int32(index), _EVERYWHERE))
 
-    def compile(self, lanes: Lane, fresh: np.ndarray, numbers: Numbers) -> None:
-        """Compiles `restart` and `advance` side by side; their first calls would one by one."""
+    def compile(self, lanes: Lane, fresh: np.ndarray, inputs: RunInputs) -> None:
+        """Compiles `restart` and `advance` in parallel; their first calls would in sequence."""
         steps = self._put(np.int32(0), _EVERYWHERE)
         with self._computing():
             lowered = (
-                self._restart.lower(lanes, *self._put((fresh, numbers), _LANES)),
+                self._restart.lower(lanes, *self._put((fresh, inputs), _LANES)),
                 self._advance.lower(lanes, self.data, steps),
             )
             with futures.ThreadPoolExecutor() as executor:
-                list(executor.map(lambda each: each.compile(), lowered))
+                list(executor.map(lambda program: program.compile(), lowered))
 
     @contextlib.contextmanager
     def _computing(self):
-        """Sets the program's own mesh, whatever `jax.set_mesh` set, and the given precision."""
+        """Sets the program's own mesh and precision, in place of those of the caller."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.set_mesh(self._mesh))
-            if self._settings.precision is not None:
-                stack.enter_context(jax.default_matmul_precision(self._settings.precision))
+            if self._config.precision is not None:
+                stack.enter_context(jax.default_matmul_precision(self._config.precision))
             yield
 
     def _put(self, tree, spec):
-        """Sends arrays to the devices explicitly, since a user may forbid implicit transfers."""
-        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+        """Sends arrays to the devices explicitly, because a user may forbid implicit transfers."""
+        sharding = NamedSharding(self._mesh, spec)
+
+        if sharding.is_fully_addressable:
+            return jax.device_put(tree, sharding)
+
+        # `device_put` compares the arrays of all processes, and refuses arrays that hold NaN.
+        def put(leaf):
+            if not isinstance(leaf, np.ndarray):
+                return jax.device_put(leaf, sharding)
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
+
+        return jax.tree.map(put, tree)
 
 
 def default_devices() -> list[jax.Device]:
-    """Returns the devices that a pool may use, those of `jax.default_device` first."""
+    """Returns the devices that a pool may use, starting with `jax.default_device`."""
     chosen = jax.config.jax_default_device
     if chosen is None:
         return jax.devices()
@@ -147,54 +161,49 @@ def default_devices() -> list[jax.Device]:
     return [chosen, *others]
 
 
-def _mesh(settings, devices):
-    wanted = settings.lane_devices * settings.batch_devices
+def _mesh(config, devices):
+    wanted = config.lane_devices * config.batch_devices
     if len(devices) < wanted:
         raise ValueError(
-            f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
+            f"lane_devices={config.lane_devices} times batch_devices={config.batch_devices} "
             f"is {wanted} devices; there are {len(devices)}."
         )
-    if jax.process_count() > 1 and len(devices) > wanted:
-        raise ValueError(
-            f"lane_devices={settings.lane_devices} times batch_devices={settings.batch_devices} "
-            f"must be all of the {len(devices)} devices, as several processes share them."
-        )
-    grid = np.asarray(devices[:wanted]).reshape(settings.lane_devices, settings.batch_devices)
+    grid = np.asarray(devices[:wanted]).reshape(config.lane_devices, config.batch_devices)
     return Mesh(grid, ("lanes", "batch"))
 
 
-def _check_state(task, settings):
-    """Each batch device would change the state by its own examples, and no two would agree."""
-    if settings.batch_devices == 1 or task.combine_state is not None:
+def _check_state(task, config):
+    """Checks that batch devices can agree on a state that each changes by its own examples."""
+    if config.batch_devices == 1 or task.combine_state is not None:
         return
     if jax.tree.leaves(abstract_init(task)[1]):
         raise ValueError(
             f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
-            f"spread over devices: batch_devices={settings.batch_devices} must be 1."
+            f"spread over devices: batch_devices={config.batch_devices} must be 1."
         )
 
 
-def _check_microbatch(task, settings):
-    share = settings.microbatch // settings.batch_devices
-    if task.takes_whole_batches and settings.microbatch != task.only_batch_size:
+def _check_microbatch(task, config):
+    share = config.microbatch // config.batch_devices
+    if task.takes_whole_batches and config.microbatch != task.only_batch_size:
         raise ValueError(
-            f"microbatch={settings.microbatch} must be {task.only_batch_size} in the settings, as "
+            f"microbatch={config.microbatch} must be {task.only_batch_size} in the config, as "
             f"task {task.name!r} takes whole batches of that size."
         )
-    if task.noise_group and share != task.noise_group:
+    if task.noise_microbatch and share != task.noise_microbatch:
         raise ValueError(
-            f"microbatch={settings.microbatch} must be {task.noise_group * settings.batch_devices}"
-            f" in the settings, as task {task.name!r} measures the noise of gradients of "
-            f"{task.noise_group} examples"
-            + (" on each of the batch devices." if settings.batch_devices > 1 else ".")
+            f"microbatch={config.microbatch} must be {task.noise_microbatch * config.batch_devices}"
+            f" in the config, as task {task.name!r} measures the noise of gradients of "
+            f"{task.noise_microbatch} examples"
+            + (" on each of the batch devices." if config.batch_devices > 1 else ".")
         )
     if share % task.ghost_size:
         raise ValueError(
-            f"microbatch={settings.microbatch} must be a multiple of the ghost batches of "
+            f"microbatch={config.microbatch} must be a multiple of the ghost batches of "
             f"{task.ghost_size} examples that task {task.name!r} normalizes over"
             + (
-                f", on each of {settings.batch_devices} batch devices."
-                if settings.batch_devices > 1
+                f", on each of {config.batch_devices} batch devices."
+                if config.batch_devices > 1
                 else "."
             )
         )

@@ -1,7 +1,6 @@
-"""Checks a task before anything is trained: what its functions return, and what JAX was asked for.
+"""Checks a task and the configuration of JAX before anything is trained.
 
-Nothing here trains. Most checks only trace the functions; `noisegen.training.mixing` runs them once
-on a few examples.
+Most checks only trace the task's functions. `noisegen.training.mixing` runs them on a few examples.
 """
 
 import weakref
@@ -13,11 +12,19 @@ import numpy as np
 import optax
 
 from noisegen import _validate
+from noisegen._math import ceil_div
 from noisegen.diagnostics import GradientNoise
-from noisegen.training import optimizers
-from noisegen.training.evaluation import abstract_examples, check_shape, metric_names
+from noisegen.training.evaluation import abstract_examples, metric_spec
 from noisegen.training.mixing import check_mixing
-from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
+from noisegen.training.sharding import check_shape
+from noisegen.training.task import (
+    Batch,
+    PyTree,
+    Task,
+    abstract_init,
+    make_key,
+    update_optimizer,
+)
 
 _EVALUATED_ELSEWHERE = {
     optax.contrib.ScheduleFreeState: "optax.contrib.schedule_free_eval_params(opt_state, params)",
@@ -28,12 +35,19 @@ _EVALUATED_ELSEWHERE = {
 }
 _checked: weakref.WeakSet[Task] = weakref.WeakSet()
 
-_OPTIONAL = ("eval_params", "example_weights", "batch_size", "combine_state", "joint_loss")
+_OPTIONAL = (
+    "eval_params",
+    "example_weights",
+    "batch_size",
+    "check_run",
+    "combine_state",
+    "joint_loss",
+)
 _NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
 
 
 def check_task(task: Task) -> None:
-    """Checks, once for every task, that a pool can train it.
+    """Checks that a pool can train a task, once for each task.
 
     Raises:
       ValueError: If a function returns something a pool cannot use, if the loss or a metric mixes
@@ -46,16 +60,16 @@ def check_task(task: Task) -> None:
     _check_arrays(task)
     _check_init(task)
     _check_loss(task)
-    metric_names(task)  # checks the metrics and diagnostics
+    metric_spec(task)  # checks the metrics and diagnostics
     check_mixing(task)
     _checked.add(task)
 
 
 def check_jax_config() -> None:
-    """Refuses settings of JAX that a pool cannot obey without changing what its runs give.
+    """Checks that no setting of JAX changes the results of runs.
 
     Raises:
-      ValueError: If the random numbers of JAX were changed, or its search for NaN is on.
+      ValueError: If a setting changes JAX's random numbers, or its search for NaN is on.
     """
     if not jax.config.jax_threefry_partitionable:
         raise ValueError(
@@ -84,12 +98,12 @@ def check_jax_config() -> None:
 
 
 def check_optimizer(task: Task, optimizer: Any) -> None:
-    """Checks that a pool can update an optimizer of the task; to be traced.
+    """Checks that a pool can update an optimizer of the task; called while tracing.
 
     Raises:
-      ValueError: If `optimizer` is not an optax transformation, needs arguments that a pool does
-        not have, changes the structure of its state, or evaluates at other parameters than those
-        that the task declares.
+      ValueError: If `optimizer` is not an optax transformation, needs arguments that a pool lacks,
+        changes the structure of its state, or evaluates at parameters that the task does not
+        declare.
     """
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ValueError(
@@ -98,14 +112,14 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         )
     params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
     extra = {}
-    if task.noise_group:
+    if task.noise_microbatch:
         noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)
         extra = {"batch_size": jnp.int32(1), "gradient_noise": noise}
     try:
         before = optimizer.init(params)
-        updates, after = optimizers.update(optimizer, params, before, params, jnp.float32(0), extra)
+        updates, after = update_optimizer(optimizer, params, before, params, jnp.float32(0), extra)
         optax.apply_updates(params, updates)
-    except Exception as error:  # the optimizer is the user's; whatever it raised is named below
+    except Exception as error:  # The optimizer is the user's, so it may raise anything.
         raise ValueError(
             f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
             f"mean gradient, the parameters and {', '.join(['value', 'grad', *extra])}: "
@@ -129,10 +143,12 @@ def _check_eval_params(task, opt_state, params):
                     f"{kind.__name__}. Give the task eval_params=lambda opt_state, params: "
                     f"{remedy}, where opt_state is the state of the whole chain."
                 )
-    elif _kinds(found := task.eval_params(opt_state, params)) != _kinds(params):
+        return
+    evaluated = task.eval_params(opt_state, params)
+    if _kinds(evaluated) != _kinds(params):
         raise ValueError(
             f"eval_params of task {task.name!r} must return parameters like those it was given, "
-            f"but it returned {jax.tree.structure(found)}."
+            f"but it returned {jax.tree.structure(evaluated)}."
         )
 
 
@@ -148,7 +164,7 @@ def _check_functions(task):
 
 
 def _check_arrays(task):
-    """Refuses data that the device cannot hold as they are."""
+    """Checks that the device can hold the data unchanged."""
     for split in ("train", "test"):
         for path, leaf in jax.tree.leaves_with_path(getattr(task, split)):
             where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"
@@ -171,7 +187,7 @@ def _check_arrays(task):
 
 
 def _is_held(array):
-    """Returns whether a narrower dtype on the device still holds every number."""
+    """Returns whether the dtype on the device holds every number."""
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if dtype == array.dtype or not array.size or np.iscomplexobj(array):
         return True
@@ -183,13 +199,13 @@ def _is_held(array):
 
 
 def _check_init(task):
-    found = abstract_init(task)
-    if not isinstance(found, tuple) or len(found) != 2:
+    initial = abstract_init(task)
+    if not isinstance(initial, tuple) or len(initial) != 2:
         raise ValueError(
             f"init of task {task.name!r} must return (params, state), with () for no state, but it "
-            f"returned {_validate.kind(found)}."
+            f"returned {_validate.kind(initial)}."
         )
-    params = found[0]
+    params = initial[0]
     boxed = [leaf for leaf in jax.tree.leaves(params, is_leaf=_is_boxed) if _is_boxed(leaf)]
     if boxed:
         raise ValueError(
@@ -213,20 +229,20 @@ def _check_init(task):
 
 def _check_loss(task):
     params, state = abstract_init(task)
-    size = task.ghost_size * -(-64 // task.ghost_size)  # about a microbatch
+    size = task.ghost_size * ceil_div(64, task.ghost_size)  # about a microbatch
     data = abstract_examples(task.train, size)
     function = task.joint_loss or task.loss
 
     def loss(params, state, data):
         mask = jnp.ones(size, bool)
-        found = function(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
-        if not isinstance(found, tuple) or len(found) != 2:
+        returned = function(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
+        if not isinstance(returned, tuple) or len(returned) != 2:
             raise ValueError(
                 f"The loss of task {task.name!r} must return (losses, state), but it returned "
-                f"{_validate.kind(found)}."
+                f"{_validate.kind(returned)}."
             )
-        check_shape(task, "The loss", found[0], mask)
-        return found
+        check_shape(task, "The loss", returned[0], mask)
+        return returned
 
     losses, after = jax.eval_shape(loss, params, state, data)
     if not jnp.issubdtype(losses.dtype, jnp.floating):

@@ -1,4 +1,6 @@
-"""The measured variance of every coordinate of some updates, a part of which may be masked."""
+"""Measured variance of every coordinate of some updates, parts of which may be masked."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,76 +9,86 @@ from noisegen import _validate
 from noisegen.transforms import samplers
 
 
-def variances(covariance, gradient_noise, updates):
-    """Returns the variance of every coordinate, a tree like the updates."""
+def variances(covariance: str, gradient_noise: Any, updates: Any) -> Any:
+    """Returns the variance of every coordinate of the updates, as a tree like the updates.
+
+    Args:
+      covariance: "isotropic" spreads the trace over all coordinates; "diagonal" gives each its own.
+      gradient_noise: Object with `trace` and `diagonal` of the covariance of one example.
+      updates: Updates of all parameters, or of a part if the others are masked.
+
+    Raises:
+      ValueError: If the noise does not fit the updates.
+    """
     if covariance == "diagonal":
-        found = _measured(gradient_noise, "diagonal", like=updates)
-        return jax.tree.map(lambda leaf: _number(leaf, "diagonal"), found)
+        diagonal = _measured(gradient_noise, "diagonal", like=updates)
+        return jax.tree.map(lambda leaf: _number(leaf, "diagonal"), diagonal)
     trace = _number(_measured(gradient_noise, "trace", like=0.0), "trace")
     mean = trace / _num_coordinates(gradient_noise, updates)
     return jax.tree.map(lambda leaf: mean, updates)
 
 
-def _number(value, field):
+def _number(value: Any, field: str) -> Any:
     [number] = _validate.real(**{f"gradient_noise.{field}": value})
     return number
 
 
-def _num_coordinates(gradient_noise, updates):
-    """Counts the coordinates of the trace, as a float: an int32 does not hold the largest."""
-    here = sum(jnp.size(leaf) for leaf in jax.tree.leaves(updates))
-    measured = jax.tree.leaves(getattr(gradient_noise, "diagonal", ()))
-    if measured:
-        total = sum(jnp.size(leaf) for leaf in measured)
-        if total < here:
-            raise ValueError(
-                f"gradient_noise was measured on {total} coordinates, fewer than the {here} of "
-                "these updates. Give what noisegen.diagnostics.noise_of_groups makes of gradients "
-                "of all the parameters."
-            )
-        return float(max(total, 1))
-    if any(map(samplers.is_masked, jax.tree.leaves(updates, is_leaf=samplers.is_masked))):
+def _measured(gradient_noise: Any, field: str, like: Any) -> Any:
+    """Returns a field of the noise, which must have the structure and shapes of another tree."""
+    measured = _without_masked(getattr(gradient_noise, field, None), like)
+    if _shapes(measured) != _shapes(like):
         raise ValueError(
-            "gradient_noise.diagonal is missing, and some of the updates are masked, so that the "
-            "number of coordinates of its trace is unknown. Give all that "
-            "noisegen.diagnostics.noise_of_groups returns for gradients of all the parameters."
+            f"gradient_noise.{field} must have the structure and shapes of the updates, but "
+            f"gradient_noise is {_validate.kind(gradient_noise)} that does not fit. Give the "
+            "result of noisegen.diagnostics.estimate_gradient_noise for the parameters that are "
+            "updated; in a pool, set the noise_microbatch of the task."
         )
-    return float(max(here, 1))
+    return measured
 
 
-def _unmasked(found, updates):
-    """Returns a measured tree without the parts that are masked in the updates."""
+def _shapes(tree: Any) -> tuple[Any, list[str]]:
+    """Returns structure and shapes, with numbers of Python and of arrays being equal."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [_validate.kind(leaf) for leaf in leaves]
+
+
+def _without_masked(measured: Any, updates: Any) -> Any:
+    """Removes the parts of a measured tree that are masked in the updates."""
     leaves, structure = jax.tree.flatten(updates, is_leaf=_is_absent)
     try:
-        parts = structure.flatten_up_to(found)
-    except ValueError:  # it is of another structure
-        return found
-    kept = [leaf if _is_absent(leaf) else part for leaf, part in zip(leaves, parts, strict=True)]
-    return structure.unflatten(kept)
+        parts = structure.flatten_up_to(measured)
+    except ValueError:
+        return measured  # The structures differ, and the caller refuses it.
+    for index, leaf in enumerate(leaves):
+        if _is_absent(leaf):
+            parts[index] = leaf
+    return structure.unflatten(parts)
 
 
-def _is_absent(leaf):
+def _is_absent(leaf: Any) -> bool:
     return leaf is None or samplers.is_masked(leaf)
 
 
-def _measured(gradient_noise, field, like):
-    """Returns a field of the noise; refuses one that differs from a tree in structure or shapes."""
-    found = _unmasked(getattr(gradient_noise, field, ()), like)
-    given = _kinds(found)
-    for path, expected in _kinds(like).items():
-        if given.get(path) != expected:
-            raise ValueError(
-                f"gradient_noise.{field}{path} must be {expected} for these updates, but it is "
-                f"{given.get(path, 'nothing of the kind')}; gradient_noise is "
-                f"{_validate.kind(gradient_noise)}. Give what noisegen.diagnostics.noise_of_groups "
-                "makes of gradients of the very parameters that are updated; in a pool, give the "
-                "task a noise_group."
-            )
-    return found
+def _num_coordinates(gradient_noise: Any, updates: Any) -> float:
+    """Counts the coordinates that the trace is the sum over.
 
-
-def _kinds(tree):
-    """Describes every leaf of a tree, by its path, and how the tree holds them."""
-    leaves = jax.tree.leaves_with_path(tree)
-    kinds = {jax.tree_util.keystr(path): _validate.kind(leaf) for path, leaf in leaves}
-    return kinds | {"'s structure": jax.tree.structure(tree)}
+    The count is a float, because int32 cannot hold the number of the largest networks.
+    """
+    num_updated = sum(jnp.size(leaf) for leaf in jax.tree.leaves(updates))
+    diagonal = jax.tree.leaves(getattr(gradient_noise, "diagonal", None))
+    num_measured = sum(jnp.size(leaf) for leaf in diagonal)
+    if diagonal and num_measured < num_updated:
+        raise ValueError(
+            f"gradient_noise was measured on {num_measured} coordinates, fewer than the "
+            f"{num_updated} of these updates. Measure the gradients of all parameters."
+        )
+    if diagonal:
+        return float(max(num_measured, 1))
+    leaves = jax.tree.leaves(updates, is_leaf=samplers.is_masked)
+    if any(samplers.is_masked(leaf) for leaf in leaves):
+        raise ValueError(
+            "gradient_noise.diagonal is missing and some updates are masked, so the number of "
+            "coordinates of its trace is unknown. Give the whole result of "
+            "noisegen.diagnostics.estimate_gradient_noise for all parameters."
+        )
+    return float(max(num_updated, 1))

@@ -6,52 +6,50 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules._types import ScalarOrSchedule, value_at
-from noisegen.transforms import gradient_noise
+from noisegen.schedules._counts import value_at
+from noisegen.transforms import additive
 
 
 def langevin_noise(
-    temperature: ScalarOrSchedule, learning_rate: ScalarOrSchedule, key: jax.Array
+    temperature: optax.ScalarOrSchedule, learning_rate: optax.ScalarOrSchedule, key: jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Turns gradient descent into Langevin dynamics; stands **after** the learning rate.
+    """Adds the noise of Langevin dynamics; placed **after** the learning rate.
 
-    .. math:: \theta_{t+1} = \theta_t - \epsilon_t \nabla U(\theta_t)
-      + \sqrt{2 \epsilon_t \tau_t} \, \xi_t, \qquad \xi_t \sim \mathcal{N}(0, I)
+    theta(t+1) = theta(t) - lr(t) grad U(theta(t)) + sqrt(2 lr(t) tau(t)) xi(t), xi ~ N(0, I)
 
-    For small :math:`\epsilon` its samples follow the Gibbs distribution
-    :math:`p(\theta) \propto e^{-U(\theta) / \tau}`, where U is the loss whose gradient enters the
-    chain. On :math:`U = h \theta^2 / 2` the stationary variance is :math:`2 \tau / (h (2 - \epsilon
-    h))`, which tends to :math:`\tau / h`.
+    For a small learning rate lr, samples follow the Gibbs distribution
+    p(theta) ~ exp(-U(theta) / tau), where U is the loss whose gradient enters the chain. On
+    U = h theta**2 / 2 the stationary variance is 2 tau / (h (2 - lr h)), which approaches tau / h.
 
-    **Which temperature.** If U is the sum over N examples (negative log-likelihood plus negative
-    log-prior), the Bayesian posterior is at :math:`\tau = 1`; if U is that sum divided by N, as a
-    mean loss is, at :math:`\tau = 1/N`. Welling & Teh take the sum and write :math:`\epsilon / 2`
-    for our :math:`\epsilon`. This :math:`\tau` is not the T of :func:`noisegen.temperature`: SGD's
-    own noise moves the parameters with covariance :math:`\epsilon T F` per update, F being that of
-    per-example gradients; it comes on top, and acts like :math:`\tau = T F / 2`.
+    **Choice of the temperature tau.** If U is a sum over N examples (negative log-likelihood plus
+    negative log-prior), the Bayesian posterior has tau = 1. If U is that sum divided by N, as a
+    mean loss is, it has tau = 1 / N. Welling & Teh take the sum, and their learning rate is 2 lr.
+    This tau is not T of :func:`noisegen.temperature`. The noise of SGD itself moves the parameters
+    with covariance lr T F per update, where F is the covariance of per-example gradients. It adds
+    to the Langevin noise, and acts like tau = T F / 2.
 
-    Use without momentum. Before the learning rate the same dynamics would take
+    Use without momentum. The same dynamics before the learning rate would need
     ``add_gradient_noise(sqrt(2 * temperature / learning_rate), key)``.
 
     Args:
-      temperature: :math:`\tau \ge 0`, in units of U: number, traced scalar or schedule.
-      learning_rate: :math:`\epsilon \ge 0`, the one that the chain multiplies the gradient by:
-        number, traced scalar or schedule.
-      key: as in :func:`noisegen.add_gradient_noise`, with its guarantees.
+      temperature: Temperature tau >= 0, in units of U: a number, a traced scalar or a schedule.
+      learning_rate: Learning rate lr >= 0 by which the chain multiplies the gradient: a number, a
+        traced scalar or a schedule.
+      key: Key of the noise, see :func:`noisegen.add_gradient_noise`, whose guarantees hold.
 
     Returns:
       A gradient transformation with state :class:`noisegen.AddGradientNoiseState`. Its update
-      ignores any keyword argument that other links of the chain may need.
+      ignores the extra arguments of other transformations in the chain.
 
     Raises:
-      ValueError: `key` is not one threefry key, or a concrete number is negative or not finite.
+      ValueError: If `key` is not one threefry key, or a concrete number is negative or not finite.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen, optax
       >>> tx = optax.chain(
       ...     optax.sgd(0.1), noisegen.langevin_noise(0.5, learning_rate=0.1, key=jax.random.key(0))
       ... )
-      >>> theta = jnp.zeros(1000)  # 1000 chains on U = theta^2 / 2, whose gradient is theta
+      >>> theta = jnp.zeros(1000)  # 1000 chains on U = theta**2 / 2, whose gradient is theta
       >>> state = tx.init(theta)
       >>> for _ in range(60):
       ...     updates, state = tx.update(theta, state)
@@ -68,4 +66,4 @@ def langevin_noise(
     def stddev(count: ArrayLike) -> jax.Array:
         return jnp.sqrt(2.0 * value_at(learning_rate, count) * value_at(temperature, count))
 
-    return gradient_noise.add_gradient_noise(stddev, key)
+    return additive.add_gradient_noise(stddev, key)

@@ -1,10 +1,10 @@
-r"""Samplers: noise of mean 0 and variance 1 per coordinate, for every leaf of a tree.
+"""Samplers: noise of mean 0 and variance 1 per coordinate, for every leaf of a tree.
 
 The noise of leaf i is drawn from ``fold_in(key, i)``, in float32 (float64 for float64 leaves). The
-index counts the leaves that :func:`optax.masked` has taken out, so a leaf has the same noise
-whether its neighbours are masked or not, and the groups of :func:`optax.partition` share none.
-Where one entry of a mask, or one label, takes out a whole subtree, the subtree counts as one leaf:
-then give every group a key of its own.
+index also counts leaves masked out by :func:`optax.masked`. A leaf therefore gets the same noise
+whether its neighbors are masked or not, and groups of :func:`optax.partition` share no noise. If
+one entry of a mask, or one label, covers a whole subtree, the subtree counts as one leaf; then give
+every group its own key.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,17 @@ from noisegen import _validate
 
 
 class Sampler(Protocol):
-    """A function (key, tree) -> noise for every leaf, of mean 0 and variance 1 per coordinate."""
+    """Function (key, tree) -> noise for every leaf, of mean 0 and variance 1 per coordinate."""
 
     def __call__(self, key: jax.Array, tree: Any) -> Any: ...
 
 
 def normal_noise(key: jax.Array, tree: Any) -> Any:
-    """Independent standard normal noise.
+    """Draws independent standard normal noise.
+
+    Args:
+      key: Random key.
+      tree: Pytree of floating-point arrays, whose shapes and types the noise takes.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -36,7 +40,11 @@ def normal_noise(key: jax.Array, tree: Any) -> Any:
 
 
 def uniform_noise(key: jax.Array, tree: Any) -> Any:
-    r"""Independent noise, uniform on :math:`[-\sqrt{3}, \sqrt{3})`.
+    """Draws independent noise, uniform on [-sqrt(3), sqrt(3)).
+
+    Args:
+      key: Random key.
+      tree: Pytree of floating-point arrays, whose shapes and types the noise takes.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -53,11 +61,15 @@ def uniform_noise(key: jax.Array, tree: Any) -> Any:
 
 
 def sphere_noise(key: jax.Array, tree: Any) -> Any:
-    r"""Noise uniform on the sphere of radius :math:`\sqrt{d}`, the whole tree being one d-vector.
+    """Draws noise uniform on the sphere of radius sqrt(d), over all d coordinates of the tree.
 
-    So the norm of the noise is the same at every step, and each coordinate has variance 1. For a
-    perturbation of total norm r, as in Ge et al., use a ``stddev`` of :math:`r / \sqrt{d}`. Masked
-    leaves do not count in d.
+    The norm of the noise is the same at every step, and each coordinate has variance 1. For a
+    perturbation of total norm r, as in Ge et al., use ``stddev = r / sqrt(d)``. Masked leaves do
+    not count in d.
+
+    Args:
+      key: Random key.
+      tree: Pytree of floating-point arrays, whose shapes and types the noise takes.
 
     Examples:
       >>> import jax, jax.numpy as jnp, noisegen
@@ -73,35 +85,40 @@ def sphere_noise(key: jax.Array, tree: Any) -> Any:
     dtypes = [leaf.dtype for leaf in leaves]
     dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.float32)
     total = sum((jnp.sum(leaf**2).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
-    # As a float: an int32 does not hold the number of coordinates of the largest networks.
-    length = jnp.sqrt(total / float(max(sum(leaf.size for leaf in leaves), 1)))
+    # A float, because int32 cannot hold the number of coordinates of the largest networks.
+    num_coordinates = float(max(sum(leaf.size for leaf in leaves), 1))
+    length = jnp.sqrt(total / num_coordinates)
     return jax.tree.map(lambda leaf: leaf / length.astype(leaf.dtype), noise)
 
 
+def is_masked(leaf: Any) -> bool:
+    """Returns whether a leaf is the placeholder of optax.masked."""
+    return isinstance(leaf, optax.MaskedNode)
+
+
 def _draw(draw: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
-    """One independent draw per leaf; masked leaves keep their place and get none."""
+    """Draws noise for every leaf independently, and leaves masked leaves as they are."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_masked)
 
     def draw_leaf(index: int, leaf: Any) -> Any:
         if is_masked(leaf):
             return leaf
-        given = jnp.result_type(leaf)
-        if not jnp.issubdtype(given, jnp.floating):
-            remedy = "Leave it out with optax.masked."
-            if jnp.issubdtype(given, jnp.complexfloating):
-                remedy = (
-                    "Wrap the transformation, optax.contrib.split_real_and_imaginary(...), or "
-                    "leave it out with optax.masked."
-                )
-            raise ValueError(
-                f"noise is for floating-point leaves, but leaf {index} is {given}. {remedy}"
-            )
-        dtype = _validate.wide(given)
-        return draw(jax.random.fold_in(key, index), jnp.shape(leaf), dtype)
+        dtype = jnp.result_type(leaf)
+        _check_floating(index, dtype)
+        own_key = jax.random.fold_in(key, index)
+        return draw(own_key, jnp.shape(leaf), _validate.wide(dtype))
 
     return treedef.unflatten([draw_leaf(index, leaf) for index, leaf in enumerate(leaves)])
 
 
-def is_masked(leaf: Any) -> bool:
-    """Returns whether this is what optax.masked puts where a leaf was."""
-    return isinstance(leaf, optax.MaskedNode)
+def _check_floating(index: int, dtype: Any) -> None:
+    """Raises ValueError, with the remedy, if a leaf is not floating-point."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return
+    remedy = "Leave it out with optax.masked."
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        remedy = (
+            "Wrap the transformation in optax.contrib.split_real_and_imaginary, or leave the leaf "
+            "out with optax.masked."
+        )
+    raise ValueError(f"noise needs floating-point leaves, but leaf {index} is {dtype}. {remedy}")

@@ -4,37 +4,37 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules import temperatures
-from noisegen.schedules._types import ScalarOrSchedule, value_at
+from noisegen.schedules._counts import value_at
+from noisegen.schedules.temperature import learning_rate_from_temperature
 
 
 def scale_by_temperature(
-    temperature: ScalarOrSchedule, batch_size: ScalarOrSchedule, momentum: ArrayLike
+    temperature: optax.ScalarOrSchedule, batch_size: optax.ScalarOrSchedule, momentum: ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Stands in the place of the learning rate, and makes it from a temperature.
+    """Scales updates by the learning rate that gives a temperature.
 
-    .. math:: u_t \leftarrow -\epsilon_t u_t, \qquad \epsilon_t = T_t B_t (1 - m)
+    u <- -lr(t) u, lr(t) = temperature(t) * batch_size(t) * (1 - momentum)
 
-    In the noise dominated regime, runs of equal temperatures and equal epochs train alike at any
-    batch size: give one schedule of temperatures and vary the batch. Multiplies by the minus sign
-    too, as ``optax.scale_by_learning_rate`` does, so it comes last.
+    Like ``optax.scale_by_learning_rate``, which it replaces at the end of the chain, it also flips
+    the sign. In the noise-dominated regime, runs with equal temperatures and equal epochs train
+    alike at any batch size: use one temperature schedule and vary the batch size.
 
-    The schedules count updates. One meant in epochs is stretched with the number of updates per
-    epoch, which itself follows the batch size.
+    Schedules count updates. A schedule meant in epochs is stretched with the number of updates per
+    epoch, which depends on the batch size.
 
     Args:
-      temperature: :math:`T_t \ge 0`: number, traced scalar or schedule.
-      batch_size: :math:`B_t > 0`, examples per update: number, traced scalar or schedule (growing
-        batches at constant temperature grow the learning rate).
-      momentum: 0 <= m < 1 of the ``optax.trace`` in this chain; 0 if it has none. Asked for, since
-        one that is forgotten heats the run by 1 / (1 - m).
+      temperature: Temperature >= 0: a number, a traced scalar or a schedule.
+      batch_size: Examples per update, > 0: a number, a traced scalar or a schedule. At constant
+        temperature, growing batches raise the learning rate.
+      momentum: Momentum in [0, 1) of the ``optax.trace`` in this chain, 0 if there is none. It is
+        required, because omitting it would raise the temperature by 1 / (1 - momentum).
 
     Returns:
-      A gradient transformation; its state counts updates. Its update ignores any keyword argument
-      that other links of the chain may need.
+      A gradient transformation whose state counts updates. Its update ignores the extra arguments
+      of other transformations in the chain.
 
     Raises:
-      ValueError: a concrete number is out of its range.
+      ValueError: If a concrete number is out of its range.
 
     Examples:
       >>> import jax.numpy as jnp, noisegen, optax
@@ -57,7 +57,7 @@ def scale_by_temperature(
     _validate.scalar(temperature=temperature, batch_size=batch_size, momentum=momentum)
 
     def learning_rate(count: ArrayLike) -> ArrayLike:
-        return temperatures.learning_rate_from_temperature(
+        return learning_rate_from_temperature(
             value_at(temperature, count), value_at(batch_size, count), momentum
         )
 

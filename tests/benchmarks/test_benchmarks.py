@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from experiments.benchmarks import bulk, machine, mnist, report
+from experiments.benchmarks import machine, many_records, mnist, report
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "experiments.benchmarks"]
-PARTS = ("bulk", "first_record", "host_overhead", "mnist")
+PARTS = ("many_records", "first_record", "host_overhead", "mnist")
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_contenders_train_the_same_runs(out):
 
 
 def test_measured_part_is_not_measured_again(out):
-    before = (out / "bulk.json").read_text()
-    command = [*COMMAND, "--quick", f"--out={out}", "--parts=bulk"]
+    before = (out / "many_records.json").read_text()
+    command = [*COMMAND, "--quick", f"--out={out}", "--parts=many_records"]
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert "measured before" in again.stderr and (out / "bulk.json").read_text() == before
+    assert "measured before" in again.stderr and (out / "many_records.json").read_text() == before
     assert again.stdout == (out / "README.md").read_text()
 
 
@@ -116,9 +116,9 @@ def test_unequal_work_is_refused(monkeypatch):
         mnist.measure(machine.Options(quick=True, rounds=1))
 
 
-def test_bulk_counts_what_it_times():
+def test_many_records_counts_what_it_times():
     with pytest.raises(RuntimeError, match="Expected 2 results, got 1"):
-        bulk._counted(2, [0])
+        many_records._counted(2, [0])
 
 
 def test_spread():

@@ -11,8 +11,8 @@ import pytest
 
 from experiments.benchmarks import (
     __main__,
-    agreement,
     contender,
+    device_agreement,
     machine,
     many_lanes,
     report,
@@ -30,7 +30,8 @@ def result(status="finished", accuracy=0.5, loss=1.0, num_updates=8):
     """What a run left."""
     curve = {"test_accuracy": [0.1, accuracy], "test_loss": [2.0, loss], "train_loss": [2.0, loss]}
     return training.Result(
-        run={"batch_size": 16},
+        run_id="made up",
+        hparams={"batch_size": 16},
         status=status,
         diverged_at=None,
         metrics={name: values[-1] for name, values in curve.items()},
@@ -68,16 +69,22 @@ def test_command_leaves_them_out_on_a_processor(monkeypatch):
     assert __main__.default_parts() == list(__main__.ANYWHERE)
     monkeypatch.setattr(machine, "has_accelerator", lambda: True)
     parts = __main__.default_parts()
-    assert parts[0] == "agreement" and set(parts) == {*__main__.ON_ACCELERATORS, *__main__.ANYWHERE}
+    assert parts[0] == "device_agreement" and set(parts) == {
+        *__main__.ON_ACCELERATORS,
+        *__main__.ANYWHERE,
+    }
 
 
 @pytest.mark.slow
 def test_command_measures_those_that_are_named(tmp_path):
     command = [sys.executable, "-m", "experiments.benchmarks", "--quick", f"--out={tmp_path}"]
     env = os.environ | {"NOISEGEN_CACHE_DIR": str(tmp_path / "cache")}
-    parts = "--parts=agreement,many_lanes"
+    parts = "--parts=device_agreement,many_lanes"
     done = subprocess.run([*command, parts], cwd=ROOT, env=env, check=True, capture_output=True)
-    assert {path.name for path in tmp_path.glob("*.json")} == {"agreement.json", "many_lanes.json"}
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        "device_agreement.json",
+        "many_lanes.json",
+    }
     many = json.loads((tmp_path / "many_lanes.json").read_text())
     assert many["settings"]["lanes"]["lanes"] == 4 and many["settings"]["one"]["lanes"] == 1
     assert many["images_per_second"][0].keys() == {"lanes", "one"}
@@ -170,33 +177,35 @@ def test_wide_resnet_is_the_one_of_the_paper_without_evaluations():
     assert noisegen_wide_resnet.num_parameters(spec, dataset) == 2_748_890
     task = noisegen_wide_resnet.make_task(spec, dataset, "bfloat16", "lax")
     assert task.ghost_size == 64 and task.num_examples == 50_000
-    assert training.metric_names(task) == ("train_loss",)
+    assert training.metric_spec(task).names == ("train_loss",)
     runs = [noisegen_wide_resnet.make_run(spec, size, 1) for size in spec["batch_sizes"]]
-    training.check_runs(task, runs)
+    training.make_runs(task, runs)
     assert all(spec["num_examples"] % size == 0 for size in spec["batch_sizes"])
 
 
-def test_agreement_refuses_what_differs():
+def test_device_agreement_refuses_what_differs():
     def refused(**changes):
         with pytest.raises(RuntimeError, match="do not agree"):
-            agreement.differences("CNN, float32", [result()], [result(**changes)])
+            device_agreement.differences("CNN, float32", [result()], [result(**changes)])
 
-    near = agreement.differences("CNN, float32", [result()], [result(loss=1.0005, accuracy=0.505)])
+    near = device_agreement.differences(
+        "CNN, float32", [result()], [result(loss=1.0005, accuracy=0.505)]
+    )
     assert near == pytest.approx({"accuracy": 0.005, "loss": 0.0005})
     refused(loss=1.002)
     refused(loss=float("nan"))
     refused(accuracy=0.52)
     refused(status="diverged")
     refused(num_updates=7)
-    agreement.differences("WRN, bfloat16", [result()], [result(loss=1.002)])
+    device_agreement.differences("WRN, bfloat16", [result()], [result(loss=1.002)])
 
 
-def test_agreement_has_a_run_that_diverges_and_whole_ghost_batches():
-    task, runs, _ = agreement._cnn()
+def test_device_agreement_has_a_run_that_diverges_and_whole_ghost_batches():
+    task, runs, _ = device_agreement._cnn()
     assert runs[-1]["learning_rate"] > 1e20 and len({run["batch_size"] for run in runs}) == 4
-    training.check_runs(task, runs)
-    training.check_runs(*agreement._wide_resnet("bfloat16")[:2])
-    (diverged,) = training.Pool(task, training.Settings(microbatch=64)).train(runs[-1:])
+    training.make_runs(task, runs)
+    training.make_runs(*device_agreement._wide_resnet("bfloat16")[:2])
+    (diverged,) = training.Pool(task, training.PoolConfig(microbatch=64)).train(runs[-1:])
     assert diverged.status == "diverged"
 
 

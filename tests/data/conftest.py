@@ -1,4 +1,4 @@
-"""Tiny prepared data sets, in the format that tensorflow-datasets writes."""
+"""Fixtures: tiny prepared data sets, in the format of tensorflow-datasets."""
 
 import io
 import json
@@ -15,13 +15,13 @@ NUM_CLASSES = {"cifar100": 100, "caltech101": 102} | dict.fromkeys(IMAGENET, 100
 
 @pytest.fixture
 def write_prepared():
-    """Returns write(data_dir, name, ...) -> the arrays that `load` has to give back."""
+    """Returns write(data_dir, name, ...) -> the arrays that `load` must return."""
     return _write_prepared
 
 
 @pytest.fixture(scope="session")
 def shared_data_dir():
-    """The directory of really prepared data, if there is one."""
+    """Returns the directory of real prepared data; skips the test if there is none."""
     path = os.environ.get("TFDS_DATA_DIR") or _beside_repository("tensorflow_datasets")
     if not os.path.isdir(path):
         pytest.skip(f"no prepared data: set TFDS_DATA_DIR ({path} is not a directory)")
@@ -30,7 +30,7 @@ def shared_data_dir():
 
 @pytest.fixture(scope="session")
 def mnist_archives():
-    """The directory of the four original MNIST archives, if there is one."""
+    """Returns the directory of the original MNIST archives; skips the test if there is none."""
     path = os.environ.get("NOISEGEN_MNIST_ARCHIVES") or _beside_repository("archives", "mnist")
     if not os.path.isdir(path):
         pytest.skip(f"no MNIST archives: set NOISEGEN_MNIST_ARCHIVES ({path} is not a directory)")
@@ -57,7 +57,7 @@ def _write_prepared(
     sizes=None,
     named=None,
 ):
-    """`named`: what the examples of each split are called, and to which classes they belong."""
+    """Writes a prepared data set; `named` holds (class, name) of the examples of each split."""
     rng = np.random.RandomState(seed)
     directory = pathlib.Path(data_dir) / name / version
     directory.mkdir(parents=True)
@@ -77,7 +77,7 @@ def _write_prepared(
                 np.array([label for label, _ in named[split]]),
                 [n for _, n in named[split]],
             )
-            images[0] = images[0][..., 0]  # a grey one
+            images[0] = images[0][..., 0]  # a gray one
         path = directory / _shard(name, split)
         _write_records(path, images, labels, names, compress_level)
         arrays[split] = {"image": images, "label": labels}

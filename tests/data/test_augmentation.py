@@ -1,4 +1,4 @@
-"""Crops and flips: every outcome against NumPy, distributions, purity, grouping."""
+"""Tests crops and flips: every outcome against NumPy, distributions, purity."""
 
 import itertools
 
@@ -98,7 +98,7 @@ def test_compiles_once():
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"padding": -1}, "padding must be at least 0 and at most 5"),
+        ({"padding": -1}, "padding must be at least 0, got -1"),
         ({"padding": -1, "mode": "constant"}, "padding must be at least 0, got -1"),
         ({"padding": 6}, r"at most 5 \('reflect', image of shape \(6, 7, 2\)\), got 6"),
         ({"mode": "wrap"}, "'reflect' or 'constant', got 'wrap'"),
@@ -111,9 +111,9 @@ def test_bad_arguments(kwargs, match):
 
 
 def rectangles(num_draws, shape=(40, 50), pixels=64, **options):
-    """Tops, lefts, heights, widths and mirrorings of random crops, read off a ramp's crops.
+    """Reads tops, lefts, heights, widths and mirrorings off random crops of a ramp.
 
-    Linear interpolation between pixels leaves a ramp a ramp, but for the image's own edge.
+    Linear interpolation keeps a ramp a ramp, except at the edges of the image.
     """
     ramp = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1) + 0.5
     keys = jax.random.split(jax.random.key(3), num_draws)

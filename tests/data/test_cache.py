@@ -1,4 +1,4 @@
-"""The cache is all or nothing, whatever kills its writer."""
+"""Tests that cache entries are complete or absent, even if their writer is killed."""
 
 import json
 import os
@@ -118,19 +118,19 @@ def test_readers_and_writers_at_the_same_time(tmp_path):
 
 
 def other(path):
-    """An entry of arrays of the same kinds, with other values."""
+    """Writes an entry of arrays with the same types and other values."""
     cache.write(path, {name: array + 1 for name, array in ARRAYS.items()})
 
 
 def exchange(one, two):
-    """Two files or directories in each other's place."""
+    """Exchanges two files or directories."""
     one.rename(one.with_name("between"))
     two.rename(one)
     one.with_name("between").rename(two)
 
 
 @pytest.mark.parametrize("what", ["", "image.npy", "label.npy", "metadata.json"])
-def test_what_was_exchanged_between_entries_is_noticed(tmp_path, what):
+def test_files_exchanged_between_entries_are_noticed(tmp_path, what):
     cache.write(tmp_path / "a", ARRAYS)
     other(tmp_path / "b")
     exchange(tmp_path / "a" / what, tmp_path / "b" / what)
@@ -179,7 +179,7 @@ def test_an_entry_of_an_older_version_is_read(tmp_path):
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """Where entries of a user without a home directory lie, in the test's own directory."""
+    """Returns the cache directory of a user without a home directory."""
     for name in ("HOME", "NOISEGEN_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user without a name
@@ -219,7 +219,7 @@ def test_a_temporary_directory_into_which_others_may_write_is_refused(nowhere):
 
 
 @pytest.mark.parametrize("make", [pathlib.Path.touch, lambda path: path.symlink_to("/tmp")])
-def test_what_is_no_directory_is_refused_in_its_place(nowhere, make):
+def test_files_in_place_of_the_directory_are_refused(nowhere, make):
     make(nowhere)
     with pytest.raises((PermissionError, FileExistsError)):
         cache.directory()

@@ -1,4 +1,4 @@
-"""load: digits, prepared data, the cache when all is well and when it is not."""
+"""Tests load: digits, prepared data, intact and damaged caches."""
 
 import pathlib
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from sklearn import datasets as sklearn_datasets
 
 from noisegen import data
-from noisegen.data import cache, prepared
+from noisegen.data import cache, tfds_reader
 
 # Of the original archives: equal for every faithful copy of MNIST that tensorflow-datasets wrote.
 MNIST_FINGERPRINT = "ee235ea7725b52f9"
@@ -52,7 +52,7 @@ class TestDigits:
         assert digits.train["image"].dtype == np.uint8 and digits.train["label"].dtype == np.int32
         np.testing.assert_array_equal(np.bincount(digits.test["label"]), [36] * 10)
         assert digits.fingerprint == DIGITS_FINGERPRINT
-        # Shuffled: neighbours share a class as often as chance has it, 1 in 10.
+        # Shuffled: neighbors share a class as often as chance has it, 1 in 10.
         label = digits.train["label"]
         assert 0.06 < np.mean(label[1:] == label[:-1]) < 0.14
         with pytest.raises(ValueError, match="read-only"):
@@ -78,7 +78,7 @@ class TestPrepared:
     def test_first_and_second_load(self, load, write_prepared, tmp_path, monkeypatch, name):
         arrays = write_prepared(tmp_path / "data", name)
         first = load(name)
-        monkeypatch.setattr(prepared, "decode", None)  # The second load does not decode.
+        monkeypatch.setattr(tfds_reader, "decode", None)  # The second load does not decode.
         second = load(name)
         for dataset in (first, second):
             assert_equal(dataset, arrays)
@@ -109,10 +109,8 @@ class TestPrepared:
         assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.source
         assert four.fingerprint != six.fingerprint
 
-    def test_caltech101_is_split_anew_whatever_the_split_it_came_with(
-        self, load, write_prepared, tmp_path
-    ):
-        """Classes of 9, 5 and 1 images: 7, 4 and 1 of them are for training."""
+    def test_caltech101_has_our_split_for_any_original_split(self, load, write_prepared, tmp_path):
+        """Uses classes of 9, 5 and 1 images, of which 7, 4 and 1 are for training."""
         counts = {0: 9, 1: 5, 101: 1}
         known = [(c, f"image_{k:04}.jpg") for c, count in counts.items() for k in range(count)]
         found = []
@@ -125,7 +123,7 @@ class TestPrepared:
                 images, labels = getattr(found[-1], split).values()
                 assert images.shape == (sum(numbers), 4, 4, 3) and labels.dtype == np.int32
                 np.testing.assert_array_equal([np.sum(labels == c) for c in counts], numbers)
-            assert arrays["train"]["image"][0].ndim == 2  # grey: of three equal channels
+            assert arrays["train"]["image"][0].ndim == 2  # gray: of three equal channels
             images = np.concatenate([found[-1].train["image"], found[-1].test["image"]])
             assert np.sum((images == images[..., :1]).all((1, 2, 3))) == 2
         one, other = found
@@ -151,15 +149,17 @@ class TestPrepared:
         self, load, write_prepared, tmp_path, monkeypatch
     ):
         write_prepared(tmp_path / "data")
-        found = prepared.find("mnist", str(tmp_path / "data"))
-        monkeypatch.setattr(prepared, "_WHOLE", 100)
-        large = prepared.find("mnist", str(tmp_path / "data"))
+        found = tfds_reader.find("mnist", str(tmp_path / "data"))
+        monkeypatch.setattr(tfds_reader, "_WHOLE", 100)
+        large = tfds_reader.find("mnist", str(tmp_path / "data"))
         assert large.fingerprint != found.fingerprint
         (path,) = (tmp_path / "data").glob("*/*/*train*")
         content = path.read_bytes()
         for change in (content[:-1], bytes([content[0] ^ 1]) + content[1:]):
             path.write_bytes(change)
-            assert prepared.find("mnist", str(tmp_path / "data")).fingerprint != large.fingerprint
+            assert (
+                tfds_reader.find("mnist", str(tmp_path / "data")).fingerprint != large.fingerprint
+            )
 
     def test_directories_from_the_environment(self, write_prepared, tmp_path, monkeypatch):
         arrays = write_prepared(tmp_path / "data")
@@ -172,7 +172,7 @@ class TestPrepared:
         for variable in ("TFDS_DATA_DIR", "NOISEGEN_CACHE_DIR"):
             monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv("HOME", "/home/someone")
-        assert prepared.data_directory() == pathlib.Path("/home/someone/tensorflow_datasets")
+        assert tfds_reader.data_directory() == pathlib.Path("/home/someone/tensorflow_datasets")
         assert cache.directory() == pathlib.Path("/home/someone/.cache/noisegen")
 
     def test_newest_version_wins(self, load, write_prepared, tmp_path):
@@ -276,9 +276,7 @@ class TestDamagedCache:
         file_name, break_fn = DAMAGES[damage]
         (path,) = (tmp_path / "cache").glob(f"*/{file_name}")
         break_fn(path)
-        with pytest.warns(
-            UserWarning, match=f"corrupt data cache, built anew: .*{file_name}"
-        ) as seen:
+        with pytest.warns(UserWarning, match=f"corrupt data cache, rebuilt: .*{file_name}") as seen:
             assert_equal(load(), arrays)
         assert len(seen) == 1 and seen[0].filename == __file__
         with warnings.catch_warnings():
@@ -337,7 +335,7 @@ class TestBadInput:
             load(data_dir=str(tmp_path / "my data"))
         message = str(caught.value)
         assert f"mnist is not prepared in {tmp_path}/my data" in message
-        command = f"python -m noisegen.data.prepare mnist --data_dir='{tmp_path}/my data'"
+        command = f"python -m noisegen.data.tfds_prepare mnist --data_dir='{tmp_path}/my data'"
         assert command in message and "--manual_dir" in message and "\n" not in message
 
     def test_prepared_as_tfrecord(self, load, write_prepared, tmp_path):
@@ -345,7 +343,7 @@ class TestBadInput:
         path = tmp_path / "data/mnist/3.0.1/dataset_info.json"
         path.write_text(path.read_text().replace("array_record", "tfrecord"))
         with pytest.raises(
-            ValueError, match=r"prepared as tfrecord.*noisegen\.data\.prepare mnist"
+            ValueError, match=r"prepared as tfrecord.*noisegen\.data\.tfds_prepare mnist"
         ):
             load()
 
@@ -353,7 +351,9 @@ class TestBadInput:
     def test_broken_description(self, load, write_prepared, tmp_path, text):
         write_prepared(tmp_path / "data")
         (tmp_path / "data/mnist/3.0.1/dataset_info.json").write_text(text)
-        with pytest.raises(ValueError, match=r"dataset_info\.json is not.*noisegen\.data\.prepare"):
+        with pytest.raises(
+            ValueError, match=r"dataset_info\.json is not.*noisegen\.data\.tfds_prepare"
+        ):
             load()
 
     @pytest.mark.parametrize("break_fn", [truncate, pathlib.Path.unlink])
@@ -363,7 +363,7 @@ class TestBadInput:
         break_fn(path)
         with pytest.raises(OSError, match="cannot read mnist in") as caught:
             load()
-        command = f"python -m noisegen.data.prepare mnist --data_dir={tmp_path}/data"
+        command = f"python -m noisegen.data.tfds_prepare mnist --data_dir={tmp_path}/data"
         assert command in str(caught.value) and "\n" not in str(caught.value)
 
     def test_other_data_under_the_name(self, load, write_prepared, tmp_path):

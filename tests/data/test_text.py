@@ -1,4 +1,4 @@
-"""Text files as tokens."""
+"""Tests text files as tokens."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_fingerprint_follows_the_tokens(files):
     assert data.load_text(*files("a b\n", "a\n")).fingerprint == prints[0]
 
 
-def test_what_makes_no_sense_is_refused(files, tmp_path):
+def test_invalid_texts_are_refused(files, tmp_path):
     train, test = files("a\n", "\n")
     with pytest.raises(ValueError, match=r"test\.tokens has no words"):
         data.load_text(train, test)

@@ -1,4 +1,4 @@
-"""Texts as other programs write them: line ends, blanks, encodings."""
+"""Tests texts of other programs: line ends, blanks, encodings."""
 
 import codecs
 import pathlib
@@ -64,7 +64,7 @@ def test_a_byte_order_mark_before_a_line_is_no_part_of_a_word(words_of):
         (b" \f\n\n", "has no words"),
     ],
 )
-def test_what_is_no_utf8_text_is_refused_by_name_with_the_remedy(words_of, content, message):
+def test_other_formats_are_refused_by_name_with_the_remedy(words_of, content, message):
     with pytest.raises(ValueError, match=message) as raised:
         words_of(content)
     assert "\n" not in str(raised.value)

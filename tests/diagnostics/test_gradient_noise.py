@@ -1,4 +1,4 @@
-"""The noise of a gradient: known covariances, unbiased over many draws."""
+"""Tests gradient noise against known covariances, over many draws."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ N, DIM = 48, 3
 
 @pytest.fixture(scope="module")
 def gradients():
-    """The gradients of N examples, whose mean and covariance are known."""
+    """Returns the gradients of N examples with known mean and covariance."""
     rng = np.random.default_rng(0)
     return (rng.normal(size=(N, DIM)) * [1.0, 2.0, 0.5] + [0.3, 0.0, 0.6]).astype(np.float32)
 
@@ -26,13 +26,13 @@ def group_means(gradients, sizes):
 
 
 def estimates(gradients, sizes, num_examples, num_draws=4000):
-    """Trace and squared norm as estimated from many batches, each drawn without replacement."""
+    """Returns trace and squared norm estimated from many batches, drawn without replacement."""
 
     def draw(key):
         batch = jax.random.permutation(key, jnp.asarray(gradients))[: sum(sizes)]
         ends = np.cumsum([0, *sizes])
         means = jnp.stack([batch[a:b].mean(0) for a, b in zip(ends, ends[1:], strict=False)])
-        noise = diagnostics.noise_of_groups(means, jnp.array(sizes), num_examples)
+        noise = diagnostics.estimate_gradient_noise(means, jnp.array(sizes), num_examples)
         return noise.trace, noise.squared_norm, jnp.sum(batch.mean(0) ** 2)
 
     keys = jax.random.split(jax.random.key(1), num_draws)
@@ -40,7 +40,7 @@ def estimates(gradients, sizes, num_examples, num_draws=4000):
 
 
 def z_score(values, expected):
-    """How many standard errors the mean is away from what is expected."""
+    """Returns the distance of the mean from its expectation, in standard errors."""
     return abs(values.mean() - expected) / (values.std() / np.sqrt(len(values)))
 
 
@@ -74,7 +74,7 @@ def test_sums_give_what_groups_give(gradients, sizes):
     batch = gradients[: sum(sizes)]
     counts = np.array(sizes, np.float32)
     sums = group_means(batch, sizes) * counts[:, None]
-    found = diagnostics.noise_of_sums(
+    found = diagnostics.estimate_gradient_noise_from_sums(
         diagnostics.GroupSums(
             gradient={"w": jnp.asarray(sums.sum(0))},
             squares={"w": jnp.asarray((sums**2 / counts[:, None]).sum(0))},
@@ -84,7 +84,7 @@ def test_sums_give_what_groups_give(gradients, sizes):
         ),
         N,
     )
-    expected = diagnostics.noise_of_groups({"w": group_means(batch, sizes)}, counts, N)
+    expected = diagnostics.estimate_gradient_noise({"w": group_means(batch, sizes)}, counts, N)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_weights_are_not_taken_for_noise_of_the_examples(gradients, counted):
         weights = (1 + jnp.stack([xi, -xi], 1)).ravel()
         sums = (weights[:, None] * batch).reshape(size // group, group, DIM).sum(1)
         squares = jnp.sum(weights**2) if counted else size
-        return diagnostics.noise_of_sums(
+        return diagnostics.estimate_gradient_noise_from_sums(
             diagnostics.GroupSums(
                 sums.sum(0), (sums**2 / group).sum(0), size, squares / group, squares
             ),
@@ -120,7 +120,7 @@ def test_weights_are_not_taken_for_noise_of_the_examples(gradients, counted):
 
 
 def test_diagonal_is_that_of_the_covariance(gradients):
-    noise = diagnostics.noise_of_groups(gradients, sizes=1)
+    noise = diagnostics.estimate_gradient_noise(gradients, sizes=1)
     np.testing.assert_allclose(noise.diagonal, np.diag(covariance(gradients)), rtol=1e-5)
     np.testing.assert_allclose(noise.trace, np.trace(covariance(gradients)), rtol=1e-5)
 
@@ -145,10 +145,10 @@ def test_exact_covariance_of_a_quadratic():
 
 
 def test_single_group_says_nothing():
-    noise = diagnostics.noise_of_groups({"w": jnp.ones((1, 4))}, sizes=64)
+    noise = diagnostics.estimate_gradient_noise({"w": jnp.ones((1, 4))}, sizes=64)
     assert np.isnan(noise.trace) and np.isnan(diagnostics.gradient_noise_scale(noise))
     sums = diagnostics.GroupSums(jnp.ones(4), jnp.ones(4), size=8, groups=1, weights=8)
-    assert np.isnan(diagnostics.noise_of_sums(sums).trace)
+    assert np.isnan(diagnostics.estimate_gradient_noise_from_sums(sums).trace)
 
 
 def test_the_ratio_of_no_batch_is_no_number():
@@ -197,25 +197,27 @@ def test_the_ratio_of_no_signal_is_no_number():
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="sizes must be one number or 2"):
-        diagnostics.noise_of_groups(jnp.ones((2, 3)), jnp.ones(3))
+        diagnostics.estimate_gradient_noise(jnp.ones((2, 3)), jnp.ones(3))
     with pytest.raises(ValueError, match="sizes must be a finite number > 0"):
-        diagnostics.noise_of_groups(jnp.ones((2, 3)), 0)
+        diagnostics.estimate_gradient_noise(jnp.ones((2, 3)), 0)
     for num_examples, least in ((-3, 1), (0, 1), (np.nan, 1), (1, 16), (15, 16)):
         with pytest.raises(ValueError, match=f"num_examples must be a number >= {least}"):
-            diagnostics.noise_of_groups(jnp.ones((2, 3)), 8, num_examples)
+            diagnostics.estimate_gradient_noise(jnp.ones((2, 3)), 8, num_examples)
     sums = diagnostics.GroupSums(jnp.ones(4), jnp.ones(4), size=8, groups=2, weights=8)
     for num_examples in (0, 7):
         with pytest.raises(ValueError, match="num_examples must be a number >= 8"):
-            diagnostics.noise_of_sums(sums, num_examples)
+            diagnostics.estimate_gradient_noise_from_sums(sums, num_examples)
     for decay in (-0.5, 1.5):
         with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
             diagnostics.update_running_noise(diagnostics.init_running_noise(), sums, decay)
     for sizes in (-8.0, 0.0, [8.0, 0.0]):
-        assert np.isnan(diagnostics.noise_of_groups(jnp.ones((2, 3)), jnp.array(sizes)).trace)
+        assert np.isnan(
+            diagnostics.estimate_gradient_noise(jnp.ones((2, 3)), jnp.array(sizes)).trace
+        )
     for sizes, num_examples in ((8, jnp.int32(15)), (jnp.int32(8), 15), (8, jnp.int32(-5))):
-        found = diagnostics.noise_of_groups(jnp.ones((2, 3)), sizes, num_examples)
+        found = diagnostics.estimate_gradient_noise(jnp.ones((2, 3)), sizes, num_examples)
         assert np.isnan(found.squared_norm)
-    assert np.isnan(diagnostics.noise_of_sums(sums, jnp.int32(7)).squared_norm)
+    assert np.isnan(diagnostics.estimate_gradient_noise_from_sums(sums, jnp.int32(7)).squared_norm)
     with pytest.raises(ValueError, match=r"as many in every leaf, but are \[4, 8\]"):
         diagnostics.gradient_covariance(
             lambda w, e: w * e[0] * e[1], 1.0, (jnp.ones(8), jnp.ones(4))
@@ -226,6 +228,6 @@ def test_bad_input_is_refused():
         found = diagnostics.update_running_noise(running, noise, jnp.float32(decay))
         assert np.isnan(found.trace)
     with pytest.raises(ValueError, match="one leading axis"):
-        diagnostics.noise_of_groups({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, 1)
+        diagnostics.estimate_gradient_noise({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, 1)
     with pytest.raises(ValueError, match="2 examples or more"):
         diagnostics.gradient_covariance(lambda w, x: w * x, 1.0, jnp.ones(1))

@@ -1,4 +1,4 @@
-"""Hessian eigenvalues against closed forms and numpy; the critical learning rate by descent."""
+"""Tests Hessian eigenvalues against closed forms and NumPy, and critical learning rates."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ EPS = 2.0**-17  # the part of |H| that is counted as rounding
 
 
 def measure(loss, params, **settings):
-    """Compiled: one program is faster to make than one for each operation."""
+    """Compiles the whole measurement, which is faster than one program per operation."""
     return jax.jit(lambda p: hessian_eigenvalues(loss, p, KEY, **settings))(params)
 
 
@@ -28,7 +28,7 @@ class Net(nnx.Module):
 
 
 def net_loss_and_params(seed=0):
-    """51 parameters of a classifier, and its loss on 32 points."""
+    """Returns the loss of a classifier on 32 points, and its 51 parameters."""
     graph, params = nnx.split(Net(nnx.Rngs(seed)))
     x = np.random.RandomState(1).randn(32, 2).astype(np.float32)
     y = np.arange(32) % 3
@@ -170,7 +170,7 @@ def test_bf16_parameters_are_raised():
         lambda w: jnp.sum(w**2) * jnp.nan,
     ],
 )
-def test_what_is_not_finite_gives_nan(loss):
+def test_losses_that_are_not_finite_give_nan(loss):
     found = measure(loss, jnp.ones(2))
     assert np.isnan(found.values).all() and np.isnan(found.errors).all()
 

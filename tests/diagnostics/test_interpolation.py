@@ -1,4 +1,4 @@
-"""Lines and planes through checkpoints: closed forms, exact ends, batch statistics, refusals."""
+"""Tests lines and planes through checkpoints: closed forms, exact ends, bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from noisegen.diagnostics.interpolation import along_line, interpolate, over_plane
+from noisegen.diagnostics.interpolation import evaluate_on_line, evaluate_on_plane, interpolate
 
 
 class Net(nnx.Module):
@@ -53,7 +53,7 @@ def test_bf16_is_combined_in_float32_and_rounded_once():
     assert (found != (1 - alpha) * first + alpha * second).any()
 
 
-def test_along_line_is_a_loop_over_the_points():
+def test_evaluate_on_line_is_a_loop_over_the_points():
     first, second = params_of(0), params_of(1)
     alphas = jnp.linspace(-1, 2, 7)
 
@@ -61,29 +61,31 @@ def test_along_line_is_a_loop_over_the_points():
         kernel = params["hidden"]["kernel"][...]
         return {"norm": jnp.sum(kernel**2), "positive": (kernel > 0).sum()}
 
-    found = along_line(measure, first, second, alphas)
+    found = evaluate_on_line(measure, first, second, alphas)
     loop = [measure(interpolate(first, second, a)) for a in alphas]
     for name, values in found.items():
         np.testing.assert_allclose(values, [at[name] for at in loop], rtol=1e-5)
-    jitted = jax.jit(lambda *args: along_line(measure, *args))(first, second, alphas)
+    jitted = jax.jit(lambda *args: evaluate_on_line(measure, *args))(first, second, alphas)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), jitted, found)
 
 
-def test_along_line_maps_over_pairs_of_checkpoints():
+def test_evaluate_on_line_maps_over_pairs_of_checkpoints():
     firsts, seconds = jax.random.normal(jax.random.key(0), (2, 5, 3))
     alphas = jnp.linspace(0, 1, 4)
 
     def line(first, second):
-        return along_line(lambda w: jnp.sum(w**2), first, second, alphas)
+        return evaluate_on_line(lambda w: jnp.sum(w**2), first, second, alphas)
 
     loop = [line(*pair) for pair in zip(firsts, seconds, strict=True)]
     np.testing.assert_allclose(jax.vmap(line)(firsts, seconds), loop, rtol=1e-5)
 
 
-def test_over_plane_of_a_closed_form():
+def test_evaluate_on_plane_of_a_closed_form():
     origin, first, second = jax.random.normal(jax.random.key(0), (3, 6))
     alphas, betas = np.linspace(-1, 1, 4), np.linspace(0, 2, 3)
-    found = over_plane(lambda w: {"w": w[2], "sum": w.sum()}, origin, first, second, alphas, betas)
+    found = evaluate_on_plane(
+        lambda w: {"w": w[2], "sum": w.sum()}, origin, first, second, alphas, betas
+    )
     w0, w1, w2 = np.float64([origin, first, second])
     points = w0 + np.multiply.outer(alphas, w1 - w0)[:, None] + np.multiply.outer(betas, w2 - w0)
     np.testing.assert_allclose(found["w"], points[..., 2], atol=1e-5)
@@ -92,7 +94,7 @@ def test_over_plane_of_a_closed_form():
 
 def test_the_corners_of_the_plane_are_exact():
     corners = jax.random.normal(jax.random.key(1), (3,))
-    found = over_plane(lambda w: w, *corners, jnp.arange(2), jnp.arange(2))
+    found = evaluate_on_plane(lambda w: w, *corners, jnp.arange(2), jnp.arange(2))
     np.testing.assert_array_equal([found[0, 0], found[1, 0], found[0, 1]], corners)
 
 
@@ -110,10 +112,10 @@ def test_batch_statistics_are_recomputed_inside_the_measure():
         return (model.norm(model.hidden(x)) ** 2).mean(0)[0] / params["norm"]["scale"][...][0] ** 2
 
     alphas = jnp.array([0.0, 0.1, 0.4, 1.0])
-    found = along_line(lambda p: second_moment(p, True), first, second, alphas)
-    # Normalised with its own statistics every network on the line has variance 1.
+    found = evaluate_on_line(lambda p: second_moment(p, True), first, second, alphas)
+    # Normalized with its own statistics every network on the line has variance 1.
     np.testing.assert_allclose(found, jnp.ones(4), rtol=1e-3)
-    stale = along_line(lambda p: second_moment(p, False), first, second, alphas)
+    stale = evaluate_on_line(lambda p: second_moment(p, False), first, second, alphas)
     assert (jnp.abs(stale - 1) > 0.1).any()
 
 
@@ -122,12 +124,12 @@ def test_different_networks_are_refused_by_the_leaf_that_differs():
     message = r"leaf \['hidden'\]\['bias'\].* is \(4,\) in first and \(5,\) in second"
     for call in (
         lambda: interpolate(first, wide, 0.5),
-        lambda: along_line(lambda p: 0.0, first, wide, jnp.arange(2)),
+        lambda: evaluate_on_line(lambda p: 0.0, first, wide, jnp.arange(2)),
     ):
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(ValueError, match=r"in origin and \(5,\) in second"):
-        over_plane(lambda p: 0.0, first, first, wide, jnp.arange(2), jnp.arange(2))
+        evaluate_on_plane(lambda p: 0.0, first, first, wide, jnp.arange(2), jnp.arange(2))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,6 @@ def test_bad_arguments_are_refused(first, second, alpha, message):
 
 def test_points_must_have_one_axis():
     with pytest.raises(ValueError, match=r"alphas must be an array of one axis, .* \(\)"):
-        along_line(jnp.sum, jnp.ones(2), jnp.ones(2), 0.5)
+        evaluate_on_line(jnp.sum, jnp.ones(2), jnp.ones(2), 0.5)
     with pytest.raises(ValueError, match=r"betas must be an array of one axis, .* \(1, 2\)"):
-        over_plane(jnp.sum, *jnp.ones((3, 2)), jnp.ones(2), jnp.ones((1, 2)))
+        evaluate_on_plane(jnp.sum, *jnp.ones((3, 2)), jnp.ones(2), jnp.ones((1, 2)))

@@ -1,4 +1,4 @@
-"""Diagnostics of complex gradients, of large means, and by numbers of any type."""
+"""Tests diagnostics of complex gradients, large means, and all number types."""
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,15 @@ def assert_same(found, pair):
 
 @pytest.mark.parametrize("sizes", [4, [1, 2, 3, 4, 5, 6, 7, 8]])
 def test_complex_gradients_of_groups_count_as_pairs(sizes):
-    found = diagnostics.noise_of_groups(COMPLEX, sizes)
-    assert_same(found, diagnostics.noise_of_groups(PAIR, sizes))
+    found = diagnostics.estimate_gradient_noise(COMPLEX, sizes)
+    assert_same(found, diagnostics.estimate_gradient_noise(PAIR, sizes))
 
 
 def test_complex_sums_count_as_pairs():
     def sums(gradients, squares):
-        return diagnostics.noise_of_sums(diagnostics.GroupSums(gradients, squares, 32, 8, 32))
+        return diagnostics.estimate_gradient_noise_from_sums(
+            diagnostics.GroupSums(gradients, squares, 32, 8, 32)
+        )
 
     pair = [4 * part.sum(0) for part in PAIR], [4 * (part**2).sum(0) for part in PAIR]
     found = sums(4 * COMPLEX.sum(0), 4 * (np.abs(COMPLEX) ** 2).sum(0))
@@ -65,7 +67,7 @@ def test_complex_numbers_are_refused_by_name():
     ones = jnp.ones(3)
     for name, call in {
         "alpha": lambda: diagnostics.interpolate(ones, ones, 1j),
-        "alphas": lambda: diagnostics.along_line(jnp.sum, ones, ones, [1j]),
+        "alphas": lambda: diagnostics.evaluate_on_line(jnp.sum, ones, ones, [1j]),
         "largest_eigenvalue": lambda: diagnostics.critical_learning_rate(1j),
         "trace": lambda: diagnostics.gradient_noise_scale(diagnostics.RunningNoise(1j, 1.0, 1)),
     }.items():
@@ -96,8 +98,8 @@ def test_unsigned_and_small_numbers_are_as_pythons():
     ratio = diagnostics.signal_to_noise_ratio(exact, np.uint8(200))
     np.testing.assert_allclose(ratio, diagnostics.signal_to_noise_ratio(exact, 200.0))
     for kind in (np.uint8, np.uint32, np.int64):
-        found = diagnostics.noise_of_groups(x[:4], kind(64), np.uint32(3_000_000_000))
-        expected = diagnostics.noise_of_groups(x[:4], 64.0, 3e9)
+        found = diagnostics.estimate_gradient_noise(x[:4], kind(64), np.uint32(3_000_000_000))
+        expected = diagnostics.estimate_gradient_noise(x[:4], 64.0, 3e9)
         np.testing.assert_array_equal(found.squared_norm, expected.squared_norm)
 
 
@@ -105,7 +107,7 @@ def test_sizes_past_int32():
     sums = diagnostics.GroupSums(
         jnp.full(2, 6e9), jnp.full(2, 1.4e10), 3_000_000_000, 2, 3_000_000_000
     )
-    found = diagnostics.noise_of_sums(sums, 10**10)
+    found = diagnostics.estimate_gradient_noise_from_sums(sums, 10**10)
     np.testing.assert_allclose(found.trace, 4e9, rtol=1e-5)
     running = diagnostics.RunningNoise(jnp.float32(1), jnp.float32(1), jnp.int32(2**31 - 1))
     running = diagnostics.update_running_noise(running, found._replace(squared_norm=1.0), 1.0)
@@ -121,15 +123,17 @@ def test_ratios_of_overflowed_gradients_are_no_numbers():
 
 def test_strict_promotion_and_double_precision_give_the_same_noise():
     gradients = {"a": RE, "b": jnp.asarray(IM, jnp.bfloat16)}
-    expected = diagnostics.noise_of_groups(gradients, 4, 100)
+    expected = diagnostics.estimate_gradient_noise(gradients, 4, 100)
     with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
         for number in (lambda n: n, jnp.int32, np.uint8):
-            found = diagnostics.noise_of_groups(gradients, number(4), number(100))
+            found = diagnostics.estimate_gradient_noise(gradients, number(4), number(100))
             np.testing.assert_allclose(found.trace, expected.trace, rtol=1e-6)
             np.testing.assert_allclose(found.squared_norm, expected.squared_norm, rtol=1e-3)
             ones = jnp.ones(4, jnp.float32)
             sums = diagnostics.GroupSums(ones, 2 * ones, number(16), number(2), number(16))
-            np.testing.assert_allclose(diagnostics.noise_of_sums(sums, 100).trace, 7.75)
+            np.testing.assert_allclose(
+                diagnostics.estimate_gradient_noise_from_sums(sums, 100).trace, 7.75
+            )
         running = diagnostics.update_running_noise(diagnostics.init_running_noise(), found)
         np.testing.assert_allclose(running.trace, expected.trace, rtol=1e-6)
         assert running.trace.dtype == jnp.float32

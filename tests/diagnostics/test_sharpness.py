@@ -1,4 +1,4 @@
-"""Sharpness against boxes whose highest corner is known, and against SciPy's L-BFGS-B."""
+"""Tests sharpness against boxes with a known highest corner, and SciPy's L-BFGS-B."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ NUM_STEPS, EPSILONS = (0, 500, 4000), (1e-2, 1e-3, 5e-4)
 
 @functools.cache
 def net_loss_and_params():
-    """A loss of flat parameters, and those of networks after 0, 500, 4000 steps of descent."""
+    """Returns a loss of flat parameters, and networks after 0, 500 and 4000 steps."""
     graph, params = nnx.split(Net(nnx.Rngs(0)))
     start, unravel = jax.flatten_util.ravel_pytree(params)
     x = np.random.RandomState(1).randn(64, 2).astype(np.float32)
@@ -48,7 +48,7 @@ def net_loss_and_params():
 
 
 def sharpness_by_scipy(value_and_grad, x, epsilon, a):
-    """As Keskar et al. do it, in units of the box and of the slope, so that SciPy goes on."""
+    """Computes sharpness as Keskar et al. do, in units that keep SciPy from stopping early."""
     a, x = np.float64(a), np.float64(x)
     half_widths = epsilon * (np.abs(np.linalg.pinv(a) @ x) + 1)
 
@@ -56,15 +56,15 @@ def sharpness_by_scipy(value_and_grad, x, epsilon, a):
         value, gradient = value_and_grad(jnp.float32(x + a @ (half_widths * u)))
         return -float(value), -half_widths * (a.T @ np.float64(gradient))
 
-    centre = np.zeros(len(half_widths))
-    start, slope = fun(centre)
+    center = np.zeros(len(half_widths))
+    start, slope = fun(center)
     scale = 1 / np.abs(slope).max()
     result = scipy.optimize.minimize(
         lambda u: tuple(scale * part for part in fun(u)),
-        centre,
+        center,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(-1, 1)] * len(centre),
+        bounds=[(-1, 1)] * len(center),
         options={"maxiter": 10, "gtol": 0, "ftol": 0},
     )
     return 100 * (start - result.fun / scale) / (1 - start)
@@ -99,7 +99,7 @@ def test_the_corner_of_a_linear_loss_with_slopes_of_every_size():
 
 
 def test_the_corner_is_chosen_from_inside_the_box():
-    # The slope at the centre points to the corner (1, 1), which rises by 0.515 and is a maximum of
+    # The slope at the center points to the corner (1, 1), which rises by 0.515 and is a maximum of
     # its own; curvature to the side of it leads to (1, -1), which rises by 2.505.
     def loss(w):
         return 1 + (w[0] - w[1]) ** 2 / 2 + jnp.sum(w**2) / 4 + 0.01 * w[0] + 0.005 * w[1]
@@ -183,7 +183,7 @@ def test_points_where_the_loss_is_not_finite_do_not_count():
         lambda w: jnp.sum(w) - 1,  # the denominator is 0
     ],
 )
-def test_what_is_not_defined_gives_nan(loss):
+def test_undefined_sharpness_is_nan(loss):
     for num_iterations in (10, 100):  # steps shrink with each that is in vain
         measure = jax.jit(lambda w, n=num_iterations: sharpness(loss, w, num_iterations=n))
         assert np.isnan(measure(jnp.zeros(2)))

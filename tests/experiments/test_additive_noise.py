@@ -8,14 +8,14 @@ import pytest
 from experiments.additive_noise import (
     figure1,
     figure2,
-    oscillation,
     table1,
     table2,
     table2_ghost,
     table3,
     wikitext2,
 )
-from noisegen import data, sweeps, training
+from experiments.additive_noise.plots import oscillation
+from noisegen import data, storage, sweeps, training
 
 # As printed, in percent.
 PLAIN = {2048: 98.61, 4096: 96.45, 8192: 95.66, 16384: 94.37, 32768: 86.08, 45000: 86.48}
@@ -28,8 +28,16 @@ def values(runs, name):
     return sorted({run[name] for run in runs})
 
 
+def sweep_of(module, scale="paper"):
+    return module.get_sweep(module.get_config(scale))
+
+
+def runs_of(module, scale="paper"):
+    return sweep_of(module, scale).planned
+
+
 def test_table_1_sweeps_the_grid_of_its_docstring():
-    runs = list(table1.get_runs(table1.get_config()))
+    runs = runs_of(table1)
     assert values(runs, "batch_size") == sorted(PLAIN)
     assert values(runs, "learning_rate") == [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.6]
     assert values(runs, "eta") == [0, 0.005, 0.01, 0.03, 0.1, 0.3]
@@ -42,12 +50,12 @@ def test_table_1_sweeps_the_grid_of_its_docstring():
 
 
 def test_an_epoch_has_as_many_updates_as_a_loader_that_keeps_the_last_batch():
-    runs = table1.get_runs(table1.get_config())
+    runs = runs_of(table1)
     assert {r["batch_size"]: training.plan(r, 60_000).num_updates for r in runs} == UPDATES
 
 
 def test_table_1_is_published_as_printed():
-    published = table1.get_published(table1.get_config())
+    published = sweep_of(table1).published
     plain, noisy = table1.LABELS
     assert published == {
         **{(plain, size): (value, None) for size, value in PLAIN.items()},
@@ -57,13 +65,13 @@ def test_table_1_is_published_as_printed():
 
 
 def test_runs_are_read_by_noise_and_tuned_over_learning_rate_and_eta():
-    protocol = table1.get_protocol(table1.get_config())
+    [protocol] = sweep_of(table1).protocols
     assert [protocol.series({"eta": eta}) for eta in (0.0, 0.005)] == list(table1.LABELS)
     assert protocol.tune == ("learning_rate", "eta")
     assert (protocol.best, protocol.of, protocol.max_extensions) == (3, 3, 0)
     records = [
-        {"run": run, "status": "finished", "metrics": {"test_accuracy": 0.9}}
-        for run in table1.get_runs(table1.get_config())
+        storage.Record(hparams=run, status="finished", metrics={"test_accuracy": 0.9})
+        for run in runs_of(table1)
     ]
     optima = sweeps.select(records, protocol)
     assert [(o.series, o.row) for o in optima] == [
@@ -88,7 +96,7 @@ def test_noise_is_a_standard_deviation_on_the_gradient_before_momentum(eta):
 
 
 def test_figure_1_is_one_point_of_table_1():
-    runs = list(figure1.get_runs(figure1.get_config()))
+    runs = runs_of(figure1)
     assert values(runs, "eta") == [0, 0.3] and values(runs, "seed") == [0, 1, 2, 3, 4]
     assert {(run["batch_size"], run["learning_rate"], run["eval_every"]) for run in runs} == {
         (16384, 0.1, 1)
@@ -96,16 +104,23 @@ def test_figure_1_is_one_point_of_table_1():
 
 
 def test_oscillation_of_finished_runs_in_points_and_the_others_counted():
-    def record(eta, accuracies, status="finished"):
-        return {"run": {"eta": eta}, "status": status, "curve": {"test_accuracy": accuracies}}
-
+    runs = {
+        "a": (0.0, [0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]),
+        "b": (0.0, [0.5, 0.9, 0.6, 0.9, 0.9, 0.9, 0.9, 0.8]),
+        "diverged": (0.0, [0.5, None]),
+        "c": (0.3, [0.5, 0.9]),
+    }
     records = [
-        record(0.0, [0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]),
-        record(0.0, [0.5, 0.9, 0.6, 0.9, 0.9, 0.9, 0.9, 0.8]),
-        record(0.0, [0.5, None], "diverged"),
-        record(0.3, [0.5, 0.9]),
+        storage.Record(
+            run_id=name,
+            hparams={"eta": eta},
+            status="diverged" if name == "diverged" else "finished",
+            metrics={},
+        )
+        for name, (eta, _) in runs.items()
     ]
-    assert oscillation.lines(records) == [
+    curves = {name: {"test_accuracy": accuracy} for name, (_, accuracy) in runs.items()}
+    assert oscillation.lines(records, curves) == [
         "no noise (2 of 3 runs): largest drop 40.0 ± 14.1, in the last five epochs 5.0 ± 7.1, "
         "their deviation 2.2 ± 3.2, final 85.0 ± 7.1",
         "noise: 1 of 1 runs finished; a spread needs two",
@@ -114,13 +129,12 @@ def test_oscillation_of_finished_runs_in_points_and_the_others_counted():
 
 def test_full_batch_descent_makes_one_update_an_epoch():
     for module, updates, seeds in ((figure2, 100, 3), (table3, 500, 1)):
-        runs = list(module.get_runs(module.get_config()))
+        runs = runs_of(module)
         assert len(runs) == 2 * seeds and values(runs, "eta") == [0, 1]
         assert {training.plan(run, 60_000).num_updates for run in runs} == {updates}
         constants = {"learning_rate": 0.01, "momentum": 0.5, "gamma": 0.55, "batch_size": 60_000}
         assert all(run[name] == value for run in runs for name, value in constants.items())
-        sweeps.check_points(runs, module.get_protocol(module.get_config()))
-    assert table3.get_published(table3.get_config()) == {("noise", 60_000): (97.13, None)}
+    assert sweep_of(table3).published == {("noise", 60_000): (97.13, None)}
 
 
 # As printed: batch size, no noise, noise; and updates in 20 epochs of 50,000 images.
@@ -133,31 +147,21 @@ TABLE_2 = {
 
 
 def test_table_2_is_the_published_one():
-    config = table2.get_config("paper")
-    runs = list(table2.get_runs(config))
+    runs = runs_of(table2)
     assert values(runs, "batch_size") == sorted(TABLE_2)
     assert values(runs, "learning_rate") == [0.01, 0.02, 0.05, 0.1, 0.2]
     assert values(runs, "eta") == [0, 0.005, 0.01, 0.3] and values(runs, "momentum") == [0.5]
     updates = {run["batch_size"]: training.plan(run, 50_000).num_updates for run in runs}
     assert updates == {size: row[2] for size, row in TABLE_2.items()}
-    published = table2.get_published(config)
-    assert published == table2.get_published(table2.get_config("gpu"))  # but for the dtype
+    published = sweep_of(table2).published
+    assert published == sweep_of(table2, "gpu").published  # except for the dtype
     assert published == {
         (label, size): (row[i], None)
         for size, row in TABLE_2.items()
         for i, label in enumerate(table1.LABELS)
     }
-    assert table2.get_published(table2.get_config("cpu")) == {}  # another network
-    assert table2.get_published(table2_ghost.get_config("paper")) == {}  # another normalisation
-
-
-@pytest.mark.parametrize("module", [table2, table2_ghost, wikitext2])
-def test_there_are_three_scales(module):
-    for scale in ("paper", "gpu", "cpu"):
-        config = module.get_config(scale)
-        sweeps.check_points(list(module.get_runs(config)), module.get_protocol(config))
-    with pytest.raises(ValueError, match="write one of paper, gpu, cpu after the colon"):
-        module.get_config("huge")
+    assert sweep_of(table2, "cpu").published == {}  # another network
+    assert sweep_of(table2_ghost).published == {}  # another normalization
 
 
 def shrunk(config):
@@ -165,16 +169,17 @@ def shrunk(config):
     return config
 
 
-def test_the_batch_is_normalised_whole_or_in_ghost_batches():
-    """An epoch of 22 examples in batches of 8 ends with one of 6, which is normalised alone."""
-    make_task = table2.get_task(shrunk(table2.get_config()))
-    tasks = {size: make_task(size) for size in (4, 8)}
+def test_the_batch_is_normalized_whole_or_in_ghost_batches():
+    """An epoch of 22 examples in batches of 8 ends with one of 6, which is normalized alone."""
+    sweep = table2.get_sweep(shrunk(table2.get_config()))
+    tasks = {size: sweep.task_of({"batch_size": size}) for size in (4, 8)}
     assert {size: task.ghost_size for size, task in tasks.items()} == {4: 4, 8: 8}
     assert tasks[4].name == tasks[8].name
-    [run] = [run for run in table2.get_runs(table2.get_config()) if run["seed"] == 0][:1]
+    run = sweep.planned[0]
     [plan] = training.plan_runs(tasks[8], [run | {"batch_size": 8, "num_epochs": 1.0}])
     assert plan.batch_sizes.tolist() == [8, 8, 6]
-    ghosts = table2_ghost.get_task(shrunk(table2_ghost.get_config()))
+    sweep = table2_ghost.get_sweep(shrunk(table2_ghost.get_config()))
+    ghosts = sweep.task_of(sweep.planned[0])
     assert ghosts.ghost_size == 16 and ghosts.name != tasks[8].name
     assert table2_ghost.get_config("paper").task.ghost_size == 64
 
@@ -184,7 +189,7 @@ def sgd_of_wikitext2(monkeypatch):
     """make_optimizer of the language model, whose text is not read."""
     text = data.Text("text", np.zeros(400, np.int32), np.zeros(400, np.int32), ("a",), "0", "made")
     monkeypatch.setattr(wikitext2.data, "load_text", lambda *_: text)
-    return wikitext2.get_task(wikitext2.get_config("paper"))(4).make_optimizer
+    return wikitext2.task_maker(wikitext2.get_config("paper"))(4).make_optimizer
 
 
 def test_the_language_models_gradient_is_a_mean_over_tokens_clipped_before_the_noise(
@@ -205,8 +210,8 @@ def test_the_language_models_gradient_is_a_mean_over_tokens_clipped_before_the_n
 
 
 def test_batches_of_text_are_doublings_of_twenty():
-    runs = list(wikitext2.get_runs(wikitext2.get_config("paper")))
+    runs = runs_of(wikitext2)
     assert values(runs, "batch_size") == [20, 40, 80, 160, 320, 640, 1280]
     assert {20.0} < set(values(runs, "learning_rate")) and values(runs, "momentum") == [0]
-    protocol = wikitext2.get_protocol(wikitext2.get_config("cpu"))
-    assert (protocol.metric, protocol.mode, protocol.of) == ("test_loss", "min", 3)
+    [protocol] = sweep_of(wikitext2, "cpu").protocols
+    assert (protocol.metric.name, protocol.mode, protocol.of) == ("test_loss", "min", 3)

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from matplotlib import figure
 
-from experiments.jaiswal2020 import common, figure4, figure5, figure6, future, table2
-from launch import experiment
-from noisegen import sweeps, training
+from experiments.jaiswal2020 import constant_ratio, figure4, figure5, future, table2
+from experiments.jaiswal2020.plots import figure6
+from noisegen import storage, training
+from noisegen.sweeps.experiment import load_experiment
 
 N = 6903  # training images, as the paper counts them
 
 
+def sweep_of(module, scale="paper"):
+    return module.get_sweep(module.get_config(scale))
+
+
 def runs_of(module, scale="paper"):
-    return list(module.get_runs(module.get_config(scale)))
+    return sweep_of(module, scale).planned
 
 
 def values(runs, name):
@@ -26,15 +31,10 @@ def values(runs, name):
 
 @pytest.mark.parametrize("module", [figure4, figure5, table2, future])
 @pytest.mark.parametrize("scale", ["paper", "gpu", "cpu"])
-def test_every_scale_expands_to_a_grid_that_its_protocol_reads(module, scale):
-    runs, protocol = runs_of(module, scale), module.get_protocol(module.get_config(scale))
-    sweeps.check_points(runs, protocol)
-    assert protocol.of == len(values(runs, "seed"))
-    rates = {run["batch_size"]: run["learning_rate"] for run in runs}
+def test_learning_rate_over_batch_size_is_the_published_one(module, scale):
+    rates = {run["batch_size"]: run["learning_rate"] for run in runs_of(module, scale)}
     for size, rate in rates.items():
         np.testing.assert_allclose(rate / size, 0.01 / 32, rtol=1e-12)
-    with pytest.raises(ValueError, match="write one of paper, gpu, cpu after the colon"):
-        module.get_config("huge")
 
 
 def test_the_three_points_and_the_two_readings_of_the_decay():
@@ -42,7 +42,7 @@ def test_the_three_points_and_the_two_readings_of_the_decay():
     points = {(run["batch_size"], round(run["learning_rate"], 9)) for run in runs}
     assert points == {(32, 0.01), (64, 0.02), (128, 0.04)}
     assert values(runs, "decay_rate") == [0.1, 0.9] and values(runs, "variance") == [0]
-    assert {common.label(run) for run in runs} == {"no noise", "no noise, decay to 0.9"}
+    assert {constant_ratio.label(run) for run in runs} == {"no noise", "no noise, decay to 0.9"}
 
 
 def test_longer_training_makes_as_many_updates_at_every_batch_size():
@@ -57,8 +57,8 @@ def learning_rates(run):
     """Of every update of a run, by the step that the optimizer takes."""
     plan = training.plan(run, N)
     hparams = run | {"updates_per_epoch": plan.updates_per_epoch, "momentum": 0.0}
-    config = common.make_config("paper")
-    tx = common.make_optimizer(hparams, jax.random.key(0), config.task.decay_epochs)
+    config = figure4.get_config("paper")
+    tx = constant_ratio.make_optimizer(hparams, jax.random.key(0), config.task.decay_epochs)
 
     def step(state, _):
         updates, state = tx.update(jnp.ones(()), state)
@@ -89,7 +89,7 @@ def test_the_noise_is_a_variance_on_the_gradient_before_momentum():
     hparams = runs_of(table2)[-1] | {"updates_per_epoch": 54.0}
     assert hparams["variance"] == 1e-5 and hparams["learning_rate"] == 0.04
     size = 100_000
-    tx = common.make_optimizer(hparams, jax.random.key(0), (25.0, 40.0))
+    tx = constant_ratio.make_optimizer(hparams, jax.random.key(0), (25.0, 40.0))
     state, trace = tx.init(jnp.zeros(size)), np.zeros(size)
     for t in range(3):
         updates, state = tx.update(jnp.zeros(size), state)
@@ -100,12 +100,12 @@ def test_the_noise_is_a_variance_on_the_gradient_before_momentum():
 
 
 def test_numbers_are_published_as_printed():
-    published = figure4.get_published(figure4.get_config("paper"))
+    published = sweep_of(figure4).published
     for label in ("no noise", "no noise, decay to 0.9"):
         found = {size: published[label, size] for size in (32, 64, 128)}
         assert found == {32: (74.45, None), 64: (70.29, None), 128: (67.86, None)}
     assert len(published) == 6
-    assert table2.get_published(table2.get_config("gpu")) == {  # but for the dtype
+    assert sweep_of(table2, "gpu").published == {  # except for the dtype
         ("no noise", 64): (70.29, None),
         ("no noise", 128): (67.86, None),
         ("noise", 64): (72.07, None),
@@ -114,13 +114,13 @@ def test_numbers_are_published_as_printed():
     other = table2.get_config("paper")
     other.base_learning_rate = 0.1
     for config in (table2.get_config("cpu"), other):
-        assert table2.get_published(config) == {}
+        assert table2.get_sweep(config).published == {}
 
 
 def test_a_window_of_an_image_anywhere_and_mirrored_half_of_the_time():
     image = jnp.arange(25).reshape(5, 5, 1)
     keys = jax.random.split(jax.random.key(0), 400)
-    crop = jax.vmap(common.crop_and_mirror, (0, None, None, None))
+    crop = jax.vmap(constant_ratio.crop_and_mirror, (0, None, None, None))
     found = np.asarray(crop(keys, image, 3, True))[..., 0]
     mirrored = found[:, 0, 1] < found[:, 0, 0]
     assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / 20  # five standard errors
@@ -138,51 +138,47 @@ def shrunk(module, **task):
     return config
 
 
-def test_whole_batches_are_normalised_and_the_middle_of_test_images_is_kept():
-    make_task = table2.get_task(shrunk(table2, crop=6))
+def test_whole_batches_are_normalized_and_the_middle_of_test_images_is_kept():
+    make_task = constant_ratio.task_maker(shrunk(table2, crop=6))
     assert [make_task(size).ghost_size for size in (8, 16)] == [8, 16]
     assert make_task(8).name == make_task(16).name
-    whole = table2.get_task(shrunk(table2))(8)
+    whole = constant_ratio.task_maker(shrunk(table2))(8)
     assert make_task(8).test["image"].shape == (8, 6, 6, 1)
     np.testing.assert_array_equal(make_task(8).test["image"], whole.test["image"][:, 1:7, 1:7])
 
 
 def test_without_normalisation_one_task_serves_all_batch_sizes():
     config = shrunk(future, network="mlp", pixels=8, crop=8)
-    assert isinstance(future.get_task(config), training.Task)
+    tasks = [future.get_sweep(config).task_of({"batch_size": size}) for size in (16, 32)]
+    assert tasks[0].ghost_size == tasks[1].ghost_size == 1
     config.task.network = "resnet18"
-    assert future.get_task(config)(16).ghost_size == 16
+    assert future.get_sweep(config).task_of({"batch_size": 16}).ghost_size == 16
     config.task.network = "alexnet"
     with pytest.raises(ValueError, match="must be one of resnet50, resnet18, lenet5, mlp"):
-        future.get_task(config)
+        future.get_sweep(config).task_of({"batch_size": 16})
 
 
-@pytest.fixture(name="between")
-def _between(tmp_path, monkeypatch):
+@pytest.fixture(name="between", scope="module")
+def _between(tmp_path_factory):
     """A sweep of Figure 4 in small, with the parameters of its runs, as Figure 6 reads it."""
     config = figure4.get_config("cpu")
     config.task.update({"dataset": "digits", "num_train": 64, "num_test": 32, "network": "mlp"})
     config.grid.update({"seed": (0, 1), "decay_rate": (0.1,), "batch_size": (8, 16)})
     config.run.num_epochs = 2.0
-    plan = experiment.load(pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd()), config)
-    monkeypatch.setattr(experiment, "load_from_workdir", lambda workdir: plan)
-    sweeps.open_workdir(tmp_path, plan.name, plan.make_tasks().name, {})
-    with sweeps.RecordWriter(tmp_path) as writer:
-        for task, runs in plan.make_tasks().groups(dict(enumerate(plan.runs))).items():
-            pool = training.Pool(task, training.Settings(microbatch=8, eval_batch=32))
-            for result in pool.train(list(runs.values()), keep_params=True):
-                name = sweeps.run_id(task.name, result.run)
-                sweeps.save_params(tmp_path, name, result.params)
-                writer.append({"run_id": name} | vars(dataclasses.replace(result, params=None)))
-    return tmp_path
+    workdir = tmp_path_factory.mktemp("figure4")
+    path = pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd())
+    sweep = load_experiment(f"{path}:cpu").get_sweep(config, workdir)
+    pool = {"microbatch": 8, "eval_batch": 32, "lanes": 1, "lane_devices": 1}
+    sweep.run(progress=False, keep_params=True, pool=pool | {"lanes_per_rare_step": 1})
+    return workdir
 
 
 def test_the_ends_of_the_line_are_the_runs_themselves(between):
     curves = figure6.load(str(between), 0.1)
     assert list(curves) == [16] and curves[16]["test"].shape == (2, 25)
     final = {
-        (record["run"]["batch_size"], record["run"]["seed"]): record["metrics"]["test_accuracy"]
-        for record in sweeps.read(between)
+        (record.hparams["batch_size"], record.hparams["seed"]): record.metrics["test_accuracy"]
+        for record in storage.read_records(between)
     }
     for seed, accuracy in enumerate(curves[16]["test"]):
         ends = accuracy[[8, 16]] / 100  # alpha 0 and 1
@@ -194,13 +190,13 @@ def test_the_ends_of_the_line_are_the_runs_themselves(between):
     assert len(figure6.plot(curves, canvas.subplots()).lines) == 2
 
 
-def test_a_point_gathers_batch_statistics_once():
-    task, calls = table2.get_task(shrunk(table2, crop=6))(8), []
+def test_a_point_recomputes_batch_statistics_once():
+    task, calls = constant_ratio.task_maker(shrunk(table2, crop=6))(8), []
     counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
     params, _ = jax.eval_shape(task.init, training.make_key(0))
-    jax.eval_shape(lambda p: training.measure(counted, p, microbatch=8), params)
+    jax.eval_shape(lambda p: training.evaluate_params(counted, p, microbatch=8), params)
     once = len(calls)
-    accuracies = jax.eval_shape(figure6._measure(counted), params)
+    accuracies = jax.eval_shape(figure6._accuracies_of(counted), params)
     assert accuracies.keys() == {"train", "test"} and len(calls) == 2 * once > 0
 
 

@@ -11,11 +11,11 @@ from matplotlib import figure
 from experiments.matched_noise import (
     cifar10_epochs,
     cifar10_steps,
-    common,
-    compare,
+    kinds,
     mnist_epochs,
     mnist_steps,
 )
+from experiments.matched_noise.plots import compare
 from noisegen import diagnostics, sweeps
 
 EVERY = (mnist_epochs, mnist_steps, cifar10_epochs, cifar10_steps)
@@ -23,7 +23,7 @@ EVERY = (mnist_epochs, mnist_steps, cifar10_epochs, cifar10_steps)
 
 def runs_of(module, scale="cpu"):
     config = module.get_config(scale)
-    runs = [run for run in module.get_runs(config) if run["seed"] == 0]
+    runs = [run for run in module.get_sweep(config).planned if run["seed"] == 0]
     return config, runs
 
 
@@ -31,10 +31,11 @@ def runs_of(module, scale="cpu"):
 @pytest.mark.parametrize("module", EVERY)
 def test_every_kind_is_there_at_every_batch_size(module, scale):
     config, runs = runs_of(module, scale)
+    [protocol] = module.get_sweep(config).protocols
     found = collections.defaultdict(set)
     for run in runs:
-        found[module.get_protocol(config).series(run)].add(run["batch_size"])
-    assert set(found) == set(common.LABELS)
+        found[protocol.series(run)].add(run["batch_size"])
+    assert set(found) == set(kinds.LABELS)
     assert found.pop("small batch") == {config.base.batch_size}
     assert all(sizes == set(config.grid.batch_size) for sizes in found.values())
     largest, examples = max(config.grid.batch_size), config.task.num_train
@@ -46,8 +47,8 @@ def test_matched_runs_have_the_temperature_of_the_small_batch(module):
     config, runs = runs_of(module)
     n, base = config.task.num_train, config.base
     wanted = base.learning_rate * (1 / base.batch_size - 1 / n)  # of the covariance, in unit time
-    matched = [run for run in runs if any(run[kind] for kind in common.MATCHED)]
-    assert len(matched) >= len(common.MATCHED) * len(config.grid.batch_size)
+    matched = [run for run in runs if any(run[kind] for kind in kinds.MATCHED)]
+    assert len(matched) >= len(kinds.MATCHED) * len(config.grid.batch_size)
     for run in matched:
         own = 1 / run["batch_size"] - 1 / n
         added = 1 / run["reference_batch_size"] - 1 / run["batch_size"]
@@ -69,16 +70,16 @@ def test_noise_of_size_zero_changes_nothing():
     [plain] = [
         run
         for run in runs
-        if common.kind(run, 16) == "no noise"
+        if kinds.kind(run, 16) == "no noise"
         and (run["batch_size"], run["learning_rate"]) == (128, 1)
     ]
     hparams = {name: value for name, value in plain.items() if isinstance(value, int | float)}
-    tx = common.make_optimizer(hparams, key, config.base.batch_size)
+    tx = kinds.make_optimizer(hparams, key, config.base.batch_size)
     updates, _ = tx.update(
         gradient, tx.init(gradient), gradient, batch_size=128, gradient_noise=_noise(gradient)
     )
     np.testing.assert_array_equal(updates, -gradient)
-    weights = common.example_weights(hparams)(jax.random.key(1), np.arange(128), 128)
+    weights = kinds.example_weights(hparams)(jax.random.key(1), np.arange(128), 128)
     np.testing.assert_array_equal(weights, np.ones(128))
 
 
@@ -86,9 +87,9 @@ def test_rules_scale_the_learning_rate():
     gradient = np.ones(3, np.float32)
     config, runs = runs_of(mnist_steps)
     for run in runs:
-        label = common.kind(run, config.base.batch_size)
-        if label in common.RULES:
-            tx = common.make_optimizer(run, jax.random.key(0), config.base.batch_size)
+        label = kinds.kind(run, config.base.batch_size)
+        if label in kinds.RULES:
+            tx = kinds.make_optimizer(run, jax.random.key(0), config.base.batch_size)
             updates, _ = tx.update(
                 gradient,
                 tx.init(gradient),
@@ -96,7 +97,7 @@ def test_rules_scale_the_learning_rate():
                 batch_size=run["batch_size"],
                 gradient_noise=_noise(gradient),
             )
-            ratio = (run["batch_size"] / 16) ** common.RULES[label]
+            ratio = (run["batch_size"] / 16) ** kinds.RULES[label]
             np.testing.assert_allclose(updates, -config.base.learning_rate * ratio, rtol=1e-5)
 
 
@@ -107,7 +108,7 @@ def test_all_kinds_have_the_same_numbers():
 
 
 def test_an_unknown_scale_is_refused():
-    with pytest.raises(ValueError, match="write one of gpu, cpu"):
+    with pytest.raises(ValueError, match="write one of gpu, cpu, test"):
         mnist_epochs.get_config("paper")
 
 
@@ -124,10 +125,10 @@ def test_the_figure_shows_every_kind_or_says_how_low_it_is():
 
 
 def test_the_committed_records_are_read_as_a_figure_reads_them(monkeypatch):
-    root = pathlib.Path(compare.__file__).parents[2]
+    root = pathlib.Path(compare.__file__).parents[3]
     monkeypatch.chdir(root)
     title, points = compare.load("experiments/results/matched_noise/cpu/mnist_steps")
-    assert title == "Matched noise on MNIST at equal steps" and set(points) == set(common.LABELS)
+    assert title == "Matched noise on MNIST at equal steps" and set(points) == set(kinds.LABELS)
     assert points["full"][768][0] > points["no noise"][768][0] + 0.5
 
 

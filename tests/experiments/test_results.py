@@ -1,11 +1,12 @@
-"""The committed records are what the experiments and the reports of today read."""
+"""The committed tables are what the records, the experiments and the reports of today give."""
 
 import pathlib
+import shutil
 
 import pytest
 
 import experiments
-from launch import experiment
+from experiments.results import __main__ as results
 from noisegen import reports, sweeps
 
 ROOT = pathlib.Path(experiments.__path__[0]) / "results"
@@ -19,11 +20,23 @@ def test_there_are_results():
 @pytest.mark.parametrize("name", WORKDIRS)
 def test_committed_tables_are_those_of_the_records(name, monkeypatch):
     monkeypatch.chdir(ROOT.parents[1])
-    exp = experiment.load_from_workdir(str(ROOT / name))
-    records = sweeps.read(ROOT / name, curves=False)
-    task = sweeps.read_sweep(ROOT / name)["task"]
-    wanted = sweeps.wanted(task, sweeps.by_run_id(task, exp.runs), exp.protocols, records)
-    records = [record for record in records if record["run_id"] in wanted]
-    for file, protocol in zip(reports.table_names(exp.protocols), exp.protocols, strict=True):
-        table = sweeps.make_table(sweeps.select(records, protocol), protocol, exp.published)
-        assert sweeps.to_text(table).strip() == (ROOT / name / f"{file}.txt").read_text().strip()
+    report = reports.load_report(sweeps.Sweep.open(ROOT / name))
+    names = reports.table_names(report.readings)
+    assert sorted(f"{each}.csv" for each in names) == sorted(
+        path.name for path in (ROOT / name).glob("table*")
+    )
+    for each, table in zip(names, report.tables("csv"), strict=True):
+        assert table.encode() == (ROOT / name / f"{each}.csv").read_bytes()
+
+
+def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):
+    copied = tmp_path / "results" / "digits"
+    shutil.copytree(ROOT / "digits", copied)
+    for name in ("report.html", "figure.png", "table.csv"):
+        (copied / name).unlink()
+    monkeypatch.chdir(ROOT.parents[1])
+    monkeypatch.setattr(results, "RESULTS", copied.parent)
+    results.main()
+    assert capsys.readouterr().out == "digits/report.html\n"
+    assert (copied / "table.csv").read_bytes() == (ROOT / "digits" / "table.csv").read_bytes()
+    assert (copied / "report.html").exists() and (copied / "figure.png").exists()

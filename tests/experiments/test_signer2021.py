@@ -13,16 +13,17 @@ from matplotlib import figure
 from experiments.signer2021 import (
     adam,
     base_rate,
-    common,
     constant_warmup,
-    curves,
     decay,
     devices,
     figure1,
     figure4,
+    figure5,
     figure6,
+    scaling_rules,
 )
-from noisegen import sweeps, training
+from experiments.signer2021.plots import curves
+from noisegen import storage, sweeps, training
 
 PACKAGE = "experiments.signer2021"
 METRIC = "test_accuracy"
@@ -53,9 +54,13 @@ RULES = {
 }
 
 
+def sweep_of(module):
+    return module.get_sweep(module.get_config())
+
+
 def runs_of(module):
     """The runs of one seed."""
-    return [run for run in module.get_runs(module.get_config()) if run["seed"] == 0]
+    return [run for run in sweep_of(module).planned if run["seed"] == 0]
 
 
 def rates(runs):
@@ -108,7 +113,7 @@ def test_figure_6_has_the_four_published_points():
         (8192, 0.02, 0.9),
         (8192, 0.0141421, 0.929),
     ]
-    protocol = figure6.get_protocol(figure6.get_config())
+    [protocol] = sweep_of(figure6).protocols
     groups = [protocol.group(run) for run in runs_of(figure6)]
     first, then = figure6.LABELS
     assert groups == [(first, 2048), (first, 4096), (first, 8192), (then, 8192)]
@@ -126,7 +131,7 @@ def test_equal_runs_of_two_figures_are_one_run():
 @pytest.mark.parametrize("index", [0, 1, 5, 7])
 def test_gradual_warmup_is_the_coded_one(index):
     run, updates = runs_of(figure4)[index], UPDATES[index]
-    found = rate_of_every_update(common.sgd(hparams(run), None), 12 * updates)
+    found = rate_of_every_update(scaling_rules.sgd(hparams(run), None), 12 * updates)
     target = 0.01 * SIZES[index] / 64
     epochs = np.arange(1, 13)
     coded = (11 - epochs) / 10 * 0.01 + (epochs - 1) / 10 * target
@@ -137,7 +142,7 @@ def test_gradual_warmup_is_the_coded_one(index):
 
 def test_gradual_warmup_can_be_the_printed_one():
     run = runs_of(figure4)[-1] | {"warmup_epochs": 10, "warmup_rise": 1}
-    found = rate_of_every_update(common.sgd(hparams(run), None), 12 * 8)[::8]
+    found = rate_of_every_update(scaling_rules.sgd(hparams(run), None), 12 * 8)[::8]
     i = np.arange(1, 13)
     expected = np.where(i <= 10, (11 - i) / 10 * 0.01 + (i - 1) / 10 * 1.28, 1.28)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -145,20 +150,20 @@ def test_gradual_warmup_can_be_the_printed_one():
 
 def test_constant_warmup_stays_at_the_base_rate_for_nine_epochs():
     run = runs_of(constant_warmup)[5]
-    found = rate_of_every_update(common.sgd(hparams(run), None), 12 * 30)
+    found = rate_of_every_update(scaling_rules.sgd(hparams(run), None), 12 * 30)
     np.testing.assert_allclose(found, np.repeat([0.01, 0.32], [270, 90]), rtol=1e-6)
 
 
 def test_the_other_figures_have_no_warmup():
     run = runs_of(importlib.import_module(f"{PACKAGE}.figure3"))[-1]
-    found = rate_of_every_update(common.sgd(hparams(run), None), 16)
+    found = rate_of_every_update(scaling_rules.sgd(hparams(run), None), 16)
     np.testing.assert_allclose(found, 1.28, rtol=1e-6)
 
 
 def test_momentum_adds_gradients_and_not_steps():
     """Through a jump of the learning rate, the step is the new rate times the sum of gradients."""
     run = runs_of(constant_warmup)[7] | {"momentum": 0.9}
-    tx, total = common.sgd(hparams(run), None), 0
+    tx, total = scaling_rules.sgd(hparams(run), None), 0
     found = rate_of_every_update(tx, 80)
     for update in range(80):
         total = 0.9 * total + 1
@@ -184,8 +189,7 @@ def test_adam_takes_its_numbers_from_the_run():
 
 @pytest.mark.parametrize("module, base", [(adam, 0.001), (decay, 0.01)])
 def test_each_rule_is_a_series_and_the_base_batch_size_stands_in_the_first(module, base):
-    config = module.get_config()
-    protocol, runs = module.get_protocol(config), runs_of(module)
+    [protocol], runs = sweep_of(module).protocols, runs_of(module)
     found = {}
     for run in runs:
         label, size = protocol.group(run)
@@ -199,17 +203,16 @@ def test_each_rule_is_a_series_and_the_base_batch_size_stands_in_the_first(modul
 
 def test_only_the_base_rate_is_tuned():
     assert rates(runs_of(base_rate)) == [0.01 * 2.0**k for k in range(-3, 5)]
-    tuned, rule = (m.get_protocol(m.get_config()) for m in (base_rate, figure1))
+    [tuned], [rule] = (sweep_of(module).protocols for module in (base_rate, figure1))
     assert (tuned.max_extensions, rule.max_extensions) == (3, 0)
     assert (rule.best, rule.of, rule.tune) == (3, 3, ("learning_rate",))
 
 
 @pytest.mark.parametrize("name", [f"figure{number}" for number in range(1, 7)])
 def test_there_is_a_published_number_beside_every_run(name):
-    module = importlib.import_module(f"{PACKAGE}.{name}")
-    config = module.get_config()
-    protocol, published = module.get_protocol(config), module.get_published(config)
-    assert set(published) == {protocol.group(run) for run in module.get_runs(config)}
+    sweep = sweep_of(importlib.import_module(f"{PACKAGE}.{name}"))
+    [protocol], published = sweep.protocols, sweep.published
+    assert set(published) == {protocol.group(run) for run in sweep.planned}
     if name != "figure6":
         column = [row[int(name[-1]) - 1] for row in PUBLISHED]
         assert [published["", size][0] for size in SIZES] == column
@@ -221,18 +224,21 @@ FINALS = {64: [0.98, 0.99], 8192: [0.113, None]}
 @pytest.fixture
 def workdir(tmp_path):
     """A sweep of Figure 5 at two batch sizes and seeds; one run diverged."""
-    config = common.make_sgd_config(momentum=0.9)
+    config = figure5.get_config()
     config.grid.update({"batch_size": (64, 8192), "seed": (0, 1)})
     meta = {"experiment": "experiments/signer2021/figure5.py", "command": "python"}
     directory = tmp_path / "sweep"
-    sweeps.open_workdir(directory, "figure5", "task", meta | {"config": config.to_json()})
-    with sweeps.RecordWriter(directory) as writer:
-        for run in common.sgd_runs(config, common.rule_points(config, lambda ratio: 1.0)):
+    storage.open_workdir(directory, "figure5", "task", meta | {"config": config.to_json()})
+    with storage.RecordWriter(directory) as writer:
+        for run in figure5.get_sweep(config).planned:
             final = FINALS[run["batch_size"]][run["seed"]]
-            record = {"run_id": sweeps.run_id("task", run), "run": run}
-            record["status"] = "diverged" if final is None else "finished"
-            record["metrics"] = {METRIC: final}
-            record["curve"] = {"epoch": [1, 2], METRIC: [0.5, final]}
+            record = storage.Record(
+                run_id=sweeps.run_id("task", run),
+                hparams=run,
+                status="diverged" if final is None else "finished",
+                metrics={METRIC: final},
+                curve={"epoch": [1, 2], METRIC: [0.5, final]},
+            )
             writer.append(record)
     return str(directory)
 
@@ -295,7 +301,7 @@ def test_a_table_of_published_curves_without_a_column_says_which(tmp_path):
 
 def test_time_on_more_devices_is_beside_that_on_one(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "seconds_per_epoch", lambda task, size, count: size / count)
-    monkeypatch.setattr(devices.common, "get_task", lambda config: Task())
+    monkeypatch.setattr(devices.scaling_rules, "make_task", lambda config: Task())
     devices.main(str(tmp_path))
     record = json.loads((tmp_path / "devices.json").read_text())
     assert record["seconds_per_epoch"]["64"]["1"] == 64 and record["date"]
@@ -309,5 +315,5 @@ class Task:
 def test_an_epoch_is_measured_on_several_devices(made_data, count):
     if len(jax.devices()) < count:
         pytest.skip(f"needs {count} devices")
-    task = common.get_task(common.make_sgd_config())
+    task = scaling_rules.make_task(figure1.get_config())
     assert devices.seconds_per_epoch(task, 5, count) > 0

@@ -30,7 +30,7 @@ def die(*_):
 
 def plan(rng):
     """A moment: its name, and a function that arranges it in a process that is about to begin."""
-    from noisegen.sweeps import checkpoints, crew, records
+    from noisegen.storage import checkpoints, claims, records
     from noisegen.training import program
 
     nth = rng.randint(1, 6)
@@ -53,8 +53,8 @@ def plan(rng):
         records.os = _Module(os, write=half)
 
     def in_claim():
-        due, replace = calls(die), crew.pathlib.Path.replace
-        crew.pathlib.Path.replace = lambda *arguments: (due(), replace(*arguments))[1]
+        due, replace = calls(die), claims.pathlib.Path.replace
+        claims.pathlib.Path.replace = lambda *arguments: (due(), replace(*arguments))[1]
 
     def in_compilation():
         compile_ = program.Program.compile
@@ -83,28 +83,28 @@ class _Module:
 
 def skew(seconds):
     """Makes this process's records wrong about the time."""
-    from launch import command
+    from noisegen.sweeps import worker
 
     class Skewed(datetime.datetime):
         @classmethod
         def now(cls, tz=None):
             return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
 
-    command.datetime = _Module(datetime, datetime=Skewed)
+    worker.datetime = _Module(datetime, datetime=Skewed)
 
 
 def start(share, skewed, arrange, words):
     """A worker in a process of its own."""
     if pid := os.fork():
         return pid
-    from launch import command, sweep
+    from launch import cli, sweep
 
     skew(skewed)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     sys.argv = ["launch.sweep", *words, f"--share={share}/2"]
     arrange()
-    command.run(sweep.main)
+    cli.run(sweep.main)
     os._exit(0)
 
 

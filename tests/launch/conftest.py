@@ -2,35 +2,11 @@
 
 import importlib.util
 import os
-import pathlib
 import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-# A sweep of 12 runs whose best learning rate is the largest, so that the grid must grow.
-TINY = (
-    "--config=experiments/digits.py",
-    "--config.grid.batch_size=(64, 256)",
-    "--config.grid.learning_rate=(0.00390625, 0.0078125, 0.015625)",
-    "--config.grid.seed=(0, 1)",
-    "--config.best=2",
-    "--config.run.num_epochs=3.0",
-    "--config.run.eval_every=1.0",
-    # Equal speed settings give equal results, bit for bit.
-    "--lanes=2",
-    "--lane_devices=2",
-    "--microbatch=16",
-    "--eval_batch=360",
-    "--group=1",
-)
-
-
-@pytest.fixture(scope="session")
-def tiny():
-    return TINY
+from tests.launch import harness
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +26,8 @@ def call(environment):
 
     def run(module, *flags, **more):
         return subprocess.run(
-            [sys.executable, "-m", f"launch.{module}", *flags],
-            cwd=ROOT,
+            harness.command(module, *flags),
+            cwd=harness.ROOT,
             env=environment | more,
             capture_output=True,
             text=True,
@@ -65,7 +41,7 @@ def call(environment):
 def finished(call, tmp_path_factory):
     """The workdir of the tiny sweep, trained without an interruption, and what it printed."""
     workdir = tmp_path_factory.mktemp("finished") / "sweep"
-    done = call("sweep", *TINY, "--keep_params", f"--workdir={workdir}")
+    done = call("sweep", *harness.TINY, "--keep_params", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -73,7 +49,7 @@ def finished(call, tmp_path_factory):
 @pytest.fixture
 def made_mnist(tmp_path):
     """A directory with ten made-up images, prepared as tensorflow-datasets prepares MNIST."""
-    path = ROOT / "tests" / "data" / "conftest.py"
+    path = harness.ROOT / "tests" / "data" / "conftest.py"
     spec = importlib.util.spec_from_file_location("made_data", path)
     made_data = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made_data)

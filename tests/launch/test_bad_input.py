@@ -14,18 +14,23 @@ CASES = {
     "data not prepared": (
         "sweep",
         (*GOES, "--config.task.dataset=mnist"),
-        ["mnist is not prepared in", "python -m noisegen.data.prepare mnist --data_dir="],
+        ["mnist is not prepared in", "python -m noisegen.data.tfds_prepare mnist --data_dir="],
     ),
     "convolution": (
         "sweep",
         (*GOES, "--config.convolution=fft"),
         ["convolution='fft'", "auto, patches, lax"],
     ),
-    "no scales": ("sweep", (DIGITS + ":cpu", "--dry_run"), ["no scales", "leave the colon"]),
+    "no scales": (
+        "sweep",
+        ("--config={tmp}/plain.py:cpu", "--dry_run"),
+        ["no scales", "leave the colon"],
+    ),
+    "no such scale": ("sweep", (DIGITS + ":tiny", "--dry_run"), ["'tiny'", "cpu"]),
     "no experiment": (
         "sweep",
-        ("--config=experiments/smith2020/common.py", "--dry_run"),
-        ["no get_config()", "no experiment"],
+        ("--config=experiments/scales.py", "--dry_run"),
+        ["no get_config", "an experiment defines"],
     ),
     "field": ("sweep", (*GOES, "--config.run.momentm=0.5"), ["'momentm'", '"momentum"']),
     "value of a field": (
@@ -57,12 +62,18 @@ CASES = {
     "protocol": ("sweep", (*GOES, "--config.best=0"), ["best=0", "of=5"]),
     "microbatch": (
         "sweep",
-        (DIGITS, "--workdir={tmp}/settings", "--batch_devices=2", "--lanes=1", "--microbatch=17"),
+        (
+            DIGITS,
+            "--workdir={tmp}/settings",
+            "--pool.batch_devices=2",
+            "--pool.lanes=1",
+            "--pool.microbatch=17",
+        ),
         ["microbatch=17", "multiple of batch_devices=2"],
     ),
     "devices": (
         "sweep",
-        (DIGITS, "--workdir={tmp}/settings", "--batch_devices=3"),
+        (DIGITS, "--workdir={tmp}/settings", "--pool.batch_devices=3"),
         ["batch_devices=3", "there are 2"],
     ),
     "workdir below a file": (
@@ -104,8 +115,12 @@ CASES = {
         ["experiments/digit.py", "experiments/"],
     ),
     "unknown flag": ("sweep", (*GOES, "--workdirr=x"), ["'workdirr'", "workdir ?"]),
-    "value of a flag": ("sweep", (*GOES, "--lanes=two"), ["--lanes=two", "int"]),
-    "no number": ("sweep", (*GOES, "--patience=nan"), ["--patience=nan must be a number"]),
+    "value of a flag": ("sweep", (*GOES, "--pool.lanes=two"), ["--pool.lanes=two", "int"]),
+    "no number": (
+        "sweep",
+        (*GOES, "--heartbeat_timeout=nan"),
+        ["heartbeat_timeout=nan", "must be a number"],
+    ),
     "share of several workers": (
         "sweep",
         (*GOES, "--workers=2", "--share=1/2"),
@@ -115,22 +130,22 @@ CASES = {
     "field of slurm": (
         "sweep",
         (*GOES, "--launcher=slurm", "--slurm.arry=2"),
-        ["'slurm.arry'", "slurm.array, "],
+        ["'slurm.arry'"],
     ),
     "value of slurm": (
         "sweep",
-        (*GOES, "--launcher=slurm", "--slurm.array=0"),
-        ["--slurm.array=0", "positive"],
+        (*GOES, "--launcher=slurm", "--workers=0"),
+        ["--workers=0", "at least 1"],
     ),
     "time of slurm": (
         "sweep",
-        (*GOES, "--launcher=slurm", "--slurm.time=4h"),
-        ["--slurm.time=4h", "4:00:00"],
+        (*GOES, "--launcher=slurm", "--slurm.timeout_min=4h"),
+        ["--slurm.timeout_min=4h", "int"],
     ),
     "workers on slurm": (
         "sweep",
-        (*GOES, "--launcher=slurm", "--workers=2"),
-        ["--workers is for this host", "--launcher=slurm"],
+        (*GOES, "--launcher=slurm", "--workers=auto"),
+        ["--workers=auto", "give Slurm a number"],
     ),
     "slurm without a workdir": (
         "sweep",
@@ -161,6 +176,7 @@ def outcomes(call, tmp_path_factory):
     """Every case, run."""
     tmp = tmp_path_factory.mktemp("bad_input")
     (tmp / "file").write_text("")
+    (tmp / "plain.py").write_text("def get_config(): ...\ndef get_sweep(config): ...\n")
     (tmp / "evil.py").write_text(f"open({str(tmp / 'executed')!r}, 'w')")
     for name, text in {
         "other": json.dumps({"sweep": "other", "task": "other"}),
@@ -208,13 +224,14 @@ def test_an_error_in_the_users_own_code_keeps_its_traceback(call, tmp_path):
     experiment.write_text(
         "import ml_collections\n"
         "def get_config():\n    return ml_collections.ConfigDict({'seed': 0})\n"
-        "def get_runs(config):\n    return [{'seed': int('zero')}]\n"
-        "get_task = get_protocol = None\n"
+        "def get_sweep(config):\n    return [{'seed': int('zero')}]\n"
     )
     done = call("sweep", f"--config={experiment}", f"--workdir={tmp_path}/never")
     assert done.returncode == 1
     assert "mine.py" in done.stderr and "line 5" in done.stderr and "'zero'" in done.stderr
-    experiment.write_text("def get_config():\n    raise ValueError('wrong here')\n")
+    experiment.write_text(
+        "def get_config():\n    raise ValueError('wrong here')\ndef get_sweep(config): ...\n"
+    )
     done = call("sweep", f"--config={experiment}", f"--workdir={tmp_path}/never")
     assert done.returncode == 1
     assert "mine.py" in done.stderr and "wrong here" in done.stderr

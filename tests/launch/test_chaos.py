@@ -11,20 +11,18 @@ import types
 
 import pytest
 
-from tests.launch.test_recovery import metrics, tables
+from tests.launch.harness import DIGITS, ONE_CORE, ONE_LANE, ROOT, metrics, tables
 
-ROOT = pathlib.Path(__file__).parents[2]
 CHAOS = pathlib.Path(__file__).with_name("chaos.py")
 FLAGS = (
-    "--config=experiments/digits.py",
+    DIGITS,
     "--config.grid.batch_size=(16, 64)",
     "--config.grid.learning_rate=(0.00390625, 0.0078125, 0.015625)",
     "--config.best=2",
     "--config.run.eval_every=20.0",
-    *("--lanes=1", "--lane_devices=1", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *ONE_LANE,
     "--checkpoint_minutes=0.002",
 )
-ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}
 
 
 def ordeal(call, environment, tmp_path, deaths, seed, seeds, epochs):

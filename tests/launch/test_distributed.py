@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from launch import distributed
-from tests.launch.test_recovery import ROOT, SECONDS, metrics, num_lines, tables
+from launch import multihost
+from tests.launch.harness import ROOT, SECONDS, metrics, num_lines, tables
 
 SHORT = (
     "--config=experiments/digits.py",
@@ -19,10 +19,10 @@ SHORT = (
     "--config.grid.seed=(0, 1)",
     "--config.best=2",
     "--config.run.eval_every=2.0",
-    *("--microbatch=32", "--eval_batch=360", "--group=1"),
+    *("--pool.microbatch=32", "--pool.eval_batch=360", "--pool.lanes_per_rare_step=1"),
 )
-LANES = ("--lanes=2", "--lane_devices=2", "--batch_devices=1")
-BATCH = ("--lanes=1", "--lane_devices=1", "--batch_devices=2")
+LANES = ("--pool.lanes=2", "--pool.lane_devices=2", "--pool.batch_devices=1")
+BATCH = ("--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=2")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_
 
 @pytest.mark.slow
 def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call, tmp_path):
-    flags = (*SHORT, *LANES, "--config.run.num_epochs=30.0", "--checkpoint_minutes=0.003")
+    flags = (*SHORT, *LANES, "--config.run.num_epochs=120.0", "--checkpoint_minutes=0.003")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")
     deadline = time.monotonic() + SECONDS
     while not any(int(p.name) > 2 for p in tmp_path.glob("two/checkpoints/*/[0-9]")):
@@ -84,7 +84,7 @@ def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call,
     both[0].send_signal(signal.SIGKILL)  # the other cannot go on alone
     assert both[1].wait(timeout=SECONDS) != 0
     (_, stderr), _ = finish(pair(*flags, f"--workdir={tmp_path / 'two'}"))
-    assert "runs have a checkpoint, from which they go on." in stderr
+    assert "runs resume from a checkpoint" in stderr
     call("sweep", *flags, f"--workdir={tmp_path / 'one'}")
     assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
 
@@ -97,7 +97,7 @@ def test_settings_are_measured_by_both_together(pair, tmp_path):
 
 
 def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
-    flags = (*SHORT, "--lanes=1", "--lane_devices=1", "--batch_devices=1")
+    flags = (*SHORT, "--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=1")
     first, other = pair(*flags, "--config.run.num_epochs=1.0", f"--workdir={tmp_path / 'two'}")
     _, stderr = first.communicate(timeout=SECONDS)
     assert first.returncode == 1
@@ -110,13 +110,13 @@ def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
         free.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*free.getsockname())
     program = f"""
-from launch import distributed
-from noisegen.training import hosts
-distributed.join("{address},%d/2")
-hosts.agreed(None)
+from launch import multihost
+from noisegen.training import multihost as broadcasts
+multihost.join("{address},%d/2")
+broadcasts.broadcast_json(None)
 if %d == 0:
     raise RuntimeError("something unforeseen")
-hosts.agreed(None)
+broadcasts.broadcast_json(None)
 """
     both = [
         subprocess.Popen(
@@ -140,7 +140,7 @@ hosts.agreed(None)
 )
 def test_what_is_no_place_is_refused(where):
     with pytest.raises(ValueError, match="must be auto or HOST:PORT,INDEX/COUNT"):
-        distributed.join(where)
+        multihost.join(where)
 
 
 def test_where_nobody_can_listen_is_refused():
@@ -148,4 +148,4 @@ def test_where_nobody_can_listen_is_refused():
         taken = server.getsockname()[1]
         for address in (f"127.0.0.1:{taken}", "no.such.host.invalid:1234"):
             with pytest.raises(ValueError, match="cannot listen there"):
-                distributed.join(f"{address},0/2")
+                multihost.join(f"{address},0/2")

@@ -4,13 +4,15 @@ import json
 
 import pytest
 
+from tests.launch.harness import DIGITS, TWO_LANES
+
 FLAGS = (
-    "--config=experiments/digits.py",
+    DIGITS,
     "--config.grid.batch_size=(64,)",
     "--config.grid.seed=(0,1)",
     "--config.best=2",
     "--config.run.num_epochs=1.0",
-    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
+    *TWO_LANES,
 )
 
 

@@ -1,7 +1,6 @@
 """Whatever stops a sweep, the same command goes on, and the table is the same in the end."""
 
 import os
-import pathlib
 import pty
 import re
 import select
@@ -12,38 +11,24 @@ import subprocess
 import sys
 import time
 import types
-import warnings
 
 import pytest
 
-from noisegen import sweeps
+from noisegen import storage
+from tests.launch.harness import (
+    LONG,
+    ROOT,
+    SECONDS,
+    TINY,
+    command,
+    metrics,
+    num_lines,
+    running,
+    tables,
+    wait_until,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
-SECONDS = 120  # the longest that anything here is waited for
-
-
-def tables(workdir):
-    return {path.suffix: path.read_bytes() for path in workdir.glob("table.*")}
-
-
-def metrics(workdir):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torn lines
-        records = sweeps.read(workdir)
-    return {r["run_id"]: (r["metrics"], r["curve"], r["status"]) for r in records}
-
-
-def num_lines(workdir):
-    return sum(p.read_bytes().count(b"\n") for p in workdir.glob("records/*.jsonl"))
-
-
-def wait_for_records(process, workdir, count):
-    """Waits until so many runs are done."""
-    deadline = time.monotonic() + SECONDS
-    while num_lines(workdir) < count:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 # Makes standard input the terminal whose Ctrl-C reaches this process, then becomes the command.
 TAKE_TERMINAL = """
@@ -53,11 +38,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def interrupt_in_a_terminal(command, environment, workdir, count):
+def interrupt_in_a_terminal(words, environment, workdir, count):
     """Runs a command in a terminal and types Ctrl-C after `count` records."""
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", TAKE_TERMINAL, *command],
+        [sys.executable, "-c", TAKE_TERMINAL, *words],
         cwd=ROOT,
         env=environment | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
         stdin=terminal,
@@ -81,33 +66,31 @@ def interrupt_in_a_terminal(command, environment, workdir, count):
 
 
 @pytest.fixture(scope="module")
-def ordeal(tiny, call, environment, tmp_path_factory):
+def ordeal(call, environment, tmp_path_factory):
     """The tiny sweep: Ctrl-C in a terminal, then kill -9, then a torn line, then the end."""
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
-    command = [sys.executable, "-m", "launch.sweep", *tiny, f"--workdir={workdir}"]
-    to_be_measured = [word for word in command if word != "--group=1"]
+    words = command("sweep", *TINY, f"--workdir={workdir}")
+    to_be_measured = [word for word in words if not word.startswith("--pool.lanes_per_rare_step")]
     stopped = interrupt_in_a_terminal(to_be_measured, environment, workdir, 3)
     after_stop = metrics(workdir)
 
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
-    wait_for_records(process, workdir, 14)  # of 24: the grid has begun to grow
-    process.send_signal(signal.SIGKILL)
-    process.wait(SECONDS)
+    with running(words, environment, **QUIET) as process:
+        wait_until(lambda: num_lines(workdir) >= 14, process)  # of 24: the grid is extended
+        process.send_signal(signal.SIGKILL)
+        process.wait(SECONDS)
     after_kill = num_lines(workdir)
 
     file = max(workdir.glob("records/*.jsonl"), key=os.path.getsize)
     file.write_bytes(file.read_bytes()[:-100])
-    last = call("sweep", *tiny, f"--workdir={workdir}")
+    last = call("sweep", *TINY, f"--workdir={workdir}")
     return types.SimpleNamespace(**locals())
 
 
 def test_ctrl_c_stops_with_the_exit_code_of_shells_and_says_how_to_go_on(ordeal):
     assert ordeal.stopped.returncode == 130
-    *_, how, command = ordeal.stopped.shown.replace("\r", "").strip().splitlines()
-    assert "To go on, give the same command again" in how
-    assert str(ordeal.workdir) in how
-    assert shlex.split(command) == ordeal.to_be_measured
+    *_, how, again = ordeal.stopped.shown.replace("\r", "").strip().splitlines()
+    assert "give the same command again" in how and str(ordeal.workdir) in how
+    assert shlex.split(again) == ordeal.to_be_measured
     assert "Traceback" not in ordeal.stopped.shown
     assert 3 <= len(ordeal.after_stop) < 24
 
@@ -132,7 +115,7 @@ def test_kill_loses_no_finished_run(ordeal):
 
 def test_a_torn_line_is_one_warning_and_its_run_is_done_again(ordeal):
     warning, *progress = ordeal.last.stderr.splitlines()
-    assert re.fullmatch("warning: skipped .* no whole record .* repeat runs .*", warning)
+    assert re.fullmatch("warning: skipped 1 line .* not a whole record.* repeat runs .*", warning)
     assert str(ordeal.workdir / "records") in warning
     assert not [line for line in progress if "warning" in line]
     assert re.match(rf"{ordeal.after_kill - 1}/\d\d runs, compiling", progress[0])
@@ -142,38 +125,22 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     workdir, done = finished
     assert ordeal.last.returncode == 0
     assert metrics(ordeal.workdir) == metrics(workdir)
-    assert len(tables(workdir)) == 4
+    assert len(tables(workdir)) == 1
     assert tables(ordeal.workdir) == tables(workdir)
     assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
 
 
-LONG = (
-    "--config=experiments/digits.py",
-    "--config.grid.batch_size=(16,)",
-    "--config.grid.learning_rate=(0.03125,)",
-    "--config.grid.seed=(0, 1)",
-    "--config.best=2",
-    "--config.run.num_epochs=60.0",
-    "--config.run.eval_every=15.0",
-    *("--lanes=2", "--lane_devices=2", "--microbatch=16", "--eval_batch=360", "--group=1"),
-)
-
-
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(call, environment, tmp_path):
     flags = (*LONG, "--checkpoint_minutes=0.003")
-    command = [sys.executable, "-m", "launch.sweep", *flags, f"--workdir={tmp_path / 'killed'}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, **quiet)
-    deadline = time.monotonic() + SECONDS
-    while not any(tmp_path.glob("killed/checkpoints/*/[0-9]")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait(SECONDS)
+    words = command("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
+    with running(words, environment, **QUIET) as process:
+        wait_until(lambda: any(tmp_path.glob("killed/checkpoints/*/[0-9]")), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait(SECONDS)
     assert num_lines(tmp_path / "killed") == 0
 
     again = call("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
-    assert "2 of 2 runs have a checkpoint, from which they go on." in again.stderr, again.stderr
+    assert "2 of 2 runs resume from a checkpoint" in again.stderr, again.stderr
     assert not any(word in again.stderr for word in ("warning", "skipped", "orbax", "Manager"))
     whole = call("sweep", *LONG, f"--workdir={tmp_path / 'whole'}")
     assert "checkpoint" not in whole.stderr
@@ -197,10 +164,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(path)], check=True)
 
 
-def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, tiny, finished):
+def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, finished):
     disk, enlarge = small_disk
     workdir = disk / "sweep"
-    stopped = call("sweep", *tiny, f"--workdir={workdir}")
+    stopped = call("sweep", *TINY, f"--workdir={workdir}")
     kept = num_lines(workdir)
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stderr
@@ -210,7 +177,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, tiny, f
     assert 3 <= kept < 24
 
     enlarge()
-    done = call("sweep", *tiny, f"--workdir={workdir}")
+    done = call("sweep", *TINY, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^{kept}/\d\d runs, compiling", done.stderr, re.MULTILINE)
     assert tables(workdir) == tables(finished[0])
@@ -218,11 +185,11 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, tiny, f
 
 
 def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
-    small_disk, call, tiny, finished
+    small_disk, call, finished
 ):
     disk, enlarge = small_disk
     enlarge()
-    flags = (*tiny, f"--workdir={disk / 'sweep'}")
+    flags = (*TINY, f"--workdir={disk / 'sweep'}")
     shutil.copytree(finished[0], disk / "sweep")
     [file] = (disk / "sweep" / "records").iterdir()
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:20]))
@@ -237,7 +204,7 @@ def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
     assert tables(disk / "sweep") == tables(finished[0])
 
 
-def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
+def test_a_damaged_data_cache_is_rebuilt(made_mnist, call, tmp_path):
     flags = (
         "--config=experiments/additive_noise/table1.py",
         "--config.grid.batch_size=(99,)",  # too large: the command ends once it has the data
@@ -251,7 +218,7 @@ def test_a_damaged_data_cache_is_built_anew(made_mnist, call, tmp_path):
     array.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     again = call("sweep", *flags, **places)
     warning, error = again.stderr.splitlines()
-    assert warning.startswith("warning: corrupt data cache, built anew: ") and str(array) in warning
+    assert warning.startswith("warning: corrupt data cache, rebuilt: ") and str(array) in warning
     assert error == first.stderr.strip()
     assert array.read_bytes() == sound
 
@@ -263,31 +230,31 @@ def copy(finished, tmp_path):
     return tmp_path / "sweep"
 
 
-def test_damaged_parameters_are_trained_again(call, tiny, finished, copy):
+def test_damaged_parameters_are_trained_again(call, finished, copy):
     path = sorted(copy.glob("params/*.npz"))[5]
     whole = path.read_bytes()
     path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    done = call("sweep", *tiny, "--keep_params", f"--workdir={copy}")
+    done = call("sweep", *TINY, "--keep_params", f"--workdir={copy}")
     assert done.returncode == 0, done.stderr
     [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning")]
     assert str(path) in warning and "is damaged" in warning and "trained again" in warning
     assert num_lines(copy) == 25  # of 24 runs
-    assert sweeps.damaged_params(copy, [path.stem]) == []
+    assert storage.damaged_params(copy, [path.stem]) == []
     assert metrics(copy) == metrics(finished[0])
     assert tables(copy) == tables(finished[0])
 
 
-def test_a_record_that_has_changed_is_named_and_its_run_done_again(call, tiny, finished, copy):
+def test_a_record_that_has_changed_is_named_and_its_run_done_again(call, finished, copy):
     [file] = copy.glob("records/*.jsonl")
     lines = file.read_bytes().splitlines(keepends=True)
     lines[6] = re.sub(rb'"learning_rate": [\d.]+', b'"learning_rate": 1.0', lines[6])
     file.write_bytes(b"".join(lines))
-    warning = re.compile(r"warning: skipped 1 line that has changed .* line 7; .*")
+    warning = re.compile(r"warning: skipped 1 line .* changed since .* line 7; .*")
     for module in ("status", "report"):
         done = call(module, f"--workdir={copy}")
         assert done.returncode == 0 and warning.fullmatch(done.stderr.splitlines()[0]), done.stderr
     assert f"{file.name} line 7" in done.stderr
-    done = call("sweep", *tiny, f"--workdir={copy}")
+    done = call("sweep", *TINY, f"--workdir={copy}")
     assert done.returncode == 0 and warning.fullmatch(done.stderr.splitlines()[0]), done.stderr
     assert num_lines(copy) == 25
     assert tables(copy) == tables(finished[0])

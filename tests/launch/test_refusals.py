@@ -7,14 +7,15 @@ import sys
 
 import pytest
 
-from launch import begin, command, experiment, slurm
-from noisegen import reports, sweeps
+from launch import report, sweep
+from noisegen import storage
+from noisegen.storage import workdir as workdirs
+from noisegen.sweeps import experiment
+from tests.launch.harness import DIGITS, ROOT, TWO_LANES, command, last_error
 
-DIGITS = "--config=experiments/digits.py"
 REFUSED = {
-    "runs that there are not": (("--only=a1,b2",), "--only=a1,b2: this sweep has no such run"),
-    "settings": (("--batch_devices=2", "--microbatch=17"), "microbatch=17"),
-    "devices": (("--lane_devices=3", "--lanes=3"), "there are 2"),
+    "settings": (("--pool.batch_devices=2", "--pool.microbatch=17"), "microbatch=17"),
+    "devices": (("--pool.lane_devices=3", "--pool.lanes=3"), "there are 2"),
     "a bucket": (("--workdir=gs://bucket/sweep",), "gs://bucket/sweep is no directory"),
     "no cluster": (("--launcher=ray", "--ray.address=127.0.0.1:1"), "nobody answers there"),
     "no Slurm": (("--launcher=slurm", "--slurm.folder={tmp}/folder"), "no sbatch here"),
@@ -24,7 +25,10 @@ REFUSED = {
     ),
     "other devices": (("--launcher=local",), "JAX_PLATFORMS=nonsense: JAX finds no such device"),
     "a field given twice": (("-config.best=1", "--config.best=2"), "--config.best is given twice"),
-    "settings of workers": (("--workers=2", "--batch_devices=2", "--eval_batch=3"), "eval_batch=3"),
+    "settings of workers": (
+        ("--workers=2", "--pool.batch_devices=2", "--pool.eval_batch=3"),
+        "eval_batch=3",
+    ),
 }
 
 
@@ -59,8 +63,8 @@ def test_a_refused_command_leaves_nothing(call, tmp_path, variables, name):
 def test_what_is_begun_and_refused_is_removed_and_nothing_else(tmp_path):
     (tmp_path / "there").mkdir()
     workdir = tmp_path / "there" / "deep" / "sweep"
-    with pytest.raises(ValueError), begin.undone_if_refused(workdir):
-        sweeps.open_workdir(workdir, "sweep", "task")
+    with pytest.raises(ValueError), storage.undone_if_refused(workdir):
+        storage.open_workdir(workdir, "sweep", "task")
         (workdir / "logs").mkdir()
         raise ValueError
     assert os.listdir(tmp_path / "there") == []
@@ -68,117 +72,86 @@ def test_what_is_begun_and_refused_is_removed_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("file", ["records/a.jsonl", "logs/a.log", "notes.txt"])
 def test_a_directory_with_anything_in_it_is_kept(tmp_path, file):
-    with pytest.raises(ValueError), begin.undone_if_refused(tmp_path / "sweep"):
-        sweeps.open_workdir(tmp_path / "sweep", "sweep", "task")
+    with pytest.raises(ValueError), storage.undone_if_refused(tmp_path / "sweep"):
+        storage.open_workdir(tmp_path / "sweep", "sweep", "task")
         path = tmp_path / "sweep" / file
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
         raise ValueError
-    assert sweeps.read_sweep(tmp_path / "sweep")["sweep"] == "sweep"
+    assert storage.read_sweep(tmp_path / "sweep")["sweep"] == "sweep"
 
 
 def test_a_sweep_that_was_begun_before_is_kept(tmp_path):
-    sweeps.open_workdir(tmp_path, "sweep", "task")
-    with pytest.raises(ValueError), begin.undone_if_refused(tmp_path):
+    storage.open_workdir(tmp_path, "sweep", "task")
+    with pytest.raises(ValueError), storage.undone_if_refused(tmp_path):
         raise ValueError
-    assert sweeps.read_sweep(tmp_path)["sweep"] == "sweep"
+    assert storage.read_sweep(tmp_path)["sweep"] == "sweep"
 
 
 def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    begin.check_writable(tmp_path / "deep" / "sweep")
+    storage.check_writable(tmp_path / "deep" / "sweep")
     assert os.listdir(tmp_path) == []
 
     def full(**_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(begin.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(workdirs.tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match="could not write in .*No space left .*writable"):
-        begin.check_writable(tmp_path / "deep" / "sweep")
+        storage.check_writable(tmp_path / "deep" / "sweep")
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """An experiment and its sweep."""
+    loaded = experiment.load_experiment("experiments/digits.py")
+    return loaded, loaded.get_sweep(loaded.get_config(), tmp_path / "a b")
 
 
 @pytest.mark.parametrize(
     ("published", "message"),
     [({("", 64): {"accuracy": (98.0, None)}}, "'accuracy'"), ({("", 64): (0.98, 0.1)}, "fraction")],
 )
-def test_a_report_that_cannot_be_made_is_refused_before_training(published, message):
-    exp = experiment.read("experiments/digits.py")
-    command.check_report(exp)
-    wrong = experiment.dataclasses.replace(exp, published=published)
+def test_a_report_that_cannot_be_made_is_refused_before_training(digits, published, message):
+    loaded, planned = digits
+    sweep._check_report(loaded, planned)
+    planned.published = published
     with pytest.raises(ValueError, match=f"digits.py: no report could be made: .*{message}"):
-        command.check_report(wrong)
+        sweep._check_report(loaded, planned)
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyError])
-def test_a_report_that_fails_in_the_end_is_one_line_with_the_remedy(monkeypatch, kind):
+def test_a_report_that_fails_at_the_end_is_one_line_with_the_remedy(monkeypatch, digits, kind):
     def fail(*_):
         raise kind("wrong here")
 
-    monkeypatch.setattr(reports, "write_report", fail)
-    exp = experiment.read("experiments/digits.py")
+    monkeypatch.setattr(report, "write", fail)
     with pytest.raises(ValueError) as error:
-        command.report_at_end(exp, "a b")
+        report.write_at_end(digits[1])
     said = str(error.value)
-    assert said.startswith("All runs are trained and kept in a b, but") and "wrong here" in said
-    assert said.endswith("python -m launch.report '--workdir=a b'") and "\n" not in said
-
-
-def test_slurm_refuses_paths_that_it_would_misread(tmp_path):
-    defaults = {name: flag.default for name, flag in slurm.FLAGS.items()}
-    for name in ("a\nb", "a\\b"):
-        with pytest.raises(ValueError, match="Slurm takes no path with a new line or a backslash"):
-            slurm.Array(defaults, str(tmp_path / name))
-
-
-def test_slurm_needs_a_folder_where_there_is_no_home(monkeypatch):
-    def unknown(path):
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(slurm.pathlib.Path, "expanduser", unknown)
-    defaults = {name: flag.default for name, flag in slurm.FLAGS.items()}
-    with pytest.raises(ValueError, match="--slurm.folder=.*there is no home directory"):
-        slurm.Array(defaults, "sweep")
-
-
-def test_jobs_that_slurm_refuses_leave_no_files(tmp_path, monkeypatch):
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
-    sbatch.chmod(0o755)
-    (tmp_path / "bin" / "srun").symlink_to(sbatch)
-    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
-    monkeypatch.setattr(sys, "orig_argv", ["python", f"--workdir={tmp_path}/sweep"])
-    fields = {name: flag.default for name, flag in slurm.FLAGS.items()}
-    array = slurm.Array(fields | {"folder": str(tmp_path / "folder")}, str(tmp_path / "sweep"))
-    array.check()
-    with pytest.raises(ValueError, match="Slurm refuses the jobs: .*invalid partition"):
-        array.submit()
-    assert not (tmp_path / "folder").exists()
+    assert "runs are trained and kept" in said and "wrong here" in said and "\n" not in said
+    assert said.endswith(f"python -m launch.report '--workdir={digits[1].workdir}'")
 
 
 def test_a_deleted_directory_is_named(tmp_path, environment):
     gone = tmp_path / "gone"
     gone.mkdir()
     shell = f'cd {gone} && rmdir {gone} && exec "$0" -m launch.status --workdir={tmp_path}'
-    root = str(command.pathlib.Path(__file__).parents[2])
     done = subprocess.run(
         ["sh", "-c", shell, sys.executable],
-        env=environment | {"PYTHONPATH": root},
+        env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
-    assert done.stderr == "error: The current directory was deleted; change to one that is there.\n"
+    assert "The current directory was deleted" in last_error(done)
 
 
 def test_the_stored_command_can_be_pasted(tmp_path, environment):
     name = "a 'b' $HOME; \"c\"\n"
-    words = ["-m", "launch.sweep", DIGITS, "--config.grid.seed=0,", "--config.best=1"]
+    words = command("sweep", DIGITS, "--config.grid.seed=0,", "--config.best=1", *TWO_LANES)
     words += ["--config.grid.batch_size=1024", "--config.grid.learning_rate=2^-3"]
-    words += ["--config.run.num_epochs=1", "--lanes=1", "--microbatch=64", "--eval_batch=360"]
-    words += ["--lane_devices=1", "--group=1", f"--workdir={tmp_path / name}"]
-    root = command.pathlib.Path(__file__).parents[2]
-    run = {"env": environment, "capture_output": True, "text": True, "cwd": root}
-    first = subprocess.run([sys.executable, *words], **run)
+    words += ["--config.run.num_epochs=1", f"--workdir={tmp_path / name}"]
+    run = {"env": environment, "capture_output": True, "text": True, "cwd": ROOT}
+    first = subprocess.run(words, **run)
     assert first.returncode == 0, first.stderr
     assert os.listdir(tmp_path) == [name]
     stored = json.loads((tmp_path / name / "sweep.json").read_text())["command"]

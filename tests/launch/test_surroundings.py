@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from launch import command
+from launch import cli
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def compilation_cache():
     jax.config.update("jax_compilation_cache_dir", None)
 
     def prepared():
-        command.prepare_devices()
+        cli.prepare_devices()
         return jax.config.jax_compilation_cache_dir
 
     yield prepared
@@ -35,7 +35,7 @@ def test_without_a_place_for_programs_they_are_compiled_anew(
 ):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NOISEGEN_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.warns(UserWarning, match="compiled anew .*file/cache.* with NOISEGEN_CACHE_DIR"):
+    with pytest.warns(UserWarning, match="compiled again .*file/cache.* with NOISEGEN_CACHE_DIR"):
         assert compilation_cache() is None
 
 
@@ -46,5 +46,5 @@ def test_without_a_home_directory_commands_work(compilation_cache, monkeypatch, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert compilation_cache() == str(tmp_path / f"noisegen-{os.getuid()}" / "xla")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nothing"))
-    with pytest.warns(UserWarning, match="compiled anew at each start: .*NOISEGEN_CACHE_DIR"):
-        assert command._compilation_cache() is None
+    with pytest.warns(UserWarning, match="compiled again at each start: .*NOISEGEN_CACHE_DIR"):
+        assert cli._compilation_cache() is None

@@ -2,21 +2,19 @@
 
 import json
 import os
-import pathlib
 import subprocess
-import sys
 
 import jax
 import pytest
 
 from experiments import digits
-from noisegen import sweeps, training
+from noisegen import storage, sweeps, training
+from tests.launch.harness import ROOT, TINY, command
 
-ROOT = pathlib.Path(__file__).parents[2]
 # Names are stable: the records of years ago stay readable.
 MODEL = '{"dataset": "digits", "filters": 16, "hidden": 64}'
 TASK = f"digits {MODEL} on digits 93b8b10e32de65a3"
-TABLES = ("table.txt", "table.csv", "table.md", "table.tex")
+REPORT = ("table.csv", "figure.png", "report.html")
 
 
 def content(workdir):
@@ -25,46 +23,46 @@ def content(workdir):
 
 def test_a_sweep_trains_prints_its_table_and_writes_the_report(finished):
     workdir, done = finished
-    assert (workdir / "table.txt").read_text() in done.stdout
+    assert "batch size  test accuracy (%)  best learning rate" in done.stdout
     assert done.stdout.strip().endswith(f"Report: {workdir / 'report.html'}")
-    assert all((workdir / name).stat().st_size for name in (*TABLES, "report.html"))
-    records = sweeps.read(workdir)
-    assert {record["status"] for record in records} == {"finished"}
-    assert {record["run"]["num_epochs"] for record in records} == {3}
-    assert all(len(record["curve"]["test_accuracy"]) == 3 for record in records)
+    assert all((workdir / name).stat().st_size for name in REPORT)
+    records = storage.read_records(workdir)
+    assert {record.status for record in records} == {"finished"}
+    assert {record.hparams["num_epochs"] for record in records} == {3}
+    assert all(len(record.curve["test_accuracy"]) == 3 for record in records)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(finished, environment):
     enough, write = os.pipe()
     os.close(enough)
-    command = [sys.executable, "-m", "launch.status", f"--workdir={finished[0]}"]
-    done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
+    words = command("status", f"--workdir={finished[0]}")
+    done = subprocess.run(words, env=environment, stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
     os.close(write)
     assert done.returncode == 1 and done.stderr == b""
 
 
 def test_a_record_says_what_a_reader_must_know(finished):
-    for record in sweeps.read(finished[0]):
-        assert record["run_id"] == sweeps.run_id(TASK, record["run"])
-        assert record["run"]["momentum"] == 0.9 and record["diverged_at"] is None
-        assert record["num_examples"] == record["num_updates"] * record["run"]["batch_size"]
-        assert record["num_updates"] == 3 * 1437 // record["run"]["batch_size"]
-        assert record["versions"].keys() == {"noisegen", "jax", "flax", "optax"}
-        assert record["settings"]["microbatch"] == 16 and record["device"] and record["seconds"] > 0
-        assert record["curve"]["test_accuracy"][-1] == record["metrics"]["test_accuracy"] > 0.1
-        assert "T" in record["finished_at"] and record["finished_at"].endswith("+00:00")
+    for record in storage.read_records(finished[0]):
+        assert record.run_id == sweeps.run_id(TASK, record.hparams)
+        assert record.hparams["momentum"] == 0.9 and record.diverged_at is None
+        assert record.num_examples == record.num_updates * record.hparams["batch_size"]
+        assert record.num_updates == 3 * 1437 // record.hparams["batch_size"]
+        assert record.versions.keys() == {"noisegen", "jax", "flax", "optax"}
+        assert record.settings["microbatch"] == 16 and record.device and record.seconds > 0
+        assert record.curve["test_accuracy"][-1] == record.metrics["test_accuracy"] > 0.1
+        assert "T" in record.finished_at and record.finished_at.endswith("+00:00")
 
 
 def test_kept_parameters_are_those_that_were_evaluated(finished):
     workdir, _ = finished
-    task = digits.get_task(digits.get_config())
+    task = digits.make_task(digits.get_config())
     like = jax.eval_shape(task.init, training.make_key(0))[0]
-    records = sweeps.read(workdir)
+    records = storage.read_records(workdir)
     assert len(list((workdir / "params").iterdir())) == len(records)
     for record in records[:3]:
-        params = sweeps.load_params(workdir, record["run_id"], like)
-        found = training.measure(task, params)["test_accuracy"]
-        assert float(found) == pytest.approx(record["metrics"]["test_accuracy"], abs=1e-6)
+        params = storage.load_params(workdir, record.run_id, like)
+        found = training.evaluate_params(task, params)["test_accuracy"]
+        assert float(found) == pytest.approx(record.metrics["test_accuracy"], abs=1e-6)
 
 
 def test_away_from_a_terminal_progress_is_plain_lines(finished):
@@ -78,7 +76,7 @@ def test_away_from_a_terminal_progress_is_plain_lines(finished):
 def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
     workdir, done = finished
     rates = {
-        size: sorted({r["run"]["learning_rate"] for r in sweeps.read(workdir)})
+        size: sorted({r.hparams["learning_rate"] for r in storage.read_records(workdir)})
         for size in (64, 256)
     }
     assert rates[64] == [2.0**k for k in range(-8, -2)]  # three more, the most the protocol allows
@@ -88,28 +86,28 @@ def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
     assert "next: 2^-5 at batch size 64, 2^-5 at batch size 256" in said[0]
 
 
-def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call, tiny):
+def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call):
     workdir, done = finished
     before = content(workdir)
-    again = call("sweep", *tiny, "--keep_params", f"--workdir={workdir}")
+    again = call("sweep", *TINY, "--keep_params", f"--workdir={workdir}")
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert again.stderr == "24/24 runs\n"
     assert content(workdir) == before
 
 
-def test_code_that_changed_under_finished_runs_is_told_every_time(finished, call, tiny):
+def test_code_that_changed_under_finished_runs_is_told_every_time(finished, call):
     workdir, _ = finished
     path = workdir / "sweep.json"
     said = path.read_text()
     changed = json.loads(said) | {"code": "other"}
     del changed["crc32"]
     path.write_text(json.dumps(changed))
-    for again in (call("sweep", *tiny, f"--workdir={workdir}") for _ in range(2)):
+    for again in (call("sweep", *TINY, f"--workdir={workdir}") for _ in range(2)):
         told, _ = again.stderr.splitlines()
         assert again.returncode == 0
         assert (
             told.startswith("warning: ")
-            and "experiments/digits.py, or what it imports, has changed" in told
+            and "experiments/digits.py, or a file that it imports, has changed" in told
         )
     path.write_text(said)
 
@@ -125,10 +123,19 @@ def test_status_and_report_need_the_workdir_only(finished, call):
     assert (workdir / "report.html").exists()
 
 
-def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tiny, tmp_path):
+def test_a_report_prints_nothing_but_its_table_in_a_format_for_other_programs(finished, call):
+    workdir, _ = finished
+    csv = call("report", f"--workdir={workdir}", "--format=csv")
+    assert csv.stdout == (workdir / "table.csv").read_text() and "Report: " in csv.stderr
+    latex = call("report", f"--workdir={workdir}", "--format=latex")
+    assert latex.stdout.startswith(r"\begin{tabular}") and "Report: " not in latex.stdout
+    assert {path.name for path in workdir.glob("table*")} == {"table.csv"}
+
+
+def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path):
     workdir = tmp_path / "none"
     flags = ("--dry_run", f"--workdir={workdir}", "--config.run.momentum=0.5")
-    done = call("sweep", *tiny, *flags)
+    done = call("sweep", *TINY, *flags)
     *runs, cost, measuring, here = done.stdout.splitlines()
     assert done.returncode == 0
     assert len(runs) == 12 and all(" momentum=0.5 " in run for run in runs)

@@ -7,76 +7,52 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from launch import local
-from noisegen import sweeps
-from tests.launch.test_recovery import ROOT, SECONDS, metrics, num_lines, tables
+from tests.launch.harness import (
+    ONE_CORE,
+    ONE_LANE,
+    SECONDS,
+    SMALL,
+    command,
+    metrics,
+    num_lines,
+    running,
+    tables,
+    training,
+    wait_until,
+)
 
-ONE_CORE = {"JAX_NUM_CPU_DEVICES": "1"}
+# The small sweep with longer runs, so that there is time to disturb it; a lane a worker.
+FLAGS = (*SMALL, "--config.run.num_epochs=20.0", *ONE_LANE)
 
 
 @pytest.fixture(scope="module")
-def long(tiny):
-    """The tiny sweep with longer runs, so that there is time to disturb it; a lane a worker."""
-    changed = {"num_epochs=3.0": "num_epochs=20.0", "lanes=2": "lanes=1", "devices=2": "devices=1"}
-    flags = list(tiny)
-    for old, new in changed.items():
-        flags = [flag.replace(old, new) for flag in flags]
-    return flags
-
-
-@pytest.fixture(scope="module")
-def peace(call, long, tmp_path_factory):
+def peace(call, tmp_path_factory):
     """The workdir of the sweep, trained without a disturbance, and what it printed."""
     workdir = tmp_path_factory.mktemp("peace") / "sweep"
-    done = call("sweep", *long, f"--workdir={workdir}", **ONE_CORE)
+    done = call("sweep", *FLAGS, f"--workdir={workdir}", **ONE_CORE)
     assert done.returncode == 0, done.stderr
     return workdir, done
 
 
 @pytest.fixture
 def start(environment):
-    """start(*flags) begins a sweep in the background; ended with the test."""
-    processes = []
+    """start(*flags) begins a sweep in the background; it ends with the test."""
+    with contextlib.ExitStack() as stack:
 
-    def begin(*flags, **more):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "launch.sweep", *flags],
-            cwd=ROOT,
-            env=environment | ONE_CORE | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
+        def begin(*flags, **more):
+            words = command("sweep", *flags)
+            return stack.enter_context(running(words, environment | ONE_CORE | more))
 
-    yield begin
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()  # so that it ends its workers
-            process.communicate(timeout=SECONDS)
+        yield begin
 
 
 @pytest.fixture
-def flags(long, tmp_path):
-    return (*long, f"--workdir={tmp_path / 'sweep'}")
-
-
-def wait_until(true, process):
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def training(workdir):
-    """The processes that train something."""
-    return [worker.pid for worker in sweeps.workers(workdir) if worker.doing == "training"]
+def flags(tmp_path):
+    return (*FLAGS, f"--workdir={tmp_path / 'sweep'}")
 
 
 def processes_of(workdir):
@@ -103,12 +79,12 @@ def test_a_worker_that_is_killed_is_started_again(start, flags, peace, tmp_path)
     assert "24/24 runs" in stderr.splitlines()[-1] and "The grid ends at" in stderr
     logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
     assert logs == {"worker-0.log", "worker-1.log"} and not (tmp_path / "sweep/workers").exists()
-    assert stderr.count("ended with exit code -9") == 1 and "it is started again" in stderr
+    assert stderr.count("died with exit code -9 and is restarted") == 1
     as_undisturbed(tmp_path / "sweep", peace)
 
 
 def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace, tmp_path):
-    both = start(*flags, "--workers=2", "--patience=3")
+    both = start(*flags, "--workers=2", "--heartbeat_timeout=3")
     wait_until(lambda: training(tmp_path / "sweep"), both)
     os.kill(training(tmp_path / "sweep")[0], signal.SIGSTOP)
     _, stderr = both.communicate(timeout=SECONDS)
@@ -119,10 +95,10 @@ def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace
 @pytest.mark.slow
 def test_the_runs_of_one_that_hangs_elsewhere_are_done_by_others(start, flags, peace, tmp_path):
     workdir = tmp_path / "sweep"
-    hanging = start(*flags, "--patience=3")
+    hanging = start(*flags, "--heartbeat_timeout=3")
     wait_until(lambda: training(workdir), hanging)
     hanging.send_signal(signal.SIGSTOP)
-    other = start(*flags, "--patience=3")
+    other = start(*flags, "--heartbeat_timeout=3")
     other.communicate(timeout=SECONDS)
     assert other.returncode == 0
     as_undisturbed(workdir, peace)
@@ -149,7 +125,7 @@ def test_ctrl_c_stops_all_workers(start, flags, tmp_path):
     both.send_signal(signal.SIGINT)
     _, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 130
-    assert "To go on, give the same command again" in stderr and "--workers=2" in stderr
+    assert "give the same command again" in stderr and "--workers=2" in stderr
     assert "Traceback" not in stderr
     assert processes_of(workdir) == []
     assert not (workdir / "workers").exists()
@@ -172,16 +148,14 @@ def test_a_worker_that_always_dies_is_given_up(start, flags, tmp_path):
     # A preloaded module that ends the workers, and them alone.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
-        "if '--noreport' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if 'launch.worker' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     both = start(*flags, "--workers=2", PYTHONPATH=str(tmp_path))
     _, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 1
-    assert stderr.splitlines()[-1].startswith("error: ")
-    assert (
-        "12 runs are left, as the workers died too often, or were killed" in stderr.splitlines()[-1]
-    )
-    assert stderr.count("it is not started again") == 2
+    assert stderr.splitlines()[-1].startswith("error: 12 runs left")
+    assert stderr.count("and is restarted") == 6
+    assert stderr.count("and is not restarted") == 2
 
 
 @pytest.mark.parametrize("workers", ["0", "two"])
@@ -194,17 +168,17 @@ def test_a_number_of_workers_that_is_none_is_refused(call, flags, workers, tmp_p
 
 def test_cores_are_dealt_out_group_by_group():
     groups = [(0, 1, 2, 3), (4, 5, 6, 7)]
-    assert local._dealt(groups, 2) == groups
-    assert local._dealt(groups, 4) == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    assert local._dealt(groups, 3) == [(0, 1, 2), (3, 4, 5), (6, 7)]
-    assert local._dealt([(0, 1)], 3) == [(0,), (1,), (0,)]
-    assert local._dealt([()], 3) == [(), (), ()]  # where cores cannot be chosen
+    assert local._deal(groups, 2) == groups
+    assert local._deal(groups, 4) == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert local._deal(groups, 3) == [(0, 1, 2), (3, 4, 5), (6, 7)]
+    assert local._deal([(0, 1)], 3) == [(0,), (1,), (0,)]
+    assert local._deal([()], 3) == [(), (), ()]  # where cores cannot be chosen
 
 
 def test_auto_is_a_worker_for_each_group_of_cores():
-    found = local.places()
-    assert [core for place in found for core in place.cores] == sorted(os.sched_getaffinity(0))
-    assert all(place.environment == {} for place in found)
+    found = local.detect_slots("auto")
+    assert [core for slot in found for core in slot.cores] == sorted(os.sched_getaffinity(0))
+    assert all(slot.environment == {} for slot in found)
 
 
 @pytest.mark.parametrize("index, gpu", list(enumerate("5656")))

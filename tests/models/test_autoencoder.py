@@ -1,4 +1,4 @@
-"""The autoencoder's size, its sparse start and its code."""
+"""Tests the autoencoder: size, sparse initialization, code."""
 
 import jax
 import jax.numpy as jnp

@@ -9,7 +9,7 @@ import pytest
 from noisegen import reports, sweeps
 
 RUNS = list(
-    sweeps.values(batch_size=[64, 128], learning_rate=[0.25, 0.5, 1], eta=[0, 0.3], seed=[0, 1])
+    sweeps.grid(batch_size=[64, 128], learning_rate=[0.25, 0.5, 1], eta=[0, 0.3], seed=[0, 1])
 )
 
 
@@ -32,7 +32,7 @@ def test_a_thousand_runs_take_little_time_and_no_matplotlib():
     code = """if True:
         import sys, time
         from noisegen import reports, sweeps
-        runs = sweeps.values(batch_size=range(1, 11), learning_rate=range(1, 11), seed=range(10))
+        runs = sweeps.grid(batch_size=range(1, 11), learning_rate=range(1, 11), seed=range(10))
         began = time.process_time()
         reports.check(sweeps.Protocol(best=10, of=10), runs)
         assert time.process_time() - began < 1.5  # 0.1 s; processors differ

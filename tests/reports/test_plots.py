@@ -1,5 +1,6 @@
 """Plots: what is drawn is what was measured, and odd sweeps draw too."""
 
+import dataclasses
 import io
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import figure, patches
 
-from noisegen import reports, sweeps
+from noisegen import reports, storage, sweeps
 from noisegen.reports import plots
 
 PLOTS = [reports.plot_metric, reports.plot_tuned, reports.plot_heatmap, reports.plot_curves]
@@ -18,14 +19,18 @@ METRIC = "test_accuracy"
 
 def make(batch_sizes=(64, 128), rates=(0.1, 0.2, 0.4), seeds=2):
     """Accuracies that fall off by 0.1 from the optimum, which follows the linear rule."""
-    runs = sweeps.values(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
+    runs = sweeps.grid(batch_size=batch_sizes, learning_rate=rates, seed=range(seeds))
     records = []
     for run in runs:
         off = abs(math.log2(run["learning_rate"] / (0.2 * run["batch_size"] / batch_sizes[0])))
         value = 0.9 - 0.1 * off + 0.01 * run["seed"]
-        record = {"run_id": str(len(records)), "run": run, "status": "finished"}
-        record["metrics"] = {METRIC: value}
-        record["curve"] = {"epoch": [1, 2, 3], METRIC: [value / 2, None, value]}
+        record = storage.Record(
+            run_id=str(len(records)),
+            hparams=run,
+            status="finished",
+            metrics={METRIC: value},
+            curve={"epoch": [1, 2, 3], METRIC: [value / 2, None, value]},
+        )
         records.append(record)
     return records
 
@@ -69,10 +74,12 @@ def test_tuned_shows_optimum_and_linear_rule_through_the_smallest_batch():
 
 
 def test_heatmap_holds_the_means_frames_the_optimum_and_crosses_the_dead():
-    records = make()
-    for record in records:
-        if record["run"]["learning_rate"] == 0.1 and record["run"]["batch_size"] == 128:
-            record["status"] = "diverged"
+    records = [
+        dataclasses.replace(record, status="diverged")
+        if record.hparams["learning_rate"] == 0.1 and record.hparams["batch_size"] == 128
+        else record
+        for record in make()
+    ]
     optima = sweeps.select(records, PROTOCOL)
     rows, values, means = plots.load_heatmap(optima, PROTOCOL)
     assert (rows, values) == ([64, 128], [0.1, 0.2, 0.4])
@@ -87,11 +94,11 @@ def test_heatmap_holds_the_means_frames_the_optimum_and_crosses_the_dead():
 
 def test_heatmap_takes_the_best_over_further_tuned_fields():
     records = [
-        {
-            "run": {"batch_size": 64, "learning_rate": 0.1, "eta": eta},
-            "status": "finished",
-            "metrics": {"test_loss": loss},
-        }
+        storage.Record(
+            hparams={"batch_size": 64, "learning_rate": 0.1, "eta": eta},
+            status="finished",
+            metrics={"test_loss": loss},
+        )
         for eta, loss in ((0, 2.0), (0.1, 1.0), (0.3, 3.0))
     ]
     protocol = sweeps.Protocol(tune=("learning_rate", "eta"), metric="test_loss", mode="min")
@@ -104,7 +111,7 @@ def test_curves_are_means_over_the_best_seeds_up_to_the_shortest():
     epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy")
     assert epochs.tolist() == [1, 2, 3]
     np.testing.assert_allclose(values, [[45.5, np.nan, 91], [45, np.nan, 90]])
-    short = {OPTIMA[0].best[0]["run_id"]: {"epoch": [1], "test_accuracy": [0.5]}}
+    short = {OPTIMA[0].best[0].run_id: {"epoch": [1], "test_accuracy": [0.5]}}
     epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy", short)
     assert epochs.tolist() == [1] and values.tolist() == [[50], [45]]
     ax = draw(reports.plot_curves, OPTIMA, PROTOCOL)
@@ -122,7 +129,7 @@ def test_series_have_their_own_colours_markers_and_anchors():
 
 
 def dead():
-    return [record | {"status": "diverged"} for record in make()]
+    return [dataclasses.replace(record, status="diverged") for record in make()]
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -136,7 +143,7 @@ def dead():
         make(rates=(0.1,)),
         make(batch_sizes=(64,), rates=(0.1,), seeds=1),
         make(batch_sizes=tuple(range(1, 40)), rates=tuple(0.01 * k for k in range(1, 30)), seeds=1),
-        [{key: value for key, value in record.items() if key != "curve"} for record in make()],
+        [dataclasses.replace(record, curve=None) for record in make()],
     ],
     ids=["none", "dead", "one row", "one rate", "one run", "many", "no curves"],
 )
@@ -167,7 +174,7 @@ def test_labels_are_drawn_as_they_are(plot):
 
 def test_names_with_dollars_are_no_formulas():
     records = [
-        {"run": {"a$b_$": row, "l$r$": 0.1}, "status": "finished", "metrics": {"$m$": 1.0}}
+        storage.Record(hparams={"a$b_$": row, "l$r$": 0.1}, status="finished", metrics={"$m$": 1.0})
         for row in ("x$1$", "_y$2$")
     ]
     protocol = sweeps.Protocol(row="a$b_$", tune=("l$r$",), metric="$m$")
@@ -195,8 +202,11 @@ def test_a_blank_series_among_several_and_one_called_published_are_told_apart():
 @pytest.mark.parametrize("rates", [(0.0, 0.1, 0.2), (-1.0, 0.5)])
 def test_zero_and_negative_values_have_a_linear_axis(plot, rates):
     records = [
-        {"run": {"batch_size": rate, "learning_rate": rate, "seed": seed}, "status": "finished"}
-        | {"metrics": {METRIC: 0.5}}
+        storage.Record(
+            hparams={"batch_size": rate, "learning_rate": rate, "seed": seed},
+            status="finished",
+            metrics={METRIC: 0.5},
+        )
         for rate in rates
         for seed in (0, 1)
     ]
@@ -209,8 +219,8 @@ def test_zero_and_negative_values_have_a_linear_axis(plot, rates):
 
 def test_a_learning_rate_of_zero_breaks_no_line():
     records = [
-        {"run": run, "status": "finished", "metrics": {METRIC: 0.9 - run["learning_rate"]}}
-        for run in sweeps.values(batch_size=(16, 32, 64), learning_rate=(0.0, 0.1), seed=(0, 1))
+        storage.Record(hparams=run, status="finished", metrics={METRIC: 0.9 - run["learning_rate"]})
+        for run in sweeps.grid(batch_size=(16, 32, 64), learning_rate=(0.0, 0.1), seed=(0, 1))
     ]
     optima = sweeps.select(records, PROTOCOL)
     boundary = sweeps.Boundary(batch_size=32, learning_rate=0.1)
@@ -222,3 +232,20 @@ def test_ticks_tell_close_values_apart():
     records = make(batch_sizes=(64,), rates=(0.1, 0.10000005))
     ax = draw(reports.plot_heatmap, sweeps.select(records, PROTOCOL), PROTOCOL)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.1", "0.10000005"]
+
+
+def test_a_declared_scaling_rule_needs_no_usual_names():
+    names = {"batch_size": "b", "learning_rate": "lr", "seed": "seed"}
+    records = [
+        dataclasses.replace(record, hparams={names[n]: v for n, v in record.hparams.items()})
+        for record in make(batch_sizes=(16, 32, 64), rates=(0.1, 0.2, 0.4, 0.8))
+    ]
+    for declared in (None, False, True):
+        protocol = sweeps.Protocol(best=2, of=2, row="b", tune=("lr",), scaling_rule=declared)
+        optima = sweeps.select(records, protocol)
+        ax = draw(reports.plot_tuned, optima, protocol)
+        assert ("linear rule" in lines(ax)) == bool(declared)
+    [boundary] = sweeps.boundaries(optima, protocol, num_resamples=0).values()
+    assert boundary.flags == ("no_plateau",)
+    assert boundary.temperature == pytest.approx(0.2 / 16)
+    draw(reports.plot_tuned, optima, protocol, {"": boundary})

@@ -1,4 +1,4 @@
-"""Where the drops are, to the update, and that the papers' two noise conventions are kept apart."""
+"""Tests the exact updates of drops, and both conventions for noise (variance, deviation)."""
 
 import math
 from fractions import Fraction
@@ -15,7 +15,7 @@ import noisegen
 
 
 def drops(schedule, num_steps):
-    """The updates at which a schedule changes."""
+    """Returns the updates at which a schedule changes."""
     values = np.asarray(schedule(jnp.arange(num_steps)))
     return (np.flatnonzero(np.diff(values)) + 1).tolist()
 
@@ -23,21 +23,25 @@ def drops(schedule, num_steps):
 def test_power_decay_is_its_formula():
     counts = jnp.array([0, 1, 99, 10**6])
     expected = [0.3, 0.3 / 2**0.55, 0.3 / 100**0.55, 0.3 / (10**6 + 1) ** 0.55]
-    np.testing.assert_allclose(noisegen.power_decay(0.3, 0.55)(counts), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        noisegen.power_decay_schedule(0.3, 0.55)(counts), expected, rtol=1e-5
+    )
 
 
 @given(st.floats(1e-6, 10), st.floats(0, 2), st.integers(0, 10**6))
 def test_both_conventions_are_one_law(variance, gamma, count):
-    stddev = noisegen.power_decay_from_variance(variance, gamma)(count)
+    stddev = noisegen.power_decay_from_variance_schedule(variance, gamma)(count)
     np.testing.assert_allclose(stddev**2, variance / (1 + count) ** gamma, rtol=1e-4)
-    np.testing.assert_allclose(stddev, noisegen.power_decay(variance**0.5, gamma / 2)(count))
+    np.testing.assert_allclose(
+        stddev, noisegen.power_decay_schedule(variance**0.5, gamma / 2)(count)
+    )
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (noisegen.power_decay_from_variance(1e-5, 0.55), (1e-5, 0.55)),
-        (noisegen.power_decay(0.3, 0.55), (0.3**2, 1.1)),
+        (noisegen.power_decay_from_variance_schedule(1e-5, 0.55), (1e-5, 0.55)),
+        (noisegen.power_decay_schedule(0.3, 0.55), (0.3**2, 1.1)),
     ],
 )
 def test_the_law_of_optax_add_noise(ours, theirs):
@@ -51,7 +55,7 @@ def test_the_law_of_optax_add_noise(ours, theirs):
 
 
 def test_the_drops_of_the_published_9765_updates():
-    schedule = noisegen.hold_then_decay(0.8, 9765)
+    schedule = noisegen.hold_then_decay_schedule(0.8, 9765)
     assert drops(schedule, 9765) == [4882 + 488 * k for k in range(10)]
     np.testing.assert_allclose(schedule(9764), 0.8 * 2.0**-10, rtol=1e-6)
 
@@ -59,7 +63,7 @@ def test_the_drops_of_the_published_9765_updates():
 @given(st.integers(20, 3000))
 def test_hold_then_decay_at_any_horizon(num_steps):
     expected = [num_steps // 2 + (num_steps // 20) * k for k in range(10)]
-    schedule = noisegen.hold_then_decay(1.0, num_steps)
+    schedule = noisegen.hold_then_decay_schedule(1.0, num_steps)
     values = np.asarray(schedule(jnp.array([0, num_steps // 2 - 1, *expected, num_steps - 1])))
     exponents = [0, 0, *range(1, 11), 10]
     np.testing.assert_allclose(values, 2.0 ** -np.array(exponents, float), rtol=1e-6)
@@ -71,18 +75,18 @@ def test_hold_then_decay_at_any_horizon(num_steps):
 def test_traced_horizons_drop_where_concrete_ones_do(dtype):
     horizons = [20, 39, 450, 9765, 156_250]
     for n in horizons:
-        traced = jax.jit(lambda n: noisegen.hold_then_decay(1.0, n)(jnp.arange(200_000)))
-        concrete = noisegen.hold_then_decay(1.0, n)(jnp.arange(200_000))
+        traced = jax.jit(lambda n: noisegen.hold_then_decay_schedule(1.0, n)(jnp.arange(200_000)))
+        concrete = noisegen.hold_then_decay_schedule(1.0, n)(jnp.arange(200_000))
         np.testing.assert_array_equal(traced(jnp.asarray(n, dtype)), concrete)
 
 
 @given(st.floats(1e-3, 10), st.floats(1e-6, 10), st.integers(20, 10_000))
 def test_a_final_value_is_a_decay_rate(init_value, final_value, num_steps):
-    by_value = noisegen.hold_then_decay_to(init_value, num_steps, final_value)
+    by_value = noisegen.hold_then_decay_to_schedule(init_value, num_steps, final_value)
     counts = jnp.linspace(0, num_steps, 41).astype(jnp.int32)
     if final_value <= init_value:  # a decay rate above 1 is refused
         decay_rate = (final_value / init_value) ** 0.1
-        by_rate = noisegen.hold_then_decay(init_value, num_steps, decay_rate)
+        by_rate = noisegen.hold_then_decay_schedule(init_value, num_steps, decay_rate)
         np.testing.assert_allclose(by_value(counts), by_rate(counts), rtol=1e-5)
     np.testing.assert_allclose(by_value(jnp.array([0, num_steps])), [init_value, final_value], 1e-6)
 
@@ -98,7 +102,7 @@ def exact_first_update(epoch, num_examples, batch_size):
 )
 def test_step_decay_drops_at_the_first_update_of_the_epoch(epoch, batch_size, num_examples):
     first = exact_first_update(epoch, num_examples, batch_size)
-    schedule = noisegen.step_decay(1.0, (epoch,), 0.5, num_examples / batch_size)
+    schedule = noisegen.step_decay_schedule(1.0, (epoch,), 0.5, num_examples / batch_size)
     np.testing.assert_array_equal(schedule(jnp.array([first - 1, first])), [1.0, 0.5])
 
 
@@ -111,7 +115,7 @@ def test_rounding_does_not_delay_a_drop(num_examples, batch_size, epoch):
     first = exact_first_update(epoch, num_examples, batch_size)
 
     def schedule(num_updates_per_epoch):
-        schedule = noisegen.step_decay(1.0, (epoch,), 0.5, num_updates_per_epoch)
+        schedule = noisegen.step_decay_schedule(1.0, (epoch,), 0.5, num_updates_per_epoch)
         return schedule(jnp.array([first - 1, first]))
 
     per_epoch = num_examples / batch_size
@@ -124,7 +128,9 @@ def test_step_decay_with_everything_traced():
 
     @jax.vmap
     def schedule(batch_size, decay_rate):
-        return noisegen.step_decay(0.1, epochs, decay_rate, 6903 / batch_size)(jnp.arange(50_000))
+        return noisegen.step_decay_schedule(0.1, epochs, decay_rate, 6903 / batch_size)(
+            jnp.arange(50_000)
+        )
 
     for size, values in zip(sizes.tolist(), schedule(sizes, jnp.full(6, 0.1)), strict=True):
         firsts = [exact_first_update(epoch, 6903, size) for epoch in epochs]
@@ -135,16 +141,22 @@ def test_step_decay_with_everything_traced():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: noisegen.power_decay(-0.1, 0.5), "init_value must be a finite number >= 0"),
-        (lambda: noisegen.power_decay(0.1, float("nan")), "gamma must be"),
-        (lambda: noisegen.power_decay("0.1", 0.5), "init_value must be"),
-        (lambda: noisegen.power_decay_from_variance(-1, 0.5), "init_variance must be"),
-        (lambda: noisegen.hold_then_decay(0.1, 19), r"num_steps must be a number in \[20, inf\)"),
-        (lambda: noisegen.hold_then_decay(0.1, 100, 0), "decay_rate must be"),
-        (lambda: noisegen.hold_then_decay_to(0.1, 100, 0), "final_value must be"),
-        (lambda: noisegen.step_decay(0.1, (40, 25), 0.1, 5), "epochs must be increasing"),
-        (lambda: noisegen.step_decay(0.1, (0,), 0.1, 5), "epochs must be increasing"),
-        (lambda: noisegen.step_decay(0.1, (1,), 0.1, 0), "num_updates_per_epoch must be"),
+        (
+            lambda: noisegen.power_decay_schedule(-0.1, 0.5),
+            "init_value must be a finite number >= 0",
+        ),
+        (lambda: noisegen.power_decay_schedule(0.1, float("nan")), "gamma must be"),
+        (lambda: noisegen.power_decay_schedule("0.1", 0.5), "init_value must be"),
+        (lambda: noisegen.power_decay_from_variance_schedule(-1, 0.5), "init_variance must be"),
+        (
+            lambda: noisegen.hold_then_decay_schedule(0.1, 19),
+            r"num_steps must be a number in \[20, inf\)",
+        ),
+        (lambda: noisegen.hold_then_decay_schedule(0.1, 100, 0), "decay_rate must be"),
+        (lambda: noisegen.hold_then_decay_to_schedule(0.1, 100, 0), "final_value must be"),
+        (lambda: noisegen.step_decay_schedule(0.1, (40, 25), 0.1, 5), "epochs must be increasing"),
+        (lambda: noisegen.step_decay_schedule(0.1, (0,), 0.1, 5), "epochs must be increasing"),
+        (lambda: noisegen.step_decay_schedule(0.1, (1,), 0.1, 0), "num_updates_per_epoch must be"),
     ],
 )
 def test_bad_numbers_are_refused_by_name(make, message):

@@ -1,4 +1,4 @@
-"""Schedules and laws at the edge of number types: any width, any sign, past int32, never."""
+"""Tests schedules and laws with all number types: any width and sign, beyond int32, infinite."""
 
 import math
 
@@ -12,13 +12,13 @@ import noisegen
 PAST = 3_000_000_000  # beyond int32
 COUNTS = jnp.array([0, 299, 300, 1000])
 SCHEDULES = {  # number of updates -> schedule
-    "power_decay": lambda n: noisegen.power_decay(0.3, 0.55),
-    "power_decay_from_variance": lambda n: noisegen.power_decay_from_variance(0.3, 0.55),
-    "hold_then_decay": lambda n: noisegen.hold_then_decay(1.0, n),
-    "hold_then_decay_to": lambda n: noisegen.hold_then_decay_to(1.0, n, 0.1),
-    "step_decay": lambda n: noisegen.step_decay(1.0, (1, 2), 0.1, n / 2),
-    "constant_warmup": lambda n: noisegen.constant_warmup(0.1, 0.8, n),
-    "gradual_warmup": lambda n: noisegen.gradual_warmup(0.1, 0.8, n),
+    "power_decay": lambda n: noisegen.power_decay_schedule(0.3, 0.55),
+    "power_decay_from_variance": lambda n: noisegen.power_decay_from_variance_schedule(0.3, 0.55),
+    "hold_then_decay": lambda n: noisegen.hold_then_decay_schedule(1.0, n),
+    "hold_then_decay_to": lambda n: noisegen.hold_then_decay_to_schedule(1.0, n, 0.1),
+    "step_decay": lambda n: noisegen.step_decay_schedule(1.0, (1, 2), 0.1, n / 2),
+    "constant_warmup": lambda n: noisegen.constant_warmup_schedule(0.1, 0.8, n),
+    "gradual_warmup": lambda n: noisegen.gradual_warmup_schedule(0.1, 0.8, n),
 }
 every_schedule = pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
 
@@ -27,10 +27,10 @@ every_schedule = pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDUL
 @pytest.mark.parametrize("per_epoch", [10, 1e300])
 def test_a_drop_meant_never_to_come_never_comes(never, per_epoch):
     epochs = (30, never) if per_epoch == 10 else (never,)
-    right = noisegen.step_decay(0.1, epochs[:-1], 0.1, per_epoch)(COUNTS)
+    right = noisegen.step_decay_schedule(0.1, epochs[:-1], 0.1, per_epoch)(COUNTS)
 
     def schedule(per_epoch):
-        return noisegen.step_decay(0.1, epochs, 0.1, per_epoch)
+        return noisegen.step_decay_schedule(0.1, epochs, 0.1, per_epoch)
 
     np.testing.assert_array_equal(schedule(per_epoch)(COUNTS), right)
     if per_epoch == 10:
@@ -45,17 +45,21 @@ def test_a_drop_meant_never_to_come_never_comes(never, per_epoch):
 def test_counts_and_horizons_past_int32_have_the_value_of_the_formula():
     for count in (PAST, np.int64(PAST), np.uint32(PAST), float(PAST)):
         expected = 0.3 / (1 + PAST) ** 0.55
-        np.testing.assert_allclose(noisegen.power_decay(0.3, 0.55)(count), expected, rtol=1e-5)
-    hold = noisegen.hold_then_decay(1.0, PAST)
+        np.testing.assert_allclose(
+            noisegen.power_decay_schedule(0.3, 0.55)(count), expected, rtol=1e-5
+        )
+    hold = noisegen.hold_then_decay_schedule(1.0, PAST)
     drops = [PAST // 2 + PAST // 20 * k for k in range(10)]
     assert [float(hold(drop)) for drop in drops] == [0.5 ** (k + 1) for k in range(10)]
     assert [float(hold(drop - 1)) for drop in drops] == [0.5**k for k in range(10)]
     assert float(hold(jnp.int32(2**31 - 1))) == 0.5**5
-    assert float(jax.jit(lambda n: noisegen.hold_then_decay(1.0, n)(5))(float(PAST))) == 1.0
-    warm = noisegen.gradual_warmup(0.1, 1.0, PAST)
+    assert (
+        float(jax.jit(lambda n: noisegen.hold_then_decay_schedule(1.0, n)(5))(float(PAST))) == 1.0
+    )
+    warm = noisegen.gradual_warmup_schedule(0.1, 1.0, PAST)
     np.testing.assert_allclose(warm(jnp.int32(2**31 - 1)), 0.1 + 0.9 * 2**31 / PAST, rtol=1e-6)
     np.testing.assert_allclose(warm(PAST - 1), 1.0, rtol=1e-6)
-    constant = noisegen.constant_warmup(0.1, 1.0, np.uint32(PAST))
+    constant = noisegen.constant_warmup_schedule(0.1, 1.0, np.uint32(PAST))
     assert [float(constant(n)) for n in (5, PAST - 1, PAST)] == pytest.approx([0.1, 0.1, 1.0])
 
 
@@ -97,23 +101,23 @@ def test_growth_is_refused():
     for rate in (2.0, 1.0001, np.uint8(2), 0, -0.5, math.nan):
         message = r"decay_rate must be a number in \(0, 1\], since every drop multiplies"
         with pytest.raises(ValueError, match=message):
-            noisegen.hold_then_decay(1.0, 100, rate)
+            noisegen.hold_then_decay_schedule(1.0, 100, rate)
         with pytest.raises(ValueError, match=message):
-            noisegen.step_decay(1.0, (5, 8), rate, 1.0)
+            noisegen.step_decay_schedule(1.0, (5, 8), rate, 1.0)
     with pytest.raises(TypeError, match="factor"):
-        noisegen.hold_then_decay(1.0, 100, factor=2.0)
+        noisegen.hold_then_decay_schedule(1.0, 100, factor=2.0)
     for schedule in (
-        lambda rate: noisegen.hold_then_decay(1.0, 100, rate)(0),
-        lambda rate: noisegen.step_decay(1.0, (5, 8), rate, 1.0)(0),
+        lambda rate: noisegen.hold_then_decay_schedule(1.0, 100, rate)(0),
+        lambda rate: noisegen.step_decay_schedule(1.0, (5, 8), rate, 1.0)(0),
     ):
         assert np.isnan(jax.jit(schedule)(2.0)) and np.isnan(jax.jit(schedule)(-0.5))
         assert jax.jit(schedule)(1.0) == 1.0
 
 
 def test_both_decays_multiply():
-    assert noisegen.hold_then_decay(1.0, 20, 0.25)(10) == 0.25
-    assert noisegen.step_decay(1.0, (5,), 0.25, 1)(5) == 0.25
-    assert noisegen.hold_then_decay(1.0, 20)(10) == 0.5
+    assert noisegen.hold_then_decay_schedule(1.0, 20, 0.25)(10) == 0.25
+    assert noisegen.step_decay_schedule(1.0, (5,), 0.25, 1)(5) == 0.25
+    assert noisegen.hold_then_decay_schedule(1.0, 20)(10) == 0.5
 
 
 TYPES = [int, np.int8, np.uint8, np.int16, np.uint16, np.uint32, np.uint64, np.float16, np.float32]
@@ -123,11 +127,11 @@ LAWS = {  # of one small whole number, by a law
         n(100), n(100)
     ),
     "batch_size_from_temperature": lambda n: noisegen.batch_size_from_temperature(n(3), n(100)),
-    "noise_scale": lambda n: noisegen.noise_scale(n(100), n(2), n(127)),
-    "learning_rate_from_noise_scale": lambda n: noisegen.learning_rate_from_noise_scale(
+    "noise_scale": lambda n: noisegen.sgd_noise_scale(n(100), n(2), n(127)),
+    "learning_rate_from_noise_scale": lambda n: noisegen.learning_rate_from_sgd_noise_scale(
         n(100), n(100), n(127)
     ),
-    "batch_size_from_noise_scale": lambda n: noisegen.batch_size_from_noise_scale(
+    "batch_size_from_noise_scale": lambda n: noisegen.batch_size_from_sgd_noise_scale(
         n(100), n(100), n(127)
     ),
     "scale_learning_rate": lambda n: noisegen.scale_learning_rate(n(100), n(100), n(2)),
@@ -154,7 +158,7 @@ def test_laws_of_any_type_of_number_are_those_of_pythons(law):
 
 def test_a_batch_beyond_the_examples_is_refused_whatever_the_type():
     for kind in (np.uint8, np.uint16, np.uint32, np.uint64):
-        for law in (noisegen.noise_scale, noisegen.learning_rate_from_noise_scale):
+        for law in (noisegen.sgd_noise_scale, noisegen.learning_rate_from_sgd_noise_scale):
             with pytest.raises(ValueError, match="num_examples_beyond_the_batch must be"):
                 law(0.5, kind(200), kind(64))
 
@@ -164,14 +168,14 @@ def test_a_batch_beyond_the_examples_is_refused_whatever_the_type():
     [1j, np.complex64(1), True, np.bool_(True), math.nan, math.inf, 10**400, 10**5000, "1"],
     ids=["1j", "complex64", "True", "bool", "nan", "inf", "401 digits", "5001 digits", "text"],
 )
-def test_what_is_no_finite_real_number_is_refused_in_one_line(value):
+def test_values_that_are_not_finite_real_numbers_are_refused_in_one_line(value):
     for name, call in {
         "learning_rate": lambda: noisegen.temperature(value, 64),
         "batch_size": lambda: noisegen.temperature(0.1, value),
         "momentum": lambda: noisegen.temperature(0.1, 64, value),
-        "init_value": lambda: noisegen.power_decay(value, 0.5),
-        "num_steps": lambda: noisegen.hold_then_decay(0.1, value),
-        "num_updates_per_epoch": lambda: noisegen.step_decay(0.1, (1,), 0.5, value),
+        "init_value": lambda: noisegen.power_decay_schedule(value, 0.5),
+        "num_steps": lambda: noisegen.hold_then_decay_schedule(0.1, value),
+        "num_updates_per_epoch": lambda: noisegen.step_decay_schedule(0.1, (1,), 0.5, value),
         "stddev": lambda: noisegen.add_gradient_noise(value, jax.random.key(0)),
     }.items():
         with pytest.raises(ValueError, match=f"^{name} must be") as raised:
@@ -187,4 +191,4 @@ def test_jax_arrays_that_are_no_real_numbers_are_refused():
 
 def test_numbers_of_arbitrary_length_are_numbers():
     assert noisegen.temperature(10**30, 10**30) == 1.0
-    assert noisegen.hold_then_decay(1.0, 10**30)(5) == 1.0
+    assert noisegen.hold_then_decay_schedule(1.0, 10**30)(5) == 1.0

@@ -1,4 +1,4 @@
-"""Scaling rules against the numbers printed in Signer & Barbier, 2021."""
+"""Tests scaling rules against numbers printed in Signer & Barbier, 2021."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Domains: the next value beyond the end of a grid, in the right scale and never outside."""
+"""Tests that the next value beyond a grid fits the scale and lies in the domain."""
 
 import math
 
@@ -13,14 +13,14 @@ from noisegen.sweeps import domains
 UP, DOWN = True, False
 
 
-def grown(domain, values, up, number, run=None):
-    """The next values, one after the other, until there are none or enough."""
+def steps(domain, values, up, number, run=None):
+    """Returns up to `number` next values, with None at the end if there are fewer."""
     found = []
     for _ in range(number):
         value = domain.step([*values, *found], up, run)
-        if value is None:
-            return [*found, None]
         found.append(value)
+        if value is None:
+            break
     return found
 
 
@@ -31,7 +31,7 @@ def grown(domain, values, up, number, run=None):
         ("log", [0.1, 0.3], DOWN, [0.0333333333333, 0.0111111111111]),
         ("log", [2**-20, 2**-19], DOWN, [2**-21, 2**-22]),
         ("log", [0, 0.1, 0.2], UP, [0.4]),
-        ("log", [0, 0.1], UP, [None]),  # There is no ratio.
+        ("log", [0, 0.1], UP, [None]),  # Zero has no ratio.
         ("log", [0, 0.1, 0.2], DOWN, [None]),
         ("log", [-0.1, 0.1, 0.2], DOWN, [None]),
         ("log", [-0.2, -0.1], UP, [None]),
@@ -46,7 +46,7 @@ def grown(domain, values, up, number, run=None):
         ("fraction", [0.5, 0.75], UP, [0.875, 0.9375]),
         ("fraction", [0.5, 1], UP, [None]),
         ("fraction", [0.5, 1], DOWN, [None]),
-        ("fraction", [0.9999999, 0.99999994], UP, [None]),  # 1 on the device.
+        ("fraction", [0.9999999, 0.99999994], UP, [None]),  # The next value is 1 on the device.
         ("linear", [0.1, 0.2, 0.3], UP, [0.4, 0.5]),
         ("linear", [0.1, 0.2, 0.3], DOWN, [0, -0.1]),
         ("linear", [-2, -1], UP, [0, 1]),
@@ -60,10 +60,14 @@ def grown(domain, values, up, number, run=None):
         ("fixed", [64, 128], UP, [None]),
     ],
 )
-def test_the_next_values(scale, values, up, expected):
-    found = grown(sweeps.Domain(scale), values, up, len(expected))
-    assert found == pytest.approx(expected, rel=1e-15) if None not in found else found == expected
-    assert all(type(value) is int for value in found if scale == "integer" and value is not None)
+def test_the_next_values_follow_the_scale(scale, values, up, expected):
+    found = steps(sweeps.Domain(scale), values, up, len(expected))
+    if None in found:
+        assert found == expected
+    else:
+        assert found == pytest.approx(expected, rel=1e-15)
+    if scale == "integer":
+        assert all(type(value) is int for value in found if value is not None)
 
 
 @pytest.mark.parametrize(
@@ -79,22 +83,25 @@ def test_the_next_values(scale, values, up, expected):
         (domains.standard("warmup_epochs"), [2, 4], UP, {"num_epochs": 5}, [5, None]),
     ],
 )
-def test_the_end_of_the_domain_is_the_last_value(domain, values, up, run, expected):
-    assert grown(domain, values, up, len(expected), run) == expected
+def test_the_end_of_the_domain_is_the_last_step(domain, values, up, run, expected):
+    assert steps(domain, values, up, len(expected), run) == expected
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([0.05, 0.1, 0.1000000001], 0.2),  # equal on the device
-        ([0.05, 0.09999998, 0.1, 0.10000005], 0.2),  # steps below 1e-6
+        ([0.05, 0.1, 0.1000000001], 0.2),  # Equal on the device.
+        ([0.05, 0.09999998, 0.1, 0.10000005], 0.2),  # Relative differences below 1e-6.
         ([0.05, *np.logspace(-2, -1, 2)[1:], 0.1], 0.2),
         ([0.1, 0.1000000001], None),
     ],
 )
-def test_values_that_are_one_but_for_rounding_are_no_step(values, expected):
+def test_values_that_are_equal_up_to_rounding_are_not_a_step(values, expected):
     found = sweeps.Domain("log").step(values, UP)
-    assert found == pytest.approx(expected, rel=1e-5) if expected else found is None
+    if expected is None:
+        assert found is None
+    else:
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 @given(
@@ -102,9 +109,7 @@ def test_values_that_are_one_but_for_rounding_are_no_step(values, expected):
     st.sets(st.floats(0, 0.875, width=32) | st.integers(0, 9), min_size=1, max_size=6),
     st.booleans(),
 )
-def test_every_new_value_lies_beyond_the_others_in_the_domain_and_is_new_on_the_device(
-    scale, values, up
-):
+def test_every_step_leads_to_a_new_value_in_the_domain(scale, values, up):
     domain, tried = sweeps.Domain(scale), list(values)
     for _ in range(50):
         value = domain.step(tried, up)
@@ -112,7 +117,10 @@ def test_every_new_value_lies_beyond_the_others_in_the_domain_and_is_new_on_the_
             break
         assert domain.holds(value, {}) and math.isfinite(np.float32(value))
         assert all(np.float32(value) != np.float32(other) for other in tried)
-        assert value > max(tried) if up else value < min(tried)
+        if up:
+            assert value > max(tried)
+        else:
+            assert value < min(tried)
         tried.append(value)
 
 
@@ -137,11 +145,11 @@ def test_every_new_value_lies_beyond_the_others_in_the_domain_and_is_new_on_the_
         ("reference_batch_size", "log"),
     ],
 )
-def test_usual_names_have_domains(name, scale):
+def test_usual_names_have_standard_domains(name, scale):
     assert domains.standard(name).scale == scale
 
 
-def test_other_names_have_none_and_fractional_counts_grow_linearly():
+def test_other_names_have_no_domain_and_fractional_counts_are_linear():
     assert domains.standard("strength_of_it") is None
     warmup = domains.standard("warmup_epochs", [0.5, 1, 1.5])
     assert warmup.step([0.5, 1, 1.5], UP, {}) == 2 and warmup.step([0.5, 1], DOWN, {}) == 0
@@ -159,6 +167,6 @@ def test_other_names_have_none_and_fractional_counts_grow_linearly():
         (lambda: sweeps.Domain("log", 0, "b").ends({"b": "x"}), "end at a number, got 'x'"),
     ],
 )
-def test_domains_that_make_no_sense(make, message):
+def test_invalid_domains_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

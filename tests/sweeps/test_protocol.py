@@ -1,5 +1,6 @@
 """Protocols on records whose optimum is known."""
 
+import dataclasses
 import math
 import statistics
 
@@ -8,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisegen import sweeps
+from noisegen import storage, sweeps
 
 
 def make(accuracies, diverged=(), **fixed):
     """Records from {learning rate: accuracies by seed}; None is a run that diverged."""
     return [
-        {
-            "run_id": f"{rate}-{seed}",
-            "run": {"batch_size": 64, **fixed, "learning_rate": rate, "seed": seed},
-            "status": "diverged" if accuracy is None else "finished",
-            "metrics": {
+        storage.Record(
+            run_id=f"{rate}-{seed}",
+            hparams={"batch_size": 64, **fixed, "learning_rate": rate, "seed": seed},
+            status="diverged" if accuracy is None else "finished",
+            metrics={
                 "test_accuracy": accuracy,
                 "train_loss": 1 / accuracy if accuracy else None,
             },
-        }
+        )
         for rate, seeds in accuracies.items()
         for seed, accuracy in enumerate(seeds)
     ]
@@ -42,7 +43,7 @@ def test_best_k_of_n_mean_std_and_error_bar():
     assert optimum.mean == pytest.approx(0.82)
     assert optimum.std == pytest.approx(statistics.stdev([0.80, 0.84]))  # ddof = 1
     assert (optimum.low, optimum.high) == (0.2, 0.4)  # 0.815 > 0.82 - 0.028
-    assert [record["run"]["seed"] for record in optimum.best] == [1, 0]
+    assert [record.hparams["seed"] for record in optimum.best] == [1, 0]
     assert optimum.flags == () and optimum.series == "" and optimum.row == 64
 
 
@@ -94,9 +95,9 @@ def test_diverged_runs_count_as_the_worst():
 
 def test_a_finished_run_without_a_finite_metric_counts_as_diverged():
     records = make({0.1: [0.5], 0.2: [0.9]})
-    records[1]["metrics"]["test_accuracy"] = math.nan
+    records[1].metrics["test_accuracy"] = math.nan
     assert one(records).values == {"learning_rate": 0.1}
-    records[1]["metrics"]["test_accuracy"] = None
+    records[1].metrics["test_accuracy"] = None
     assert one(records).values == {"learning_rate": 0.1}
 
 
@@ -222,19 +223,23 @@ def test_lists_of_words_become_tuples_and_protocols_can_be_keys():
     protocol = sweeps.Protocol(
         tune=["learning_rate"], report=["test_loss"], domains={"eta": sweeps.Domain("log")}
     )
-    assert protocol.tune == ("learning_rate",) and protocol.report == ("test_loss",)
+    assert protocol.tune == ("learning_rate",)
+    assert protocol.metric_names == ("test_accuracy", "test_loss")
     assert {protocol: 1}[protocol] == 1
 
 
 def runs_of(records):
-    return [record["run"] for record in records]
+    return [record.hparams for record in records]
 
 
 def extension(records, protocol, runs):
     """The runs that one protocol calls for beyond the planned ones."""
     planned = sweeps.by_run_id("task", runs)
-    named = [record | {"run_id": sweeps.run_id("task", record["run"])} for record in records]
-    found = sweeps.wanted("task", planned, [protocol], named)
+    named = [
+        dataclasses.replace(record, run_id=sweeps.run_id("task", record.hparams))
+        for record in records
+    ]
+    found = sweeps.extend_grid("task", planned, [protocol], named)
     assert list(found)[: len(planned)] == list(planned)
     return list(found.values())[len(planned) :]
 
@@ -290,13 +295,13 @@ def train(run):
     """A valley with its best learning rate at 1.6, in a world where 6.4 diverges."""
     rate = run["learning_rate"]
     accuracy = None if rate > 5 else 0.9 - 0.1 * abs(math.log2(rate / 1.6)) + 0.001 * run["seed"]
-    return make({rate: [accuracy]})[0] | {"run": run}
+    return dataclasses.replace(make({rate: [accuracy]})[0], hparams=run)
 
 
 @pytest.mark.parametrize(("limit", "last"), [(0, 0.2), (1, 0.4), (3, 1.6), (9, 3.2)])
 def test_extension_ends_at_the_optimum_or_the_limit_however_often_it_is_resumed(limit, last):
     protocol = sweeps.Protocol(best=2, of=2, max_extensions=limit)
-    planned = list(sweeps.values(batch_size=[64], learning_rate=[0.1, 0.2], seed=[0, 1]))
+    planned = list(sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2], seed=[0, 1]))
     records = []
     while True:
         todo = planned + extension(records, protocol, planned)
@@ -334,7 +339,10 @@ def test_the_optimum_is_the_best_point_and_lies_in_its_bar(grid):
 def test_a_zero_in_the_grid_bounds_its_own_end_only():
     def tuned(accuracies):
         records = [
-            record | {"run": {"eta": record["run"].pop("learning_rate"), **record["run"]}}
+            dataclasses.replace(
+                record,
+                hparams={"eta": record.hparams["learning_rate"], "batch_size": 64, "seed": 0},
+            )
             for record in make(accuracies)
         ]
         protocol = sweeps.Protocol(tune=("eta",), max_extensions=1)
@@ -349,7 +357,7 @@ def test_a_grid_of_batch_sizes_does_not_grow():
     runs = [{"batch_size": size, "learning_rate": 0.1, "seed": 0} for size in (64, 128)]
     metrics = ({"test_accuracy": 0.5}, {"test_accuracy": 0.6})
     records = [
-        {"run_id": str(run), "run": run, "status": "finished", "metrics": measured}
+        storage.Record(run_id=str(run), hparams=run, status="finished", metrics=measured)
         for run, measured in zip(runs, metrics, strict=True)
     ]
     protocol = sweeps.Protocol(row="learning_rate", tune=("batch_size",))
@@ -386,7 +394,7 @@ def test_labels_are_text(label):
 
 
 def plan(**fields):
-    return list(sweeps.values(**{"batch_size": [8], "learning_rate": [0.1, 0.2]} | fields))
+    return list(sweeps.grid(**{"batch_size": [8], "learning_rate": [0.1, 0.2]} | fields))
 
 
 @pytest.mark.parametrize(

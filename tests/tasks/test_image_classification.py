@@ -1,4 +1,4 @@
-"""Image classification: loss and metrics as plain NumPy gives them, augmentation, identity."""
+"""Tests image classification: loss and metrics against NumPy, augmentation, identity."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
-from noisegen import data, models, tasks, training
+from noisegen import data, tasks, training
+from noisegen.models import _batch_last
 
 MEAN, STD = (0.3, 0.6), (0.2, 0.4)
 
@@ -23,11 +24,11 @@ def make_dataset(fingerprint="00ff"):
 
 
 def make_task(num_classes=3, calls=None, dataset=None, name="linear", **options):
-    """The task of a linear model that notes how it is called."""
+    """Makes the task of a linear model that records its calls."""
 
     class Model(nnx.Module):
         def __init__(self, rngs):
-            self.linear = models.Linear(32, num_classes, rngs=rngs)
+            self.linear = _batch_last.Linear(32, num_classes, rngs=rngs)
 
         def __call__(self, images, keys=None):
             if calls is not None:
@@ -49,14 +50,14 @@ def make_batch(arrays):
     return training.Batch(jax.tree.map(jnp.asarray, arrays), keys, jnp.ones(size, bool))
 
 
-def normalised(images):
+def normalized(images):
     return (images / 255 - np.array(MEAN)) / np.array(STD)
 
 
 def losses_and_hits(params, arrays):
-    """In float64, straight from the definitions."""
+    """Computes losses and hits in float64, from their definitions."""
     kernel, bias = (np.float64(params["linear"][name][...]) for name in ("kernel", "bias"))
-    logits = normalised(arrays["image"]).reshape(-1, 32) @ kernel.T + bias
+    logits = normalized(arrays["image"]).reshape(-1, 32) @ kernel.T + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = arrays["label"]
     return -np.log(probabilities[np.arange(len(labels)), labels]), logits.argmax(1) == labels
@@ -88,7 +89,7 @@ def test_the_clean_training_loss_and_the_squared_norm():
     assert make_task().train_metrics(params, state, make_batch(task.train)) == {}
 
 
-def test_images_are_normalised_and_keys_given_in_training_only():
+def test_images_are_normalized_and_keys_given_in_training_only():
     calls = []
     task = make_task(calls=calls)
     params, state = task.init(jax.random.key(0))
@@ -96,7 +97,7 @@ def test_images_are_normalised_and_keys_given_in_training_only():
     task.loss(params, state, batch)
     task.metrics(params, state, batch)
     (images, keys), (same_images, no_keys) = calls
-    np.testing.assert_allclose(images, normalised(task.train["image"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(images, normalized(task.train["image"]), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(images, same_images)
     assert images.dtype == jnp.float32
     assert keys is batch.keys
@@ -117,14 +118,14 @@ def test_augmentation_is_of_raw_images_in_training_only():
     task.loss(params, state, batch)
     task.metrics(params, state, batch)
     (trained, _), (evaluated, _) = calls
-    expected = normalised(255.0 - task.train["image"])
+    expected = normalized(255.0 - task.train["image"])
     np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
-    expected = normalised(task.train["image"])
+    expected = normalized(task.train["image"])
     np.testing.assert_allclose(evaluated, expected, rtol=1e-4, atol=1e-5)
 
 
 def drawn(batch, draw):
-    """What an augmentation draws for the examples of a batch."""
+    """Returns the draws of an augmentation for the examples of a batch."""
     calls = []
 
     def augment(key, image):
@@ -148,7 +149,7 @@ def test_augmentation_and_dropout_draw_apart():
     batch = make_batch(make_dataset().train)
     draws = drawn(batch, lambda key: jax.random.uniform(jax.random.split(key)[0]))
     keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, 0)
-    dropout = normalised(255 * np.asarray(jax.vmap(jax.random.uniform)(keys))[:, None])[:, 0]
+    dropout = normalized(255 * np.asarray(jax.vmap(jax.random.uniform)(keys))[:, None])[:, 0]
     assert not np.isclose(draws, dropout).any()
 
 

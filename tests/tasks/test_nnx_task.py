@@ -1,4 +1,4 @@
-"""Tasks of Flax NNX models: state, modes, random layers, and training them in lanes."""
+"""Tests tasks from Flax NNX models: state, modes, random layers, training in lanes."""
 
 import zlib
 
@@ -17,11 +17,11 @@ ARRAYS = {"x": X, "y": X @ np.array([1.0, -2.0, 0.5, 0.0], np.float32)}
 
 
 class Mean(nnx.Variable):
-    """A running statistic of our own."""
+    """Running statistic that Flax does not know."""
 
 
 class Net(nnx.Module):
-    """Plain flax layers, and a statistic: the mean input, moved a tenth of the way each time."""
+    """Plain Flax layers and a statistic, the exponential average of the input."""
 
     def __init__(self, rngs):
         self.first = nnx.Linear(4, 8, rngs=rngs)
@@ -37,7 +37,7 @@ class Net(nnx.Module):
 
 
 class Plain(nnx.Module):
-    """Layers that keep examples apart, one of which draws at random."""
+    """Layers that do not mix examples, one of them random."""
 
     def __init__(self, rngs):
         self.first, self.last = nnx.Linear(4, 8, rngs=rngs), nnx.Linear(8, 1, rngs=rngs)
@@ -142,7 +142,7 @@ def test_layers_with_random_streams():
 
 def test_diagnostics_are_numbers_by_names_of_their_own():
     def names(found):
-        return training.metric_names(make_task(diagnostics=found))
+        return training.metric_spec(make_task(diagnostics=found)).names
 
     for number in (0.5, np.float32(1), jnp.ones(()), nnx.Param(jnp.ones(()))):
         assert names(lambda *_, n=number: {"mine": n}) == ("test_loss", "mine", "train_loss")
@@ -159,8 +159,8 @@ def test_trains_in_lanes():
         {"batch_size": size, "learning_rate": 0.05, "num_epochs": 20, "seed": seed}
         for seed, size in ((0, 8), (1, 24))
     ]
-    pool = training.Pool(make_task(Plain), training.Settings(lanes=2, microbatch=8))
-    beside = {result.run["seed"]: result.metrics for result in pool.train(runs)}
+    pool = training.Pool(make_task(Plain), training.PoolConfig(lanes=2, microbatch=8))
+    beside = {result.hparams["seed"]: result.metrics for result in pool.train(runs)}
     [alone] = pool.train(runs[1:])
     assert alone.metrics == beside[1]
     assert beside[0] != beside[1]
@@ -169,7 +169,9 @@ def test_trains_in_lanes():
 
 def train_net(make_model, size=8, microbatch=8, **fields):
     run = {"batch_size": size, "learning_rate": 0.05, "num_updates": 12, "seed": 0}
-    pool = training.Pool(make_task(make_model, **fields), training.Settings(microbatch=microbatch))
+    pool = training.Pool(
+        make_task(make_model, **fields), training.PoolConfig(microbatch=microbatch)
+    )
     [result] = pool.train([run])
     assert result.status == "finished"
     return result.metrics["test_loss"]
@@ -215,7 +217,7 @@ def test_batch_normalization_over_whole_batches_is_that_of_flax():
 
     fields = {"ghost_size": 8, "only_batch_size": 8}
     found = train_net(Normed, **fields)
-    with pytest.raises(ValueError, match="microbatch=16 must be 8 in the settings"):
+    with pytest.raises(ValueError, match="microbatch=16 must be 8"):
         train_net(Normed, microbatch=16, **fields)
     with pytest.raises(ValueError, match="was made for batch_size=8, got a run of batch_size=4"):
         train_net(Normed, size=4, **fields)
@@ -339,10 +341,10 @@ def test_stacked_layers_draw_apart():
     assert abs(losses.mean() - 1) < 0.15
 
 
-def test_what_is_no_nnx_model_is_refused():
+def test_other_objects_than_nnx_models_are_refused():
     for wrong, message in (
         (Plain(nnx.Rngs(0)), "make_model must be a function .* but it is a Plain; write lambda"),
-        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module takes .*Task"),
+        (lambda rngs: linen.Dense(1), "must return an nnx.Module.* Linen module use .*Task"),
         (lambda rngs: None, "must return an nnx.Module, but it returned a value of type NoneType"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -55,7 +55,7 @@ def assert_agrees(reference):
     """Returns a check that a result is the plain loop's, up to the order of summation."""
 
     def check(task, result, tolerance=2e-5):
-        expected = reference(task, tuple(result.run.items()))
+        expected = reference(task, tuple(result.hparams.items()))
         assert result.curve.keys() == expected["curve"].keys()
         assert result.curve["update"] == expected["curve"]["update"]
         # On the way to infinity every rounding grows; the update at which it ends does not move.
@@ -66,7 +66,7 @@ def assert_agrees(reference):
                 values,
                 rtol=tolerance,
                 atol=1e-6,
-                err_msg=f"{name} {result.run}",
+                err_msg=f"{name} {result.hparams}",
             )
         assert result.diverged_at == expected["diverged_at"]
         assert result.num_updates == expected["num_updates"]
@@ -119,13 +119,14 @@ def make_tanh_task(**changes):
 
 @functools.cache
 def _pool(task, **settings):
-    return training.Pool(task, training.Settings(**settings))
+    return training.Pool(task, training.PoolConfig(**settings))
 
 
 def _train(task, runs, **settings):
-    results = {id(result.run): result for result in _pool(task, **settings).train(runs)}
+    runs = training.make_runs(task, runs)
+    results = {id(result.hparams): result for result in _pool(task, **settings).train(runs)}
     assert len(results) == len(runs)
-    return [results[id(run)] for run in runs]
+    return [results[id(run.hparams)] for run in runs]
 
 
 def train_plainly(task, run):

@@ -77,9 +77,9 @@ def test_devices_that_share_a_batch_change_no_result(train, momentum, devices):
     lanes = 2 * devices.get("lane_devices", 1)
     one = train(task, RUNS, lanes=2, microbatch=8, eval_batch=6)
     several = train(task, RUNS, lanes=lanes, microbatch=16, eval_batch=6, **devices)
-    by_run = {repr(result.run): result for result in one}
+    by_run = {repr(result.hparams): result for result in one}
     for result in several:
-        for name, values in by_run[repr(result.run)].curve.items():
+        for name, values in by_run[repr(result.hparams)].curve.items():
             np.testing.assert_allclose(result.curve[name], values, rtol=5e-4, atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_a_state_that_a_model_has_beside_ghost_statistics_cannot_be_spread():
         make_optimizer=lambda hparams, key: optax.sgd(0.1),
     )
     with pytest.raises(ValueError, match="batch_devices=2 must be 1"):
-        training.Pool(task, training.Settings(batch_devices=2, microbatch=16))
+        training.Pool(task, training.PoolConfig(batch_devices=2, microbatch=16))
 
 
 def test_the_ghost_size_of_the_model_is_the_tasks(task):
@@ -113,12 +113,12 @@ def test_sizes_that_cut_a_ghost_batch_are_refused(task):
     with pytest.raises(ValueError, match=r"batch_size=6 must be a multiple of the ghost batches"):
         training.plan_runs(task, [BASE | {"batch_size": 6}])
     with pytest.raises(ValueError, match=r"microbatch=6 must be a multiple of the ghost batches"):
-        training.Pool(task, training.Settings(microbatch=6))
+        training.Pool(task, training.PoolConfig(microbatch=6))
 
 
 def test_the_probe_takes_whole_ghost_batches(task):
     task = dataclasses.replace(task, ghost_size=12)
-    settings, _ = training.choose(task, [BASE | {"batch_size": 12}])
+    settings, _ = training.autotune(task, [BASE | {"batch_size": 12}])
     assert settings.microbatch % 12 == 0
 
 

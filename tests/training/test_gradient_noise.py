@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import noisegen
-from noisegen import diagnostics, training
+from noisegen import diagnostics, tasks, training
 from noisegen.diagnostics import init_running_noise
 from noisegen.training import noise
 
@@ -38,7 +38,8 @@ def make_task(covariance="diagonal", **changes):
             "w": jnp.full(batch.mask.shape, w[0]),
         },
         "make_optimizer": make_optimizer,
-        "noise_group": GROUP,
+        "noise_microbatch": GROUP,
+        "check_run": tasks.check_matched_noise,
     }
     return training.Task(**fields | changes)
 
@@ -55,7 +56,7 @@ def weights(hparams):
 
 MATCHED = make_task()
 WEIGHTED = make_task(
-    name="weighted", make_optimizer=plain_sgd, noise_group=None, example_weights=weights
+    name="weighted", make_optimizer=plain_sgd, noise_microbatch=None, example_weights=weights
 )
 
 
@@ -76,8 +77,8 @@ def batches(order):
 
 
 def stream(seed, name):
-    return training.examples.stream(
-        training.examples.Numbers({"seed": jnp.int32(seed)}, 0, 0, 0), name
+    return training.data_order.stream(
+        training.data_order.RunInputs({"seed": jnp.int32(seed)}, 0, 0, 0), name
     )
 
 
@@ -85,7 +86,9 @@ def test_measured_noise_is_that_of_the_microbatches(train, batches):
     runs = [make_run(size, learning_rate=0.0) for size in (12, 20, 60)]
     for run, result in zip(runs, train(MATCHED, runs, lanes=2, microbatch=GROUP), strict=True):
         groups = batches(run).reshape(2, N // run["batch_size"], -1, GROUP, 2).mean(3)
-        noises = jax.vmap(jax.vmap(lambda g: diagnostics.noise_of_groups(g, GROUP, N)))(-groups)
+        noises = jax.vmap(jax.vmap(lambda g: diagnostics.estimate_gradient_noise(g, GROUP, N)))(
+            -groups
+        )
         trace, norm = noises.trace.mean(1), noises.squared_norm.mean(1)
         np.testing.assert_allclose(result.curve["gradient_variance"], trace, rtol=1e-4)
         np.testing.assert_allclose(result.curve["gradient_squared_norm"], norm, rtol=1e-4)
@@ -104,7 +107,7 @@ def test_matched_noise_is_that_of_a_plain_loop(train, batches):
                 groups.mean(0),
                 state,
                 batch_size=len(batch),
-                gradient_noise=diagnostics.noise_of_groups(groups, GROUP),
+                gradient_noise=diagnostics.estimate_gradient_noise(groups, GROUP),
             )
             w = w + updates
         np.testing.assert_allclose(result.metrics["w"], w[0], rtol=1e-4)
@@ -159,7 +162,7 @@ def test_full_batches_of_many_examples_have_no_noise():
     sums = noise.NoiseSums(jnp.float32(2 * n), jnp.float32(n / GROUP), jnp.float32(n))
     task = make_task()
     object.__setattr__(task, "train", np.zeros((60_000, 1), np.float32))
-    told, _ = noise.measure(task, sums, jnp.float32(n), batch_size, noise.begin(task, ())[1])
+    told, _ = noise.finish_batch(task, sums, jnp.float32(n), batch_size, noise.begin(task, ())[1])
     np.testing.assert_allclose(told["gradient_noise"].squared_norm, 1, rtol=1e-6)
 
 
@@ -167,7 +170,7 @@ def test_noise_of_bf16_gradients_is_summed_in_float32():
     gradient = jnp.full(3, 2.33, jnp.bfloat16)
     sums, _ = noise.begin(make_task(), jnp.zeros((1, 3)))
     ones = jnp.ones(GROUP)
-    sums = noise.add_group(sums, gradient, ones, ones > 0)
+    sums = noise.add_microbatch(sums, gradient, ones, ones > 0)
     exact = np.float32(gradient[0]) ** 2 / GROUP
     np.testing.assert_allclose(sums.squares, np.full((1, 3), exact), rtol=1e-6)
 
@@ -226,7 +229,7 @@ def test_diagnostics_are_measured_at_every_evaluation(train):
         ({"a": init_running_noise()}, "'a' of task 'mean' must be .* of type RunningNoise"),
         ({"a": None}, "'a' of task 'mean' must be a single number, .* of type NoneType"),
         ({"a": "0.5"}, "'a' of task 'mean' must be a single number, .* of type str"),
-        ({"w": 0.5}, "'mean' has a metric named w in metrics and in diagnostics; name"),
+        ({"w": 0.5}, "'mean' has a metric named w in metrics and in diagnostics; give"),
         ({"end": 0.5}, "metric named end in train_metrics and in diagnostics"),
         ({"epoch": 0.5}, "metric named epoch in diagnostics and in the pool's own curves"),
         ({"gradient_variance": 0.5}, "gradient_variance in diagnostics and in the pool's own"),
@@ -252,9 +255,9 @@ def test_bad_input_is_refused(train):
     refused("cannot be taken away", reference_batch_size=0)
     refused("microbatch=8 must be 4", microbatch=8)
     with pytest.raises(ValueError, match="multiple of 2"):
-        make_task(noise_group=3, example_weights=weights)
+        make_task(noise_microbatch=3, example_weights=weights)
     with pytest.raises(ValueError, match="multiple of 8"):
-        make_task(noise_group=4, ghost_size=8)
+        make_task(noise_microbatch=4, ghost_size=8)
     scalar = make_task(name="scalar", example_weights=lambda hparams: lambda *_: jnp.float32(1))
     refused("one number an example", scalar)
     with pytest.raises(ValueError, match="shuffle must be True"):

@@ -11,8 +11,9 @@ import pytest
 
 import noisegen
 from noisegen import training
-from noisegen.training import examples, hparams
+from noisegen.training import data_order
 from noisegen.training import lanes as lanes_lib
+from noisegen.training import run as run_lib
 
 # The task of this file counts its microbatches.
 pytestmark = pytest.mark.filterwarnings("ignore:The state of task 'counting' changes once a call")
@@ -74,7 +75,7 @@ COUNTED = {
     "four": RUN | {"batch_size": 4},
     "full": RUN | {"batch_size": N},
 }
-SIZES = {"usual": {"microbatch": 8}, "one": {"microbatch": 1, "group": 2}}
+SIZES = {"usual": {"microbatch": 8}, "one": {"microbatch": 1, "lanes_per_rare_step": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_state_is_carried_in_every_lane(counting_task, counted, size):
     for result, plan in zip(counted(size).values(), plans, strict=True):
         steps = plan.micro_steps(SIZES[size]["microbatch"])
         assert result.curve["microbatches"][-1] == steps
-        assert result.curve["examples"] == [plan.ends[u - 1] for u in plan.eval_updates]
+        assert result.curve["examples"] == [plan.examples_seen[u - 1] for u in plan.eval_updates]
 
 
 def noise_task(stddev):
@@ -206,8 +207,9 @@ def test_examples_outside_the_batch_cannot_spoil_it(train):
     )
     runs = [{"batch_size": 2, "num_updates": 1, "seed": seed} for seed in range(16)]
     results = train(task, runs, lanes=2, microbatch=8)
-    numbers = [hparams.device_numbers(run, training.plan(run, 8), 8, 1) for run in runs]
-    taken = np.stack([examples.permutation(task, each, 0)[:2] for each in numbers])
+    made = training.make_runs(task, runs)
+    numbers = [run_lib.run_inputs(run, 8, 1) for run in made]
+    taken = np.stack([data_order.permutation(task, each, 0)[:2] for each in numbers])
     spoilt = (taken == 0).any(axis=1).tolist()
     assert [result.status == "diverged" for result in results] == spoilt
     assert 0 < sum(spoilt) < 16
@@ -216,10 +218,10 @@ def test_examples_outside_the_batch_cannot_spoil_it(train):
 def test_device_step_runs_under_pmap(tanh_task, train, assert_agrees):
     base = {"batch_size": 20, "num_epochs": 1, "momentum": 0.5, "noise": 0.1, "seed": 1}
     runs = [base | {"learning_rate": rate} for rate in (0.1, 0.2)]
-    plans = training.plan_runs(tanh_task, runs)
-    numbers = [hparams.device_numbers(run, p, 60, 1) for run, p in zip(runs, plans, strict=True)]
+    made = training.make_runs(tanh_task, runs)
+    numbers = [run_lib.run_inputs(run, 60, 1) for run in made]
     numbers = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
-    shape = lanes_lib.Shape(microbatch=8, eval_batch=8, group=2)
+    shape = lanes_lib.Shape(microbatch=8, eval_batch=8, lanes_per_rare_step=2)
     data = jax.tree.map(jnp.asarray, {"train": tanh_task.train, "test": tanh_task.test})
 
     @functools.partial(jax.pmap, axis_name="batch")
@@ -229,7 +231,7 @@ def test_device_step_runs_under_pmap(tanh_task, train, assert_agrees):
         return lanes_lib.advance(tanh_task, shape, lanes, data, jnp.int32(1000))
 
     lanes, steps = trained(jax.tree.map(lambda a: np.stack([a] * 4), numbers))
-    assert steps.tolist() == [[plans[0].micro_steps(8)]] * 4
+    assert steps.tolist() == [[made[0].plan.micro_steps(8)]] * 4
     assert (lanes.status == lanes_lib.FINISHED).all()
     for i, result in enumerate(train(tanh_task, runs, lanes=2, microbatch=8)):
         for name, values in lanes.curve.items():

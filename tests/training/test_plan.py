@@ -42,10 +42,10 @@ def test_course_of_a_run_is_what_counting_gives(
     plan = training.plan(run | {"last_batch": last_batch, "eval_every": eval_every}, n)
     ends = count_batches(size, n, last_batch, updates)
     length = n - n % size if last_batch == "drop" else n
-    assert plan.ends.tolist() == ends
+    assert plan.examples_seen.tolist() == ends
     assert (plan.num_updates, plan.num_examples) == (updates, ends[-1])
-    assert (plan.epoch_length, plan.cut) == (length, last_batch == "keep")
-    assert plan.order_length == (size if last_batch == "resample" else length)
+    assert (plan.epoch_length, plan.epoch_ends_batch) == (length, last_batch == "keep")
+    assert plan.permutation_length == (size if last_batch == "resample" else length)
 
     # A micro-step ends with its microbatch and its batch.
     steps = held = 0
@@ -106,7 +106,10 @@ def test_step_counts_of_the_papers(num_examples, num_epochs, batch_size, kept, d
     drop = training.plan(run | {"last_batch": "drop"}, num_examples)
     assert (keep.num_updates, drop.num_updates) == (kept, dropped)
     assert keep.num_examples == num_epochs * num_examples
-    last = keep.ends[keep.num_updates // num_epochs - 1] - drop.ends[dropped // num_epochs - 1]
+    last = (
+        keep.examples_seen[keep.num_updates // num_epochs - 1]
+        - drop.examples_seen[dropped // num_epochs - 1]
+    )
     assert last == num_examples % batch_size  # 10848, 27232 and 15000 in Table 1
 
 
@@ -198,7 +201,7 @@ def test_growing_batches_are_what_counting_gives(start, growth, horizon):
         ends = ends[: horizon["num_updates"]]
     else:
         ends = ends[ends <= horizon["num_epochs"] * 50]
-    np.testing.assert_array_equal(plan.ends, ends)
+    np.testing.assert_array_equal(plan.examples_seen, ends)
     assert plan.updates_per_epoch == pytest.approx(len(ends) / (ends[-1] / 50))
 
 

@@ -15,7 +15,7 @@ from noisegen import training
 
 BASE = {"learning_rate": 0.1, "momentum": 0.5, "noise": 0.0, "last_batch": "straddle", "seed": 0}
 BATCHES = (1, 3, 7, 20, 45, 60)  # one, less than a microbatch, a prime, not a multiple, 3/4 N, N
-USUAL = {"lanes": 4, "microbatch": 8, "eval_batch": 8, "group": 2}
+USUAL = {"lanes": 4, "microbatch": 8, "eval_batch": 8, "lanes_per_rare_step": 2}
 
 IN_EPOCHS = [
     BASE | run | {"num_epochs": 2.5, "eval_every": 0.6}
@@ -53,9 +53,15 @@ def test_every_run_equals_a_plain_optax_loop(tanh_task, train, assert_agrees, ru
     "settings",
     [
         {"lanes": 1, "microbatch": 1, "eval_batch": 23},
-        {"lanes": 5, "microbatch": 64, "eval_batch": 5, "group": 5},
-        {"lanes": 16, "lane_devices": 8, "microbatch": 8, "group": 2},
-        {"lanes": 3, "batch_devices": 4, "microbatch": 16, "eval_batch": 24, "group": 2},
+        {"lanes": 5, "microbatch": 64, "eval_batch": 5, "lanes_per_rare_step": 5},
+        {"lanes": 16, "lane_devices": 8, "microbatch": 8, "lanes_per_rare_step": 2},
+        {
+            "lanes": 3,
+            "batch_devices": 4,
+            "microbatch": 16,
+            "eval_batch": 24,
+            "lanes_per_rare_step": 2,
+        },
         {"lanes": 8, "lane_devices": 4, "batch_devices": 2, "microbatch": 8, "eval_batch": 8},
     ],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
@@ -90,14 +96,15 @@ def test_optimized_program_changes_no_bit_with_the_queue(tanh_task, train, asser
 @pytest.fixture(scope="module")
 def impatient_pool(tanh_task):
     """A pool of its own, whose host looks at the device after every micro-step."""
-    return training.Pool(tanh_task, training.Settings(**USUAL, chunk_seconds=1e-9))
+    return training.Pool(tanh_task, training.PoolConfig(**USUAL, host_sync_seconds=1e-9))
 
 
 def test_resumed_sweep_equals_an_uninterrupted_one(tanh_task, train, impatient_pool):
-    done, left = [], {id(run): run for run in IN_EPOCHS}
-    for result in impatient_pool.train(IN_EPOCHS):
+    runs = training.make_runs(tanh_task, IN_EPOCHS)
+    done, left = [], {run.id: run.hparams for run in runs}
+    for result in impatient_pool.train(runs):
         done.append(result)
-        del left[id(result.run)]
+        del left[result.run_id]
         if len(done) == 6:
             break  # the runs in training are lost
     results = done + train(tanh_task, list(left.values()), **USUAL)
@@ -191,7 +198,7 @@ def compiled():
 
 
 def test_what_is_compiled_side_by_side_is_not_compiled_again(tanh_task, compiled):
-    list(training.Pool(tanh_task, training.Settings(lanes=2)).train(IN_EPOCHS[:3]))
+    list(training.Pool(tanh_task, training.PoolConfig(lanes=2)).train(IN_EPOCHS[:3]))
     functions = ("jit(empty)", "jit(restart)", "jit(advance)")
     assert [compiled.count(name) for name in functions] == [1, 1, 1]
 
@@ -209,7 +216,7 @@ def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool)
 
     def on_progress(runs):
         ended.append(len(runs))
-        if any(progress.examples >= progress.num_examples for progress in runs):
+        if any(progress.examples >= progress.run.plan.num_examples for progress in runs):
             raise KeyboardInterrupt
 
     results = []
@@ -220,21 +227,22 @@ def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool)
 
 
 def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, impatient_pool):
-    seen = {id(run): [0] for run in IN_EPOCHS}
+    planned = training.make_runs(tanh_task, IN_EPOCHS)
+    seen = {run.id: [0] for run in planned}
     totals = {}
 
     def on_progress(runs):
         assert 1 <= len(runs) <= USUAL["lanes"]
         for progress in runs:
-            seen[id(progress.run)].append(progress.examples)
-            totals[id(progress.run)] = progress.num_examples
+            seen[progress.run.id].append(progress.examples)
+            totals[progress.run.id] = progress.run.plan.num_examples
 
-    results = {id(r.run): r for r in impatient_pool.train(IN_EPOCHS, on_progress)}
-    for run in IN_EPOCHS:
-        assert seen[id(run)] == sorted(seen[id(run)])
-        assert seen[id(run)][-1] == totals[id(run)] == results[id(run)].num_examples
-    assert len(seen[id(IN_EPOCHS[0])]) > 100  # batch size 1: a look at each of 150 micro-steps
-    in_order = [results[id(run)] for run in IN_EPOCHS]
+    results = {r.run_id: r for r in impatient_pool.train(planned, on_progress)}
+    for run in planned:
+        assert seen[run.id] == sorted(seen[run.id])
+        assert seen[run.id][-1] == totals[run.id] == results[run.id].num_examples
+    assert len(seen[planned[0].id]) > 100  # batch size 1: a look at each of 150 micro-steps
+    in_order = [results[run.id] for run in planned]
     assert lines(in_order) == lines(train(tanh_task, IN_EPOCHS, **USUAL))
 
 
@@ -269,7 +277,7 @@ def test_no_runs_train_nothing(tanh_task):
             "Nothing reads the run's decay: the optimizer of task 'tanh'",
         ),
         ([IN_EPOCHS[0] | {"seed": 0.5}], "seed=0.5 must be an integer"),
-        ([IN_EPOCHS[0] | {"num_examples": 7}], "num_examples, which the pool itself tells"),
+        ([IN_EPOCHS[0] | {"num_examples": 7}], "num_examples, which the pool itself gives"),
         ([{"batch_size": 4, "num_epochs": 1}], "A run needs the field seed"),
         ([IN_EPOCHS[0] | {"noise": 1e39}], "noise=1e[+]39 is beyond the float32 numbers"),
         ([IN_EPOCHS[0] | {"noise": 10**400}], "is beyond the float32 numbers"),
@@ -295,7 +303,7 @@ def test_the_training_set_is_measured_once_and_at_the_end(tanh_task, train, sett
             np.testing.assert_allclose(final, result.curve[name][-1], rtol=1e-6)
             assert f"final_{name}" not in result.curve
     assert diverged.status == "diverged" and math.isnan(diverged.metrics["final_test_loss"])
-    assert training.metric_names(task)[2:4] == ("final_test_accuracy", "final_test_loss")
+    assert training.metric_spec(task).names[2:4] == ("final_test_accuracy", "final_test_loss")
 
 
 @pytest.mark.parametrize("name", ["train_loss", "epoch", "update", "test_loss"])
@@ -334,7 +342,7 @@ def test_metrics_of_half_precision_are_summed_in_full(linear_task):
         linear_task,
         metrics=lambda params, state, batch: {"m": jnp.full(batch.mask.shape, 0.7, jnp.bfloat16)},
     )
-    [result] = training.Pool(half, training.Settings(eval_batch=1)).train(IN_EPOCHS[:1])
+    [result] = training.Pool(half, training.PoolConfig(eval_batch=1)).train(IN_EPOCHS[:1])
     assert abs(result.metrics["m"] - float(jnp.bfloat16(0.7))) < 1e-6
 
 

@@ -25,7 +25,7 @@ PLAIN = {name: RUN[name] for name in ("batch_size", "num_updates", "seed", "lear
 
 
 def train_one(task, run=RUN, **settings):
-    [result] = training.Pool(task, training.Settings(microbatch=8, **settings)).train([run])
+    [result] = training.Pool(task, training.PoolConfig(microbatch=8, **settings)).train([run])
     return result
 
 
@@ -72,7 +72,7 @@ def with_optimizer(task, make_optimizer, **fields):
 )
 def test_functions_that_return_something_else_are_named(tanh_task, changes, message):
     with pytest.raises(ValueError, match=message):
-        training.check_runs(dataclasses.replace(tanh_task, **changes), [RUN])
+        training.make_runs(dataclasses.replace(tanh_task, **changes), [RUN])
 
 
 def test_parameters_with_axes_of_a_mesh_are_refused(tanh_task):
@@ -80,7 +80,7 @@ def test_parameters_with_axes_of_a_mesh_are_refused(tanh_task):
     net = linen.Dense(1, kernel_init=kernel_init)
     task = dataclasses.replace(tanh_task, init=lambda k: (net.init(k, np.ones((1, 4))), ()))
     with pytest.raises(ValueError, match=r"annotated with axes of a mesh.*meta.unbox\(params\)"):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
 
 
 def test_a_task_without_parameters_is_measured(tanh_task):
@@ -110,7 +110,7 @@ def test_optimizers_get_the_loss_and_the_gradient_of_the_batch(tanh_task):
         lambda h, key: optax.chain(optax.scale(h["learning_rate"] * 0 + 1), seen),
         diagnostics=lambda params, state, train: {},
     )
-    pool = training.Pool(task, training.Settings(microbatch=8))
+    pool = training.Pool(task, training.PoolConfig(microbatch=8))
     kept = []
     [result] = pool.train([PLAIN | {"num_updates": 1}], checkpoints=Keeper(kept))
     state = {name: array for name, array in kept[-1].items() if "opt_state" in name}
@@ -178,7 +178,7 @@ def test_optimizers_with_updates_of_their_own_train(tanh_task):
 )
 def test_optimizers_that_a_pool_cannot_serve_are_refused(tanh_task, make, message):
     with pytest.raises(ValueError, match=message):
-        training.check_runs(with_optimizer(tanh_task, make), [PLAIN])
+        training.make_runs(with_optimizer(tanh_task, make), [PLAIN])
 
 
 def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
@@ -207,7 +207,7 @@ def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
     averaged = dataclasses.replace(plain, eval_params=lambda opt_state, params: opt_state[1][1])
 
     def kept(task, updates):
-        pool = training.Pool(task, training.Settings(microbatch=8))
+        pool = training.Pool(task, training.PoolConfig(microbatch=8))
         [result] = pool.train([PLAIN | {"num_updates": updates}], keep_params=True)
         return result
 
@@ -215,13 +215,13 @@ def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
     expected = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *steps)
     found = kept(averaged, 3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.params, expected)
-    measured = training.measure(tanh_task, expected)
+    measured = training.evaluate_params(tanh_task, expected)
     assert found.metrics["test_loss"] == pytest.approx(float(measured["test_loss"]), rel=1e-5)
     assert found.metrics["test_loss"] != kept(plain, 3).metrics["test_loss"]
 
     wrong = dataclasses.replace(plain, eval_params=lambda opt_state, params: opt_state)
     with pytest.raises(ValueError, match="eval_params of task 'tanh' must return parameters like"):
-        training.check_runs(wrong, [PLAIN])
+        training.make_runs(wrong, [PLAIN])
 
 
 def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
@@ -247,18 +247,18 @@ def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
     expected = [result.metrics["test_loss"] for result in alone]
     np.testing.assert_allclose(losses, [*expected, expected[-1]], rtol=1e-6)
     with pytest.raises(ValueError, match="nesterov must hold values of one kind"):
-        training.check_runs(task, [runs[0], runs[0] | {"nesterov": 1}])
+        training.make_runs(task, [runs[0], runs[0] | {"nesterov": 1}])
     with pytest.raises(ValueError, match="seed=True must be a number"):
-        training.check_runs(task, [runs[0] | {"seed": True}])
+        training.make_runs(task, [runs[0] | {"seed": True}])
     with pytest.raises(ValueError, match="batch_size='12' must be a finite number"):
-        training.check_runs(task, [runs[0] | {"batch_size": "12"}])
+        training.make_runs(task, [runs[0] | {"batch_size": "12"}])
 
 
 def test_two_iterators_of_one_pool_keep_to_their_programs(tanh_task):
     task = with_optimizer(
         tanh_task, lambda h, key: optax.sgd(h["learning_rate"], 0.9, nesterov=h["nesterov"])
     )
-    pool = training.Pool(task, training.Settings(microbatch=8))
+    pool = training.Pool(task, training.PoolConfig(microbatch=8))
     runs = {
         value: [PLAIN | {"nesterov": value, "seed": seed} for seed in range(4)]
         for value in (True, False)
@@ -304,7 +304,7 @@ def test_precision_that_the_user_asks_for_is_used(tanh_task):
 
     task = dataclasses.replace(tanh_task, loss=loss)
     with jax.default_matmul_precision("highest"):
-        pool = training.Pool(task, training.Settings(microbatch=8))
+        pool = training.Pool(task, training.PoolConfig(microbatch=8))
         list(pool.train([RUN]))
         assert set(seen) == {"highest"}
         seen.clear()
@@ -337,7 +337,7 @@ def test_64_bit_numbers_are_used_where_they_are_asked_for(tanh_task):
 
     with jax.enable_x64(True):
         pool = training.Pool(
-            dataclasses.replace(tanh_task, init=double), training.Settings(microbatch=8)
+            dataclasses.replace(tanh_task, init=double), training.PoolConfig(microbatch=8)
         )
         [result] = pool.train([RUN], keep_params=True)
     assert result.status == "finished"
@@ -346,7 +346,7 @@ def test_64_bit_numbers_are_used_where_they_are_asked_for(tanh_task):
 
 def test_settings_of_jax_that_would_change_a_run_are_refused(tanh_task, monkeypatch):
     with jax.threefry_partitionable(False), pytest.raises(ValueError, match="THREEFRY_PARTITION"):
-        training.check_runs(tanh_task, [RUN])
+        training.make_runs(tanh_task, [RUN])
     with jax.debug_nans(True), pytest.raises(ValueError, match="jax_debug_nans .*diverged_at"):
         train_one(tanh_task)
     with jax.default_prng_impl("rbg"), pytest.raises(ValueError, match="JAX_DEFAULT_PRNG_IMPL"):
@@ -367,12 +367,12 @@ def test_draws_shared_by_a_microbatch_are_a_warning(tanh_task):
     jax.config.update("jax_debug_key_reuse", False)
     try:
         with pytest.warns(UserWarning, match="draws random numbers for several examples from one"):
-            training.check_runs(dataclasses.replace(tanh_task, loss=loss), [RUN])
+            training.make_runs(dataclasses.replace(tanh_task, loss=loss), [RUN])
     finally:
         jax.config.update("jax_debug_key_reuse", True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        training.check_runs(dataclasses.replace(tanh_task), [RUN])
+        training.make_runs(dataclasses.replace(tanh_task), [RUN])
 
 
 def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_task):
@@ -382,7 +382,9 @@ def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_ta
         seen.append((jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64))
         return tanh_task.loss(params, state, batch)
 
-    pool = training.Pool(dataclasses.replace(tanh_task, loss=loss), training.Settings(microbatch=8))
+    pool = training.Pool(
+        dataclasses.replace(tanh_task, loss=loss), training.PoolConfig(microbatch=8)
+    )
     with jax.default_matmul_precision("highest"):
         results = pool.train([RUN])
     seen.clear()
@@ -393,7 +395,7 @@ def test_the_context_in_which_training_was_asked_for_holds_until_its_end(tanh_ta
 def test_the_default_device_of_the_user_trains(tanh_task):
     chosen = jax.devices()[3]
     with jax.default_device(chosen):
-        pool = training.Pool(tanh_task, training.Settings(microbatch=8))
+        pool = training.Pool(tanh_task, training.PoolConfig(microbatch=8))
     assert {d for leaf in jax.tree.leaves(pool._programs[()].data) for d in leaf.devices()} == {
         chosen
     }
@@ -411,7 +413,7 @@ def test_the_default_device_of_the_user_trains(tanh_task):
 def test_data_that_the_device_would_change_are_refused(tanh_task, values, message):
     task = dataclasses.replace(tanh_task, train=tanh_task.train | {"t": values})
     with pytest.raises(ValueError, match=message):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
 
 
 def test_numbers_of_python_may_be_parameters(tanh_task):
@@ -450,7 +452,7 @@ def test_losses_that_depend_on_the_microbatch_are_refused(tanh_task, loss, messa
         metrics=lambda p, s, batch: {"test_loss": squares(p, batch)},
     )
     with pytest.raises(ValueError, match=message):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
 
 
 def test_a_state_that_changes_once_a_call_is_a_warning(tanh_task):
@@ -461,11 +463,11 @@ def test_a_state_that_changes_once_a_call_is_a_warning(tanh_task):
         metrics=lambda p, s, b: {"test_loss": squares(p, b)},
     )
     with pytest.warns(UserWarning, match="state of task 'tanh' changes once a call"):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
     by_example = dataclasses.replace(task, loss=lambda p, s, b: (squares(p, b), s + b.mask.sum()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        training.check_runs(by_example, [RUN])
+        training.make_runs(by_example, [RUN])
 
 
 def test_metrics_of_the_training_set_are_checked_too(tanh_task):
@@ -475,7 +477,7 @@ def test_metrics_of_the_training_set_are_checked_too(tanh_task):
 
     task = dataclasses.replace(tanh_task, train_metrics=centered)
     with pytest.raises(ValueError, match="train_metrics of task 'tanh' .* depend on examples"):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
 
 
 def test_whole_batches_are_never_ragged(tanh_task):
@@ -495,7 +497,7 @@ def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):
     zeros = {"hidden": jnp.zeros((4, 8)), "out": jnp.zeros(8)}
     task = dataclasses.replace(tanh_task, loss=loss, init=lambda key: (zeros, ()))
     with pytest.raises(ValueError, match="loss .* depends on examples outside batch.mask"):
-        training.check_runs(task, [RUN])
+        training.make_runs(task, [RUN])
 
 
 def test_a_run_that_diverges_beside_others_is_a_result(tanh_task, train, usual):

@@ -1,4 +1,4 @@
-"""One table of all transforms and schedules, and what each of them must stand."""
+"""Tests one table of all transforms and schedules against one list of requirements."""
 
 import functools
 
@@ -18,12 +18,12 @@ from noisegen import diagnostics
 
 
 def scale_by(schedule):
-    """A schedule as a transform."""
+    """Makes a transform from a schedule."""
     return lambda key, x: optax.scale_by_schedule(schedule(x))
 
 
 def of_batch(tx):
-    """A transform that is told of a batch of 4 examples, whose gradients have the variance 1."""
+    """Passes a transform a batch of 4 examples whose gradients have variance 1."""
 
     def update(updates, state, params=None):
         noise = diagnostics.GradientNoise(1.0, 1.0, jax.tree.map(jnp.ones_like, updates))
@@ -36,26 +36,28 @@ NOISES = {  # name: (key, x) -> transform; x is any of its numbers, and may be t
     "normal": lambda key, x: noisegen.add_gradient_noise(x, key),
     "uniform": lambda key, x: noisegen.add_gradient_noise(x, key, sampler=noisegen.uniform_noise),
     "sphere": lambda key, x: noisegen.add_gradient_noise(x, key, sampler=noisegen.sphere_noise),
-    "decaying": lambda key, x: noisegen.add_gradient_noise(noisegen.power_decay(x, 0.55), key),
-    "langevin": lambda key, x: noisegen.langevin_noise(x, noisegen.power_decay(x, x), key),
+    "decaying": lambda key, x: noisegen.add_gradient_noise(
+        noisegen.power_decay_schedule(x, 0.55), key
+    ),
+    "langevin": lambda key, x: noisegen.langevin_noise(x, noisegen.power_decay_schedule(x, x), key),
     "matched": lambda key, x: of_batch(noisegen.matched_noise(4 / (1 + x), key)),
 }
 SCHEDULES = {  # name: x -> schedule
-    "power_decay": lambda x: noisegen.power_decay(x, x),
-    "power_decay_from_variance": lambda x: noisegen.power_decay_from_variance(x, x),
-    "hold_then_decay": lambda x: noisegen.hold_then_decay(x, 20 + 10 * x, 1 / (1 + x)),
-    "hold_then_decay_to": lambda x: noisegen.hold_then_decay_to(x, 20 + 10 * x, x / 2),
-    "step_decay": lambda x: noisegen.step_decay(x, (0.5, 2), x, 10 * x),
-    "constant_warmup": lambda x: noisegen.constant_warmup(x, 2 * x, 5 * x),
-    "gradual_warmup": lambda x: noisegen.gradual_warmup(
-        x, noisegen.power_decay(2 * x, x), 8 * x, num_steps_per_increment=2
+    "power_decay": lambda x: noisegen.power_decay_schedule(x, x),
+    "power_decay_from_variance": lambda x: noisegen.power_decay_from_variance_schedule(x, x),
+    "hold_then_decay": lambda x: noisegen.hold_then_decay_schedule(x, 20 + 10 * x, 1 / (1 + x)),
+    "hold_then_decay_to": lambda x: noisegen.hold_then_decay_to_schedule(x, 20 + 10 * x, x / 2),
+    "step_decay": lambda x: noisegen.step_decay_schedule(x, (0.5, 2), x, 10 * x),
+    "constant_warmup": lambda x: noisegen.constant_warmup_schedule(x, 2 * x, 5 * x),
+    "gradual_warmup": lambda x: noisegen.gradual_warmup_schedule(
+        x, noisegen.power_decay_schedule(2 * x, x), 8 * x, num_steps_per_increment=2
     ),
 }
 TRANSFORMS = (
     NOISES
     | {
         "scale_by_temperature": lambda key, x: noisegen.scale_by_temperature(
-            noisegen.power_decay(x, x), batch_size=lambda t: 64 + t, momentum=x
+            noisegen.power_decay_schedule(x, x), batch_size=lambda t: 64 + t, momentum=x
         )
     }
     | {name: scale_by(schedule) for name, schedule in SCHEDULES.items()}
@@ -69,13 +71,13 @@ KEY = jax.random.key(3)
 
 
 def gradients(dtype=jnp.float32):
-    """A small tree, with a scalar and an empty branch in it."""
+    """Returns a small tree with a scalar and an empty branch."""
     w_8x4 = jnp.linspace(-1, 1, 32, dtype=dtype).reshape(8, 4)
     return {"a": {"w": w_8x4, "b": jnp.ones((8,), dtype)}, "none": None, "s": jnp.ones((), dtype)}
 
 
 def run(tx, grads, num_updates=4, compiled=False):
-    """The last updates and state after some updates by the same gradients."""
+    """Returns updates and state after several updates by the same gradients."""
     state = tx.init(grads)
     update = jax.jit(tx.update) if compiled else tx.update
     for _ in range(num_updates):
@@ -96,7 +98,7 @@ def noise_of(tx, grads):
     return jax.tree.map(jnp.subtract, run(tx, grads)[0], grads)
 
 
-# What every transform, and every schedule as a transform, must stand.
+# Requirements of every transform, and of every schedule as a transform.
 
 
 @every_transform

@@ -1,4 +1,4 @@
-"""Matched noise: its covariance is that of a smaller batch, on gradients where that is known."""
+"""Tests that matched noise has the covariance of a smaller batch, on known gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import nnx
 
 import noisegen
 from noisegen import diagnostics
-from noisegen.transforms.matched import COVARIANCES
+from noisegen.transforms.matched_noise import COVARIANCES
 
 NUM_EXAMPLES, BATCH, REFERENCE = 64, 32, 4
 NUM_DRAWS = 20_000
@@ -16,7 +16,7 @@ NUM_DRAWS = 20_000
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Per-example gradients (N, P) of a small network: correlated, of very unequal variances."""
+    """Returns correlated per-example gradients (N, P) of a network, of unequal variances."""
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (NUM_EXAMPLES, 3)) * jnp.array([[1.0, 3.0, 0.3]])
     graph, params = nnx.split(model)
@@ -31,31 +31,31 @@ def gradients():
 
 @pytest.fixture(scope="module")
 def lacking(gradients):
-    """(1 / B_0 - 1 / B) K."""
+    """Returns (1 / B_0 - 1 / B) K."""
     return (1 / REFERENCE - 1 / BATCH) * np.cov(gradients, rowvar=False)
 
 
 def drawn(function, seed=0):
-    """The covariance and mean of what `function` makes of many keys."""
+    """Returns covariance and mean of the results of `function` over many keys."""
     keys = jax.random.split(jax.random.key(seed), NUM_DRAWS)
     values = np.asarray(jax.jit(jax.vmap(function))(keys), np.float64)
     return np.cov(values, rowvar=False), values.mean(0)
 
 
 def distance(covariance, expected):
-    """Between two covariances, of 1 at its most; a sample's own is about sqrt(2 d / draws)."""
+    """Returns the relative distance of covariances; sampling alone gives sqrt(2 d / draws)."""
     return np.linalg.norm(covariance - expected) / np.linalg.norm(expected)
 
 
 def weighted(gradients, batch_size=BATCH, paired=True):
-    """The noise that weights add to the mean gradient of a random batch."""
+    """Returns the noise that weights add to the mean gradient of a random batch."""
 
     def draw(key):
         order, weight_key = jax.random.split(key)
         batch = jax.random.permutation(order, jnp.asarray(gradients))[:batch_size]
         if paired:
-            places = jnp.arange(batch_size)
-            weights = noisegen.matched_weights(weight_key, places, batch_size, REFERENCE)
+            positions = jnp.arange(batch_size)
+            weights = noisegen.matched_weights(weight_key, positions, batch_size, REFERENCE)
         else:
             deviation = np.sqrt(batch_size / REFERENCE - 1)
             weights = 1 + deviation * jax.random.normal(weight_key, (batch_size,))
@@ -100,7 +100,7 @@ def test_a_weighted_batch_has_mean_and_covariance_of_a_small_one(gradients):
 
 @pytest.mark.parametrize("shape", ["isotropic", "diagonal"])
 def test_normal_noise_has_the_measured_size(gradients, lacking, shape):
-    noise = diagnostics.noise_of_groups(gradients, sizes=1)
+    noise = diagnostics.estimate_gradient_noise(gradients, sizes=1)
 
     def draw(key):
         tx = noisegen.matched_noise(REFERENCE, key, covariance=shape)
@@ -122,7 +122,7 @@ def test_estimates_of_the_noise_give_the_right_covariance_on_average(gradients, 
         batch = jax.random.permutation(order, jnp.asarray(gradients))[:BATCH]
         groups = batch.reshape(4, BATCH // 4, -1).mean(1)
         tx = noisegen.matched_noise(REFERENCE, noise_key)
-        noise = diagnostics.noise_of_groups(groups, BATCH // 4)
+        noise = diagnostics.estimate_gradient_noise(groups, BATCH // 4)
         zero = jnp.zeros(groups.shape[1])
         return tx.update(zero, tx.init(zero), batch_size=BATCH, gradient_noise=noise)[0]
 
@@ -174,22 +174,22 @@ def test_the_reference_at_another_learning_rate_has_that_target(num_examples):
 
 
 def test_noise_cannot_be_taken_away():
-    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+    with pytest.raises(ValueError, match="choose a smaller reference batch size"):
         noisegen.matched_variance(64, 128)
-    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+    with pytest.raises(ValueError, match="choose a smaller reference batch size"):
         noisegen.matched_weights(jax.random.key(0), jnp.arange(64), 64, 128)
     traced = jax.jit(lambda b: noisegen.matched_variance(b, 128))(64)
     assert np.isnan(traced)
-    with pytest.raises(ValueError, match="reference must be the smaller batch"):
+    with pytest.raises(ValueError, match="choose a smaller reference batch size"):
         noisegen.matched_variance(np.array([64, 256]), 128)
     alone = noisegen.matched_weights(jax.random.key(0), jnp.arange(1), 1, 0.5)
     assert np.isnan(alone).all()  # has no other example to be paired with
 
 
-@pytest.mark.parametrize("places", [jnp.arange(4.0), jnp.zeros((2, 2), int), 3])
-def test_places_of_no_batch_are_refused(places):
-    with pytest.raises(ValueError, match="places must be whole numbers, one for each example"):
-        noisegen.matched_weights(jax.random.key(0), places, 4, 2)
+@pytest.mark.parametrize("positions", [jnp.arange(4.0), jnp.zeros((2, 2), int), 3])
+def test_positions_of_no_batch_are_refused(positions):
+    with pytest.raises(ValueError, match="positions must be integers, one for each example"):
+        noisegen.matched_weights(jax.random.key(0), positions, 4, 2)
 
 
 @pytest.mark.parametrize("key", [0, jax.random.split(jax.random.key(0), 2)])
@@ -214,7 +214,7 @@ def test_bad_input_is_refused():
         noisegen.matched_noise(64, jax.random.key(0), covariance="full")
     with pytest.raises(ValueError, match="reference_batch_size"):
         noisegen.matched_noise(0, jax.random.key(0))
-    with pytest.raises(ValueError, match="give the task a noise_group"):
+    with pytest.raises(ValueError, match="set the noise_microbatch of the task"):
         tx = noisegen.matched_noise(4, jax.random.key(0))
         tx.update(jnp.ones(3), tx.init(None), batch_size=8)
 
@@ -227,16 +227,16 @@ OF_NO_KIND = {  # what has neither of the two: what the message calls it
     "a value of type dict": NOISE._asdict(),
     "a value of type tuple": tuple(NOISE),
     "a value of type GroupSums": diagnostics.GroupSums(UPDATES, UPDATES, 8, 2, 8),
-    "a value of type function": diagnostics.noise_of_groups,
+    "a value of type function": diagnostics.estimate_gradient_noise,
 }
 OF_OTHER_SHAPES = [
-    ("isotropic", {"trace": jnp.ones(2)}, r"trace must be a number .* of shape \(2,\)"),
-    ("isotropic", {"trace": None}, "trace must be a number .* nothing of the kind"),
-    ("diagonal", {"diagonal": ()}, r"diagonal\['b'\] must be a number .* nothing of the kind"),
-    ("diagonal", {"diagonal": {"b": 1.0}}, r"diagonal\['w'\] must be an array of shape \(3,\)"),
-    ("diagonal", {"diagonal": UPDATES | {"z": 1.0}}, "diagonal's structure must be .* 'z'"),
-    ("diagonal", {"diagonal": UPDATES | {"w": 1.0}}, r"\['w'\] must be an array .* is a number"),
-    ("diagonal", {"diagonal": UPDATES | {"w": "w"}}, r"\['w'\] must be an array .* of type str"),
+    ("isotropic", {"trace": jnp.ones(2)}, "gradient_noise.trace must have"),
+    ("isotropic", {"trace": None}, "gradient_noise.trace must have"),
+    ("diagonal", {"diagonal": ()}, "gradient_noise.diagonal must have"),
+    ("diagonal", {"diagonal": {"b": 1.0}}, "gradient_noise.diagonal must have"),
+    ("diagonal", {"diagonal": UPDATES | {"z": 1.0}}, "gradient_noise.diagonal must have"),
+    ("diagonal", {"diagonal": UPDATES | {"w": 1.0}}, "gradient_noise.diagonal must have"),
+    ("diagonal", {"diagonal": UPDATES | {"w": "w"}}, "gradient_noise.diagonal must have"),
 ]
 
 
@@ -248,7 +248,7 @@ OF_OTHER_SHAPES = [
 )
 def test_other_things_than_the_noise_of_these_updates_are_refused(covariance, noise, message):
     tx = noisegen.matched_noise(4, jax.random.key(0), covariance=covariance)
-    with pytest.raises(ValueError, match=f"{message}.* Give what noisegen.diagnostics"):
+    with pytest.raises(ValueError, match=f"{message}.* Give the result of"):
         tx.update(UPDATES, tx.init(UPDATES), batch_size=8, gradient_noise=noise)
 
 

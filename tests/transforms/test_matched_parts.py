@@ -1,4 +1,4 @@
-"""Matched noise on a part of the parameters: the variances are those that the whole has."""
+"""Tests matched noise on part of the parameters: variances equal those without a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 
 import noisegen
 from noisegen import diagnostics
-from noisegen.transforms.matched import COVARIANCES
+from noisegen.transforms.matched_noise import COVARIANCES
 
 BATCH, REFERENCE = 16, 4
 LACKING = 1 / REFERENCE - 1 / BATCH
@@ -52,7 +52,7 @@ def expected(covariance, isotropic=NOISE.trace / SIZE):
 
 
 def assert_variances(updates, right, labels=HEAD):
-    """The standard error of a variance over 3000 draws is 2.6 %; leaves without noise are 0."""
+    """Compares variances, whose standard error over 3000 draws is 2.6 %."""
     for update, variance, noisy in zip(
         *map(jax.tree.leaves, (updates, right, labels)), strict=True
     ):
@@ -137,7 +137,9 @@ def test_without_a_diagonal_the_trace_of_a_part_is_unknown():
     noise = NOISE._replace(diagonal=())
     assert_variances(updated(matched("isotropic"), noise), expected("isotropic"), 4 * [True])
     for unknown in (noise, diagnostics.RunningNoise(NOISE.trace, 1.0, 1)):
-        with pytest.raises(ValueError, match="diagonal is missing.*updates are masked.*Give all"):
+        with pytest.raises(
+            ValueError, match="diagonal is missing.*updates are masked.*Give the whole"
+        ):
             updated(optax.masked(matched("isotropic"), HEAD), unknown)
     with pytest.raises(ValueError, match="measured on 10000 coordinates, fewer than the 16000"):
         updated(matched("isotropic"), NOISE._replace(diagonal=DIAGONAL["head"]))

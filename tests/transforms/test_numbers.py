@@ -1,4 +1,4 @@
-"""Transforms with numbers of other types, other arguments, and under JAX's switches."""
+"""Tests transforms with other number types, other arguments, and under JAX's flags."""
 
 import functools
 
@@ -20,8 +20,8 @@ MATCHED = functools.partial(
 TRANSFORMS = {
     "normal": noisegen.add_gradient_noise(0.1, KEY),
     "sphere": noisegen.add_gradient_noise(0.1, KEY, sampler=noisegen.sphere_noise),
-    "decaying": noisegen.add_gradient_noise(noisegen.power_decay(0.1, 0.5), KEY),
-    "langevin": noisegen.langevin_noise(0.1, noisegen.power_decay(0.1, 0.5), KEY),
+    "decaying": noisegen.add_gradient_noise(noisegen.power_decay_schedule(0.1, 0.5), KEY),
+    "langevin": noisegen.langevin_noise(0.1, noisegen.power_decay_schedule(0.1, 0.5), KEY),
     "temperature": noisegen.scale_by_temperature(0.1, lambda t: 64 + t, 0.9),
     "matched": optax.GradientTransformationExtraArgs(noisegen.matched_noise(2, KEY).init, MATCHED),
 }
@@ -77,7 +77,7 @@ def test_complex_leaves_are_refused_with_the_remedy(name):
     assert np.all(np.imag(updates["w"]) != 0) and np.all(np.real(updates["w"]) != 1)
 
 
-def test_what_a_schedule_returns_is_checked_too():
+def test_values_of_schedules_are_checked_too():
     for value, message in (
         (1j, "value of a schedule must be a real number"),
         (-1, "stddev must be"),
@@ -101,7 +101,7 @@ def test_numbers_of_numpy_scale_as_pythons_do():
 
 def test_traced_single_precision_numbers_under_strict_double_precision():
     def update(x):
-        tx = noisegen.scale_by_temperature(noisegen.power_decay(x, x), lambda t: 64 + t, x)
+        tx = noisegen.scale_by_temperature(noisegen.power_decay_schedule(x, x), lambda t: 64 + t, x)
         return tx.update(jnp.ones((), jnp.float32), tx.init(None))[0]
 
     expected = update(0.3)

@@ -1,4 +1,4 @@
-"""scale_by_temperature: the learning rate of every batch size, from one schedule."""
+"""Tests scale_by_temperature: one schedule gives the learning rate of every batch size."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import noisegen
 
 
 def updates_of(tx, num_updates=4):
-    """The updates by a gradient of ones, one by one."""
+    """Returns successive updates for a gradient of ones."""
     state, grads, updates = tx.init(jnp.ones(())), jnp.ones(()), []
     for _ in range(num_updates):
         update, state = tx.update(grads, state)
@@ -20,7 +20,7 @@ def updates_of(tx, num_updates=4):
 
 @pytest.mark.parametrize("batch_size", [64, 1024])
 def test_it_is_sgd_with_the_learning_rate_of_that_temperature(batch_size):
-    momentum, temperature = 0.9, noisegen.power_decay(1e-3, 0.5)
+    momentum, temperature = 0.9, noisegen.power_decay_schedule(1e-3, 0.5)
     ours = optax.chain(
         optax.trace(momentum), noisegen.scale_by_temperature(temperature, batch_size, momentum)
     )

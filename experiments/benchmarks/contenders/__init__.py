@@ -1,1 +1,1 @@
-"""The programs that `experiments.benchmarks` compares, each in a process of its own."""
+"""Programs that `experiments.benchmarks` compares, each in a process of its own."""

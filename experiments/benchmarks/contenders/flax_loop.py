@@ -1,4 +1,4 @@
-"""The usual Flax NNX example loop: a jitted step, fed from NumPy at every step.
+"""Trains by the usual Flax NNX loop: a jitted step, fed from NumPy at every step.
 
 One thing is better than usual: the optimizer is made once, with the learning rate in its state, so
 that the step compiles once for every batch size. Made anew for every run, as examples do, it would
@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 
 
 class LeNet5(nnx.Module):
-    """The network of `noisegen.models.LeNet5`, initialised alike."""
+    """The network of `noisegen.models.LeNet5`, initialized alike."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 6, (5, 5), padding=2, **_uniform(25), rngs=rngs)
@@ -34,7 +34,7 @@ class LeNet5(nnx.Module):
 
 @nnx.jit
 def train_step(model, optimizer, images, labels):
-    """One update."""
+    """Makes one update."""
 
     def loss_fn(model):
         losses = optax.softmax_cross_entropy_with_integer_labels(model(images), labels)
@@ -47,14 +47,14 @@ def train_step(model, optimizer, images, labels):
 
 @nnx.jit
 def count_correct(model, images, labels):
-    """How many images are classified correctly."""
+    """Counts the images that are classified correctly."""
     return (model(images).argmax(1) == labels).sum()
 
 
 def main() -> None:
     """Trains the runs of the spec."""
-    spec = common.read_spec()
-    images, labels, test_images, test_labels = common.load(spec)
+    spec = exchange.read_spec()
+    images, labels, test_images, test_labels = exchange.load(spec)
     rng = np.random.default_rng(spec["seed"])
     transform = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=spec["momentum"])
     runs = []
@@ -66,19 +66,19 @@ def main() -> None:
         for chosen in rng.permutation(len(images))[: updates * batch_size].reshape(updates, -1):
             train_step(model, optimizer, images[chosen], labels[chosen])
         accuracy = evaluate(model, test_images, test_labels)
-        runs.append(common.run(batch_size, learning_rate, updates, accuracy))
-    common.answer(runs)
+        runs.append(exchange.run(batch_size, learning_rate, updates, accuracy))
+    exchange.answer(runs)
 
 
 def evaluate(model, images, labels) -> float:
-    """Accuracy on the test set."""
-    pieces = range(0, len(images), common.EVALUATION_BATCH)
-    batches = (slice(start, start + common.EVALUATION_BATCH) for start in pieces)
+    """Returns the accuracy on the test set."""
+    pieces = range(0, len(images), exchange.EVALUATION_BATCH)
+    batches = (slice(start, start + exchange.EVALUATION_BATCH) for start in pieces)
     return sum(int(count_correct(model, images[b], labels[b])) for b in batches) / len(images)
 
 
 def _uniform(fan_in):
-    """PyTorch's default initialisation."""
+    """PyTorch's default initialization."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype):

@@ -1,4 +1,4 @@
-"""The pool, with the settings that its own probe chooses."""
+"""Trains by the pool, with the settings that it chooses itself."""
 
 import time
 
@@ -6,27 +6,27 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmarks.contenders import common
-from launch import command
+from experiments.benchmarks.contenders import exchange
+from launch import cli
 from noisegen import data, models, tasks, training
 
 
 def main() -> None:
     """Trains the runs of the spec; then those of each batch size by themselves, for their speed."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     laps = Laps(spec["started"])
     laps.add("start and import")
-    command.prepare_devices()
+    cli.prepare_devices()
     task = lenet5_task(load(spec["images"]), spec["momentum"])
     runs = make_runs(spec["runs"], spec["seed"])
     laps.add("data and task")
-    settings, _ = training.choose(task, runs)
+    settings, _ = training.autotune(task, runs)
     laps.add("probe")
     pool = training.Pool(task, settings)
     results = list(pool.train(runs))
     ended = time.time()
     laps.add("pool")
-    common.answer(
+    exchange.answer(
         [answer(result) for result in results],
         ended,
         laps=laps.seconds,
@@ -35,8 +35,8 @@ def main() -> None:
     )
 
 
-def load(path: str, mean=(common.MEAN,), std=(common.STD,)) -> data.Dataset:
-    """The images that all contenders share."""
+def load(path: str, mean=(exchange.MEAN,), std=(exchange.STD,)) -> data.Dataset:
+    """Loads the images that all contenders share."""
     with np.load(path) as arrays:
         train, test = (
             {field: arrays[f"{split}_{field}"] for field in ("image", "label")}
@@ -46,7 +46,7 @@ def load(path: str, mean=(common.MEAN,), std=(common.STD,)) -> data.Dataset:
 
 
 def lenet5_task(dataset: data.Dataset, momentum: float) -> training.Task:
-    """LeNet-5 trained with momentum."""
+    """Returns the task of LeNet-5 trained with momentum."""
     return tasks.image_classification(
         dataset,
         lambda rngs: models.LeNet5(rngs=rngs),
@@ -56,20 +56,22 @@ def lenet5_task(dataset: data.Dataset, momentum: float) -> training.Task:
 
 
 def make_runs(pairs: list[tuple[int, float]], seed: int) -> list[dict]:
-    """One epoch for each batch size and learning rate."""
+    """Returns runs of one epoch, one for each batch size and learning rate."""
     fixed = {"num_epochs": 1.0, "seed": seed}
     return [{"batch_size": size, "learning_rate": rate, **fixed} for size, rate in pairs]
 
 
 def answer(result: training.Result) -> dict:
-    """A result as all contenders give it."""
-    size, rate = result.run["batch_size"], result.run["learning_rate"]
+    """Converts a result to the answer that all contenders give."""
+    size, rate = result.hparams["batch_size"], result.hparams["learning_rate"]
     evaluations = len(result.curve["update"])
-    return common.run(size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations)
+    return exchange.run(
+        size, rate, result.num_updates, result.metrics["test_accuracy"], evaluations
+    )
 
 
 def images_per_second(pool: training.Pool, runs: list[dict]) -> dict[int, float]:
-    """Training images a second, evaluations included, when the pool trains one batch size only."""
+    """Measures images a second by batch size, evaluations included, one batch size at a time."""
     speeds = {}
     for size in dict.fromkeys(run["batch_size"] for run in runs):
         started = time.perf_counter()
@@ -87,7 +89,7 @@ class Laps:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def add(self, name: str) -> None:
-        """The time since the last call went to `name`."""
+        """Assigns the time since the last call to `name`."""
         now = time.time()
         if self._compiler:
             self.seconds[f"{name}: compiler"] = round(self._compiler, 3)

@@ -1,4 +1,4 @@
-"""The pool training a Wide-ResNet, one run at a time: images a second with each setting."""
+"""Measures images a second of the pool training a Wide-ResNet, one run at a time."""
 
 import dataclasses
 import math
@@ -8,49 +8,46 @@ from typing import Any
 
 import jax
 
-from experiments.benchmarks.contenders import common, noisegen_pool
-from experiments.smith2020 import common as smith2020
-from experiments.smith2020 import wide_resnet
-from launch import command
+from experiments.benchmarks.contenders import exchange, noisegen_pool
+from experiments.smith2020 import optimizers, table1, wide_resnet
+from launch import cli
 from noisegen import data, training
 
 
 def main() -> None:
     """Measures every setting of the spec."""
-    spec = common.read_spec()
-    command.prepare_devices()
+    spec = exchange.read_spec()
+    cli.prepare_devices()
     dataset = noisegen_pool.load(spec["images"], spec["mean"], spec["std"])
     runs = [measure(spec, dataset, settings) for settings in spec["runs"]]
-    common.answer(runs, num_parameters=num_parameters(spec, dataset))
+    exchange.answer(runs, num_parameters=num_parameters(spec, dataset))
 
 
 def make_task(spec: Mapping[str, Any], dataset: data.Dataset, dtype: str, convolution: str):
-    """The task of the paper, at a constant learning rate and without its evaluations."""
-    seeds = {"seeds": 1, "best": 1}
-    config = wide_resnet.make_config(
-        spec["scale"], {spec["scale"]: seeds}, **(spec["task"] | {"dtype": dtype})
-    )
+    """Returns the task of the paper, at a constant learning rate and without its evaluations."""
+    config = table1.get_config(spec["scale"])
+    config.task.update(spec["task"], dtype=dtype)
     config.convolution = convolution
 
     def make_optimizer(hparams, key):
-        del key  # no noise but that of the batches
-        return smith2020.sgd(hparams["learning_rate"], hparams)
+        del key  # The only noise is that of the batches.
+        return optimizers.sgd(hparams["learning_rate"], hparams)
 
-    task = wide_resnet.get_task(config, make_optimizer, dataset=dataset)
+    task = wide_resnet.make_task(config, make_optimizer, dataset=dataset)
     return dataclasses.replace(task, metrics=lambda *_: {}, train_metrics=lambda *_: {})
 
 
 def make_run(spec: Mapping[str, Any], batch_size: int, num_updates: int) -> dict[str, Any]:
-    """The numbers of a run."""
+    """Returns the hyperparameters of a run."""
     numbers = {name: spec[name] for name in ("learning_rate", "momentum", "l2", "seed")}
     return numbers | {"batch_size": batch_size, "num_updates": num_updates}
 
 
 def measure(spec: Mapping[str, Any], dataset: data.Dataset, settings: dict[str, Any]) -> dict:
-    """Images a second and mean loss by batch size; what was compiled first serves all of them."""
+    """Measures images a second and mean loss by batch size, with one compiled program."""
     done = settings | {"speeds": {}, "losses": {}}
     task = make_task(spec, dataset, settings["dtype"], settings["convolution"])
-    pool = training.Pool(task, training.Settings(microbatch=settings["microbatch"]))
+    pool = training.Pool(task, training.PoolConfig(microbatch=settings["microbatch"]))
     started = time.perf_counter()
     try:
         list(pool.train([make_run(spec, spec["batch_sizes"][0], 1)]))
@@ -62,7 +59,7 @@ def measure(spec: Mapping[str, Any], dataset: data.Dataset, settings: dict[str, 
                 done["losses"][size] = losses[0]
     except jax.errors.JaxRuntimeError as error:
         done["failed"] = str(error).splitlines()[0]
-    common.say(f"noisegen {done}")
+    exchange.say(f"noisegen {done}")
     return done
 
 
@@ -74,7 +71,7 @@ def num_parameters(spec: Mapping[str, Any], dataset: data.Dataset) -> int:
 
 
 def _time(pool, spec, batch_size):
-    """Images a second of one run, and its mean loss."""
+    """Measures images a second of one run, and its mean loss."""
     started = time.perf_counter()
     (result,) = pool.train([make_run(spec, batch_size, spec["num_examples"] // batch_size)])
     seconds = time.perf_counter() - started

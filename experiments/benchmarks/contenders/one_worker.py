@@ -1,4 +1,4 @@
-"""A worker of `many_workers`: says what it spent its time on.
+"""Works as a worker of `many_workers`, and reports how it spent its time.
 
 python -m experiments.benchmarks.contenders.one_worker WORKDIR EPOCHS SEEDS INDEX/COUNT
 """
@@ -10,16 +10,24 @@ import sys
 import time
 
 from experiments import digits
-from launch import command, experiment, ledger, worker
+from launch import cli
 from noisegen import sweeps
+from noisegen.sweeps import progress, worker
+from noisegen.sweeps.experiment import load_experiment
 
 # What a worker does beside training: what there is to do, who does it, what was found.
 _BOOKKEEPING = {
     worker.Worker: ("_take", "_finish", "_progress", "_sorted"),
-    ledger.Ledger: ("__init__", "todo", "read"),
+    sweeps.Sweep: ("runs", "todo", "refresh", "extend"),
 }
 
-_SPEED = {"lanes": 1, "lane_devices": 1, "microbatch": 32, "eval_batch": 16, "group": 1}
+_SPEED = {
+    "lanes": 1,
+    "lane_devices": 1,
+    "microbatch": 32,
+    "eval_batch": 16,
+    "lanes_per_rare_step": 1,
+}
 
 
 class Stopwatch:
@@ -48,26 +56,26 @@ class Stopwatch:
 
 def main(workdir: str, epochs: str, seeds: str, share: str) -> None:
     """Works until every run has its record; prints seconds of its processor and its memory."""
-    command.prepare_devices()
+    cli.prepare_devices()
     config = digits.get_config()
     config.grid.seed, config.best = tuple(range(int(seeds))), 1
     config.run.num_epochs = float(epochs)
-    exp = experiment.load(digits.__file__, config)
-    tasks = exp.make_tasks()
-    sweeps.open_workdir(workdir, exp.name, tasks.name)
+    sweep = load_experiment(digits.__file__).get_sweep(config, workdir)
     stopwatch, memory = Stopwatch(), []
     for owner, names in _BOOKKEEPING.items():
         for name in names:
             stopwatch.watch(owner, name)
 
     class Measured(worker.Worker):
-        def _finish(self, task, result):
-            super()._finish(task, result)
+        def _finish(self, result):
+            super()._finish(result)
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     started = time.process_time()
-    options = worker.Options(share=worker.Share.parse(share), speed=_SPEED)
-    Measured(ledger.Ledger(exp, tasks, workdir), workdir, options).run()
+    index, count = share.split("/")
+    options = worker.WorkerOptions(share=(int(index), int(count)), pool=_SPEED)
+    with sweep.begun():
+        Measured(sweep, options, progress.Observer()).run()
     found = {
         "runs": len(memory),
         "seconds": time.process_time() - started,

@@ -1,17 +1,17 @@
-"""An ordinary PyTorch loop: data as tensors in memory, one permutation an epoch."""
+"""Trains by an ordinary PyTorch loop: data as tensors in memory, one permutation an epoch."""
 
 import torch
 from torch import nn
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 
 
 def main() -> None:
     """Trains the runs of the spec."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(spec["seed"])
-    arrays = [torch.from_numpy(a) for a in common.load(spec)]
+    arrays = [torch.from_numpy(a) for a in exchange.load(spec)]
     images, labels, test_images, test_labels = (
         a.permute(0, 3, 1, 2).contiguous() if a.ndim > 1 else a.long() for a in arrays
     )
@@ -21,12 +21,12 @@ def main() -> None:
         optimizer = torch.optim.SGD(model.parameters(), learning_rate, spec["momentum"])
         updates = train(model, optimizer, images, labels, batch_size)
         accuracy = evaluate(model, test_images, test_labels)
-        runs.append(common.run(batch_size, learning_rate, updates, accuracy))
-    common.answer(runs, versions={"torch": torch.__version__})
+        runs.append(exchange.run(batch_size, learning_rate, updates, accuracy))
+    exchange.answer(runs, versions={"torch": torch.__version__})
 
 
 def lenet5() -> nn.Module:
-    """The network of `noisegen.models.LeNet5`."""
+    """Returns the network of `noisegen.models.LeNet5`."""
     return nn.Sequential(
         *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
@@ -35,7 +35,7 @@ def lenet5() -> nn.Module:
 
 
 def train(model, optimizer, images, labels, batch_size) -> int:
-    """One epoch, the ragged last batch left out; returns the number of updates."""
+    """Trains one epoch without its ragged last batch; returns the number of updates."""
     model.train()
     updates = len(images) // batch_size
     permutation = torch.randperm(len(images))
@@ -49,9 +49,9 @@ def train(model, optimizer, images, labels, batch_size) -> int:
 
 @torch.inference_mode()
 def evaluate(model, images, labels) -> float:
-    """Accuracy on the test set."""
+    """Returns the accuracy on the test set."""
     model.eval()
-    size = common.EVALUATION_BATCH
+    size = exchange.EVALUATION_BATCH
     pieces = zip(images.split(size), labels.split(size), strict=True)
     correct = sum((model(x).argmax(1) == y).sum().item() for x, y in pieces)
     return correct / len(images)

@@ -1,7 +1,7 @@
-"""The Wide-ResNet of `noisegen.models`, trained by a PyTorch loop made for speed.
+"""Trains the Wide-ResNet of `noisegen.models` by a PyTorch loop made for speed.
 
 Data and augmentation on the device, channels_last, autocast to bf16, torch.compile, a fused
-optimizer, no wait for the device between updates. Ghost batch normalisation is exact: a view that
+optimizer, no wait for the device between updates. Ghost batch normalization is exact: a view that
 gives each ghost batch an axis of its own, whose sums and products torch.compile fuses.
 """
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.benchmarks.contenders import common
+from experiments.benchmarks.contenders import exchange
 
 
 def main() -> None:
     """Measures every microbatch of the spec."""
-    spec = common.read_spec()
+    spec = exchange.read_spec()
     if spec["device"] == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU, and JAX does: give --torch_python a PyTorch for CUDA.")
     if spec["device"] == "cpu":
@@ -27,7 +27,7 @@ def main() -> None:
     runs = [measure(spec, settings) for settings in spec["runs"]]
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
     model = make_model(spec, "float32")
-    common.answer(runs, num_parameters=num_parameters(model), versions=versions)
+    exchange.answer(runs, num_parameters=num_parameters(model), versions=versions)
 
 
 class GhostBatchNorm(nn.Module):
@@ -52,7 +52,7 @@ class GhostBatchNorm(nn.Module):
         return y.flatten(0, 1).to(x.dtype)
 
     def _update(self, mean, var):
-        """Running statistics, ghost batch by ghost batch."""
+        """Updates running statistics, ghost batch by ghost batch."""
         count = len(mean)
         age = torch.arange(count - 1, -1, -1, device=mean.device)
         weights = (1 - self.momentum) * self.momentum ** age[:, None]
@@ -106,14 +106,14 @@ class WideResNet(nn.Module):
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that starts as He et al. have it."""
+    """Returns a convolution with the initial weights of He et al."""
     layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight)
     return layer
 
 
 def make_model(spec: dict, dtype: str) -> WideResNet:
-    """The network of the spec, on its device."""
+    """Returns the network of the spec, on its device."""
     model = WideResNet(spec["depth"], spec["width"], spec["ghost_size"], dtype)
     return model.to(spec["device"], memory_format=torch.channels_last)
 
@@ -133,7 +133,7 @@ def augment(images, chosen, shift, flip, padding):
 
 
 def measure(spec: dict, settings: dict) -> dict:
-    """Images a second and mean loss by batch size, with one microbatch."""
+    """Measures images a second and mean loss by batch size, with one microbatch."""
     done = settings | {"speeds": {}, "losses": {}}
     with np.load(spec["images"]) as arrays:
         data = [torch.from_numpy(arrays[f"train_{name}"]) for name in ("image", "label")]
@@ -151,7 +151,7 @@ def measure(spec: dict, settings: dict) -> dict:
             done["losses"][size] = losses[0]
     except torch.cuda.OutOfMemoryError as error:
         done["failed"] = str(error).splitlines()[0]
-    common.say(f"PyTorch {done}")
+    exchange.say(f"PyTorch {done}")
     return done
 
 
@@ -173,7 +173,7 @@ class Trainer:
         self.loss = torch.compile(summed_loss, dynamic=False) if spec["compile"] else summed_loss
 
     def time(self, batch_size: int) -> tuple[float, float]:
-        """Images a second of one run, and its mean loss."""
+        """Measures images a second of one run, and its mean loss."""
         updates = self.spec["num_examples"] // batch_size
         self.synchronize()
         started = time.perf_counter()

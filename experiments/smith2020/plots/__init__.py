@@ -1,0 +1,1 @@
+"""Programs that read finished sweeps: run them with `python -m`, not with --config."""

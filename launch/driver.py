@@ -1,0 +1,208 @@
+"""Drives the workers of a sweep: starts them, shows their progress, restarts the dead, stops all.
+
+An executor says where workers run: processes of this host (`local`) or tasks of Ray (`ray`). The
+driver schedules nothing. Workers share the runs through the sweep's directory, and need nothing of
+the driver: if it is killed, local workers finish the sweep.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import NamedTuple, Protocol
+
+from noisegen import storage
+from noisegen.sweeps import Sweep, signals
+from noisegen.sweeps.progress import Observer, count
+from noisegen.sweeps.worker import COMPILE_TIMEOUT_FACTOR, WorkerOptions, runs_left, watch
+
+_POLL_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerCommand:
+    """The command of a worker that an executor starts.
+
+    Attributes:
+      workdir: Directory of the sweep, which the driver has begun.
+      experiment: The experiment's file, with its scale after a colon.
+      options: Options of every worker, except for its share.
+    """
+
+    workdir: str
+    experiment: str
+    options: WorkerOptions
+
+    def words(self, index: int, num_workers: int) -> list[str]:
+        """Returns the command of one worker."""
+        options = dataclasses.asdict(self.options)
+        options["share"] = index, num_workers
+        return [
+            *(sys.executable, "-m", f"{__package__}.worker"),
+            f"--workdir={self.workdir}",
+            f"--experiment={self.experiment}",
+            f"--options={json.dumps(options)}",
+        ]
+
+    def log(self, index: int) -> pathlib.Path:
+        """Returns the file for the output of one worker."""
+        return pathlib.Path(self.workdir).absolute() / "logs" / f"worker-{index}.log"
+
+
+class Exit(NamedTuple):
+    """The end of a worker.
+
+    Attributes:
+      reason: Exit code, or another reason, in words.
+      error: The one-line error that the user can correct, or None.
+      ok: Whether the worker had nothing more to do.
+    """
+
+    reason: str = "exit code 0"
+    error: str | None = None
+    ok: bool = True
+
+
+class Executor(Protocol):
+    """Starts the workers of a sweep.
+
+    Attributes:
+      num_workers: Number of workers.
+      max_restarts: Number of times that the driver restarts each worker.
+      can_kill: Whether the executor can find and kill a worker that hangs.
+    """
+
+    num_workers: int
+    max_restarts: int
+    can_kill: bool
+
+    def start(self, index: int) -> None:
+        """Starts a worker, or starts it again."""
+
+    def poll(self) -> dict[int, Exit]:
+        """Returns the workers, by index, that have ended since the last call."""
+
+    def find(self, status: storage.WorkerStatus) -> int | None:
+        """Returns the index of the worker with a heartbeat, or None if that is not known."""
+
+    def kill(self, index: int) -> None:
+        """Kills a worker that hangs."""
+
+    def stop(self) -> None:
+        """Stops all workers, with time to checkpoint their runs."""
+
+
+class Driver:
+    """Drives workers until every wanted run has its record.
+
+    The first worker starts alone. Once it trains, the others start and find its settings and
+    compiled programs.
+
+    Args:
+      sweep: The sweep, whose directory is begun (see `Sweep.begun`).
+      command: The command of the workers.
+      executor: Starts the workers.
+      observer: Hears of the progress.
+    """
+
+    def __init__(
+        self, sweep: Sweep, command: WorkerCommand, executor: Executor, observer: Observer
+    ):
+        self._sweep, self._command = sweep, command
+        self._executor, self._observer = executor, observer
+        self._timeout = command.options.heartbeat_timeout
+        self._claims = storage.Claims(sweep.workdir)  # only observes the workers
+        self._running: dict[int, float] = {}  # index -> time at which the worker counts as hung
+        self._starts: collections.Counter[int] = collections.Counter()
+
+    def run(self) -> None:
+        """Works until every wanted run has its record.
+
+        Raises:
+          ChildProcessError: If a worker met an error that the user can correct, or all workers
+            died too often.
+          KeyboardInterrupt: On Ctrl-C, after the workers have checkpointed their runs.
+        """
+        with signals.on_stop(signals.interrupt), self._observer, contextlib.ExitStack() as stack:
+            stack.callback(self._executor.stop)
+            if runs_left(self._sweep, self._observer):
+                self._begin()
+            while self._running:
+                time.sleep(_POLL_SECONDS)
+                workers = self._claims.others()
+                self._show(workers)
+                self._handle_exits()
+                if self._executor.can_kill:
+                    self._kill_hung(workers)
+                if any(worker.doing == "training" for worker in workers):
+                    self._start_others()
+            self._show(())
+            left = runs_left(self._sweep, self._observer)
+            if left:
+                raise ChildProcessError(
+                    f"{count(len(left), 'run')} left, because workers died too often or gave no "
+                    f"heartbeat; see {self._command.log(0).parent}. The same command resumes the "
+                    "sweep."
+                )
+
+    def _begin(self):
+        logs = self._command.log(0).parent
+        logs.mkdir(exist_ok=True)
+        workers = count(self._executor.num_workers, "worker")
+        self._observer.note(f"{workers}, with output in {logs}")
+        self._start(0)
+
+    def _start(self, index):
+        self._executor.start(index)
+        self._starts[index] += 1
+        self._running[index] = time.monotonic() + COMPILE_TIMEOUT_FACTOR * self._timeout
+
+    def _start_others(self):
+        for index in range(self._executor.num_workers):
+            if not self._starts[index] and self._sweep.todo():
+                self._start(index)
+
+    def _show(self, workers):
+        """Shows the observer new records and the runs in training."""
+        for record in self._sweep.refresh():
+            self._observer.finished(record)
+        runs_left(self._sweep, self._observer)  # notes extensions of the grid
+        watch(self._sweep, self._observer, workers)
+
+    def _handle_exits(self):
+        """Restarts workers that died."""
+        for index, end in self._executor.poll().items():
+            del self._running[index]
+            if end.error:
+                raise ChildProcessError(f"worker {index}: {end.error}")
+            if end.ok:
+                self._start_others()
+                continue
+            restart = self._starts[index] <= self._executor.max_restarts
+            consequence = "is restarted" if restart else "is not restarted"
+            log = self._command.log(index)
+            self._observer.note(f"worker {index} died with {end.reason} and {consequence} ({log})")
+            if restart:
+                self._start(index)
+            else:
+                self._start_others()
+
+    def _kill_hung(self, workers):
+        """Kills workers without a heartbeat."""
+        for worker in workers:
+            index = self._executor.find(worker)
+            if index in self._running:
+                # Others count a worker as dead after its timeout, and remove its file. From then
+                # on it is not among `workers`.
+                self._running[index] = time.monotonic() + self._timeout
+        for index, deadline in self._running.items():
+            if time.monotonic() > deadline:
+                self._observer.note(
+                    f"worker {index} gave no heartbeat and is killed; if it was compiling or "
+                    f"evaluating, --heartbeat_timeout={self._timeout:g} is too short"
+                )
+                self._executor.kill(index)
+                self._running[index] = time.monotonic() + self._timeout

@@ -1,0 +1,195 @@
+"""One worker over several processes, on one host or many; for runs too large for one process.
+
+The first process leads: it alone reads and writes the sweep's directory, and decides. The others
+follow it, since every process must run the same programs. If one of them ends, JAX ends the rest,
+and another worker, or the same command, resumes the runs.
+"""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+
+import jax
+
+from noisegen import storage, training
+from noisegen.sweeps import Sweep, signals
+from noisegen.sweeps.worker import Worker, WorkerOptions
+from noisegen.training import Run, multihost
+
+from . import cli
+
+# Two processes may otherwise begin collective operations in different orders, and crash.
+_IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+
+def join(address: str) -> None:
+    """Joins the processes of a worker. Must come before JAX is first used.
+
+    Args:
+      address: `auto` if Slurm, MPI or Kubernetes number the processes, else
+        `HOST:PORT,INDEX/COUNT` with an address of the first process.
+
+    Raises:
+      ValueError: If it is neither, or nothing numbers the processes.
+    """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_IN_ORDER}".strip()
+    if address == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                "--distributed=auto finds no Slurm, MPI or Kubernetes that numbers the processes; "
+                f"give HOST:PORT,INDEX/COUNT. ({error})"
+            ) from error
+    else:
+        _join_at(address)
+    sys.excepthook = _leave_with_traceback
+
+
+def is_joined() -> bool:
+    """Returns whether this process is one of several."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_follower() -> bool:
+    """Returns whether another process leads this one."""
+    return is_joined() and jax.process_index() > 0
+
+
+class MultihostWorker(Worker):
+    """A worker whose pool spreads over several processes. This process leads them."""
+
+    def run(self) -> None:
+        super().run()
+        multihost.broadcast_json(None)  # lets the followers end
+
+    def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
+        wanted = self.sweep.wanted.values()
+        hparams = next(each for each in wanted if self.sweep.task_of(each) is task)
+        # A pool shares its data with all processes when it is made, so that all must make it now.
+        multihost.broadcast_json({"runs": [dict(hparams)], "config": vars(config)})
+        return _LeaderPool(task, config)
+
+    def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
+        hparams = [dict(run.hparams) for run in runs]
+        multihost.broadcast_json({"runs": hparams, "autotune": dict(self.options.pool)})
+        return multihost.autotune(task, runs, **self.options.pool)[0]
+
+    def check_stop(self, stop: bool) -> None:
+        check_stop(stop)
+
+
+class SharedCheckpoints:
+    """The checkpoints of the first process, as every process uses them.
+
+    Args:
+      checkpoints: Those of the first process. The others have None.
+    """
+
+    def __init__(self, checkpoints: storage.Checkpoints | None):
+        self._checkpoints = checkpoints
+
+    def due(self):
+        return multihost.broadcast_json(self._checkpoints is not None and self._checkpoints.due())
+
+    def save(self, runs, counts, arrays):
+        arrays = multihost.gather(arrays)
+        if self._checkpoints is not None:
+            self._checkpoints.save(runs, counts, arrays)
+
+    def load(self, run):
+        loaded = iter(() if self._checkpoints is None else self._checkpoints.load(run))
+        while (arrays := multihost.broadcast_arrays(next(loaded, None))) is not None:
+            yield arrays
+
+
+def follow(sweep: Sweep, options: WorkerOptions) -> None:
+    """Does what the first process does, until it is done.
+
+    Raises:
+      KeyboardInterrupt: If the first process was asked to stop.
+    """
+    # A signal reaches the first process too, and that one decides when to stop.
+    with signals.on_stop(lambda number: None):
+        pool = None
+        while (order := multihost.broadcast_json(None)) is not None:
+            task = sweep.task_of(order["runs"][0])
+            if "autotune" in order:
+                pool = None  # frees the device for measurements
+                multihost.autotune(task, order["runs"], **order["autotune"])
+                continue
+            if "config" in order:
+                pool = None
+                pool = multihost.MultihostPool(task, training.PoolConfig(**order["config"]))
+                continue
+            results = pool.train(
+                order["runs"],
+                lambda running: check_stop(False),
+                SharedCheckpoints(None),
+                options.keep_params,
+                lambda run: False,  # the first process decides
+            )
+            for _ in results:
+                pass
+
+
+def check_stop(stop: bool) -> None:
+    """Stops all processes if the first one is to stop.
+
+    Raises:
+      KeyboardInterrupt: If it is.
+    """
+    if multihost.broadcast_json(stop):
+        raise KeyboardInterrupt
+
+
+class _LeaderPool(multihost.MultihostPool):
+    """A pool that has the followers train the same runs."""
+
+    def train(self, runs, on_progress=None, checkpoints=None, keep_params=False, take=None):
+        hparams = [dict(run.hparams) for run in runs]
+        multihost.broadcast_json({"runs": hparams})
+        shared = SharedCheckpoints(checkpoints)
+        yield from super().train(runs, on_progress, shared, keep_params, take)
+
+
+def _join_at(text):
+    """Joins the processes at an address."""
+    address, _, process = text.partition(",")
+    index, _, count = process.partition("/")
+    host, _, port = address.rpartition(":")
+    numbers = index.isdecimal() and count.isdecimal() and port.isdecimal()
+    if not (host and numbers and int(index) < int(count) and 0 < int(port) < 2**16):
+        raise ValueError(
+            f"--distributed={text} must be auto or HOST:PORT,INDEX/COUNT, such as "
+            "127.0.0.1:9876,0/2 in the first of two processes."
+        )
+    bind = {}
+    if int(index) == 0:
+        _check_free(host, int(port))
+        bind["coordinator_bind_address"] = address  # by default JAX listens on all addresses
+    print(f"Waiting for all of the {count} processes at {address}", file=sys.stderr, flush=True)
+    jax.distributed.initialize(address, int(count), int(index), **bind)
+
+
+def _check_free(host, port):
+    """Checks that a process can listen at an address. JAX would crash if it cannot."""
+    try:
+        kind = socket.SOCK_STREAM
+        family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=kind)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"--distributed={host}:{port}: this process, the first, cannot listen there: "
+            f"{error.strerror}; give an address of this host and a free port."
+        ) from error
+
+
+def _leave_with_traceback(*error):
+    """Ends a process that met an error at once. JAX would wait minutes for the others."""
+    traceback.print_exception(*error)
+    cli.leave(1)

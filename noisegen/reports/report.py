@@ -1,0 +1,153 @@
+"""The report of a sweep: its tables, a figure and a page."""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+
+import markupsafe
+
+from noisegen import storage
+from noisegen.reports import drawing, page, tables
+from noisegen.reports.figures import Figure, describe_failure, make_figures
+from noisegen.reports.formatting import display_name
+from noisegen.reports.published import Published
+from noisegen.storage import Record
+from noisegen.sweeps.protocol import Optimum, Protocol, select
+from noisegen.sweeps.sweep import Sweep
+
+FORMATS = {
+    "text": tables.to_text,
+    "markdown": tables.to_markdown,
+    "latex": tables.to_latex,
+    "csv": tables.to_csv,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The records of a sweep, read by one protocol."""
+
+    protocol: Protocol
+    optima: Sequence[Optimum]
+    published: Published | None = None
+
+    def table(self, form: str) -> str:
+        """Returns the table in one of `FORMATS`."""
+        return FORMATS[form](self.optima, self.protocol, self.published)
+
+    def section(self, heading: str, figures: Sequence[Figure] = ()) -> page.Section:
+        """Returns the section of a page, with the given figures."""
+        table = tables.to_html(self.optima, self.protocol, self.published)
+        return page.Section(heading, markupsafe.Markup(table), figures)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A sweep's records and what its protocols read in them.
+
+    Attributes:
+      workdir: The directory of the sweep.
+      content: Content of `sweep.json`: title, description, command.
+      records: Records of planned runs and of those that extend the grid.
+      missing: Number of these runs that have no record.
+      readings: One for each protocol, the main one first.
+    """
+
+    workdir: pathlib.Path
+    content: Mapping
+    records: Sequence[Record]
+    missing: int
+    readings: Sequence[Reading]
+
+    def tables(self, form: str = "text") -> list[str]:
+        """Returns the table of each protocol in one of `FORMATS`."""
+        return [reading.table(form) for reading in self.readings]
+
+    def write(self) -> pathlib.Path:
+        """Writes tables, figure and page, see `write_report`; returns the path of the page."""
+        # The tables come first, since they need no Matplotlib, which may fail.
+        for name, table in zip(table_names(self.readings), self.tables("csv"), strict=True):
+            _write(self.workdir / f"{name}.csv", table)
+        failures = self._write_figure()
+        curves = self._curves()
+        sections = []
+        for reading in self.readings:
+            figures = make_figures(reading.optima, reading.protocol, reading.published, curves)
+            failures += [figure.failure for figure in figures if figure.failure]
+            sections.append(reading.section(self._heading(reading), figures))
+        path = self.workdir / "report.html"
+        _write(path, page.render_page(self.content, self.records, self.missing, sections))
+        if failures:
+            warnings.warn(
+                f"the report lacks {len(failures)} of its parts; its tables are whole."
+                f" {failures[0]}. Fix this, then write the report again.",
+                stacklevel=2,
+            )
+        return path
+
+    def _write_figure(self):
+        """Writes figure.png; returns why it cannot be drawn in a list, empty if it can."""
+        path = self.workdir / "figure.png"
+        main = self.readings[0]
+        try:
+            image = drawing.png(main.optima, main.protocol, main.published)
+        except Exception as error:  # Matplotlib's, for example
+            path.unlink(missing_ok=True)  # it would show older records
+            return [describe_failure("figure.png", error)]
+        storage.write_file(path, image)
+        return []
+
+    def _curves(self):
+        """Returns the curves of the runs at the optima by run_id."""
+        optima = [optimum for reading in self.readings for optimum in reading.optima]
+        wanted = {record.run_id for optimum in optima for record in optimum.best}
+        return storage.read_curves(self.workdir, wanted)
+
+    def _heading(self, reading):
+        """Returns the heading of a reading's section."""
+        if len(self.readings) == 1:
+            return "Optima"
+        return f"Optima of {display_name(reading.protocol.metric.name)}"
+
+
+def load_report(sweep: Sweep) -> Report:
+    """Reads the records of a sweep.
+
+    Raises:
+      FileNotFoundError: If the sweep has no directory yet.
+      ValueError: As `select` does.
+    """
+    content = storage.read_sweep(sweep.workdir)
+    records = sweep.records()
+    readings = [Reading(protocol, select(records, protocol)) for protocol in sweep.protocols]
+    readings[0] = dataclasses.replace(readings[0], published=sweep.published)
+    missing = len(sweep.wanted) - len(records)
+    return Report(sweep.workdir, content, records, missing, readings)
+
+
+def write_report(sweep: Sweep) -> pathlib.Path:
+    """Writes report.html, table.csv and figure.png into a sweep's directory.
+
+    Further protocols make further tables, named by `table_names`, and sections of the page. A
+    figure that cannot be drawn is left out with a warning, and the page says why.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      FileNotFoundError: If the sweep has no directory yet.
+      ValueError: As `select` and `make_table` do.
+      OSError: If the directory cannot be written to.
+    """
+    return load_report(sweep).write()
+
+
+def table_names(protocols: Sequence) -> list[str]:
+    """Returns the file names, without ending, of tables of protocols: `table`, `table_2`, ..."""
+    return ["table", *(f"table_{number}" for number in range(2, len(protocols) + 1))]
+
+
+def _write(path, text):
+    """Writes text as UTF-8, which cannot hold the halves of characters that odd file names have."""
+    storage.write_file(path, text.encode(errors="backslashreplace"))

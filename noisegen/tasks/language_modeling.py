@@ -1,0 +1,141 @@
+"""Language modeling with a state that is carried from window to window."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from noisegen import _validate, data
+from noisegen.tasks.nnx_task import from_nnx
+from noisegen.training import Task
+
+_TEST_STREAMS = 10
+
+
+class Carry(nnx.Variable):
+    """Recurrent state of a language model, for every stream."""
+
+
+class _Streams(nnx.Module):
+    """A model together with its recurrent state for the streams it reads in training."""
+
+    def __init__(self, model, num_streams):
+        self.model = model
+        self.carry = Carry(model.initial_carry(num_streams))
+
+
+def language_modeling(
+    text: data.Text,
+    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    *,
+    batch_size: int,
+    name: str,
+    window: int = 35,
+) -> Task:
+    """Makes the task of predicting the next token, at one batch size.
+
+    The training text is cut into as many streams of equal length as the batch has examples. An
+    example is the next window of a stream, a batch is one window of every stream, and an epoch
+    passes through the streams in order. The carry of the model continues from window to window, and
+    is reset at the start of an epoch. Gradients stop at the start of a window.
+
+    The compiled shapes depend on the batch size, so runs of another batch size need another task.
+    In an experiment, make the task from the batch size.
+
+    The loss of an example is summed over its window, as in Zaremba et al., so `train_loss` is in
+    nats per window. The metric `test_loss` is in nats per token; its exponential is the perplexity.
+    The test text is read as 10 streams from beginning to end.
+
+    Args:
+      text: Text, see `noisegen.data.load_text`.
+      make_model: Function `rngs -> model`. The model is called as `model(tokens, carry, keys)` with
+        tokens `(N, T)`, and returns logits `(N, T, vocabulary)` and the next carry. `keys`, one per
+        example, are for dropout, and omitted in evaluation. The carry is one array
+        `(..., N, features)`, which `model.initial_carry(N)` makes.
+      make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
+      batch_size: Number of streams.
+      name: Identity of the task, which is part of the id of every run.
+      window: Tokens T in a window.
+
+    Returns:
+      A `noisegen.training.Task`.
+
+    Raises:
+      ValueError: If a text is too short for so many streams, or a number is not positive.
+
+    References:
+      Zaremba, Sutskever & Vinyals, Recurrent Neural Network Regularization, 2014,
+      https://arxiv.org/abs/1409.2329
+    """
+    _validate.positive(batch_size=batch_size, window=window)
+
+    def loss(streams, batch):
+        carry = streams.carry[...]
+        stream = batch.data["stream"]  # Index of each example's stream.
+        initial = streams.model.initial_carry(len(stream))
+        before = jnp.where(batch.data["first"][:, None], initial, carry[..., stream, :])
+        tokens = batch.data["tokens"]
+        logits, after = streams.model(tokens[:, :-1], before, batch.keys)
+        after = jax.lax.stop_gradient(after)
+        # Examples outside the mask get an index out of bounds, which the scatter drops.
+        target = jnp.where(batch.mask, stream, batch_size)
+        streams.carry[...] = carry.at[..., target, :].set(after, mode="drop")
+        return _cross_entropy(logits, tokens[:, 1:]).sum(1)
+
+    def metrics(streams, batch):
+        tokens = batch.data["tokens"]  # (M, windows, T + 1)
+        carry = streams.model.initial_carry(len(tokens))
+
+        def step(carry, window_tokens):
+            logits, carry = streams.model(window_tokens[:, :-1], carry)
+            return carry, _cross_entropy(logits, window_tokens[:, 1:]).mean(1)
+
+        _, losses = jax.lax.scan(step, carry, tokens.swapaxes(0, 1))
+        return {"test_loss": losses.mean(0)}
+
+    return from_nnx(
+        lambda rngs: _Streams(make_model(rngs), batch_size),
+        loss=loss,
+        metrics=metrics,
+        name=f"{name}, windows of {window}, on {text.name} {text.fingerprint}",
+        train=_examples(text.train, batch_size, window),
+        test={"tokens": _windows(text.test, _TEST_STREAMS, window)},
+        make_optimizer=make_optimizer,
+        only_batch_size=batch_size,
+        shuffle=False,
+        source=text.source,
+    )
+
+
+def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
+    """Returns windows `(num_streams, W, window + 1)`, each with the token that follows it."""
+    length = len(tokens) // num_streams
+    num_windows = (length - 1) // window
+    if num_windows < 1:
+        raise ValueError(
+            f"A text of {len(tokens):,} tokens is too short for {num_streams:,} streams of at "
+            f"least one window of {window} tokens and the token after it; make the batch smaller, "
+            "or the test text longer."
+        )
+    streams = tokens[: num_streams * length].reshape(num_streams, length)
+    positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)
+    return streams[:, positions]
+
+
+def _examples(tokens: np.ndarray, num_streams: int, window: int) -> dict[str, np.ndarray]:
+    """Returns windows in the order of training: the first of every stream, then the second, ..."""
+    windows = _windows(tokens, num_streams, window).swapaxes(0, 1)
+    num_windows = len(windows)
+    return {
+        "tokens": windows.reshape(num_windows * num_streams, window + 1),
+        "stream": np.tile(np.arange(num_streams, dtype=np.int32), num_windows),
+        "first": np.repeat(np.arange(num_windows) == 0, num_streams),
+    }
+
+
+def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens)

@@ -1,0 +1,417 @@
+"""The report: its files, and a page that is self-contained and counts what is there."""
+
+import dataclasses
+import html.parser
+import math
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from noisegen import reports, storage, sweeps
+from noisegen.reports import drawing, figures, plots, provenance, report
+
+NASTY = "<script>alert('&\"')</script>"
+RUNS = sweeps.grid(batch_size=[64, 128], learning_rate=[0.25, 0.5, 1], seed=[0, 1])
+PROTOCOL = sweeps.Protocol(best=2, of=2, max_extensions=0)
+
+
+def record_of(run, task="task", **changes):
+    accuracy = 0.9 - abs(run["learning_rate"] - 0.5) / 10 + run["seed"] / 100
+    fields = {
+        "run_id": sweeps.run_id(task, run),
+        "hparams": run,
+        "status": "finished",
+        "metrics": {"test_accuracy": accuracy},
+        "curve": {"epoch": [1, 2], "test_accuracy": [accuracy / 2, accuracy]},
+        "device": "cpu <2>",
+        "versions": {"jax": "0.10"},
+    }
+    return storage.Record(**fields | changes)
+
+
+def write(workdir, records, **meta):
+    storage.open_workdir(workdir, "example", "task", meta)
+    with storage.RecordWriter(workdir) as writer:
+        for record in records:
+            writer.append(record)
+
+
+def sweep_of(workdir, protocol, runs=None, published=None):
+    """The sweep in a directory, by default with the runs of its records as the plan."""
+    if runs is None:
+        runs = [record.hparams for record in storage.read_records(workdir)] or RUNS
+    sweep = sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
+    sweep.resume_reading("task")
+    return sweep
+
+
+def write_report(*arguments, **fields):
+    return reports.write_report(sweep_of(*arguments, **fields))
+
+
+def load_report(*arguments, **fields):
+    return reports.load_report(sweep_of(*arguments, **fields))
+
+
+class Checker(html.parser.HTMLParser):
+    """Tags in balance; keeps text and tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_page_and_tables_are_written(tmp_path):
+    write(tmp_path, map(record_of, RUNS), title="A title", command="python -m launch.sweep")
+    path = write_report(tmp_path, PROTOCOL, RUNS, {("", 64): (91.0, None)})
+    assert path == tmp_path / "report.html"
+    checker = Checker(path.read_text())
+    text = " ".join(checker.text)
+    facts = (
+        "A title",
+        "python -m launch.sweep",
+        "jax 0.10",
+        "cpu <2>",
+        "0.25, 0.5, 1",
+        "published",
+    )
+    assert [words for words in facts if words not in text] == []
+    assert sum(tag == "svg" for tag, _ in checker.tags) == 4
+    optima = sweeps.select(map(record_of, RUNS), PROTOCOL)
+    table = reports.to_csv(optima, PROTOCOL, {("", 64): (91.0, None)})
+    assert (tmp_path / "table.csv").read_text() == table
+    files = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert files == {"sweep.json", "report.html", "table.csv", "figure.png"}
+
+
+@pytest.mark.parametrize("form", reports.FORMATS)
+def test_a_report_gives_its_tables_in_every_format(tmp_path, form):
+    write(tmp_path, map(record_of, RUNS))
+    made = load_report(tmp_path, [PROTOCOL, PROTOCOL], RUNS)
+    optima = sweeps.select(map(record_of, RUNS), PROTOCOL)
+    assert made.tables(form) == [reports.FORMATS[form](optima, PROTOCOL)] * 2
+    assert not list(tmp_path.glob("table*"))
+
+
+def test_page_needs_no_network(tmp_path):
+    write(tmp_path, map(record_of, RUNS))
+    text = write_report(tmp_path, PROTOCOL).read_text()
+    for tag, attributes in Checker(text).tags:
+        assert tag not in ("script", "link", "iframe", "image")
+        assert not attributes.get("src") and attributes.get("xlink:href", "#")[0] == "#"
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_all_text_is_escaped(tmp_path):
+    protocol = sweeps.Protocol(best=2, of=2, series=lambda run: NASTY)
+    changes = {"device": NASTY, "versions": {NASTY: NASTY}}
+    write(
+        tmp_path,
+        [record_of(run, **changes) for run in RUNS],
+        title=NASTY,
+        description=NASTY,
+        command=NASTY,
+    )
+    text = write_report(tmp_path, protocol).read_text()
+    assert "<script" not in text
+    assert "".join(Checker(text).text).count(NASTY) >= 6
+
+
+def counts(workdir, **arguments):
+    text = write_report(workdir, PROTOCOL, **arguments).read_text()
+    return {word: int(n) for n, word in re.findall(r"<div><b>(\d+)</b> (\w+)</div>", text)}
+
+
+def test_counts_and_foreign_records(tmp_path):
+    runs = list(RUNS)
+    records = [record_of(run) for run in runs[1:]]
+    records[0] = dataclasses.replace(records[0], status="diverged")
+    foreign = record_of(runs[0] | {"batch_size": 999})
+    write(tmp_path, [*records, foreign])
+    assert counts(tmp_path, runs=RUNS) == {"finished": 10, "diverged": 1, "missing": 1}
+    assert "999" not in (tmp_path / "table.csv").read_text()
+    assert counts(tmp_path) == {"finished": 11, "diverged": 1, "missing": 0}
+
+
+def test_extensions_count_as_planned(tmp_path):
+    runs = list(sweeps.grid(batch_size=[64], learning_rate=[0.125, 0.25], seed=[0, 1]))
+    extended = [run | {"learning_rate": 0.5} for run in runs[:1]]
+    write(tmp_path, map(record_of, runs + extended))
+    protocol = sweeps.Protocol(best=2, of=2, max_extensions=1)
+    text = write_report(tmp_path, protocol, runs).read_text()
+    assert "<b>5</b> finished" in text and "<b>1</b> missing" in text
+
+
+@pytest.mark.parametrize("status", ["none", "diverged"])
+def test_pages_without_a_result(tmp_path, status):
+    records = (
+        [record_of(run, status=status, metrics={}) for run in RUNS] if status != "none" else []
+    )
+    write(tmp_path, records)
+    text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "nothing to show" in text and "<b>0</b> finished" in text
+    Checker(text)
+
+
+def test_torn_lines_warn_once(tmp_path):
+    write(tmp_path, map(record_of, RUNS))
+    (tmp_path / "records" / "torn.jsonl").write_text('{"run_id')
+    with pytest.warns(UserWarning, match="skipped 1 line") as caught:
+        write_report(tmp_path, PROTOCOL, RUNS)
+    assert len(caught) == 1
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    pages = set()
+    for name, records in (
+        ("a", list(map(record_of, RUNS))),
+        ("b", list(map(record_of, RUNS))[::-1]),
+    ):
+        write(tmp_path / name, records)
+        pages.add(write_report(tmp_path / name, PROTOCOL, RUNS).read_text())
+    assert len(pages) == 1
+
+
+def test_grey_tones_follow_the_theme():
+    text = drawing.svg(lambda ax: ax.set_xlabel("x"), "title")
+    assert "var(--ink)" in text and "#22262b" not in text and "<metadata" not in text
+    assert text.startswith('<svg role="img" aria-label="title"')
+    assert not re.search(r'<svg[^>]* width="', text)
+
+
+def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
+        write_report(tmp_path, PROTOCOL)
+
+
+def test_importing_reports_does_not_import_matplotlib():
+    code = "import sys, noisegen.reports, noisegen.sweeps; sys.exit('matplotlib' in sys.modules)"
+    root = pathlib.Path(report.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_figures_with_nothing_to_show_are_left_out(tmp_path):
+    def shown(runs, **changes):
+        runs = list(runs)
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        write(directory, (record_of(run, **changes) for run in runs))
+        text = write_report(directory, PROTOCOL, runs).read_text()
+        return re.findall("<h3>(.*?)</h3>", text)
+
+    everything = shown(RUNS)
+    assert len(everything) == 4
+    assert shown(run for run in RUNS if run["learning_rate"] == 1) == [
+        "Test accuracy against batch size",
+        "Test accuracy during training",
+    ]
+    one = {"epoch": [1], "test_accuracy": [0.5]}
+    assert shown(RUNS, curve=one) == everything[:3]
+
+
+def test_the_boundary_between_the_regimes_is_named(tmp_path):
+    runs = [
+        {"batch_size": size, "learning_rate": rate, "seed": seed}
+        for size in (16, 64, 256, 1024)
+        for rate in (0.1, 0.4, 1.6, 6.4)
+        for seed in (0, 1)
+    ]
+    best = {16: 0.1, 64: 0.4, 256: 1.6, 1024: 1.6}
+    storage.open_workdir(tmp_path, "regimes", "task")
+    with storage.RecordWriter(tmp_path) as writer:
+        for run in runs:
+            accuracy = 0.9 - 0.1 * abs(math.log(run["learning_rate"] / best[run["batch_size"]]))
+            writer.append(
+                storage.Record(
+                    run_id=sweeps.run_id("task", run),
+                    hparams=run,
+                    status="finished",
+                    metrics={"test_accuracy": accuracy + 0.001 * run["seed"]},
+                    curve={},
+                )
+            )
+    protocol = sweeps.Protocol(best=2, of=2, max_extensions=0)
+    text = write_report(tmp_path, protocol, runs).read_text()
+    assert "lies at batch size 256 (95 %: 256 to 256); below it the best temperature" in text
+
+
+def test_further_protocols_make_further_tables(tmp_path):
+    runs = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.1, 0.2)]
+    storage.open_workdir(tmp_path, "two", "task")
+    with storage.RecordWriter(tmp_path) as writer:
+        for run in runs:
+            rate = run["learning_rate"]
+            metrics = {"test_accuracy": rate, "train_loss": rate}
+            run_id = sweeps.run_id("task", run)
+            record = storage.Record(run_id=run_id, hparams=run, status="finished", metrics=metrics)
+            writer.append(record)
+    protocols = [
+        sweeps.Protocol(max_extensions=0),
+        sweeps.Protocol(metric="train_loss", mode="min", max_extensions=0),
+    ]
+    text = write_report(tmp_path, protocols, runs, {("", 4): (50.0, None)}).read_text()
+    names = reports.table_names(protocols)
+    tables = load_report(tmp_path, protocols, runs, {("", 4): (50.0, None)}).tables()
+    assert all((tmp_path / f"{name}.csv").exists() for name in names)
+    assert names == ["table", "table_2"]
+    assert "20.00 (1)" in tables[0] and "published" in tables[0]
+    assert "0.1000 (1)" in tables[1] and "published" not in tables[1]
+    assert "<h2>Optima of test accuracy</h2>" in text and "<h2>Optima of train loss</h2>" in text
+
+
+LABELS = ["$a_b$", "_hidden", "<i>&\"'{title}%s", "x: #22262b", "", "a\nb", "中"]
+
+
+def labelled(workdir, labels, **meta):
+    """Writes a sweep with a series for each label, and its report; gives the page."""
+    runs = list(sweeps.grid(batch_size=[64, 128], learning_rate=[0.5, 1], k=range(len(labels))))
+    records = [
+        record_of(run | {"seed": 0}, hparams=run, run_id=sweeps.run_id("task", run)) for run in runs
+    ]
+    write(workdir, records, **meta)
+    protocol = sweeps.Protocol(series=lambda run: labels[run["k"]])
+    return write_report(workdir, protocol).read_text(encoding="utf-8")
+
+
+def test_labels_reach_figures_and_table_as_they_are(tmp_path):
+    words = [text.strip() for text in Checker(labelled(tmp_path, LABELS)).text]
+    for label in LABELS:
+        shown = repr(label) if label in ("", "a\nb") else label
+        # A heading of the table, and the legends of two figures.
+        assert words.count(shown) == 3, label
+        assert f"Test accuracy during training, {shown}" in words
+
+
+def test_texts_that_utf8_or_html_cannot_hold_are_escaped(tmp_path):
+    odd = "a\udcff\x1b[0m\x00"
+    text = labelled(tmp_path, [odd, "b"], title=odd, description=odd, command=odd, data=odd)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", text)
+    assert text.count(r"a\udcff\x1b[0m\x00") >= 8
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8")
+
+
+def test_a_long_legend_leaves_room_for_the_figure():
+    labels = [f"{k} " + "x" * 200 for k in range(12)]
+    protocol = sweeps.Protocol(series=lambda run: labels[run["seed"]])
+    records = [record_of(run | {"seed": k}) for run in list(RUNS)[:1] for k in range(12)]
+    optima = sweeps.select(records, protocol)
+    text = drawing.svg(lambda ax: plots.plot_metric(optima, ax, protocol), "title")
+    [height] = re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', text)
+    assert float(height) > 72 * (4.5 + 8)  # inches: 12 labels of 5 lines
+
+
+def test_a_figure_that_fails_leaves_its_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        assert (tmp_path / "table.csv").exists()  # tables come first
+        raise RuntimeError("out of\nink <now>")
+
+    write(tmp_path, map(record_of, RUNS))
+    monkeypatch.setattr(plots, "plot_tuned", fail)
+    with pytest.warns(
+        UserWarning,
+        match="lacks 2 of its parts; .* is left out: RuntimeError: out of ink <now>.",
+    ):
+        text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    words = Checker(text).text
+    said = "The figure 'Best learning rate against batch size' is left out: RuntimeError: out of"
+    assert f"{said} ink <now>." in words
+    assert sum("is left out" in text for text in words) == 1 and text.count("<svg") == 3
+    monkeypatch.undo()
+    assert write_report(tmp_path, PROTOCOL, RUNS).read_text().count("<svg") == 4
+
+
+def test_regimes_that_cannot_be_found_leave_their_reason(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("log of 0")
+
+    write(tmp_path, map(record_of, RUNS))
+    monkeypatch.setattr(figures.regimes, "boundaries", fail)
+    with pytest.warns(
+        UserWarning, match="boundary between noise and curvature is left out: ValueError"
+    ):
+        text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "is left out: ValueError: log of 0" in text and text.count("<svg") == 4
+
+
+@pytest.mark.parametrize("ends", [(math.nan, math.nan), (16, math.inf), (math.nan, 64)])
+def test_a_boundary_without_an_interval_shows_none(ends):
+    boundary = sweeps.Boundary(batch_size=32, learning_rate=0.5, low=ends[0], high=ends[1])
+    assert figures.describe_boundary("", boundary).endswith(
+        "lies at batch size 32; below it the best temperature is 0.016."
+    )
+    boundary = sweeps.Boundary(batch_size=math.inf, learning_rate=math.nan)
+    assert "nan" not in figures.describe_boundary("", boundary)
+
+
+def test_fields_are_listed_as_words_numbers_and_booleans():
+    runs = [
+        {"batch_size": 1, "nesterov": True, "rule": "2^3", "a_b": 0.1, "a b": 1},
+        {"batch_size": 2, "nesterov": False, "rule": "", "a_b": 0.10000005, "a b": 2},
+    ]
+    assert provenance.swept_fields(
+        [storage.Record(hparams=run, status="finished", metrics={}) for run in runs]
+    ) == [
+        ("batch size", "1, 2"),
+        ("nesterov", "False, True"),
+        ("rule", "'', 2^3"),
+        ("a b", "0.1, 0.10000005"),
+        ("a b", "1, 2"),
+    ]
+
+
+WORDS = {"row": "optimizer", "tune": ("learning_rate", "nesterov"), "max_extensions": 0}
+ODD = {
+    "words": (WORDS, [("adam", 0.1, True), ("_x$1$", 0.1, False)], 0.5),
+    "booleans": ({**WORDS, "row": "nesterov", "tune": ("optimizer",)}, [("a", 1, True)], 0.5),
+    "zero": (WORDS, [("a", 0.0, True), ("a", 0.1, True)], 0.5),
+    "negative": (
+        {"row": "learning_rate", "tune": ("nesterov",)},
+        [("a", -1.0, 0.5), ("a", -2.0, 1.5)],
+        -1.0,
+    ),
+    "huge": (WORDS, [("a", 1e300, 2**60), ("a", 1e-300, 2**60 + 1)], 1e300),
+    "tiny": (WORDS, [("a", 0.1, True), ("b", 0.1, True)], 1e-300),
+    "not finite": (WORDS, [("a", 0.1, True), ("b", 0.2, True)], math.nan),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_have_a_whole_report(tmp_path, name):
+    protocol, values, score = ODD[name]
+    metric = sweeps.Metric("score", unit="%" if name in ("huge", "tiny") else "")
+    runs = [
+        dict(zip(("optimizer", "learning_rate", "nesterov"), each, strict=True)) for each in values
+    ]
+    curve = {"epoch": [1, 2], metric.name: [score, score]}
+    storage.open_workdir(tmp_path, "odd", "task")
+    with storage.RecordWriter(tmp_path) as writer:
+        for index, run in enumerate(runs):
+            metrics = {metric.name: score * (1 + index / 100)}
+            writer.append(record_of(run | {"seed": 0}, hparams=run, metrics=metrics, curve=curve))
+    # A sweep refuses rows of words, whose records may be of another program.
+    records, protocol = storage.read_records(tmp_path), sweeps.Protocol(metric=metric, **protocol)
+    readings = [report.Reading(protocol, sweeps.select(records, protocol))]
+    made = reports.Report(tmp_path, storage.read_sweep(tmp_path), records, 0, readings)
+    text = made.write().read_text()
+    assert "is left out" not in text
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        *("sweep.json", "report.html", "figure.png", "table.csv"),
+    }
