@@ -79,7 +79,7 @@ CASES = {
     "workdir below a file": (
         "sweep",
         (DIGITS, "--workdir={tmp}/file/sweep"),
-        ["{tmp}/file/sweep", "Not a directory", "choose a writable --workdir"],
+        ["{tmp}/file/sweep", "Not a directory", "choose a writable workdir"],
     ),
     "workdir of another sweep": (
         "sweep",

@@ -96,7 +96,7 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(workdirs.tempfile, "TemporaryFile", full)
-    with pytest.raises(OSError, match="could not write in .*No space left .*writable"):
+    with pytest.raises(OSError, match="could not write in .*No space left .*free space"):
         storage.check_writable(tmp_path / "deep" / "sweep")
 
 
