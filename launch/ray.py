@@ -33,8 +33,8 @@ class RayConfig:
     """Options of Ray.
 
     Attributes:
-      address: The cluster. `auto` is the one of this host, `local` starts one that ends with the
-        sweep, and HOST:PORT names the head of another.
+      address: The cluster. `auto` is this host's cluster. `local` starts a cluster that ends with
+        the sweep. HOST:PORT names the head of another cluster.
       num_cpus: Processor cores of each worker.
       num_gpus: GPUs of each worker, or a fraction of one that it shares. By default one if the
         cluster has GPUs.
@@ -63,7 +63,7 @@ class RayExecutor:
     """
 
     max_restarts = 0  # Ray itself retries
-    # Only Ray knows the processes of its tasks. Other workers train the runs of one that hangs.
+    # Only Ray knows the processes of its tasks. If a worker hangs, others train its runs.
     can_kill = False
 
     def __init__(self, command: WorkerCommand, config: RayConfig, num_workers: int | None):
@@ -224,7 +224,7 @@ def _options(address):
         raise ValueError(
             f"--ray.address={address} must be auto, local, or HOST:PORT of the cluster's head."
         )
-    try:  # Ray itself waits for minutes if nobody answers
+    try:  # Ray itself waits for minutes if the address does not answer
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConnectionError(

@@ -115,7 +115,7 @@ def make_runs(
     Args:
       config: Config of the experiment.
       points: Hyperparameters in which the runs differ.
-      **fixed: Hyperparameters of all runs, besides those that the config fixes.
+      **fixed: Hyperparameters of all runs, in addition to the config's group `run`.
     """
     return sweeps.grid(seed=config.grid.seed) * points * sweeps.fixed(**config.run, **fixed)
 

@@ -83,7 +83,7 @@ def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
 
 
 def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweeps.Protocol]:
-    """Returns two protocols, one that tunes for a metric, one that tunes for the training loss."""
+    """Returns two protocols, which tune for a metric and for the training loss."""
     shared = {
         "mode": "min",
         "row": "num_epochs",

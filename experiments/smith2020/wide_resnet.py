@@ -30,7 +30,7 @@ def make_task(
       config: Config of the experiment.
       make_optimizer: Optimizer of a run.
       batch_size: Batch size of a run as a function of the update, if it is not constant.
-      dataset: Images to train on, by default those that the config names.
+      dataset: Images to train on, by default the data set of the config.
     """
     fields = config.task
     dataset = data.subsample_and_downscale(

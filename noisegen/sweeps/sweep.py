@@ -169,16 +169,13 @@ class Sweep:
         """
         from noisegen import reports  # imports Matplotlib and pandas, which training can do without
 
-        protocol = protocol or self.protocols[0]
-        published = self.published if protocol == self.protocols[0] else None
-        return reports.make_table(self.optima(protocol), protocol, published)
+        return reports.make_table(*self._reading(protocol or self.protocols[0]))
 
     def to_text(self) -> str:
         """Returns the table as text for a terminal, as the commands print it."""
         from noisegen import reports
 
-        protocol = self.protocols[0]
-        return reports.to_text(self.optima(), protocol, self.published)
+        return reports.to_text(*self._reading(self.protocols[0]))
 
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
@@ -383,6 +380,11 @@ class Sweep:
             task = self.task_of(run.hparams if isinstance(run, Run) else run)
             groups.setdefault(task, {})[name] = run
         return groups
+
+    def _reading(self, protocol):
+        """Returns optima, protocol and published numbers, which belong to the main protocol."""
+        published = self.published if protocol == self.protocols[0] else None
+        return self.optima(protocol), protocol, published
 
     def _check_name(self, task):
         """Checks that the tasks of all batch sizes have one name."""
