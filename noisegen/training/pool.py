@@ -125,6 +125,7 @@ class Pool:
         checkpoints: Checkpoints | None = None,
         keep_params: bool = False,
         take: Callable[[Run], bool] | None = None,
+        more: Callable[[], Iterable[Run]] | None = None,
     ) -> Iterator[Result]:
         """Trains every run, in the order given, and yields each result as soon as its run ends.
 
@@ -142,6 +143,9 @@ class Pool:
           keep_params: Whether results have the parameters at the end.
           take: Called with each run before it starts. The run is skipped if this returns False, for
             example because another worker has claimed it.
+          more: Called when a lane is free and every run has started; returns further runs to train,
+            for example those that results suggest. Runs that need another program, because of
+            their booleans or words or of longer curves, are left out: train them by another call.
 
         Raises:
           ValueError: If a run makes no sense, the optimizer reads a field that the runs lack, or
@@ -149,7 +153,7 @@ class Pool:
         """
         groups = by_constants(self._prepared(runs))
         return self._train_groups(
-            groups, on_progress, checkpoints, keep_params, take, _current_jax_settings()
+            groups, on_progress, checkpoints, keep_params, take, more, _current_jax_settings()
         )
 
     def seconds_per_step(self, run: Run | Mapping[str, Any], seconds: float = 0.3) -> float:
@@ -205,12 +209,12 @@ class Pool:
             self._programs[fields] = Program(task, self.config, self._devices, data)
         return self._programs[fields]
 
-    def _train_groups(self, groups, on_progress, checkpoints, keep_params, take, jax_settings):
+    def _train_groups(
+        self, groups, on_progress, checkpoints, keep_params, take, more, jax_settings
+    ):
         """Trains the runs of one program after those of another."""
         for fields, runs in groups.items():
-            queue = iter(runs)
-            if take is not None:
-                queue = filter(lambda run: self._broadcast(take(run)), queue)
+            queue = _Queue(self, fields, runs, take, more)
             with jax_settings():
                 program = self._program_of(fields)
             lanes = _HostLanes(self, program, queue, checkpoints, keep_params, jax_settings)
@@ -237,6 +241,37 @@ class Pool:
             # No finished result is lost, even if `on_progress` was interrupted by Ctrl-C. If the
             # caller has closed the generator at the `yield` above, this is empty.
             yield from finished
+
+
+class _Queue:
+    """The runs of one program that have yet to start.
+
+    Args: As for `Pool.train`, and the program's constants.
+    """
+
+    def __init__(self, pool: Pool, fields, runs, take, more):
+        self._pool, self._fields = pool, fields
+        self._runs = iter(runs)
+        self._take, self._more = take, more
+
+    def next(self) -> Run | None:
+        """Returns the next run to start, None if there is none at present."""
+        run = self._next_taken()
+        if run is None and self._more is not None:
+            self._runs = filter(self._fits, list(self._more()))
+            run = self._next_taken()
+        return run
+
+    def _next_taken(self) -> Run | None:
+        for run in self._runs:
+            if self._take is None or self._pool._broadcast(self._take(run)):
+                return run
+        return None
+
+    def _fits(self, run: Run) -> bool:
+        """Returns whether the program that is running can train a run."""
+        has_room = len(run.plan.eval_updates) <= self._pool._num_evals
+        return has_room and constants(run.hparams) == self._fields
 
 
 @dataclasses.dataclass
@@ -271,9 +306,13 @@ class _HostLanes:
         self._launched = self._synced = time.perf_counter()
 
     def fill(self) -> bool:
-        """Gives the next runs to the lanes whose run has ended; returns whether there are runs."""
-        for i in np.flatnonzero(self._ended):
-            run = next(self._queue, None)
+        """Gives the next runs to the lanes without one; returns whether there are runs."""
+        for i, slot in enumerate(self._slots):
+            if slot is not None and not self._ended[i]:
+                continue
+            run = self._queue.next()
+            if run is not None:
+                self._ended[i] = True  # an idle lane starts as one whose run has ended
             self._slots[i] = None if run is None else self._pool._slot(run)
         return any(slot is not None for slot in self._slots)
 

@@ -71,6 +71,30 @@ def test_settings_change_no_result(tanh_task, train, assert_agrees, settings):
         assert_agrees(tanh_task, result)
 
 
+def test_runs_that_come_while_others_train_change_no_bit(tanh_task):
+    runs = training.make_runs(tanh_task, IN_EPOCHS)
+    pool = training.Pool(tanh_task, training.PoolConfig(**USUAL))
+    alone = {result.run_id: lines([result]) for result in pool.train(runs)}
+    waiting = [runs[2:3], [], runs[3:9], runs[9:]]  # the first leaves lanes idle
+
+    def more():
+        return waiting.pop(0) if waiting else []
+
+    together = {result.run_id: lines([result]) for result in pool.train(runs[:2], more=more)}
+    assert not waiting
+    assert together == alone
+
+
+def test_runs_that_need_another_program_are_left_out(tanh_task):
+    pool = training.Pool(tanh_task, training.PoolConfig(**USUAL))
+    [first, *others] = training.make_runs(
+        tanh_task, [IN_EPOCHS[3], IN_EPOCHS[3] | {"eval_every": 0.1}, IN_EPOCHS[3] | {"seed": 7}]
+    )
+    waiting = [others]
+    results = pool.train([first], more=lambda: waiting.pop() if waiting else [])
+    assert {result.run_id for result in results} == {first.id, others[1].id}
+
+
 def test_queue_and_neighbours_change_no_bit(tanh_task, train):
     alone = lines(train(tanh_task, IN_EPOCHS, **USUAL))
     for seed in range(3):
