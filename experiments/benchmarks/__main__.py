@@ -28,6 +28,7 @@ from experiments.benchmarks import (
     many_records,
     many_workers,
     mnist,
+    race_replay,
     report,
     wide_resnet,
     wide_resnet_profile,
@@ -48,6 +49,7 @@ ANYWHERE = {
     "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
+    "race_replay": race_replay,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 
