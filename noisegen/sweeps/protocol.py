@@ -166,6 +166,7 @@ class Point:
     std: float  # With ddof = 1; nan for fewer than two runs.
     best: tuple[Record, ...]  # The records that count, at most k, best first.
     scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
+    seeds: tuple[int, ...] = ()  # Of these runs, ascending.
     run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
 
     @property
@@ -413,6 +414,7 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
+        seeds=tuple(record.hparams.get(SEED, 0) for record in first),
         run=first[0].hparams,
     )
 

@@ -1,0 +1,344 @@
+"""Says how firmly the records of a sweep carry what its optima show.
+
+A protocol in the manner of a paper takes the best k of n seeds at the learning rate that did best
+for the same seeds. Both choices flatter the number that is printed, and its standard deviation is
+none of the mean. Here are the numbers that stand beside it: the mean over all seeds, the score of a
+learning rate that was chosen without the seed that is scored, differences between series, each with
+its interval, and what the records say about the optimum between and beyond the values tried.
+
+>>> from noisegen import storage, sweeps
+>>> runs = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1, 2])
+>>> accuracies = [0.90, 0.92, 0.91, 0.95, 0.97, 0.95, 0.80, 0.82, 0.84]
+>>> records = [
+...     storage.Record(hparams=run, status="finished", metrics={"test_accuracy": accuracy})
+...     for run, accuracy in zip(runs, accuracies)
+... ]
+>>> protocol = sweeps.Protocol(best=2, of=3)
+>>> optima = sweeps.select(records, protocol)
+>>> [row] = sweeps.row_evidence(optima, protocol)
+>>> round(optima[0].mean, 3), round(row.all_seeds.value, 3), round(row.held_out.interval.value, 3)
+(0.96, 0.957, 0.957)
+>>> round(row.between.value, 2), row.shares
+(-2.39, {0.2: 1.0})
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from noisegen import _values, statistics
+from noisegen.sweeps import regimes
+from noisegen.sweeps.protocol import Optimum, Point, Protocol
+
+_FEWEST_ROWS = 3  # through which a law is fitted
+_LEAST_SHARE = 0.01  # of the resamples, below which a value is not listed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowEvidence:
+    """What the records of one series and row carry.
+
+    Attributes:
+      series, row: Those of the optimum.
+      num_seeds: Runs at the optimum, diverged ones included.
+      num_diverged: Those of them that diverged.
+      all_seeds: Mean of the metric over all surviving runs at the optimum, with its interval.
+      held_out: The same at values chosen without the seed that is scored; None for a single seed.
+      shares: From a value of the first tuned field to the share of bootstrap resamples of the seeds
+        in which it is the best. Empty for a single seed.
+      between: log2 of the first tuned field at the top of a parabola through the best point and
+        those beside it; None if several fields are tuned or the values are not positive.
+    """
+
+    series: str
+    row: float
+    num_seeds: int
+    num_diverged: int
+    all_seeds: statistics.Interval
+    held_out: statistics.HeldOutScore | None
+    shares: Mapping[float, float]
+    between: statistics.ParabolaOptimum | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A series beside another one at the same row.
+
+    Attributes:
+      row: The row.
+      series, baseline: Labels of the two series.
+      difference: Mean of `series` minus that of `baseline` in the metric, paired by seed where both
+        have the seed, with its interval.
+      adjusted_p: Its p value, corrected by Holm for all comparisons of the sweep; nan if there is
+        none.
+      num_cells: Number of values that were tried for each of the two.
+    """
+
+    row: float
+    series: str
+    baseline: str
+    difference: statistics.Difference
+    adjusted_p: float
+    num_cells: tuple[int, int]
+
+
+def row_evidence(
+    optima: Iterable[Optimum], protocol: Protocol, *, level: float = 0.95
+) -> list[RowEvidence]:
+    """Returns what the records of every series and row carry, where a run survived.
+
+    Args:
+      optima: The optima, as `select` returns them.
+      protocol: The protocol given to `select`.
+      level: Level of the intervals, in (0, 1).
+    """
+    return [_row(optimum, protocol, level) for optimum in optima if optimum.n]
+
+
+def score_table(optimum: Optimum, protocol: Protocol) -> np.ndarray:
+    """Returns the scores of a row, of shape (points, seeds); the larger ones are better.
+
+    Points are in the order of `optimum.points`. A score is nan where a run diverged or does not
+    exist. Points with fewer runs than the best one are all nan: a race has dropped them.
+    """
+    best = best_point(optimum)
+    seeds = best.seeds
+    table = np.full((len(optimum.points), len(seeds)), np.nan)
+    for scores, point in zip(table, optimum.points, strict=True):
+        if point.tried < best.tried:
+            continue
+        found = _by_seed(point)
+        for column, seed in enumerate(seeds):
+            score = found.get(seed)
+            if score is not None:
+                scores[column] = protocol.sign * score
+    return table
+
+
+def best_point(optimum: Optimum) -> Point:
+    """Returns the point of an optimum."""
+    return next(point for point in optimum.points if point.values == optimum.values)
+
+
+def _row(optimum, protocol, level) -> RowEvidence:
+    point = best_point(optimum)
+    survivors = [score for score in point.scores if score is not None]
+    held_out, shares = None, {}
+    if point.tried > 1:
+        table = score_table(optimum, protocol)
+        held_out = _unsigned(
+            statistics.selected_without_seed(table, best_k=protocol.best, level=level), protocol
+        )
+        shares = _shares(optimum, table, protocol)
+    return RowEvidence(
+        series=optimum.series,
+        row=optimum.row,
+        num_seeds=point.tried,
+        num_diverged=point.diverged,
+        all_seeds=statistics.mean_interval(survivors, level),
+        held_out=held_out,
+        shares=shares,
+        between=_between(optimum, protocol, level),
+    )
+
+
+def _unsigned(held_out, protocol) -> statistics.HeldOutScore:
+    """Returns a held-out score in the metric itself, where the larger one need not be better."""
+    if protocol.sign == 1:
+        return held_out
+    interval = held_out.interval
+    negated = dataclasses.replace(
+        interval, value=-interval.value, low=-interval.high, high=-interval.low
+    )
+    scores = tuple(-score for score in held_out.scores)
+    return dataclasses.replace(held_out, interval=negated, scores=scores)
+
+
+def _shares(optimum, table, protocol) -> dict[float, float]:
+    """Returns the shares of the values of the first tuned field, the largest one first."""
+    shares = statistics.bootstrap_shares(table, best_k=protocol.best)
+    by_value: dict[float, float] = {}
+    for point, share in zip(optimum.points, shares.tolist(), strict=True):
+        value = point.values[protocol.tune[0]]
+        by_value[value] = by_value.get(value, 0.0) + share
+    listed = [(value, share) for value, share in by_value.items() if share >= _LEAST_SHARE]
+    return dict(sorted(listed, key=lambda item: -item[1]))
+
+
+def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
+    """Returns the optimum between the values of the only tuned field."""
+    name = protocol.tune[0]
+    values = [point.values[name] for point in optimum.points]
+    if len(protocol.tune) > 1 or min(values) <= 0:
+        return None
+    best = optimum.points.index(best_point(optimum))
+    around = optimum.points[max(0, best - 1) : best + 2]
+    deviation, freedom = _pooled(around)
+    means, errors = [], []
+    for point in optimum.points:
+        # The score of a diverged run is unknown, and so is the mean of its point.
+        means.append(math.nan if point.diverged else protocol.sign * np.mean(point.scores))
+        errors.append(deviation / math.sqrt(point.tried))
+    return statistics.parabola_optimum(
+        np.log2(values), means, errors, degrees_of_freedom=freedom, level=level
+    )
+
+
+def _pooled(points: Sequence[Point]) -> tuple[float, int]:
+    """Returns the standard deviation over seeds of several points together, and its freedom."""
+    squares, freedom = 0.0, 0
+    for point in points:
+        survivors = [score for score in point.scores if score is not None]
+        if len(survivors) > 1:
+            squares += float(np.var(survivors, ddof=1)) * (len(survivors) - 1)
+            freedom += len(survivors) - 1
+    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+
+
+def compare_series(
+    optima: Iterable[Optimum],
+    protocol: Protocol,
+    *,
+    baseline: str | None = None,
+    level: float = 0.95,
+) -> list[Comparison]:
+    """Returns the difference of every series from a baseline, row by row.
+
+    Each series is scored at tuned values that were chosen without the seed that is scored, so that
+    a series with more values to choose from has no advantage (see
+    `statistics.selected_without_seed`). Differences are of runs with equal seeds. With standard
+    deviation s of the N differences and d the optimism of the two selections (the root of the sum
+    of their squares), the interval is mean +- t sqrt(s^2 / N + d^2), with N - 1 degrees of freedom.
+
+    Args:
+      optima: The optima, as `select` returns them.
+      protocol: The protocol given to `select`.
+      baseline: Label of the series that the others are compared with, by default the first one.
+      level: Level of the intervals, in (0, 1).
+
+    Returns:
+      The comparisons, in the order of the optima. Rows that only one of the two series has are left
+      out.
+
+    Raises:
+      ValueError: If no series has the label `baseline`.
+    """
+    alive = [optimum for optimum in optima if optimum.n]
+    labels = list(dict.fromkeys(optimum.series for optimum in alive))
+    if not labels:
+        return []
+    baseline = labels[0] if baseline is None else baseline
+    if baseline not in labels:
+        raise ValueError(f"No series is named {baseline!r}; expected one of {labels}.")
+    of_baseline = {optimum.row: optimum for optimum in alive if optimum.series == baseline}
+    pairs = [
+        (optimum, of_baseline[optimum.row])
+        for optimum in alive
+        if optimum.series != baseline and optimum.row in of_baseline
+    ]
+    differences = [_difference(*pair, protocol, level) for pair in pairs]
+    adjusted = statistics.holm([difference.p_value for difference in differences])
+    return [
+        Comparison(
+            row=optimum.row,
+            series=optimum.series,
+            baseline=baseline,
+            difference=difference,
+            adjusted_p=float(p_value),
+            num_cells=(len(optimum.points), len(other.points)),
+        )
+        for (optimum, other), difference, p_value in zip(pairs, differences, adjusted, strict=True)
+    ]
+
+
+def learning_rate_laws(
+    optima: Iterable[Optimum], protocol: Protocol, *, level: float = 0.95
+) -> dict[str, statistics.PowerLaw]:
+    """Fits best effective learning rate = c * row^a for each series with at least three rows.
+
+    The exponent a is 1 for the linear scaling rule and 1/2 for the square root rule. Where the
+    parabola through the best values gives an optimum between them, that one is used, else the best
+    value. The interval holds the scatter around the law, and the step of the grid where values of
+    the grid are used.
+
+    Args:
+      optima: The optima, as `select` returns them.
+      protocol: The protocol given to `select`, whose rows are batch sizes and whose first tuned
+        field is a learning rate (see its `scaling_rule`).
+      level: Level of the interval, in (0, 1).
+
+    Returns:
+      From the label of a series to its law. Rows whose optimum is at the boundary of the values
+      tried are left out, and so are rates that are not positive.
+
+    Raises:
+      ValueError: If the protocol does not tune the learning rate for each batch size.
+    """
+    if not protocol.has_scaling_rule:
+        raise ValueError(
+            "A law of learning rates needs learning rates over batch sizes, not"
+            f" {protocol.tune[0]} over {protocol.row}."
+        )
+    by_series: dict[str, list[Optimum]] = {}
+    for optimum in optima:
+        is_inside = not {"at_boundary", "one_value", "all_diverged"} & set(optimum.flags)
+        if is_inside and optimum.values[protocol.tune[0]] > 0:
+            by_series.setdefault(optimum.series, []).append(optimum)
+    laws = {}
+    for label, members in by_series.items():
+        if len(members) >= _FEWEST_ROWS:
+            laws[label] = _law(members, protocol, level)
+    return laws
+
+
+def _law(optima: Sequence[Optimum], protocol: Protocol, level: float) -> statistics.PowerLaw:
+    rates, steps = [], []
+    for optimum in optima:
+        rate = regimes.scaled_learning_rate(best_point(optimum).best[0].hparams, protocol)
+        between = _between(optimum, protocol, level)
+        if between is None or math.isnan(between.value):
+            steps.append(_step(optimum, protocol))
+        else:
+            # The field is the rate itself, or the rate before its division by 1 - momentum.
+            rate *= 2**between.value / optimum.values[protocol.tune[0]]
+        rates.append(rate)
+    rows = [optimum.row for optimum in optima]
+    return statistics.power_law(rows, rates, grid_octaves=max(steps, default=0.0), level=level)
+
+
+def _step(optimum, protocol) -> float:
+    """Returns the distance in octaves of the best value to the nearest one that was tried."""
+    name = protocol.tune[0]
+    best = optimum.values[name]
+    others = [point.values[name] for point in optimum.points]
+    steps = [abs(math.log2(value / best)) for value in others if value > 0 and value != best]
+    return min(steps, default=0.0)
+
+
+def _difference(optimum, other, protocol, level) -> statistics.Difference:
+    """Returns the difference of two optima of one row, scored without the seeds that chose."""
+    found = [_held_out_by_seed(each, protocol, level) for each in (optimum, other)]
+    scores = [by_seed for by_seed, _ in found]
+    a, b = statistics.pair_by_seed(*scores)
+    plain = statistics.paired_difference(a, b, level)
+    optimism = math.hypot(*(each for _, each in found))
+    return statistics.widened(plain, optimism)
+
+
+def _held_out_by_seed(optimum, protocol, level) -> tuple[dict[int, _values.Value], float]:
+    """Returns the held-out scores of an optimum by seed, and the optimism of its selection."""
+    point = best_point(optimum)
+    if len(optimum.points) == 1 or point.tried == 1:
+        return _by_seed(point), 0.0
+    table = score_table(optimum, protocol)
+    held_out = _unsigned(
+        statistics.selected_without_seed(table, best_k=protocol.best, level=level), protocol
+    )
+    return dict(zip(point.seeds, held_out.scores, strict=True)), held_out.optimism
+
+
+def _by_seed(point: Point) -> dict[int, float | None]:
+    """Returns the scores of a point by seed."""
+    return dict(zip(point.seeds, point.scores, strict=True))
