@@ -162,12 +162,12 @@ class Driver:
 
     def _start_others(self):
         for index in range(self._executor.num_workers):
-            if not self._starts[index] and self._sweep.todo():
+            if not self._starts[index] and self._sweep.state.todo():
                 self._start(index)
 
     def _show(self, workers):
         """Shows the observer new records and the runs in training."""
-        for record in self._sweep.refresh():
+        for record in self._sweep.state.refresh():
             self._observer.finished(record)
         runs_left(self._sweep, self._observer)  # notes extensions of the grid
         watch(self._sweep, self._observer, workers)

@@ -66,7 +66,7 @@ class MultihostWorker(Worker):
         multihost.broadcast_json(None)  # lets the followers end
 
     def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
-        wanted = self.sweep.wanted.values()
+        wanted = self.sweep.state.wanted.values()
         hparams = next(each for each in wanted if self.sweep.task_of(each) is task)
         # A pool shares its data with all processes when it is made, so that all must make it now.
         multihost.broadcast_json({"runs": [dict(hparams)], "config": vars(config)})

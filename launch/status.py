@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.best:
         console.Console().print(tally.table())
-        last = max(record.finished_at or "" for record in sweep.done.values())
+        last = max(record.finished_at or "" for record in sweep.state.done.values())
         print("Last record:", last)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(markup.printable(line))

@@ -101,10 +101,9 @@ def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
     _check_pool(options.pool)
     if _REPORT.value:
         _check_report(experiment, sweep)
-    executor = _executor(command, slots) if sweep.todo() else None
-    sweep.meta["command"] = _user_command(sweep)
-    with sweep.begun(options.keep_params):
-        if array and sweep.todo():
+    executor = _executor(command, slots) if sweep.state.todo() else None
+    with sweep.begun(options.keep_params, _user_command(sweep)):
+        if array and sweep.state.todo():
             submit(array, sweep)
             return
         if executor:
@@ -133,7 +132,7 @@ def dry_run(sweep: Sweep, config, options: WorkerOptions) -> None:
         print(_slurm_array(command).describe())
         return
     sweep.validate()
-    todo = sweep.todo()
+    todo = sweep.state.todo()
     if not todo:
         print("Every run has its record.")
         return
@@ -159,7 +158,7 @@ def _print_duration(sweep, todo, options):
     if streams.lost():  # no reader is left
         return
     seconds, settings = 0.0, set()
-    for task, runs in sweep.by_task(todo).items():
+    for task, runs in sweep.state.by_task(todo).items():
         config, expected = training.autotune(task, list(runs.values()), **options.pool)
         seconds += expected
         settings.add(f"{config.lanes} lanes, microbatch {config.microbatch}")
@@ -227,7 +226,7 @@ def _prepare():
 
 def _worker_command(sweep, options):
     """Returns the command of the workers that other programs start."""
-    experiment = sweep.meta["experiment"]
+    experiment = sweep.source.experiment
     return WorkerCommand(workdir=str(sweep.workdir), experiment=experiment, options=options)
 
 

@@ -12,8 +12,8 @@ import time
 from absl import flags
 
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.experiment import warn_if_changed
 from noisegen.sweeps.progress import Display
+from noisegen.sweeps.sweep_json import warn_if_changed
 from noisegen.sweeps.worker import Worker, WorkerOptions
 
 from . import cli, multihost
@@ -56,7 +56,7 @@ def work(workdir: str, experiment: str | None, options: dict) -> None:
     warn_if_changed(sweep)
     sweep.validate()
     if options.keep_params:
-        sweep.discard_damaged_params()
+        sweep.state.discard_damaged_params()
     make_worker(sweep, options).run()
 
 

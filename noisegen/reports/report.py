@@ -122,7 +122,7 @@ def load_report(sweep: Sweep) -> Report:
     records = sweep.records()
     readings = [Reading(protocol, select(records, protocol)) for protocol in sweep.protocols]
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
-    missing = len(sweep.wanted) - len(records)
+    missing = len(sweep.state.wanted) - len(records)
     return Report(sweep.workdir, content, records, missing, readings)
 
 

@@ -10,9 +10,9 @@ trained twice. Only the record that was finished first counts.
 >>> from noisegen import storage
 >>> workdir = tempfile.mkdtemp()
 >>> with storage.Claims(workdir) as one, storage.Claims(workdir) as other:
-...     print(one.claim("9f"), other.claim("9f"), other.claim("a0"))
+...     print(one.claim_all(["9f"]), other.claim_all(["9f", "a0"]))
 ...     one.release("9f")  # After its record is written.
-True False True
+{'9f'} {'a0'}
 """
 
 import contextlib
@@ -93,19 +93,12 @@ class Claims:
         # differences of our own clock count, as clocks of hosts disagree.
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def claim(self, run_id: str) -> bool:
-        """Claims a run before it is trained, and returns whether this worker has it.
+    def claim_all(self, run_ids: Iterable[str]) -> set[str]:
+        """Claims runs before they are trained, and returns the runs that this worker has.
 
         If two workers claim a run at the same moment, both may be refused, but never do both get
-        it.
-        """
-        return bool(self.claim_all([run_id]))
-
-    def claim_all(self, run_ids: Iterable[str]) -> set[str]:
-        """Claims several runs at once, and returns the runs that this worker has.
-
-        The cost does not depend on their number. One file is written, and the files of the other
-        workers are read.
+        it. The cost does not depend on the number of runs. One file is written, and the files of
+        the other workers are read.
         """
         names = set(run_ids) - self._claimed
         if not names:

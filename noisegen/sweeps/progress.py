@@ -60,12 +60,11 @@ class Tally:
 
     def __init__(self, sweep: Sweep):
         self.protocol: Protocol = sweep.protocols[0]
-        self.wanted = len(sweep.wanted)
+        self.wanted = len(sweep.state.wanted)
         self.done = self.diverged = 0
         self.best: dict[tuple, Record] = {}
-        for name in sweep.wanted:
-            if name in sweep.done:
-                self.add(sweep.done[name])
+        for record in sweep.state.records():
+            self.add(record)
 
     def add(self, record: Record) -> None:
         """Counts a finished run."""
@@ -122,10 +121,10 @@ class Display(Observer):
     """
 
     def __init__(self, sweep: Sweep):
-        self._sweep, self._tally = sweep, Tally(sweep)
+        self._state, self._tally = sweep.state, Tally(sweep)
         self._title = " ".join(markup.printable(sweep.title).split())
         # Training examples of the runs that are left.
-        self._examples = {name: run.plan.num_examples for name, run in sweep.todo().items()}
+        self._examples = {name: run.plan.num_examples for name, run in sweep.state.todo().items()}
         self._running: Sequence[training.Progress] = ()
         self._consumed = 0  # examples of the runs that ended since the start
         self._doing = ""
@@ -160,14 +159,14 @@ class Display(Observer):
 
     def extended(self, runs: Mapping[str, Mapping]) -> None:
         self._tally.wanted += len(runs)
-        planned = self._sweep.runs()
+        planned = self._state.runs()
         for name in runs:
             self._examples[name] = planned[name].plan.num_examples
             # Another worker may have trained it before this process knew of it. Such a run says
             # nothing about the speed from now on.
-            if name in self._sweep.done:
+            if name in self._state.done:
                 del self._examples[name]
-                self._tally.add(self._sweep.done[name])
+                self._tally.add(self._state.done[name])
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         self._running, self._doing = running, ""

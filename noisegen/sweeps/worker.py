@@ -76,6 +76,7 @@ class Worker:
 
     def __init__(self, sweep: Sweep, options: WorkerOptions, observer: Observer):
         self.sweep, self.options, self.observer = sweep, options, observer
+        self.state = sweep.state
         self.pool: training.Pool | None = None
         self._order: dict[str, tuple] = {}  # sort key of each run
         self._queue: dict[str, Run] = {}  # runs that have yet to begin, in order
@@ -86,7 +87,7 @@ class Worker:
         self.claims = storage.Claims(sweep.workdir, options.heartbeat_timeout)
         self.writer = storage.RecordWriter(sweep.workdir, self.claims.name)
         self.checkpoints = storage.Checkpoints(
-            sweep.workdir, 60 * options.checkpoint_minutes, sweep.done.keys(), self.claims
+            sweep.workdir, 60 * options.checkpoint_minutes, self.state.done.keys(), self.claims
         )
 
     def run(self) -> None:
@@ -141,12 +142,12 @@ class Worker:
         watch(self.sweep, self.observer, self.claims.others())
 
     def _refresh(self):
-        for record in self.sweep.refresh():
+        for record in self.state.refresh():
             self.observer.finished(record)
 
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
-        for task, group in self.sweep.by_task(self._sorted(runs)).items():
+        for task, group in self.state.by_task(self._sorted(runs)).items():
             # The order in which the pool takes the runs: those of one program after another.
             programs = training.by_constants(group.values()).values()
             ordered = [run for runs in programs for run in runs]
@@ -172,7 +173,7 @@ class Worker:
         """Returns the runs in the order in which this worker trains them."""
         new = {
             name: run.plan.num_examples
-            for name, run in self.sweep.runs().items()
+            for name, run in self.state.runs().items()
             if name not in self._order
         }
         if new:
@@ -182,7 +183,7 @@ class Worker:
     def _take(self, run):
         """Claims a run whose turn has come; returns whether this worker trains it."""
         del self._queue[run.id]
-        done = self.sweep.done
+        done = self.state.done
         if run.id not in self._claimed and run.id not in done:
             following = itertools.islice(self._queue, self._pace.runs() - 1)
             names = {run.id, *following} - done.keys() - self._claimed
@@ -215,7 +216,7 @@ class Worker:
         if result.params is not None:
             storage.save_params(self.sweep.workdir, record.run_id, result.params)
         self.writer.append(record)
-        if self.sweep.add(record):
+        if self.state.add(record):
             self.observer.finished(record)
         self.claims.release(record.run_id)
         self._pace.ended()
@@ -273,40 +274,33 @@ class Pace:
 def make_record(result: training.Result, config: training.PoolConfig) -> Record:
     """Returns the record of a result, with the machine and the settings that trained it."""
     finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    return Record(
-        run_id=result.run_id,
-        hparams=dict(result.hparams),
-        status=result.status,
-        diverged_at=result.diverged_at,
-        metrics=result.metrics,
-        num_updates=result.num_updates,
-        num_examples=result.num_examples,
-        seconds=round(result.seconds, 3),
+    return Record.from_result(
+        result,
         device=machine.device(),
         versions=machine.versions(),
         settings={name: value for name, value in vars(config).items() if value is not None},
         finished_at=finished_at,
         jax_config=machine.jax_config(),
-        curve=result.curve,
     )
 
 
 def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
     """Returns the runs without a record; if there are none, those that extend the grid."""
-    todo = sweep.todo()
+    state = sweep.state
+    todo = state.todo()
     if not todo:
-        before = list(sweep.wanted.values())
-        new = sweep.extend()
+        before = list(state.wanted.values())
+        new = state.extend()
         if new:
             observer.note(describe_extension(sweep.protocols[0], new.values(), before))
             observer.extended(new)
-            todo = sweep.todo()
+            todo = state.todo()
     return todo
 
 
 def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStatus]) -> None:
     """Shows the observer what other workers do."""
-    runs, done = sweep.runs(), sweep.done
+    runs, done = sweep.state.runs(), sweep.state.done
     running = [
         training.Progress(runs[name], examples)
         for worker in workers

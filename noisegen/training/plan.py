@@ -247,17 +247,16 @@ def _check_course(values, num_examples):
         )
 
 
-def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:
+def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
     """Returns the `plan` of each run of a task.
+
+    Args:
+      task: The task.
+      runs: Runs as `canonical_fields` returns them.
 
     Raises:
       ValueError: If a run makes no sense, or the task cannot train it.
     """
-    return plan_plain(task, [plain_fields(run) for run in runs])
-
-
-def plan_plain(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
-    """Plans runs whose fields are plain; see `plan_runs`."""
     size = task.num_examples
     if task.batch_size is None:
         plans = [_plan_of(run, size) for run in runs]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.data_order import RunInputs
-from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_plain
+from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_runs
 from noisegen.training.run_id import Value, hash_canonical
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task
@@ -74,7 +74,7 @@ def make_runs(
     """
     check_task(task)
     canonical = [canonical_fields(fields) for fields in hparams]
-    plans = plan_plain(task, canonical)
+    plans = plan_runs(task, canonical)
     if canonical:
         _check_names(task, canonical)
     if ids is None:

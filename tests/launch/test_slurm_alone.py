@@ -256,7 +256,7 @@ def test_without_slurm_status_shows_the_workers_all_the_same(finished, call, tmp
     note = {"job": "7", "size": 3, "at": "2026-11-29T00:00:00+00:00"}
     (workdir / "jobs" / "slurm-7.json").write_text(json.dumps(note))
     with storage.Claims(workdir) as claims:
-        claims.claim("a0")
+        claims.claim_all(["a0"])
         claims.heartbeat("training")
         said = call("status", f"--workdir={workdir}", PATH=str(tmp_path))
     (workdir / "jobs" / "slurm-7.json").unlink()

@@ -43,9 +43,7 @@ def sweep_of(workdir, protocol, runs=None, published=None):
     """The sweep in a directory, by default with the runs of its records as the plan."""
     if runs is None:
         runs = [record.hparams for record in storage.read_records(workdir)] or RUNS
-    sweep = sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
-    sweep.resume_reading("task")
-    return sweep
+    return sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
 
 
 def write_report(*arguments, **fields):

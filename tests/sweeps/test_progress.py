@@ -27,9 +27,17 @@ class Sweep:
 
     def __init__(self, records, todo=(), protocol=None):
         self.protocols = (protocol or sweeps.Protocol(),)
+        self.state = State(records, todo)
+
+
+class State:
+    def __init__(self, records, todo):
         self.done = {each.run_id: each for each in records}
         self.wanted = {each.run_id: each.hparams for each in (*records, *todo)}
         self._todo = {each.run_id: run_of(each) for each in todo}
+
+    def records(self):
+        return list(self.done.values())
 
     def todo(self):
         return self._todo

@@ -12,7 +12,10 @@ from noisegen import storage, sweeps, training
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
-RUNS = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.25, 0.5, 1.0)]
+RUNS = [
+    {"batch_size": 4, "learning_rate": rate, "num_epochs": 1, "seed": 0}
+    for rate in (0.25, 0.5, 1.0)
+]
 
 
 def make_task(name="t", **functions):
@@ -42,10 +45,8 @@ def trainable(workdir, task=make_task, **fields):
 
 
 def planned(runs=RUNS, protocol=PROTOCOL, workdir=None):
-    """A sweep whose task is known by name only, as one that is opened to be read."""
-    sweep = sweeps.Sweep(lambda: pytest.fail("loads data"), runs, protocol, workdir)
-    sweep.resume_reading("t")
-    return sweep
+    """The state of a sweep with these runs."""
+    return sweeps.Sweep(make_task, runs, protocol, workdir).state
 
 
 def record(name, run, accuracy, **fields):
@@ -53,18 +54,18 @@ def record(name, run, accuracy, **fields):
     return storage.Record(run_id=name, hparams=run, status="finished", metrics=metrics, **fields)
 
 
-def left(sweep):
-    return {name: run for name, run in sweep.wanted.items() if name not in sweep.done}
+def left(state):
+    return {name: run for name, run in state.wanted.items() if name not in state.done}
 
 
-def train(sweep, until):
+def train(state, until):
     """Gives each run that is left an accuracy that rises up to the learning rate `until`."""
     rates = []
-    while todo := left(sweep):
+    while todo := left(state):
         for name, run in todo.items():
             rates.append(run["learning_rate"])
-            assert sweep.add(record(name, run, -abs(run["learning_rate"] - until)))
-        sweep.extend()
+            assert state.add(record(name, run, -abs(run["learning_rate"] - until)))
+        state.extend()
     return rates
 
 
@@ -110,7 +111,6 @@ def test_two_sweeps_of_one_directory_share_the_runs(tmp_path):
 def test_to_read_a_sweep_makes_no_task(tmp_path):
     trainable(tmp_path).run(progress=False, pool=POOL)
     read = trainable(tmp_path, task=lambda: pytest.fail("loads data"))
-    read.resume_reading("t")
     assert len(read.records()) == 6 and len(read.optima()) == 2
 
 
@@ -167,17 +167,17 @@ def test_tasks_of_each_batch_size_have_one_name(tmp_path):
 
 
 def test_a_sweep_with_functions_in_its_protocol_is_made_again_to_be_read(tmp_path):
-    sweep = trainable(tmp_path)
-    sweep.protocols = (sweeps.Protocol(metric="test_loss", series=lambda run: "all"),)
+    protocol = sweeps.Protocol(metric="test_loss", series=lambda run: "all")
+    sweep = trainable(tmp_path).replace(protocol=protocol)
     sweep.run(progress=False, pool=POOL)
     with pytest.raises(ValueError, match="make the Sweep as that program did"):
         sweeps.Sweep.open(tmp_path)
 
 
 def test_runs_are_wanted_once_in_the_order_of_the_plan():
-    sweep = planned([*RUNS, {**RUNS[0], "batch_size": 4.0}])
-    assert list(left(sweep).values()) == RUNS
-    assert list(left(sweep)) == [sweeps.run_id("t", run) for run in RUNS]
+    state = planned([*RUNS, {**RUNS[0], "batch_size": 4.0}])
+    assert list(left(state).values()) == RUNS
+    assert list(left(state)) == [sweeps.run_id("t", run) for run in RUNS]
 
 
 def test_the_grid_grows_until_the_optimum_is_inside():
@@ -195,15 +195,15 @@ def test_the_grid_does_not_grow_by_runs_that_cannot_be_trained():
         tune=("batch_size",),
         domains={"batch_size": sweeps.Domain("integer")},
     )
-    sweep = sweeps.Sweep(make_task, runs, protocol)
-    sweep.runs()
+    state = sweeps.Sweep(make_task, runs, protocol).state
+    state.runs()
     for _ in range(2):
-        for name, run in left(sweep).items():
-            sweep.add(record(name, run, run["batch_size"]))
-        if not any(run["batch_size"] == 64 for run in sweep.wanted.values()):
-            assert [run["batch_size"] for run in sweep.extend().values()] == [64]
+        for name, run in left(state).items():
+            state.add(record(name, run, run["batch_size"]))
+        if not any(run["batch_size"] == 64 for run in state.wanted.values()):
+            assert [run["batch_size"] for run in state.extend().values()] == [64]
     with pytest.warns(UserWarning, match="128, which is refused: .* between 1 and the 64"):
-        assert sweep.extend() == {}
+        assert state.extend() == {}
 
 
 def test_a_resumed_sweep_wants_the_same_runs(tmp_path):
@@ -226,11 +226,11 @@ def test_a_resumed_sweep_wants_the_same_runs(tmp_path):
 
 def test_records_of_other_plans_do_not_count(tmp_path):
     other = record("0" * 16, {"batch_size": 8, "learning_rate": 1.0, "seed": 0}, 1.0)
-    sweep = planned(workdir=tmp_path)
+    state = planned(workdir=tmp_path)
     with storage.RecordWriter(tmp_path) as writer:
         writer.append(other)
-    assert sweep.records() == [] and len(left(sweep)) == 3
-    assert not sweep.add(other) and sweep.refresh() == []
+    assert state.records() == [] and len(left(state)) == 3
+    assert not state.add(other) and state.refresh() == []
 
 
 def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
@@ -240,40 +240,40 @@ def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
 
 
 def test_records_of_others_are_noticed_once(tmp_path):
-    sweep = planned(workdir=tmp_path)
-    name, run = next(iter(sweep.wanted.items()))
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    name, run = next(iter(sweep.state.wanted.items()))
     with storage.RecordWriter(tmp_path) as writer:
         writer.append(record(name, run, 0.5, curve={"epoch": [1]}, device="a GPU"))
-        [noticed] = sweep.refresh()
-        assert noticed.run_id == name and sweep.refresh() == []
+        [noticed] = sweep.state.refresh()
+        assert noticed.run_id == name and sweep.state.refresh() == []
         writer.append(record(name, run, 0.5))
-        assert sweep.refresh() == []
+        assert sweep.state.refresh() == []
     assert (sweep.records()[0].device, sweep.records()[0].curve) == ("a GPU", None)
     assert sweep.curves([name]) == {name: {"epoch": [1]}}
 
 
 def test_of_several_records_of_a_run_the_first_finished_stays():
-    sweep = planned()
-    name = next(iter(sweep.wanted))
+    state = planned()
+    name = next(iter(state.wanted))
     for day, accuracy in ((2, 0.2), (1, 0.1), (3, 0.3)):
-        sweep.add(record(name, RUNS[0], accuracy, finished_at=f"2026-01-0{day}"))
-    assert sweep.done[name].metrics == {"test_accuracy": 0.1} and len(sweep.done) == 1
+        state.add(record(name, RUNS[0], accuracy, finished_at=f"2026-01-0{day}"))
+    assert state.done[name].metrics == {"test_accuracy": 0.1} and len(state.done) == 1
 
 
 def test_memory_stays_small_while_runs_get_their_records():
     grid = sweeps.grid(batch_size=(4, 8), learning_rate=(0.25, 0.5, 1.0), seed=range(500))
-    sweep = planned(grid)
+    state = planned(grid)
     fields = {"finished_at": "2026-01-01T00:00:00.000Z", "versions": {"jax": "0"}, "device": "d"}
     grown = []
     tracemalloc.start()
     try:
-        for name, run in sweep.wanted.items():
+        for name, run in state.wanted.items():
             line = record(name, run, 0.5, **fields).to_json()
-            sweep.add(storage.Record.from_json(line))
+            state.add(storage.Record.from_json(line))
             grown.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert len(sweep.done) == len(grown) == 3000 and sweep.is_complete()
+    assert len(state.done) == len(grown) == 3000 and state.is_complete()
     assert (grown[-1] - grown[300]) / 2700 < 800  # bytes a record
 
 
@@ -301,7 +301,7 @@ def test_a_sweep_that_is_opened_knows_which_runs_the_task_refused(tmp_path):
         sweep.run(progress=False, pool=POOL)
     with pytest.warns(UserWarning, match="learning_rate=0.4, which is refused"):
         opened = sweeps.Sweep.open(tmp_path)
-        assert opened.is_complete() and opened.wanted == sweep.wanted
+        assert opened.is_complete() and opened.state.wanted == sweep.state.wanted
 
 
 def test_a_sweep_that_is_opened_has_its_published_numbers(tmp_path):

@@ -141,7 +141,7 @@ def test_batch_size_that_grows_with_the_updates(tanh_task, train, assert_agrees)
         BASE | {"batch_size": 4, "growth": growth, "num_epochs": epochs, "eval_every": 0.5}
         for growth, epochs in [(8, 2.5), (8, 1), (0, 1)]
     ]
-    plans = training.plan_runs(task, runs)
+    plans = [run.plan for run in training.make_runs(task, runs)]
     for result, plan in zip(train(task, runs, **USUAL), plans, strict=True):
         assert_agrees(task, result)
         assert result.num_updates == plan.num_updates

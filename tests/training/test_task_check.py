@@ -483,9 +483,9 @@ def test_metrics_of_the_training_set_are_checked_too(tanh_task):
 def test_whole_batches_are_never_ragged(tanh_task):
     task = dataclasses.replace(tanh_task, ghost_size=24, only_batch_size=24)
     run = RUN | {"batch_size": 24}
-    assert training.plan_runs(task, [run])
+    assert training.make_runs(task, [run])
     with pytest.raises(ValueError, match="made for batch_size=24, got a run of batch_size=12"):
-        training.plan_runs(task, [run | {"last_batch": "keep"}])
+        training.make_runs(task, [run | {"last_batch": "keep"}])
 
 
 def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):
