@@ -61,6 +61,8 @@ def is_follower() -> bool:
 class MultihostWorker(Worker):
     """A worker whose pool spreads over several processes. This process leads them."""
 
+    feeds_lanes = False  # the followers learn the runs before training begins
+
     def run(self) -> None:
         super().run()
         multihost.broadcast_json(None)  # lets the followers end

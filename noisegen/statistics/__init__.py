@@ -12,6 +12,7 @@ from noisegen.statistics.intervals import (
     pair_by_seed,
     paired_difference,
     welch_difference,
+    widened,
 )
 from noisegen.statistics.selection import (
     HeldOutScore,
@@ -38,4 +39,5 @@ __all__ = [
     "resample_runs",
     "selected_without_seed",
     "welch_difference",
+    "widened",
 ]

@@ -225,6 +225,23 @@ def t_quantile(level: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan
 
 
+def widened(difference: Difference, systematic: float) -> Difference:
+    """Returns a difference with an interval that covers a systematic error as well.
+
+    With half width t e, the new one is t sqrt(e^2 + systematic^2), and the p value follows.
+
+    Args:
+      difference: From `paired_difference`, so that its freedom is n - 1.
+      systematic: Standard error that no number of seeds reduces, at least 0.
+    """
+    freedom = difference.n - 1
+    quantile = t_quantile(difference.level, freedom)
+    if math.isnan(quantile) or math.isnan(difference.low):
+        return difference
+    error = math.hypot((difference.high - difference.value) / quantile, systematic)
+    return _difference(difference.value, error, freedom, difference.n, difference.level)
+
+
 def _mean(values):
     """Returns the mean, nan if there is no score or one is not finite."""
     return float(values.mean()) if len(values) and np.isfinite(values).all() else math.nan

@@ -2,6 +2,13 @@
 
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
+from noisegen.sweeps.evidence import (
+    Comparison,
+    RowEvidence,
+    compare_series,
+    learning_rate_laws,
+    row_evidence,
+)
 from noisegen.sweeps.extension import extend_grid
 from noisegen.sweeps.grids import (
     Grid,
@@ -28,12 +35,14 @@ from noisegen.training.run_id import by_run_id, canonicalize, run_id
 __all__ = [
     "FLAGS",
     "Boundary",
+    "Comparison",
     "Domain",
     "Grid",
     "Metric",
     "Optimum",
     "Point",
     "Protocol",
+    "RowEvidence",
     "Sweep",
     "boundaries",
     "by_run_id",
@@ -41,6 +50,7 @@ __all__ = [
     "chain",
     "check_metrics",
     "check_points",
+    "compare_series",
     "doublings",
     "effective_learning_rate",
     "extend_grid",
@@ -48,8 +58,10 @@ __all__ = [
     "fixed",
     "grid",
     "largest_stable",
+    "learning_rate_laws",
     "powers_of_two",
     "product",
+    "row_evidence",
     "run_id",
     "select",
     "zipped",

@@ -19,7 +19,7 @@ its interval, and what the records say about the optimum between and beyond the 
 >>> round(optima[0].mean, 3), round(row.all_seeds.value, 3), round(row.held_out.interval.value, 3)
 (0.96, 0.957, 0.957)
 >>> round(row.between.value, 2), row.shares
-(-2.39, {0.2: 1.0})
+(-2.57, {0.2: 1.0})
 """
 
 import dataclasses

@@ -11,8 +11,9 @@ from typing import Any
 
 from noisegen import storage, training
 from noisegen.storage import Record
-from noisegen.sweeps import checks, extension
+from noisegen.sweeps import checks
 from noisegen.sweeps.protocol import Protocol
+from noisegen.sweeps.search import Search
 from noisegen.training import Run, Task
 from noisegen.training.run_id import by_run_id, run_id
 
@@ -29,7 +30,7 @@ class SweepState:
     Args:
       task: A task, or a function that makes it.
       planned: The planned runs.
-      protocols: The protocols that extend the grid.
+      protocols: The protocols, which decide what is trained.
       workdir: Directory of the sweep, None if there is none.
       per_batch_size: Whether `task` is a function of the batch size.
     """
@@ -55,6 +56,7 @@ class SweepState:
         """Forgets runs and records, so that they are planned and read again; tasks are kept."""
         self._reader: storage.RecordReader | None = None
         self._planned_by_id: dict[str, HParams] = {}
+        self._search: Search | None = None
         self._records: dict[str, Record] | None = None  # None while nothing is read
         self._wanted: dict[str, HParams] = {}
         self._runs: dict[str, Run] = {}
@@ -64,7 +66,7 @@ class SweepState:
 
     @property
     def wanted(self) -> dict[str, HParams]:
-        """Hyperparameters by run_id: the planned runs, then those that extend the grid."""
+        """Hyperparameters by run_id: the planned runs or those of a race, and extensions."""
         self._load()
         return self._wanted
 
@@ -94,10 +96,7 @@ class SweepState:
         if self._runs_made_of is not wanted:
             # To make 100,000 runs takes seconds, so only new ones are made.
             new = {name: hparams for name, hparams in wanted.items() if name not in self._runs}
-            runs = dict(self._runs)
-            for task, group in self.by_task(new).items():
-                made = training.make_runs(task, group.values(), ids=group)
-                runs.update(zip(group, made, strict=True))
+            runs = self._runs | self._make_runs(new)
             self._runs = {name: runs[name] for name in wanted}
             self._runs_made_of = wanted
         return self._runs
@@ -111,8 +110,23 @@ class SweepState:
         """Returns whether every wanted run has its record, as far as they are read."""
         return self.wanted.keys() <= self.done.keys()
 
+    @property
+    def is_race(self) -> bool:
+        """Whether a protocol races, so that records of some runs decide which runs follow."""
+        return any(protocol.search == "race" for protocol in self._protocols)
+
+    def fewest(self) -> dict[str, Run]:
+        """Returns the fewest runs that the sweep may want in the end, by run_id."""
+        self._load()
+        return self._make_runs(self._search.fewest())
+
+    def most(self) -> dict[str, Run]:
+        """Returns the most runs that the sweep may want, but for extensions of the grid."""
+        self._load()
+        return self._make_runs(self._planned_by_id)
+
     def extend(self) -> dict[str, HParams]:
-        """Extends the grid as the records ask; returns the new runs by run_id."""
+        """Continues the race, or extends the grid, as the records ask; returns the new runs."""
         before = self.wanted
         self._wanted = self._choose_wanted(self._records)
         return {name: run for name, run in self._wanted.items() if name not in before}
@@ -204,15 +218,23 @@ class SweepState:
         record = dataclasses.replace(record, curve=None, hparams=hparams)
         storage.add_first_finished(records, record)
 
+    def _make_runs(self, hparams_by_id) -> dict[str, Run]:
+        """Returns runs, validated and planned, by run_id."""
+        runs = {}
+        for task, group in self.by_task(hparams_by_id).items():
+            made = training.make_runs(task, group.values(), ids=group)
+            runs.update(zip(group, made, strict=True))
+        return runs
+
     def _choose_wanted(self, records) -> dict[str, HParams]:
         """Returns the runs that the sweep wants, given the records so far.
 
-        The result depends on the planned runs and the records alone, never on the runs that were
-        wanted before. Workers that have read the same records want the same runs.
+        The result depends on the planned runs and the records alone. Workers that have read the
+        same records want the same runs.
         """
-        return extension.extend_grid(
-            self.task_name, self._planned_by_id, self._protocols, records.values(), self._check
-        )
+        if self._search is None:
+            self._search = Search(self.task_name, self._planned_by_id, self._protocols, self._check)
+        return self._search.wanted(records)
 
     def _check(self, hparams):
         """Raises ValueError if the task refuses a run that would extend the grid."""

@@ -81,6 +81,8 @@ class Worker:
         self._order: dict[str, tuple] = {}  # sort key of each run
         self._queue: dict[str, Run] = {}  # runs that have yet to begin, in order
         self._claimed: set[str] = set()  # those of them that are claimed ahead
+        self._begun: set[str] = set()  # runs that this worker trains or has trained
+        self._num_read = -1  # records read when a race was last continued
         self._program: tuple | None = None  # constants of the run that began last
         self._pace = Pace()
         self._stopping = self._in_training = False
@@ -116,6 +118,8 @@ class Worker:
                     self._wait()
 
     # What a worker that is spread over several processes does differently.
+
+    feeds_lanes = True  # whether runs of a race can begin while others are trained
 
     def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
         """Returns the pool that trains."""
@@ -164,6 +168,7 @@ class Worker:
                 self.checkpoints,
                 self.options.keep_params,
                 self._take,
+                self._more if self.state.is_race and self.feeds_lanes else None,
             )
             for result in results:
                 self._finish(result)
@@ -195,6 +200,7 @@ class Worker:
         if run.id in done:
             self.claims.release(run.id)
             return False
+        self._begun.add(run.id)
         program = training.constants(run.hparams)
         if program != self._program:
             # The pool may compile before the next progress: for these constants, or for longer
@@ -202,6 +208,19 @@ class Worker:
             self._program = program
             self.claims.heartbeat(timeout=COMPILE_TIMEOUT_FACTOR * self.options.heartbeat_timeout)
         return True
+
+    def _more(self) -> list[Run]:
+        """Returns the runs that a race has asked for since, for lanes without a run."""
+        self._refresh()
+        if len(self.state.done) == self._num_read:
+            return []
+        self._num_read = len(self.state.done)
+        extend(self.sweep, self.observer)
+        taken = self.claims.claimed_by_others() | self._begun
+        todo = {name: run for name, run in self.state.todo().items() if name not in taken}
+        by_task = self.state.by_task(self._sorted(todo))
+        self._queue = dict(by_task.get(self.pool.task, {}))
+        return list(self._queue.values())
 
     def _progress(self, running: Sequence[training.Progress]):
         self._in_training = True
@@ -285,17 +304,24 @@ def make_record(result: training.Result, config: training.PoolConfig) -> Record:
 
 
 def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
-    """Returns the runs without a record; if there are none, those that extend the grid."""
-    state = sweep.state
-    todo = state.todo()
-    if not todo:
-        before = list(state.wanted.values())
-        new = state.extend()
-        if new:
-            observer.note(describe_extension(sweep.protocols[0], new.values(), before))
-            observer.extended(new)
-            todo = state.todo()
-    return todo
+    """Returns the runs without a record, with those that extend the grid when all others are done.
+
+    A race is continued each time.
+    """
+    if sweep.state.is_race or not sweep.state.todo():
+        extend(sweep, observer)
+    return sweep.state.todo()
+
+
+def extend(sweep: Sweep, observer: Observer) -> None:
+    """Extends the grid, or continues the race, and tells the observer."""
+    before = list(sweep.state.wanted.values())
+    new = sweep.state.extend()
+    if not new:
+        return
+    if not sweep.state.is_race:
+        observer.note(describe_extension(sweep.protocols[0], new.values(), before))
+    observer.extended(new)
 
 
 def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStatus]) -> None:
