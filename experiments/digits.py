@@ -28,6 +28,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "seed": (0, 1, 2, 3, 4),
             },
             "best": 4,  # of the runs that differ in the seed only
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )
@@ -42,7 +43,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
-    protocol = sweeps.Protocol(best=min(config.best, num_seeds), of=num_seeds)
+    protocol = sweeps.Protocol(
+        best=min(config.best, num_seeds), of=num_seeds, search=config.search
+    )
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 
 
