@@ -43,9 +43,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
-    protocol = sweeps.Protocol(
-        best=min(config.best, num_seeds), of=num_seeds, search=config.search
-    )
+    protocol = sweeps.Protocol(best=min(config.best, num_seeds), of=num_seeds, search=config.search)
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 
 

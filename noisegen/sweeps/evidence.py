@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from noisegen import _values, statistics
+from noisegen import statistics
 from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Point, Protocol
 
@@ -117,6 +117,27 @@ def score_table(optimum: Optimum, protocol: Protocol) -> np.ndarray:
     return table
 
 
+def held_out(optimum: Optimum, protocol: Protocol, level: float = 0.95) -> statistics.HeldOutScore:
+    """Returns the score of an optimum at values chosen without the seed that is scored.
+
+    Where a single value was tried, every seed is scored there. The scores are those of the seeds of
+    `best_point`, in the metric itself. See `statistics.selected_without_seed`.
+    """
+    table = protocol.sign * np.array([best_point(optimum).scores], float)
+    if len(optimum.points) > 1:
+        table = score_table(optimum, protocol)
+    found = statistics.selected_without_seed(table, best_k=protocol.best, level=level)
+    if protocol.sign == 1:
+        return found
+    interval = found.interval
+    negated = dataclasses.replace(
+        interval, value=-interval.value, low=-interval.high, high=-interval.low
+    )
+    return dataclasses.replace(
+        found, interval=negated, scores=tuple(-score for score in found.scores)
+    )
+
+
 def best_point(optimum: Optimum) -> Point:
     """Returns the point of an optimum."""
     return next(point for point in optimum.points if point.values == optimum.values)
@@ -125,39 +146,21 @@ def best_point(optimum: Optimum) -> Point:
 def _row(optimum, protocol, level) -> RowEvidence:
     point = best_point(optimum)
     survivors = [score for score in point.scores if score is not None]
-    held_out, shares = None, {}
-    if point.tried > 1:
-        table = score_table(optimum, protocol)
-        held_out = _unsigned(
-            statistics.selected_without_seed(table, best_k=protocol.best, level=level), protocol
-        )
-        shares = _shares(optimum, table, protocol)
     return RowEvidence(
         series=optimum.series,
         row=optimum.row,
         num_seeds=point.tried,
         num_diverged=point.diverged,
         all_seeds=statistics.mean_interval(survivors, level),
-        held_out=held_out,
-        shares=shares,
+        held_out=held_out(optimum, protocol, level) if point.tried > 1 else None,
+        shares=_shares(optimum, protocol) if point.tried > 1 else {},
         between=_between(optimum, protocol, level),
     )
 
 
-def _unsigned(held_out, protocol) -> statistics.HeldOutScore:
-    """Returns a held-out score in the metric itself, where the larger one need not be better."""
-    if protocol.sign == 1:
-        return held_out
-    interval = held_out.interval
-    negated = dataclasses.replace(
-        interval, value=-interval.value, low=-interval.high, high=-interval.low
-    )
-    scores = tuple(-score for score in held_out.scores)
-    return dataclasses.replace(held_out, interval=negated, scores=scores)
-
-
-def _shares(optimum, table, protocol) -> dict[float, float]:
+def _shares(optimum, protocol) -> dict[float, float]:
     """Returns the shares of the values of the first tuned field, the largest one first."""
+    table = score_table(optimum, protocol)
     shares = statistics.bootstrap_shares(table, best_k=protocol.best)
     by_value: dict[float, float] = {}
     for point, share in zip(optimum.points, shares.tolist(), strict=True):
@@ -319,24 +322,15 @@ def _step(optimum, protocol) -> float:
 
 def _difference(optimum, other, protocol, level) -> statistics.Difference:
     """Returns the difference of two optima of one row, scored without the seeds that chose."""
-    found = [_held_out_by_seed(each, protocol, level) for each in (optimum, other)]
-    scores = [by_seed for by_seed, _ in found]
-    a, b = statistics.pair_by_seed(*scores)
+    found = [held_out(each, protocol, level) for each in (optimum, other)]
+    by_seed = [
+        dict(zip(best_point(each).seeds, score.scores, strict=True))
+        for each, score in zip((optimum, other), found, strict=True)
+    ]
+    a, b = statistics.pair_by_seed(*by_seed)
     plain = statistics.paired_difference(a, b, level)
-    optimism = math.hypot(*(each for _, each in found))
+    optimism = math.hypot(*(score.optimism for score in found))
     return statistics.widened(plain, optimism)
-
-
-def _held_out_by_seed(optimum, protocol, level) -> tuple[dict[int, _values.Value], float]:
-    """Returns the held-out scores of an optimum by seed, and the optimism of its selection."""
-    point = best_point(optimum)
-    if len(optimum.points) == 1 or point.tried == 1:
-        return _by_seed(point), 0.0
-    table = score_table(optimum, protocol)
-    held_out = _unsigned(
-        statistics.selected_without_seed(table, best_k=protocol.best, level=level), protocol
-    )
-    return dict(zip(point.seeds, held_out.scores, strict=True)), held_out.optimism
 
 
 def _by_seed(point: Point) -> dict[int, float | None]:

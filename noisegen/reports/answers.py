@@ -1,0 +1,343 @@
+"""Answers the questions of a sweep in sentences, each with its interval and its rule.
+
+How large can the batch be? Which learning rate goes with it? What does a series, noise for example,
+add? And what can the records not tell, and which further runs would tell it? Every sentence is made
+from the records alone, and states only what passes a test:
+
+* tests of a whole family (all batch sizes, all rows of two series) share one level;
+* scores are those of learning rates chosen without the seed that is scored (`sweeps.row_evidence`);
+* where no difference is seen, the sentence says how large a difference may still be.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from noisegen import statistics
+from noisegen.reports.formatting import display_name, format_number
+from noisegen.sweeps import evidence
+from noisegen.sweeps.metrics import Metric
+from noisegen.sweeps.protocol import Optimum, Protocol
+
+LEVEL = 0.95
+_FEWEST_SEEDS = 3  # a held-out score needs two seeds to choose with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A sentence about a sweep.
+
+    Attributes:
+      kind: "batch_size", "learning_rate", "series" or "updates"; "open" if it says what the records
+        cannot tell.
+      series: Label of the series that it is about, '' if there is one only.
+      text: The sentence.
+      rule: How it was found, in a sentence; '' for "open".
+      numbers: What it states, as numbers by name.
+    """
+
+    kind: str
+    series: str = ""
+    text: str
+    rule: str = ""
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def make_answers(
+    optima: Sequence[Optimum], protocol: Protocol, *, missing: int = 0, level: float = LEVEL
+) -> list[Answer]:
+    """Returns what the optima of a sweep answer, and what they leave open.
+
+    Args:
+      optima: The optima, as `sweeps.select` returns them.
+      protocol: The protocol given to `select`.
+      missing: Number of runs without a record.
+      level: Level of intervals and tests, in (0, 1).
+    """
+    answers = []
+    labels = dict.fromkeys(optimum.series for optimum in optima)
+    for label in labels:
+        of_series = [optimum for optimum in optima if optimum.series == label and optimum.n]
+        if protocol.has_scaling_rule:
+            answers += _batch_size(of_series, protocol, len(labels), level)
+            answers += _learning_rate(of_series, protocol, level)
+    answers += _series(optima, protocol, level)
+    answers += _open(optima, protocol, missing, level)
+    return answers
+
+
+# How large can the batch be?
+
+
+def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
+    """Says up to which batch size nothing is lost, and how much at the next one."""
+    scored = [(o, _held_out_scores(o, protocol)) for o in optima if _is_tuned_inside(o)]
+    scored = [(optimum, scores) for optimum, scores in scored if len(scores) >= _FEWEST_SEEDS]
+    if len(scored) < 2:
+        return []
+    # Each series has an answer of its own, and all of them share the level.
+    shared = 1 - (1 - level) / num_series
+    rows = [scores for _, scores in scored]
+    last = statistics.last_not_lower(rows, shared).row
+    compared = statistics.compare_with_best(rows, shared)
+    optimum, loss = scored[last][0], compared[last]
+    numbers = {"row": optimum.row, "at_most": -loss.low}
+    metric, row = display_name(protocol.metric.name), display_name(protocol.row)
+    if last + 1 == len(scored):
+        text = (
+            f"No loss of {metric} is seen up to the largest {row} tried, "
+            f"{format_number(optimum.row)}"
+        )
+    else:
+        text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
+    if math.isfinite(loss.low):
+        text += (
+            f"; there it is at most {_amount(protocol.metric, -loss.low)} worse than at the best"
+        )
+    if last + 1 < len(scored):
+        beyond, difference = scored[last + 1][0], compared[last + 1]
+        numbers |= {"next_row": beyond.row, "lost": (-difference.high, -difference.low)}
+        text += f". At {format_number(beyond.row)} it is worse"
+        if math.isfinite(difference.low):
+            text += f" by {_range(protocol.metric, -difference.high, -difference.low)}"
+    rule = (
+        f"{_percent(level)} intervals and tests that hold for all {display_name(protocol.row)}s"
+        f"{' and series' if num_series > 1 else ''} together, from the largest one downwards;"
+        f" each seed is scored at the {_tuned(protocol)} that the other seeds choose."
+    )
+    return [
+        Answer(
+            kind="batch_size",
+            series=optimum.series,
+            text=_about(optimum.series, text),
+            rule=rule,
+            numbers=numbers,
+        ),
+        *_updates(scored, last, protocol),
+    ]
+
+
+def _updates(scored, last, protocol) -> list[Answer]:
+    """Says how many updates the largest batch size without a loss saves."""
+    if protocol.row != "batch_size" or last == 0:
+        return []
+    first, largest = scored[0][0], scored[last][0]
+    before, after = (o.best[0].num_updates for o in (first, largest))
+    if not before or not after or before < 1.5 * after:
+        return []
+    text = (
+        f"Batch size {format_number(largest.row)} makes {after:,} updates where"
+        f" {format_number(first.row)} makes {before:,}: {_digits(before / after)} times fewer"
+    )
+    return [
+        Answer(
+            kind="updates",
+            series=largest.series,
+            text=_about(largest.series, text),
+            rule="Counted, at the largest batch size that is not measurably worse.",
+            numbers={"updates": (before, after)},
+        )
+    ]
+
+
+# Which learning rate goes with it?
+
+
+def _learning_rate(optima, protocol, level) -> list[Answer]:
+    """Says with which power of the batch size the best learning rate grows."""
+    answers = []
+    laws = evidence.learning_rate_laws(optima, protocol, level=level)
+    for label, law in laws.items():
+        exponent = law.exponent
+        if not math.isfinite(exponent.low):
+            continue
+        name = display_name(protocol.tune[0])
+        text = (
+            f"From batch size {format_number(law.low_x)} to {format_number(law.high_x)} the best"
+            f" {name} goes as batch size to the power {exponent.value:.2f} ({_percent(level)}:"
+            f" {exponent.low:.2f} to {exponent.high:.2f}): {_rules(exponent)}"
+        )
+        answers.append(
+            Answer(
+                kind="learning_rate",
+                series=label,
+                text=_about(label, text),
+                rule=(
+                    "Least squares of the logarithms, with the optimum between the values tried"
+                    " where a parabola through the best of them has one."
+                ),
+                numbers={"exponent": (exponent.value, exponent.low, exponent.high)},
+            )
+        )
+    return answers
+
+
+def _rules(exponent) -> str:
+    """Says which rules of scaling an exponent agrees with."""
+    rules = {"the linear rule (1)": 1.0, "the square root rule (1/2)": 0.5, "a constant (0)": 0.0}
+    agreeing = [name for name, value in rules.items() if exponent.low <= value <= exponent.high]
+    if not agreeing:
+        return "none of linear, square root and constant"
+    if len(agreeing) == 1:
+        return f"{agreeing[0]} agrees"
+    return f"{', '.join(agreeing[:-1])} and {agreeing[-1]} agree, and cannot be told apart"
+
+
+# What does a series add?
+
+
+def _series(optima, protocol, level) -> list[Answer]:
+    """Says at which rows each series differs from the first one."""
+    compared = evidence.compare_series(optima, protocol, level=level)
+    answers = []
+    for label in dict.fromkeys(comparison.series for comparison in compared):
+        of_label = [comparison for comparison in compared if comparison.series == label]
+        tested = [comparison for comparison in of_label if not math.isnan(comparison.adjusted_p)]
+        found = [comparison for comparison in tested if comparison.adjusted_p <= 1 - level]
+        if not tested:
+            continue
+        metric, row = protocol.metric, display_name(protocol.row)
+        sentences = []
+        for comparison in found:
+            difference = comparison.difference
+            better = protocol.sign * difference.value > 0
+            low, high = sorted((abs(difference.low), abs(difference.high)))
+            sentences.append(
+                f"{'better' if better else 'worse'} by {_range(metric, low, high)} at {row}"
+                f" {format_number(comparison.row)}"
+            )
+        baseline = of_label[0].baseline
+        if found:
+            text = f"Compared with {baseline}, {label} is {', '.join(sentences)}"
+            rest = len(tested) - len(found)
+            text += f"; at the other {rest} the two are not told apart" if rest else ""
+        else:
+            least = [c.difference.high - c.difference.value for c in tested]
+            rows = ", ".join(format_number(comparison.row) for comparison in tested)
+            text = (
+                f"{label} and {baseline} are not told apart at {row} {rows}: differences below"
+                f" {_amount(metric, max(least))} would not be seen"
+            )
+        answers.append(
+            Answer(
+                kind="series",
+                series=label,
+                text=text + ".",
+                rule=(
+                    f"Differences of runs with equal seeds, with {_percent(level)} intervals, each"
+                    f" scored at the {_tuned(protocol)} that the other seeds choose; tests corrected"
+                    " by Holm for all rows and series."
+                ),
+                numbers={
+                    "differences": {c.row: (c.difference.low, c.difference.high) for c in found}
+                },
+            )
+        )
+    return answers
+
+
+# What remains open?
+
+
+def _open(optima, protocol, missing, level) -> list[Answer]:
+    """Says what the records cannot tell, and which runs would tell it."""
+    sentences = []
+    if missing:
+        sentences.append(f"{missing:,} runs have no record yet; all sentences may change with them")
+    alive = [optimum for optimum in optima if optimum.n]
+    dead = [optimum for optimum in optima if not optimum.n]
+    name, row = display_name(protocol.tune[0]), display_name(protocol.row)
+    at_edge = [o for o in alive if {"at_boundary", "one_value"} & set(o.flags)]
+    if at_edge and any(len(o.points) > 1 for o in at_edge):
+        where = _rows(at_edge)
+        sentences.append(
+            f"The best {name} may lie beyond the values tried at {row} {where}; these are left out"
+            " above. Extend the grid there"
+        )
+    if dead:
+        sentences.append(f"Every run diverged at {row} {_rows(dead)}; try a smaller {name} there")
+    seeds = [evidence.best_point(optimum).tried for optimum in alive]
+    if seeds and max(seeds) < _FEWEST_SEEDS:
+        sentences.append(
+            f"With {_count(max(seeds), 'seed')} no difference can be told from chance; train at"
+            f" least {_FEWEST_SEEDS}"
+        )
+    elif sentence := _power(alive, protocol, level):
+        sentences.append(sentence)
+    return [Answer(kind="open", text=f"{sentence}.") for sentence in sentences]
+
+
+def _power(optima, protocol, level) -> str:
+    """Says which differences the seeds cannot see, '' if that cannot be said."""
+    deviations, seeds = [], []
+    for optimum in optima:
+        scores = _held_out_scores(optimum, protocol)
+        if len(scores) >= _FEWEST_SEEDS:
+            deviations.append(np.std(scores, ddof=1))
+            seeds.append(len(scores))
+    if not deviations or not max(deviations) > 0:
+        return ""
+    deviation = math.sqrt(np.mean(np.square(deviations)))
+    number = round(np.median(seeds))
+    least = statistics.least_difference(deviation, number, level=level)
+    needed = statistics.seeds_needed(deviation, least / 2, level=level)
+    return (
+        f"With {number} seeds a difference of two rows must be {_amount(protocol.metric, least)} to"
+        f" be seen four times out of five; for half of that it takes {needed} seeds"
+    )
+
+
+# Parts of sentences
+
+
+def _held_out_scores(optimum, protocol) -> list[float]:
+    """Returns the held-out scores of the surviving seeds, the larger the better."""
+    scores = evidence.held_out(optimum, protocol).scores
+    return [protocol.sign * score for score in scores if math.isfinite(score)]
+
+
+def _is_tuned_inside(optimum) -> bool:
+    """Returns whether the best value is known to be none at the edge of those tried."""
+    return not {"at_boundary", "all_diverged", "unsettled"} & set(optimum.flags)
+
+
+def _about(label, text) -> str:
+    return f"{label}: {text[0].lower()}{text[1:]}." if label else f"{text}."
+
+
+def _tuned(protocol) -> str:
+    return " and ".join(display_name(name) for name in protocol.tune)
+
+
+def _amount(metric: Metric, amount: float) -> str:
+    """Writes a difference of a metric with its unit."""
+    shown = _digits(metric.factor * amount)
+    return f"{shown} points" if metric.unit == "%" else f"{shown} {metric.unit}".strip()
+
+
+def _range(metric: Metric, low: float, high: float) -> str:
+    """Writes an interval of a difference of a metric."""
+    return f"{_digits(metric.factor * low)} to {_amount(metric, high)}"
+
+
+def _digits(value: float) -> str:
+    """Writes a number with two digits."""
+    if not value:
+        return "0"
+    decimals = max(0, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+def _rows(optima) -> str:
+    return ", ".join(dict.fromkeys(format_number(optimum.row) for optimum in optima))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
