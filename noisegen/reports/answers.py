@@ -24,6 +24,8 @@ from noisegen.sweeps.protocol import Optimum, Protocol
 
 LEVEL = 0.95
 _FEWEST_SEEDS = 3  # a held-out score needs two seeds to choose with
+_INFORMATIVE = 5  # standard deviations of a run; a wider interval excludes little
+_WIDEST_EXPONENT = 1.0  # in which every rule of scaling has room
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,50 +76,72 @@ def make_answers(
 
 def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     """Says up to which batch size nothing is lost, and how much at the next one."""
-    scored = [(o, _held_out_scores(o, protocol)) for o in optima if _is_tuned_inside(o)]
-    scored = [(optimum, scores) for optimum, scores in scored if len(scores) >= _FEWEST_SEEDS]
+    scored = [(o, evidence.estimate(o, protocol)) for o in optima if _is_tuned_inside(o)]
+    scored = [(optimum, score) for optimum, score in scored if score.n >= _FEWEST_SEEDS]
     if len(scored) < 2:
         return []
     # Each series has an answer of its own, and all of them share the level.
     shared = 1 - (1 - level) / num_series
-    rows = [scores for _, scores in scored]
-    last = statistics.last_not_lower(rows, shared).row
-    compared = statistics.compare_with_best(rows, shared)
-    optimum, loss = scored[last][0], compared[last]
-    numbers = {"row": optimum.row, "at_most": -loss.low}
+    scores = [score for _, score in scored]
+    last = statistics.last_not_lower(scores, shared).row
+    optimum, at_most = scored[last][0], _loss(scores, last, shared).high
     metric, row = display_name(protocol.metric.name), display_name(protocol.row)
+    numbers = {"row": optimum.row, "at_most": at_most}
     if last + 1 == len(scored):
         text = (
-            f"No loss of {metric} is seen up to the largest {row} tried, "
-            f"{format_number(optimum.row)}"
+            f"No loss of {metric} is seen up to the largest {row} tried,"
+            f" {format_number(optimum.row)}"
         )
     else:
         text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
-    if math.isfinite(loss.low):
-        text += (
-            f"; there it is at most {_amount(protocol.metric, -loss.low)} worse than at the best"
-        )
+    is_informative = at_most <= _INFORMATIVE * _spread(optima)
+    if is_informative:
+        text += f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
+    else:
+        text += f", but {_count(scores[last].n, 'seed')} cannot exclude a loss of "
+        text += f"{_amount(protocol.metric, at_most)} there"
+    text += f" ({_percent(level)})"
     if last + 1 < len(scored):
-        beyond, difference = scored[last + 1][0], compared[last + 1]
-        numbers |= {"next_row": beyond.row, "lost": (-difference.high, -difference.low)}
-        text += f". At {format_number(beyond.row)} it is worse"
-        if math.isfinite(difference.low):
-            text += f" by {_range(protocol.metric, -difference.high, -difference.low)}"
+        beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)
+        numbers |= {"next_row": beyond.row, "lost": (loss.low, loss.high)}
+        text += (
+            f". At {format_number(beyond.row)} it is {_amount(protocol.metric, loss.value)} worse"
+            f" ({_percent(level)}: {_range(protocol.metric, max(0.0, loss.low), loss.high)})"
+        )
     rule = (
-        f"{_percent(level)} intervals and tests that hold for all {display_name(protocol.row)}s"
-        f"{' and series' if num_series > 1 else ''} together, from the largest one downwards;"
-        f" each seed is scored at the {_tuned(protocol)} that the other seeds choose."
+        f"Tests from the largest {row} downwards and intervals hold for all of them"
+        f"{' and all series' if num_series > 1 else ''} together; each seed is scored at the"
+        f" {_tuned(protocol)} that the other seeds choose."
     )
-    return [
-        Answer(
-            kind="batch_size",
-            series=optimum.series,
-            text=_about(optimum.series, text),
-            rule=rule,
-            numbers=numbers,
-        ),
-        *_updates(scored, last, protocol),
+    answer = Answer(
+        kind="batch_size",
+        series=optimum.series,
+        text=_about(optimum.series, text),
+        rule=rule,
+        numbers=numbers,
+    )
+    return [answer, *(_updates(scored, last, protocol) if is_informative else ())]
+
+
+def _loss(scores, row, level) -> statistics.Interval:
+    """Returns how far one of several scores is below the greatest of the others, at least 0.
+
+    With K scores, each of the K - 1 differences has an interval at 1 - (1 - level) / (K - 1).
+    """
+    shared = 1 - (1 - level) / (len(scores) - 1)
+    differences = [
+        statistics.estimated_difference(other, scores[row], shared)
+        for index, other in enumerate(scores)
+        if index != row
     ]
+    values = np.array([(each.value, each.low, each.high) for each in differences])
+    value, low, high = np.maximum(values.max(0), 0)
+    return statistics.Interval(float(value), float(low), float(high), level)
+
+
+def _spread(optima) -> float:
+    """Returns the standard deviation of a run over seeds, that of a typical row."""
+    return float(np.nanmedian([evidence.noise(optimum) for optimum in optima]))
 
 
 def _updates(scored, last, protocol) -> list[Answer]:
@@ -152,7 +176,7 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
     laws = evidence.learning_rate_laws(optima, protocol, level=level)
     for label, law in laws.items():
         exponent = law.exponent
-        if not math.isfinite(exponent.low):
+        if not exponent.high - exponent.low <= _WIDEST_EXPONENT:
             continue
         name = display_name(protocol.tune[0])
         text = (
@@ -180,7 +204,7 @@ def _rules(exponent) -> str:
     rules = {"the linear rule (1)": 1.0, "the square root rule (1/2)": 0.5, "a constant (0)": 0.0}
     agreeing = [name for name, value in rules.items() if exponent.low <= value <= exponent.high]
     if not agreeing:
-        return "none of linear, square root and constant"
+        return "neither linear (1), nor square root (1/2), nor constant (0)"
     if len(agreeing) == 1:
         return f"{agreeing[0]} agrees"
     return f"{', '.join(agreeing[:-1])} and {agreeing[-1]} agree, and cannot be told apart"
@@ -213,13 +237,14 @@ def _series(optima, protocol, level) -> list[Answer]:
         if found:
             text = f"Compared with {baseline}, {label} is {', '.join(sentences)}"
             rest = len(tested) - len(found)
-            text += f"; at the other {rest} the two are not told apart" if rest else ""
+            if rest:
+                text += f"; elsewhere ({_count(rest, row)}) the two are not told apart"
         else:
-            least = [c.difference.high - c.difference.value for c in tested]
+            unseen = [c.difference.high - c.difference.value for c in tested]
             rows = ", ".join(format_number(comparison.row) for comparison in tested)
             text = (
                 f"{label} and {baseline} are not told apart at {row} {rows}: differences below"
-                f" {_amount(metric, max(least))} would not be seen"
+                f" {_range(metric, min(unseen), max(unseen))} would not be seen"
             )
         answers.append(
             Answer(
@@ -227,9 +252,9 @@ def _series(optima, protocol, level) -> list[Answer]:
                 series=label,
                 text=text + ".",
                 rule=(
-                    f"Differences of runs with equal seeds, with {_percent(level)} intervals, each"
-                    f" scored at the {_tuned(protocol)} that the other seeds choose; tests corrected"
-                    " by Holm for all rows and series."
+                    f"Each seed is scored at the {_tuned(protocol)} that the other seeds choose;"
+                    f" tests are corrected by Holm, and {_percent(level)} intervals hold together,"
+                    " for all rows and series."
                 ),
                 numbers={
                     "differences": {c.row: (c.difference.low, c.difference.high) for c in found}
@@ -250,8 +275,8 @@ def _open(optima, protocol, missing, level) -> list[Answer]:
     alive = [optimum for optimum in optima if optimum.n]
     dead = [optimum for optimum in optima if not optimum.n]
     name, row = display_name(protocol.tune[0]), display_name(protocol.row)
-    at_edge = [o for o in alive if {"at_boundary", "one_value"} & set(o.flags)]
-    if at_edge and any(len(o.points) > 1 for o in at_edge):
+    at_edge = [optimum for optimum in alive if "at_boundary" in optimum.flags]
+    if at_edge:
         where = _rows(at_edge)
         sentences.append(
             f"The best {name} may lie beyond the values tried at {row} {where}; these are left out"
@@ -265,38 +290,30 @@ def _open(optima, protocol, missing, level) -> list[Answer]:
             f"With {_count(max(seeds), 'seed')} no difference can be told from chance; train at"
             f" least {_FEWEST_SEEDS}"
         )
-    elif sentence := _power(alive, protocol, level):
-        sentences.append(sentence)
-    return [Answer(kind="open", text=f"{sentence}.") for sentence in sentences]
+    elif seeds:
+        sentences.append(_power(alive, protocol, round(np.median(seeds)), level))
+    return [_open_answer("", sentence) for sentence in sentences if sentence]
 
 
-def _power(optima, protocol, level) -> str:
+def _power(optima, protocol, seeds, level) -> str:
     """Says which differences the seeds cannot see, '' if that cannot be said."""
-    deviations, seeds = [], []
-    for optimum in optima:
-        scores = _held_out_scores(optimum, protocol)
-        if len(scores) >= _FEWEST_SEEDS:
-            deviations.append(np.std(scores, ddof=1))
-            seeds.append(len(scores))
-    if not deviations or not max(deviations) > 0:
+    deviation = _spread(optima)
+    if not deviation > 0:
         return ""
-    deviation = math.sqrt(np.mean(np.square(deviations)))
-    number = round(np.median(seeds))
-    least = statistics.least_difference(deviation, number, level=level)
+    least = statistics.least_difference(deviation, seeds, level=level)
     needed = statistics.seeds_needed(deviation, least / 2, level=level)
     return (
-        f"With {number} seeds a difference of two rows must be {_amount(protocol.metric, least)} to"
-        f" be seen four times out of five; for half of that it takes {needed} seeds"
+        f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two"
+        f" {display_name(protocol.row)}s is seen four times out of five; to see half of it takes"
+        f" {needed} seeds"
     )
 
 
+def _open_answer(label, text) -> Answer:
+    return Answer(kind="open", series=label, text=_about(label, text))
+
+
 # Parts of sentences
-
-
-def _held_out_scores(optimum, protocol) -> list[float]:
-    """Returns the held-out scores of the surviving seeds, the larger the better."""
-    scores = evidence.held_out(optimum, protocol).scores
-    return [protocol.sign * score for score in scores if math.isfinite(score)]
 
 
 def _is_tuned_inside(optimum) -> bool:
@@ -314,12 +331,16 @@ def _tuned(protocol) -> str:
 
 def _amount(metric: Metric, amount: float) -> str:
     """Writes a difference of a metric with its unit."""
+    if metric.unit == "%" and amount >= 1:
+        return "100 points"  # An interval of few seeds may say more than there can be.
     shown = _digits(metric.factor * amount)
     return f"{shown} points" if metric.unit == "%" else f"{shown} {metric.unit}".strip()
 
 
 def _range(metric: Metric, low: float, high: float) -> str:
     """Writes an interval of a difference of a metric."""
+    if _digits(metric.factor * low) == _digits(metric.factor * high):
+        return _amount(metric, high)
     return f"{_digits(metric.factor * low)} to {_amount(metric, high)}"
 
 
@@ -340,4 +361,6 @@ def _rows(optima) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what}" + ("es" if what.endswith("s") else "s")

@@ -17,7 +17,7 @@ distribution. Two rules hold for every function:
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,6 +59,23 @@ class Difference(Interval):
     n: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Holds a mean with its standard error, where it is not that of a plain sample.
+
+    Attributes:
+      value: Mean; nan if it is not defined.
+      error: Standard error of the mean.
+      freedom: Degrees of freedom of the error, of a t distribution.
+      n: Number of scores.
+    """
+
+    value: float
+    error: float
+    freedom: float
+    n: int
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Returns the mean of a sample with Student's t interval.
 
@@ -80,7 +97,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """
     values = _checks.sample("values", values)
     _checks.level(level)
-    mean = _mean(values)
+    mean = mean_or_nan(values)
     half = _half_width(_error_of_mean(values), len(values) - 1, level)
     return Interval(mean, mean - half, mean + half, level)
 
@@ -112,7 +129,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     _checks.same_length(a=a, b=b)
     # The rounding of differences is that of the scores.
     error = _error_of_mean(a - b, scale=np.abs([a, b]).max(initial=0))
-    return _difference(_mean(a - b), error, len(a) - 1, len(a), level)
+    return _difference(mean_or_nan(a - b), error, len(a) - 1, len(a), level)
 
 
 def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
@@ -134,27 +151,32 @@ def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differe
       are Involved, Biometrika 34, 1947
     """
     a, b = _checks.sample("a", a), _checks.sample("b", b)
-    error, freedom = welch_error(a, b)
-    return _difference(_mean(a) - _mean(b), error, freedom, min(len(a), len(b)), level)
+    return estimated_difference(estimate(a), estimate(b), level)
 
 
-def welch_error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Returns the standard error of mean(a) - mean(b), and Welch's degrees of freedom.
+def estimated_difference(a: Estimate, b: Estimate, level: float = 0.95) -> Difference:
+    """Returns the difference of two independent estimates, as `welch_difference` does of samples.
+
+    Its standard error is sqrt(u + v), where u and v are the squares of the two errors, and its
+    degrees of freedom are (u + v)^2 / (u^2 / f_a + v^2 / f_b).
 
     Args:
-      a, b: Scores, of shapes (N,) and (M,).
-
-    Returns:
-      Error and degrees of freedom, both nan if `welch_difference` has no interval.
+      a, b: Means with their errors.
+      level: Level of the interval, in (0, 1).
     """
-    if min(len(a), len(b)) < 2:
-        return math.nan, math.nan
-    u, v = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    scale = max(np.abs(a).max(), np.abs(b).max())
-    if not math.sqrt(u + v) > _ROUNDING * scale:  # False for nan, too.
-        return math.nan, math.nan
-    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    return math.sqrt(u + v), float(freedom)
+    errors, freedom = welch_errors([a, b])
+    return _difference(a.value - b.value, errors[0, 1], freedom[0, 1], min(a.n, b.n), level)
+
+
+def estimate(values: ArrayLike) -> Estimate:
+    """Returns the mean of a sample with its standard error s / sqrt(n).
+
+    Args:
+      values: Scores, of shape (N,). The error is nan for fewer than two.
+    """
+    values = _checks.sample("values", values)
+    error = values.std(ddof=1) / math.sqrt(len(values)) if _has_mean(values, 2) else math.nan
+    return Estimate(mean_or_nan(values), float(error), len(values) - 1, len(values))
 
 
 def pair_by_seed(
@@ -220,36 +242,42 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
+def welch_errors(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the standard errors of all differences, and Welch's degrees of freedom.
+
+    Args:
+      estimates: K means with their errors.
+
+    Returns:
+      Errors and degrees of freedom, both of shape (K, K), nan if there is no test.
+    """
+    scales = np.array([abs(each.value) for each in estimates])
+    squares = np.array([each.error**2 for each in estimates])
+    total = squares[:, None] + squares
+    visible = np.sqrt(total) > _ROUNDING * np.maximum(scales[:, None], scales)
+    total = np.where(visible, total, np.nan)
+    parts = squares**2 / np.array([max(each.freedom, 1) for each in estimates])
+    return np.sqrt(total), total**2 / np.where(visible, parts[:, None] + parts, np.nan)
+
+
 def t_quantile(level: float, freedom: float) -> float:
     """Returns the two-sided quantile of Student's t distribution, nan without freedom."""
     return float(special.stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan
 
 
-def widened(difference: Difference, systematic: float) -> Difference:
-    """Returns a difference with an interval that covers a systematic error as well.
-
-    With half width t e, the new one is t sqrt(e^2 + systematic^2), and the p value follows.
-
-    Args:
-      difference: From `paired_difference`, so that its freedom is n - 1.
-      systematic: Standard error that no number of seeds reduces, at least 0.
-    """
-    freedom = difference.n - 1
-    quantile = t_quantile(difference.level, freedom)
-    if math.isnan(quantile) or math.isnan(difference.low):
-        return difference
-    error = math.hypot((difference.high - difference.value) / quantile, systematic)
-    return _difference(difference.value, error, freedom, difference.n, difference.level)
-
-
-def _mean(values):
+def mean_or_nan(values: np.ndarray) -> float:
     """Returns the mean, nan if there is no score or one is not finite."""
-    return float(values.mean()) if len(values) and np.isfinite(values).all() else math.nan
+    return float(values.mean()) if _has_mean(values, 1) else math.nan
+
+
+def _has_mean(values, least):
+    """Returns whether there are at least so many scores, all of them finite."""
+    return len(values) >= least and bool(np.isfinite(values).all())
 
 
 def _error_of_mean(values, scale=None):
     """Returns the standard error of a mean, nan if the values do not show one."""
-    if len(values) < 2 or not np.isfinite(values).all():
+    if not _has_mean(values, 2):
         return math.nan
     std = values.std(ddof=1)
     scale = np.abs(values).max() if scale is None else scale

@@ -33,6 +33,7 @@ from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Point, Protocol
 
 _FEWEST_ROWS = 3  # through which a law is fitted
+_FEWEST_PAIRS = 5  # of seeds; fewer say too little of the spread of their differences
 _LEAST_SHARE = 0.01  # of the resamples, below which a value is not listed
 
 
@@ -69,8 +70,8 @@ class Comparison:
     Attributes:
       row: The row.
       series, baseline: Labels of the two series.
-      difference: Mean of `series` minus that of `baseline` in the metric, paired by seed where both
-        have the seed, with its interval.
+      difference: Mean of `series` minus that of `baseline` in the metric, with an interval that
+        holds together with those of all comparisons.
       adjusted_p: Its p value, corrected by Holm for all comparisons of the sweep; nan if there is
         none.
       num_cells: Number of values that were tried for each of the two.
@@ -211,15 +212,19 @@ def compare_series(
 
     Each series is scored at tuned values that were chosen without the seed that is scored, so that
     a series with more values to choose from has no advantage (see
-    `statistics.selected_without_seed`). Differences are of runs with equal seeds. With standard
-    deviation s of the N differences and d the optimism of the two selections (the root of the sum
-    of their squares), the interval is mean +- t sqrt(s^2 / N + d^2), with N - 1 degrees of freedom.
+    `statistics.selected_without_seed`).
+
+    With at least 5 common seeds, differences are of runs with equal seeds. With standard deviation
+    s of the N differences and d the optimism of the two selections (the root of the sum of their
+    squares), the interval is mean +- t sqrt(s^2 / N + d^2), with N - 1 degrees of freedom. Fewer
+    seeds cannot measure s: the two scores are then taken as independent, see `estimate`.
 
     Args:
       optima: The optima, as `select` returns them.
       protocol: The protocol given to `select`.
-      baseline: Label of the series that the others are compared with, by default the first one.
-      level: Level of the intervals, in (0, 1).
+      baseline: Label of the series that the others are compared with, by default the first one of
+        those that have rows in common with the most others.
+      level: Level at which all intervals hold together, in (0, 1).
 
     Returns:
       The comparisons, in the order of the optima. Rows that only one of the two series has are left
@@ -232,7 +237,7 @@ def compare_series(
     labels = list(dict.fromkeys(optimum.series for optimum in alive))
     if not labels:
         return []
-    baseline = labels[0] if baseline is None else baseline
+    baseline = _most_shared(alive) if baseline is None else baseline
     if baseline not in labels:
         raise ValueError(f"No series is named {baseline!r}; expected one of {labels}.")
     of_baseline = {optimum.row: optimum for optimum in alive if optimum.series == baseline}
@@ -241,7 +246,9 @@ def compare_series(
         for optimum in alive
         if optimum.series != baseline and optimum.row in of_baseline
     ]
-    differences = [_difference(*pair, protocol, level) for pair in pairs]
+    # With m comparisons, intervals at 1 - (1 - level) / m hold together.
+    shared = 1 - (1 - level) / max(1, len(pairs))
+    differences = [_difference(*pair, protocol, shared) for pair in pairs]
     adjusted = statistics.holm([difference.p_value for difference in differences])
     return [
         Comparison(
@@ -254,6 +261,18 @@ def compare_series(
         )
         for (optimum, other), difference, p_value in zip(pairs, differences, adjusted, strict=True)
     ]
+
+
+def _most_shared(optima) -> str:
+    """Returns the label of the first of those series that share rows with the most others."""
+    rows: dict[str, set[float]] = {}
+    for optimum in optima:
+        rows.setdefault(optimum.series, set()).add(optimum.row)
+    shared = {
+        label: sum(bool(own & other) for name, other in rows.items() if name != label)
+        for label, own in rows.items()
+    }
+    return max(shared, key=shared.get)
 
 
 def learning_rate_laws(
@@ -320,17 +339,67 @@ def _step(optimum, protocol) -> float:
     return min(steps, default=0.0)
 
 
+def estimate(optimum: Optimum, protocol: Protocol) -> statistics.Estimate:
+    """Returns the held-out score of an optimum with its error, for comparisons of few seeds.
+
+    The error is sqrt(s^2 / N + d^2), with N seeds, the optimism d of the selection, and the
+    standard deviation s over seeds pooled over all values in the error bar, so that three seeds
+    give more than two degrees of freedom. Values in the error bar are taken to vary alike.
+
+    Returns:
+      The estimate of the score, the larger the better.
+    """
+    score = held_out(optimum, protocol)
+    deviation, freedom = _pooled(_in_bar(optimum))
+    survivors = sum(math.isfinite(each) for each in score.scores)
+    error = math.hypot(deviation / math.sqrt(max(survivors, 1)), score.optimism)
+    return statistics.Estimate(protocol.sign * score.interval.value, error, freedom, survivors)
+
+
+def noise(optimum: Optimum) -> float:
+    """Returns the standard deviation over seeds, pooled over the values in the error bar."""
+    return _pooled(_in_bar(optimum))[0]
+
+
+def _in_bar(optimum) -> list[Point]:
+    """Returns the points in the error bar whose runs all survived, the best one in any case."""
+    found = [best_point(optimum)]
+    first = next(iter(optimum.values))
+    for point in optimum.points:
+        in_bar = optimum.low <= point.values[first] <= optimum.high
+        if in_bar and not point.diverged and point is not found[0]:
+            found.append(point)
+    return found
+
+
 def _difference(optimum, other, protocol, level) -> statistics.Difference:
-    """Returns the difference of two optima of one row, scored without the seeds that chose."""
-    found = [held_out(each, protocol, level) for each in (optimum, other)]
-    by_seed = [
-        dict(zip(best_point(each).seeds, score.scores, strict=True))
-        for each, score in zip((optimum, other), found, strict=True)
-    ]
-    a, b = statistics.pair_by_seed(*by_seed)
-    plain = statistics.paired_difference(a, b, level)
-    optimism = math.hypot(*(score.optimism for score in found))
-    return statistics.widened(plain, optimism)
+    """Returns the difference of two optima of one row, in the metric."""
+    pairs = _held_out_pairs(optimum, other, protocol)
+    if len(pairs[0]) < _FEWEST_PAIRS:
+        a, b = (estimate(each, protocol) for each in (optimum, other))
+        difference = statistics.estimated_difference(a, b, level)
+        return difference if protocol.sign == 1 else _negated(difference)
+    found = statistics.estimate(pairs[0] - pairs[1])
+    optimism = math.hypot(*(held_out(each, protocol).optimism for each in (optimum, other)))
+    found = dataclasses.replace(found, error=math.hypot(found.error, optimism))
+    nothing = statistics.Estimate(0.0, 0.0, found.freedom, found.n)
+    return statistics.estimated_difference(found, nothing, level)
+
+
+def _negated(difference):
+    """Returns a difference with the other sign."""
+    return dataclasses.replace(
+        difference, value=-difference.value, low=-difference.high, high=-difference.low
+    )
+
+
+def _held_out_pairs(optimum, other, protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the held-out scores of two optima at the seeds that both have."""
+    by_seed = []
+    for each in (optimum, other):
+        scores = held_out(each, protocol).scores
+        by_seed.append(dict(zip(best_point(each).seeds, scores, strict=True)))
+    return statistics.pair_by_seed(*by_seed)
 
 
 def _by_seed(point: Point) -> dict[int, float | None]:
