@@ -1,6 +1,8 @@
 """Reports: tables and plots of a sweep, and one HTML page. Needs Matplotlib to draw."""
 
+from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
+from noisegen.reports.evidence_tables import make_differences, make_evidence
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
 from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
 from noisegen.reports.tables import (
@@ -15,10 +17,14 @@ from noisegen.reports.tables import (
 
 __all__ = [
     "FORMATS",
+    "Answer",
     "Report",
     "check",
     "format_table",
     "load_report",
+    "make_answers",
+    "make_differences",
+    "make_evidence",
     "make_table",
     "plot_curves",
     "plot_heatmap",

@@ -20,6 +20,7 @@ from noisegen.statistics.intervals import (
     mean_interval,
     pair_by_seed,
     paired_difference,
+    t_quantile,
     welch_difference,
 )
 from noisegen.statistics.power import (
@@ -63,5 +64,6 @@ __all__ = [
     "resample_runs",
     "seeds_needed",
     "selected_without_seed",
+    "t_quantile",
     "welch_difference",
 ]

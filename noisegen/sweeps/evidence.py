@@ -34,6 +34,7 @@ from noisegen.sweeps.protocol import Optimum, Point, Protocol
 
 _FEWEST_ROWS = 3  # through which a law is fitted
 _FEWEST_PAIRS = 5  # of seeds; fewer say too little of the spread of their differences
+_STEEPEST = 8  # ratio of the drops on both sides of a best value that a parabola may have
 _LEAST_SHARE = 0.01  # of the resamples, below which a value is not listed
 
 
@@ -50,7 +51,8 @@ class RowEvidence:
       shares: From a value of the first tuned field to the share of bootstrap resamples of the seeds
         in which it is the best. Empty for a single seed.
       between: log2 of the first tuned field at the top of a parabola through the best point and
-        those beside it; None if several fields are tuned or the values are not positive.
+        those beside it; nan with a reason if there is none, for example "cliff" if one of them is
+        far worse than the other; None if several fields are tuned or values are not positive.
     """
 
     series: str
@@ -185,9 +187,25 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
         # The score of a diverged run is unknown, and so is the mean of its point.
         means.append(math.nan if point.diverged else protocol.sign * np.mean(point.scores))
         errors.append(deviation / math.sqrt(point.tried))
-    return statistics.parabola_optimum(
+    found = statistics.parabola_optimum(
         np.log2(values), means, errors, degrees_of_freedom=freedom, level=level
     )
+    if not found.reason and _is_cliff(means[best - 1 : best + 2]):
+        nan = math.nan
+        found = dataclasses.replace(
+            found, value=nan, low=nan, high=nan, standard_error=nan, reason="cliff"
+        )
+    return found
+
+
+def _is_cliff(means: Sequence[float]) -> bool:
+    """Returns whether the score falls so much more on one side of the best that it is no parabola.
+
+    Beyond the largest stable learning rate, for example, the score drops to that of guessing.
+    """
+    before, best, after = means
+    drops = sorted((best - before, best - after))
+    return drops[1] > _STEEPEST * drops[0]
 
 
 def _pooled(points: Sequence[Point]) -> tuple[float, int]:
