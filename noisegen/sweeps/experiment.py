@@ -75,7 +75,7 @@ class Experiment:
         """
         config_json.make_plain(config)
         config_json.check_kept(config, self.get_config())
-        config.lock()
+        config.lock()  # so that a misspelled field is an error
         sweep = self.module.get_sweep(config)
         if not isinstance(sweep, Sweep):
             raise ValueError(
@@ -93,11 +93,17 @@ class Experiment:
 
     def _code(self):
         """Returns a hash of the file, and of those beside it that it imports from."""
-        parts = (inspect.getmodule(value) for value in vars(self.module).values())
-        files = {pathlib.Path(part.__file__) for part in parts if getattr(part, "__file__", None)}
         own = self.path.resolve()
-        beside = sorted(file for file in files if file.parent == own.parent and file != own)
-        return hashlib.sha256(b"".join(f.read_bytes() for f in (own, *beside))).hexdigest()
+        imported = set()
+        for value in vars(self.module).values():
+            # The module that a function or class was defined in, or an imported module itself.
+            module = inspect.getmodule(value)
+            if getattr(module, "__file__", None):
+                imported.add(pathlib.Path(module.__file__))
+        # Files elsewhere, such as those of libraries, do not count.
+        beside = sorted(file for file in imported if file.parent == own.parent and file != own)
+        content = b"".join(file.read_bytes() for file in (own, *beside))
+        return hashlib.sha256(content).hexdigest()
 
 
 def load_experiment(text: str) -> Experiment:

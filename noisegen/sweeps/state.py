@@ -185,6 +185,10 @@ class SweepState:
             self._tasks[key] = task
         return self._tasks[key]
 
+    def tasks(self) -> list[Task]:
+        """Returns the tasks that are made so far."""
+        return list(self._tasks.values())
+
     def by_task(self, runs: Mapping[str, Any]) -> dict[Task, dict[str, Any]]:
         """Groups runs, or their hyperparameters, by task, in their order."""
         groups: dict[Task, dict[str, Any]] = {}

@@ -65,9 +65,9 @@ class Sweep:
 
     Args:
       task: What is trained: a `training.Task`, or a function without arguments that makes it. The
-        function is called when something is to be trained. A sweep whose directory exists can be
-        read without, and so loads no data.
-      runs: The planned runs: a `Grid`, or any iterable of flat mappings of hyperparameters.
+        function is called when something is to be trained. To read a sweep whose directory exists
+        does not call it, and so loads no data.
+      runs: The planned runs: a `Grid`, or any iterable of flat mappings from field to value.
       protocol: How the records are read, or several protocols, the main one first. The grid is
         extended as each of them asks. By default `Protocol()`.
       workdir: Directory of the sweep, made when training begins.
@@ -155,7 +155,7 @@ class Sweep:
             "per_batch_size": self._per_batch_size,
             "source": self.source,
         }
-        return Sweep(**arguments | changes)
+        return type(self)(**arguments | changes)
 
     # Training
 
@@ -166,21 +166,24 @@ class Sweep:
 
         Args:
           progress: Whether to show progress on stderr.
-          **options: Fields of `noisegen.sweeps.worker.WorkerOptions`:
-            `checkpoint_minutes`, minutes between checkpoints of the runs in training (5.0; 0 for
-            none);
-            `keep_params`, whether to keep the parameters of runs that end (False);
-            `pool`, a dict of those fields of `training.PoolConfig`, such as `lanes`, that are not
-            to be autotuned;
-            `share`, the index of this process and the number of processes, if several call `run`
-            at once ((0, 1)); each begins with other runs;
-            `heartbeat_timeout`, seconds without a sign of life after which other processes train
-            the runs of this one (300.0).
+          **options: Fields of `noisegen.sweeps.worker.WorkerOptions`. They change no result.
+
+            * ``checkpoint_minutes``: Minutes between checkpoints of the runs in training, by
+              default 5. 0 makes none.
+            * ``keep_params``: Whether to keep the parameters of runs that end, by default False.
+            * ``pool``: A dict with fields of `training.PoolConfig`, such as ``lanes``. The others
+              are autotuned.
+            * ``share``: Index of this process and number of processes that call `run` at once, by
+              default ``(0, 1)``. Each begins with its share of the runs, and then helps the others.
+            * ``heartbeat_timeout``: Seconds without a heartbeat after which other processes count
+              this one as dead and train its runs, by default 300.
 
         Raises:
+          TypeError: If there is no option of a given name.
           ValueError: If a run or an option makes no sense. Nothing is trained or written then.
           KeyboardInterrupt: On Ctrl-C, after the runs in training are checkpointed.
         """
+        # Both import `reports` and Rich, which a sweep that is only read can do without.
         from noisegen.sweeps import worker
         from noisegen.sweeps.progress import Display, Observer
 
@@ -200,9 +203,10 @@ class Sweep:
         task_name = self.task_of(self.planned[0]).name
         if self.workdir is not None:
             storage.check_workdir(self.workdir, self.name, task_name)
-        self.state.reset()  # Only now, with its task, can it find runs that the task refuses.
+        # What was read before the task was made may want runs that the task refuses.
+        self.state.reset()
         self.state.runs()
-        for task in self.state.by_task(self.state.wanted):
+        for task in self.state.tasks():
             for protocol in self.protocols:
                 checks.check_metrics(training.metric_spec(task).names, protocol)
 
@@ -254,13 +258,13 @@ class Sweep:
     # Results
 
     def is_complete(self) -> bool:
-        """Returns whether every wanted run has its record, as far as this process has read them."""
+        """Returns whether every run of the sweep has its record."""
+        self._refresh()
         return self.state.is_complete()
 
     def records(self) -> list[Record]:
         """Returns the records of the sweep's runs, sorted by run_id, without their curves."""
-        if self.state.refresh():
-            self.state.extend()
+        self._refresh()
         return self.state.records()
 
     def curves(self, run_ids: Iterable[str]) -> dict[str, dict[str, list[float]]]:
@@ -313,6 +317,11 @@ class Sweep:
 
         self._directory()  # refuses a sweep without one
         return reports.write_report(self)
+
+    def _refresh(self):
+        """Reads new records, which may extend the grid."""
+        if self.state.refresh():
+            self.state.extend()
 
     def _reading(self, protocol):
         """Returns optima, protocol and published numbers, which belong to the main protocol."""

@@ -104,10 +104,12 @@ class Worker:
             for context in contexts:
                 stack.enter_context(context)
             todo = self._todo()
-            if known := self.checkpoints.known(todo):
+            known = self.checkpoints.known(todo)
+            if known:
                 self.observer.note(f"{len(known)} of {len(todo)} runs resume from a checkpoint.")
-            while todo := self._todo():
-                if self._stopping:  # since the last progress, so that nothing is left to keep
+            while todo:
+                # A signal that came after the last progress finds no run in training to keep.
+                if self._stopping:
                     raise KeyboardInterrupt
                 claimed = self.claims.claimed_by_others()
                 free = {name: run for name, run in todo.items() if name not in claimed}
@@ -116,6 +118,7 @@ class Worker:
                     self._refresh()
                 else:
                     self._wait()
+                todo = self._todo()
 
     # What a worker that is spread over several processes does differently.
 
@@ -176,6 +179,8 @@ class Worker:
 
     def _sorted(self, runs):
         """Returns the runs in the order in which this worker trains them."""
+        # All workers must deal the same runs, so all wanted runs are dealt, not only those left.
+        # Runs that extend the grid later are dealt by themselves, and the others keep their keys.
         new = {
             name: run.plan.num_examples
             for name, run in self.state.runs().items()
@@ -190,6 +195,8 @@ class Worker:
         del self._queue[run.id]
         done = self.state.done
         if run.id not in self._claimed and run.id not in done:
+            # To claim writes and reads files, so short runs are claimed together with those that
+            # the pool takes after them.
             following = itertools.islice(self._queue, self._pace.runs() - 1)
             names = {run.id, *following} - done.keys() - self._claimed
             self._claimed |= self.claims.claim_all(names)
@@ -224,7 +231,8 @@ class Worker:
 
     def _progress(self, running: Sequence[training.Progress]):
         self._in_training = True
-        # A checkpoint that was hurried is written first.
+        # A checkpoint that a signal hurried is written after this progress, and the worker stops at
+        # the next one.
         self.check_stop(self._stopping and not self.checkpoints.hurried)
         if self.claims.report_progress({each.run.id: each.examples for each in running}):
             self._refresh()
@@ -232,6 +240,7 @@ class Worker:
 
     def _finish(self, result):
         record = make_record(result, self.pool.config)
+        # The record comes last, so that a run with a record has its parameters.
         if result.params is not None:
             storage.save_params(self.sweep.workdir, record.run_id, result.params)
         self.writer.append(record)
@@ -246,10 +255,12 @@ class Worker:
         if given.keys() >= training.AUTOTUNED:
             return training.PoolConfig(**given)
         key = settings_key(task, given)
-        if shared := self.claims.shared_settings(key):
+        shared = self.claims.shared_settings(key)
+        if shared:
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
                 return training.PoolConfig(**shared)
         self._say("measuring what is fastest here")
+        # More lanes than this worker's share of the runs would stay idle.
         config = self.autotune(task, runs[: math.ceil(len(runs) / count)])
         self.claims.share_settings(key, vars(config))
         return config
@@ -260,7 +271,8 @@ class Worker:
 
     def _stop(self, number):
         """Handles a signal to stop: runs in training are checkpointed first."""
-        is_first, self._stopping = not self._stopping, True
+        is_first = not self._stopping
+        self._stopping = True
         if not is_first and number != signal.SIGINT:
             return  # Slurm sends several, and only a person may insist
         if not is_first or not self._in_training:
@@ -275,7 +287,9 @@ class Pace:
     """
 
     def __init__(self):
-        self._since, self._ended, self._per_second = time.monotonic(), 0, 0.0
+        self._since = time.monotonic()  # start of the interval in which ends are counted
+        self._ended = 0
+        self._per_second = 0.0  # in the interval before
 
     def ended(self) -> None:
         """Notes that a run has ended."""
@@ -327,12 +341,12 @@ def extend(sweep: Sweep, observer: Observer) -> None:
 def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStatus]) -> None:
     """Shows the observer what other workers do."""
     runs, done = sweep.state.runs(), sweep.state.done
-    running = [
-        training.Progress(runs[name], examples)
-        for worker in workers
-        for name, examples in worker.runs.items()
-        if name in runs and name not in done
-    ]
+    running = []
+    for worker in workers:
+        for name, examples in worker.runs.items():
+            # A worker may claim a run whose record is there, or one that we do not yet know of.
+            if name in runs and name not in done:
+                running.append(training.Progress(runs[name], examples))
     if running:
         observer.progress(running)
     elif not sweep.is_complete():
@@ -357,6 +371,7 @@ def order(costs: Mapping[str, int], share: tuple[int, int]) -> dict[str, tuple]:
     if count == 1:
         return dict.fromkeys(costs, ())
     dealt = deal(costs, count)
+    # False sorts before True: the own share comes first.
     return {name: (index != own, -costs[name]) for name, index in dealt.items()}
 
 
@@ -365,7 +380,7 @@ def deal(costs: Mapping[str, int], count: int) -> dict[str, int]:
 
     Each run goes to the worker with the least to do so far, so all processes deal alike.
     """
-    loads = [(0, index) for index in range(count)]
+    loads = [(0, index) for index in range(count)]  # a heap: the smallest load comes first
     dealt = {}
     for name in sorted(costs, key=costs.get, reverse=True):
         load, index = loads[0]

@@ -31,6 +31,8 @@ class Sweep:
 
 
 class State:
+    """The state of this sweep."""
+
     def __init__(self, records, todo):
         self.done = {each.run_id: each for each in records}
         self.wanted = {each.run_id: each.hparams for each in (*records, *todo)}

@@ -114,6 +114,31 @@ def test_to_read_a_sweep_makes_no_task(tmp_path):
     assert len(read.records()) == 6 and len(read.optima()) == 2
 
 
+def test_a_sweep_can_be_made_of_another_with_other_arguments(tmp_path):
+    sweep = trainable(
+        tmp_path / "one", title="One", description="Words", published={("", 16): (1, 0)}
+    )
+    sweep.run(progress=False, pool=POOL)
+    other = sweep.replace(workdir=tmp_path / "other", title="Other")
+    assert (other.title, other.description, other.workdir.name) == ("Other", "Words", "other")
+    assert other.planned == sweep.planned and other.published == sweep.published
+    assert len(sweep.records()) == 6 and other.records() == []
+
+
+def test_the_command_of_a_sweep_stays_until_another_is_given(tmp_path):
+    for given, kept in ((None, None), ("one", "one"), (None, "one"), ("other", "other")):
+        with trainable(tmp_path).begun(command=given):
+            pass
+        assert storage.read_sweep(tmp_path).get("command") == kept
+
+
+def test_whether_a_sweep_is_complete_is_read_from_its_directory(tmp_path):
+    watching = trainable(tmp_path)
+    assert not watching.is_complete()
+    trainable(tmp_path).run(progress=False, pool=POOL)
+    assert watching.is_complete()
+
+
 def test_parameters_that_are_kept_can_be_read(tmp_path):
     sweep = trainable(tmp_path)
     sweep.run(progress=False, pool=POOL, keep_params=True)
