@@ -295,7 +295,7 @@ def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
     """Returns the runs without a record; if there are none, those that extend the grid."""
     todo = sweep.todo()
     if not todo:
-        before = list(sweep.wanted.values())
+        before = [sweep.done[name] for name in sweep.wanted]
         new = sweep.extend()
         if new:
             observer.note(describe_extension(sweep.protocols[0], new.values(), before))
