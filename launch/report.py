@@ -39,7 +39,8 @@ def write(sweep: Sweep, form: str = "text") -> None:
     page = report.write()
     tables = "\n".join(report.tables(form))
     if form == "text":
-        cli.show(f"{tables}\nReport: {page}")
+        missing = report.describe_missing()
+        cli.show("\n".join([tables, *([missing] if missing else []), f"Report: {page}"]))
     else:  # is often piped into a file, which is to hold the tables only
         cli.show(tables.removesuffix("\n"))
         print(f"Report: {page}", file=sys.stderr)

@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 
 from absl import flags
-from rich import console
 
-from noisegen import storage
+from noisegen import reports, storage
 from noisegen.reports import markup
 from noisegen.sweeps import Sweep
 from noisegen.sweeps.progress import Tally, count, duration
@@ -31,8 +30,8 @@ def main(argv: list[str]) -> None:
     sweep = Sweep.open(workdir, cli.CONFIG.value)
     tally = Tally(sweep)
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
-    if tally.best:
-        console.Console().print(tally.table())
+    if tally.done:
+        _show_tables(sweep)
         last = max(record.finished_at or "" for record in sweep.state.done.values())
         print("Last record:", last)
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
@@ -40,6 +39,17 @@ def main(argv: list[str]) -> None:
     if tally.done < tally.wanted:
         command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
         cli.show(f"To train the missing runs:\n  {command}")
+
+
+def _show_tables(sweep: Sweep) -> None:
+    """Prints the tables that the report would have now."""
+    try:
+        tables = reports.load_report(sweep).tables()
+    except (
+        ValueError
+    ) as error:  # older records may lack a metric: the workers are shown all the same
+        tables = [f"No table: {error}\n"]
+    cli.show("\n" + "\n".join(tables))
 
 
 def _describe_workers(workdir: str) -> Iterator[str]:

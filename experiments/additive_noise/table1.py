@@ -2,7 +2,7 @@
 
 Claim of the draft "Even larger batch size with additive gradient noise": noise added to the
 gradient, of standard deviation eta / (1 + t)^0.55, improves the test accuracy that very large
-batches reach in 15 epochs, and is no help at small ones.
+batches reach in 15 epochs, and does not help small ones.
 
 Readings, when the draft leaves them open: the 20-50-500 network of PyTorch's MNIST example, without
 dropout. eta is a standard deviation. Noise is added to the mean gradient, before momentum, and t

@@ -68,7 +68,8 @@ def main(argv: list[str]) -> None:
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
-    if unknown := set(chosen) - set(PARTS):
+    unknown = set(chosen) - set(PARTS)
+    if unknown:
         raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
     if not _OUT.value:

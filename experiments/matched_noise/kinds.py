@@ -97,8 +97,8 @@ def example_weights(hparams: Mapping[str, Any]) -> Callable[..., jax.Array]:
     """Returns the weights of a run's examples: random if they match the whole covariance."""
     reference = _reference(hparams, "full")
 
-    def weights(key, places, batch_size):
-        return noisegen.matched_weights(key, places, batch_size, reference)
+    def weights(key, positions, batch_size):
+        return noisegen.matched_weights(key, positions, batch_size, reference)
 
     return weights
 

@@ -1,9 +1,9 @@
 """One temperature schedule, two ways: decaying the learning rate, growing the batch
 
 Claim of Smith et al., Don't Decay the Learning Rate, Increase the Batch Size (2018): the
-temperature, effective learning rate over batch size, decides while noise dominates. Dividing the
-learning rate by a factor and multiplying the batch size by it then give the same curves and
-accuracy after the same number of epochs, the second in far fewer updates.
+temperature, effective learning rate over batch size, determines training while noise dominates.
+Dividing the learning rate by a factor, or multiplying the batch size by it, then gives the same
+curves and accuracy after the same number of epochs, the second in far fewer updates.
 
 The schedules here fall by a factor of 4 after 10, 14 and 17 of 20 epochs, so that the last batch is
 64 times the first. Factors and epochs are our choice. This is not one of the paper's figures: it
@@ -152,7 +152,8 @@ def _ends(hparams):
     last_drop = 0
     for drop in DROPS:
         examples = (drop - last_drop) * total / 20
-        num_updates = num_updates + -(-examples // size)  # rounded up
+        # Rounded up. Plain operators work on the host's numbers and on the device's.
+        num_updates = num_updates + -(-examples // size)
         ends.append(num_updates)
         size = size * hparams["growth"]
         last_drop = drop

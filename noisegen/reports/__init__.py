@@ -4,16 +4,9 @@ from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
 from noisegen.reports.evidence_tables import make_differences, make_evidence
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
+from noisegen.reports.rendering import format_table, to_html, to_latex, to_markdown, to_text
 from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
-from noisegen.reports.tables import (
-    format_table,
-    make_table,
-    to_csv,
-    to_html,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from noisegen.reports.tables import make_table, to_csv
 
 __all__ = [
     "FORMATS",

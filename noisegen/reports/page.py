@@ -20,12 +20,14 @@ class Section:
     Attributes:
       heading: Heading of the table.
       table: The table with its notes, as HTML.
-      figures: Figures above the table.
+      overview: Figures above the table.
+      details: Figures below it.
     """
 
     heading: str
     table: markupsafe.Markup
-    figures: Sequence[Figure] = ()
+    overview: Sequence[Figure] = ()
+    details: Sequence[Figure] = ()
 
 
 def render_page(

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import markupsafe
 
 from noisegen import storage
-from noisegen.reports import drawing, page, tables
-from noisegen.reports.figures import Figure, describe_failure, make_figures
-from noisegen.reports.formatting import display_name
+from noisegen.reports import drawing, figures, page, rendering, tables
+from noisegen.reports.figures import Figure, describe_failure
+from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
 from noisegen.storage import Record
 from noisegen.sweeps.protocol import Optimum, Protocol, select
 from noisegen.sweeps.sweep import Sweep
 
 FORMATS = {
-    "text": tables.to_text,
-    "markdown": tables.to_markdown,
-    "latex": tables.to_latex,
+    "text": rendering.to_text,
+    "markdown": rendering.to_markdown,
+    "latex": rendering.to_latex,
     "csv": tables.to_csv,
 }
 
@@ -36,10 +36,14 @@ class Reading:
         """Returns the table in one of `FORMATS`."""
         return FORMATS[form](self.optima, self.protocol, self.published)
 
-    def section(self, heading: str, figures: Sequence[Figure] = ()) -> page.Section:
-        """Returns the section of a page, with the given figures."""
-        table = tables.to_html(self.optima, self.protocol, self.published)
-        return page.Section(heading, markupsafe.Markup(table), figures)
+    def section(
+        self, overview: Sequence[Figure] = (), details: Sequence[Figure] = ()
+    ) -> page.Section:
+        """Returns the section of a page, with figures above the table and below."""
+        metric = display_name(self.protocol.metric.name)
+        heading = capitalized(f"{metric} for each {display_name(self.protocol.row)}")
+        table = rendering.to_html(self.optima, self.protocol, self.published)
+        return page.Section(heading, markupsafe.Markup(table), overview, details)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Report:
         """Returns the table of each protocol in one of `FORMATS`."""
         return [reading.table(form) for reading in self.readings]
 
+    def describe_missing(self) -> str:
+        """Says how many runs have no record yet; '' if every run has one."""
+        if not self.missing:
+            return ""
+        total = self.missing + len(self.records)
+        return f"{self.missing:,} of {total:,} runs have no record yet: the table is not final."
+
     def write(self) -> pathlib.Path:
         """Writes tables, figure and page, see `write_report`; returns the path of the page."""
         # The tables come first, since they need no Matplotlib, which may fail.
@@ -73,9 +84,11 @@ class Report:
         curves = self._curves()
         sections = []
         for reading in self.readings:
-            figures = make_figures(reading.optima, reading.protocol, reading.published, curves)
-            failures += [figure.failure for figure in figures if figure.failure]
-            sections.append(reading.section(self._heading(reading), figures))
+            optima, protocol = reading.optima, reading.protocol
+            overview = figures.make_overview(optima, protocol, reading.published)
+            details = figures.make_details(optima, protocol, curves)
+            failures += [each.failure for each in (*overview, *details) if each.failure]
+            sections.append(reading.section(overview, details))
         path = self.workdir / "report.html"
         _write(path, page.render_page(self.content, self.records, self.missing, sections))
         if failures:
@@ -103,12 +116,6 @@ class Report:
         optima = [optimum for reading in self.readings for optimum in reading.optima]
         wanted = {record.run_id for optimum in optima for record in optimum.best}
         return storage.read_curves(self.workdir, wanted)
-
-    def _heading(self, reading):
-        """Returns the heading of a reading's section."""
-        if len(self.readings) == 1:
-            return "Optima"
-        return f"Optima of {display_name(reading.protocol.metric.name)}"
 
 
 def load_report(sweep: Sweep) -> Report:

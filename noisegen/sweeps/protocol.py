@@ -202,9 +202,12 @@ class Optimum:
 
 
 FLAGS = {
-    "at_boundary": "The optimum or its error bar touches the edge of the values tried.",
+    "at_boundary": (
+        "The best value, or another one within its error bar, is the smallest or the largest tried."
+        " A better one may lie beyond."
+    ),
     "few_runs": "Chosen with fewer runs than the protocol asks for.",
-    "unsettled": "Not final: a value that may prove better still lacks runs.",
+    "unsettled": "Not final: another value may prove better, but still lacks runs.",
     "one_value": "A single value was tried: not tuned.",
     "all_diverged": "Every run diverged.",
 }

@@ -329,7 +329,7 @@ def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
 
 def extend(sweep: Sweep, observer: Observer) -> None:
     """Extends the grid, or continues the race, and tells the observer."""
-    before = list(sweep.state.wanted.values())
+    before = sweep.state.records()
     new = sweep.state.extend()
     if not new:
         return

@@ -248,7 +248,7 @@ def test_the_boundary_between_the_regimes_is_named(tmp_path):
             )
     protocol = sweeps.Protocol(best=2, of=2, max_extensions=0)
     text = write_report(tmp_path, protocol, runs).read_text()
-    assert "lies at batch size 256 (95 %: 256 to 256); below it the best temperature" in text
+    assert "lies at batch size 256 (95 % interval 256 to 256). Below it" in text
 
 
 def test_further_protocols_make_further_tables(tmp_path):
@@ -272,7 +272,23 @@ def test_further_protocols_make_further_tables(tmp_path):
     assert names == ["table", "table_2"]
     assert "20.00 (1)" in tables[0] and "published" in tables[0]
     assert "0.1000 (1)" in tables[1] and "published" not in tables[1]
-    assert "<h2>Optima of test accuracy</h2>" in text and "<h2>Optima of train loss</h2>" in text
+    for metric in ("Test accuracy", "Train loss"):
+        assert f"<h2>{metric} for each batch size</h2>" in text
+
+
+def test_figures_of_all_series_stand_above_the_table_and_those_of_each_below(tmp_path):
+    protocol = dataclasses.replace(PROTOCOL, series=lambda run: f"seed {run['seed']}", best=1, of=1)
+    write(tmp_path, map(record_of, RUNS))
+    text = write_report(tmp_path, protocol, RUNS).read_text()
+    parts = ["Test accuracy against batch size", "<table", "Mean test accuracy (%), seed 0"]
+    positions = [text.index(part) for part in parts]
+    assert positions == sorted(positions)
+
+
+def test_a_report_says_how_many_runs_are_missing(tmp_path):
+    write(tmp_path, [record_of(run) for run in list(RUNS)[2:]])
+    assert "2 of 12 runs" in load_report(tmp_path, PROTOCOL, RUNS).describe_missing()
+    assert load_report(tmp_path, PROTOCOL).describe_missing() == ""
 
 
 LABELS = ["$a_b$", "_hidden", "<i>&\"'{title}%s", "x: #22262b", "", "a\nb", "中"]
@@ -352,9 +368,8 @@ def test_regimes_that_cannot_be_found_leave_their_reason(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ends", [(math.nan, math.nan), (16, math.inf), (math.nan, 64)])
 def test_a_boundary_without_an_interval_shows_none(ends):
     boundary = sweeps.Boundary(batch_size=32, learning_rate=0.5, low=ends[0], high=ends[1])
-    assert figures.describe_boundary("", boundary).endswith(
-        "lies at batch size 32; below it the best temperature is 0.016."
-    )
+    said = figures.describe_boundary("", boundary)
+    assert "batch size 32." in said and "0.016" in said and "interval" not in said
     boundary = sweeps.Boundary(batch_size=math.inf, learning_rate=math.nan)
     assert "nan" not in figures.describe_boundary("", boundary)
 
