@@ -34,8 +34,8 @@ def _run(name):
     module = importlib.import_module(f".{name}", __package__)
     from . import cli
 
-    # absl shows the docstring of the main module, and the flags of the module that argv[0] names.
-    sys.modules["__main__"].__doc__ = module.__doc__
+    # --help shows the docstring of the main module, and the flags of the module in argv[0].
+    sys.modules["__main__"].__doc__ = module.__doc__.replace("python -m launch.", "noisegen ")
     sys.argv = [module.__name__, *sys.argv[2:]]
     cli.run(module.main)
 

@@ -1,6 +1,6 @@
 """Writes a sweep's table and page again from its records, finished or not.
 
-python -m launch.report --workdir=sweeps/digits --format=latex
+python -m launch.report sweeps/digits --format=latex
 """
 
 import gc
@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from noisegen import reports
+from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
 
 from . import cli
@@ -20,12 +21,12 @@ _FORMAT = flags.DEFINE_enum(
 flags.adopt_module_key_flags(cli)
 
 
+@cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
     gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
-    cli.no_arguments(argv)
-    cli.no_overrides()
-    write(Sweep.open(cli.workdir(), cli.CONFIG.value), _FORMAT.value)
+    workdir = cli.workdir(cli.flag_or_word(cli.WORKDIR, argv))
+    write(Sweep.open(workdir, cli.CONFIG.value), _FORMAT.value)
 
 
 def write(sweep: Sweep, form: str = "text") -> None:
@@ -50,15 +51,15 @@ def write_at_end(sweep: Sweep) -> None:
     """Writes the report of a sweep that is trained.
 
     Raises:
-      ValueError: If it cannot be written. The message says how it can be written later.
+      UsageError: If it cannot be written. The message says how it can be written later.
     """
     try:
         write(sweep)
-    except Exception as error:
-        again = shlex.join(["python", "-m", f"{__package__}.report", f"--workdir={sweep.workdir}"])
-        raise ValueError(
+    except Exception as error:  # the user's own functions, which label the report, raise any
+        again = shlex.join([*cli.command("report"), f"--workdir={sweep.workdir}"])
+        raise cli.UsageError(
             f"All runs are trained and kept in {sweep.workdir}, but the report cannot be written: "
-            f"{cli.explained(error)} When that is corrected, run: {again}"
+            f"{one_line(error)}. When that is corrected, run: {again}"
         ) from error
 
 

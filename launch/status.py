@@ -1,6 +1,6 @@
 """Prints the state of a sweep, which may be running elsewhere.
 
-python -m launch.status --workdir=sweeps/digits
+python -m launch.status sweeps/digits
 """
 
 import contextlib
@@ -21,12 +21,11 @@ from . import cli, slurm
 flags.adopt_module_key_flags(cli)
 
 
+@cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
     gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
-    cli.no_arguments(argv)
-    cli.no_overrides()
-    workdir = cli.workdir()
+    workdir = cli.workdir(cli.flag_or_word(cli.WORKDIR, argv))
     sweep = Sweep.open(workdir, cli.CONFIG.value)
     tally = Tally(sweep)
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")

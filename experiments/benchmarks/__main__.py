@@ -70,10 +70,12 @@ def main(argv: list[str]) -> None:
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
     unknown = set(chosen) - set(PARTS)
     if unknown:
-        raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
+        raise cli.UsageError(
+            f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}."
+        )
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
     if not _OUT.value:
-        raise ValueError("Missing --out=..., the directory of the records and the table.")
+        raise cli.UsageError("Missing --out=..., the directory of the records and the table.")
     out = pathlib.Path(_OUT.value)
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)

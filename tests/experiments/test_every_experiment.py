@@ -112,7 +112,7 @@ def test_it_trains_and_makes_a_table(name, made_data, tmp_path):
     assert len(records) >= len(sweep.planned)
     assert {record.status for record in records} == {"finished"}
     for record in records:
-        plan = sweep.runs()[record.run_id].plan
+        plan = sweep.state.runs()[record.run_id].plan
         assert (record.num_updates, record.num_examples) == (plan.num_updates, plan.num_examples)
     for protocol in sweep.protocols:
         rows = {run[protocol.row] for run in sweep.planned}

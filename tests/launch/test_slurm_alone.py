@@ -19,7 +19,7 @@ from tests.launch.harness import ROOT
 # each stop that it hears of, and takes a while to checkpoint its runs.
 JOB = """
 import signal, sys, time
-from launch import slurm, worker
+from launch import cli, slurm, worker
 from launch.driver import WorkerCommand
 from noisegen.sweeps import signals
 from noisegen.sweeps.worker import WorkerOptions
@@ -28,7 +28,7 @@ def work(workdir, experiment, options):
     print("share", options["share"], flush=True)
     end = sys.argv[1]
     if end == "error":
-        raise ValueError("no such data")
+        raise cli.UsageError("no such data")
     if end == "stop":
         stopping = []
         with signals.on_stop(stopping.append):
