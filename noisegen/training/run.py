@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.data_order import RunInputs
-from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_plain
+from noisegen.training.plan import Plan
+from noisegen.training.run_fields import RUN_FIELDS, canonical_fields
 from noisegen.training.run_id import Value, hash_canonical
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task
+from noisegen.training.task_plans import plan_plain
 
 _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}

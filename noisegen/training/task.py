@@ -9,15 +9,14 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-if TYPE_CHECKING:  # A plan is made from a task.
-    from noisegen.training.plan import Plan
+from noisegen.training.plan import Plan
 
 PyTree = Any
 # The run's fields: numbers as traced scalars, booleans and words as they are.
@@ -144,7 +143,7 @@ class Task:
     eval_params: Callable[[optax.OptState, PyTree], PyTree] | None = None
     example_weights: Callable[[Hparams], Callable[..., jax.Array]] | None = None
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
-    check_run: Callable[[Mapping[str, Any], "Plan"], None] | None = None
+    check_run: Callable[[Mapping[str, Any], Plan], None] | None = None
     ghost_size: int = 1
     only_batch_size: int | None = None
     shuffle: bool = True
