@@ -71,7 +71,7 @@ def _check_batches(task: Task, course: Plan) -> None:
 
 def _schedule(task: Task, run: Mapping[str, Value]) -> BatchSizeFn:
     """Returns the batch size as a function of the update count."""
-    # The plan gives no num_updates, since the horizon follows from the batch sizes.
+    # `num_updates` is not given, because the horizon follows from the batch sizes.
     try:
         return task.batch_size({**run, "num_examples": task.num_examples})
     except KeyError as error:

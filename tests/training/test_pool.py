@@ -270,7 +270,7 @@ def test_no_runs_train_nothing(tanh_task):
         ([{"batch_size": 4, "num_epochs": 1, "seed": 0}], "reads the number 'noise', which the"),
         (
             [IN_EPOCHS[0], IN_EPOCHS[1] | {"decay": 1}],
-            "must name the same numbers; not all name decay",
+            "must have the same fields; not all have decay",
         ),
         (
             [IN_EPOCHS[0] | {"decay": 1}],
