@@ -329,7 +329,7 @@ def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
         return jax.tree.map(reduce, linear_task.metrics(params, state, batch))
 
     for changes, message in (
-        ({"loss": loss}, r"The loss of task 'tanh' must be one number an example.* \(64,\)"),
+        ({"loss": loss}, r"The loss of task 'tanh' must be one number per example.* \(64,\)"),
         ({"metrics": metrics}, "The metric 'test_loss' of task 'tanh' must be one number"),
     ):
         task = dataclasses.replace(linear_task, **changes)
