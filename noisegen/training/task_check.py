@@ -123,7 +123,7 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         raise ValueError(
             f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
             f"mean gradient, the parameters and {', '.join(['value', 'grad', *extra])}: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     if _kinds(before) != _kinds(after):
         raise ValueError(
@@ -266,5 +266,6 @@ def _is_boxed(node):
     return hasattr(node, "unbox") and hasattr(node, "replace_boxed")
 
 
-def _first_line(error):
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message. JAX adds many that explain its own terms."""
     return str(error).strip().split("\n")[0]

@@ -294,7 +294,7 @@ def test_no_runs_train_nothing(tanh_task):
         ([{"batch_size": 4, "num_epochs": 1, "seed": 0}], "reads the number 'noise', which the"),
         (
             [IN_EPOCHS[0], IN_EPOCHS[1] | {"decay": 1}],
-            "must name the same numbers; not all name decay",
+            "must have the same fields; not all have decay",
         ),
         (
             [IN_EPOCHS[0] | {"decay": 1}],
@@ -353,7 +353,7 @@ def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
         return jax.tree.map(reduce, linear_task.metrics(params, state, batch))
 
     for changes, message in (
-        ({"loss": loss}, r"The loss of task 'tanh' must be one number an example.* \(64,\)"),
+        ({"loss": loss}, r"The loss of task 'tanh' must be one number per example.* \(64,\)"),
         ({"metrics": metrics}, "The metric 'test_loss' of task 'tanh' must be one number"),
     ):
         task = dataclasses.replace(linear_task, **changes)
