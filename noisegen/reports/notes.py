@@ -74,7 +74,7 @@ def _describe_bias(protocol):
     metric = display_name(protocol.metric.name)
     were = "was" if len(protocol.tune) == 1 else "were"
     return (
-        f"Tuned on the test set: {_tuned_fields(protocol)} {were} chosen by the {metric} shown,"
+        f"Tuned on the test set: the {_tuned_fields(protocol)} {were} chosen by the {metric} shown,"
         " which is therefore optimistic."
     )
 
