@@ -32,13 +32,21 @@ def make_notes(
                 " deviation of the best.",
             )
         )
+    metric = display_name(protocol.metric.name)
     if was_tuned(optima) and protocol.metric.split == "test":
-        metric = display_name(protocol.metric.name)
         notes.append(
             (
                 "",
                 f"Tuned on the test set: {_tuned_fields(protocol)} chosen by the same {metric}"
                 " that is shown.",
+            )
+        )
+    if was_tuned(optima) and protocol.metric.split == "valid":
+        notes.append(
+            (
+                "",
+                f"Tuned on the validation split: {_tuned_fields(protocol)} chosen by {metric},"
+                " without the test set.",
             )
         )
     if published:
