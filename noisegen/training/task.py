@@ -71,10 +71,10 @@ class Task:
         must have different names.
       train: Pytree of arrays ``(N, ...)``, held whole on the device.
       test: Pytree of arrays ``(T, ...)``, as ``metrics`` takes them.
-      valid: Pytree of arrays ``(V, ...)`` as ``metrics`` takes them, on which hyperparameters may be
-        chosen, or None. If given, every evaluation measures ``metrics`` on it as well, under names
-        with ``valid_`` in place of ``test_``: ``valid_accuracy`` beside ``test_accuracy``. A name
-        that does not begin with ``test_`` gets ``valid_`` in front.
+      valid: Like ``test``, but to choose hyperparameters on, or None. If given, every evaluation
+        measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
+        ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
+        ``valid_`` in front.
       init: ``key -> (params, state)``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of
