@@ -21,6 +21,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "dataset": "mnist",
                 "widths": (784, 1000, 500, 250, 30),
                 "num_train": 60_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
             },
             "run": {

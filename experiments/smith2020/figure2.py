@@ -11,7 +11,7 @@ paper prints no numbers of this figure.
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -24,6 +24,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -92,7 +93,11 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         "of": len(grid.seed),
     }
     protocols = [
-        sweeps.Protocol(metric="test_accuracy", mode="max", report=("train_loss",), **shared),
+        sweeps.Protocol(
+            **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
+            mode="max",
+            **shared,
+        ),
         sweeps.Protocol(
             metric="train_loss",
             mode="min",

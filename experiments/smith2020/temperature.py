@@ -17,7 +17,7 @@ import ml_collections
 import optax
 
 import noisegen
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -34,6 +34,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -96,7 +97,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         tune=("effective_learning_rate",),
         best=config.best,
         of=len(grid.seed),
-        report=("train_loss", "clean_train_loss", "num_updates"),
+        **validation.tuned_on(
+            config.task, "test_accuracy", report=("train_loss", "clean_train_loss", "num_updates")
+        ),
     )
     return sweeps.Sweep(
         lambda: wide_resnet.make_task(config, make_optimizer, batch_size=batch_size),

@@ -28,6 +28,8 @@ def make_notes(
             sentences.append(_describe_range(protocol))
         if protocol.metric.split == "test":
             sentences.append(_describe_bias(protocol))
+        if protocol.metric.split == "valid":
+            sentences.append(_describe_validation(protocol))
     if published:
         sentences.append(
             "Difference: measured minus published, in standard deviations (of both combined if both"
@@ -76,6 +78,15 @@ def _describe_bias(protocol):
     return (
         f"Tuned on the test set: the {_tuned_fields(protocol)} {were} chosen by the {metric} shown,"
         " which is therefore optimistic."
+    )
+
+
+def _describe_validation(protocol):
+    """Says that fields were tuned without the test set."""
+    were = "was" if len(protocol.tune) == 1 else "were"
+    return (
+        f"Tuned on the validation split: {_tuned_fields(protocol)} {were} chosen by the"
+        f" {display_name(protocol.metric.name)}, without the test set."
     )
 
 

@@ -1,7 +1,9 @@
 """Writes a sweep to the `sweep.json` of its directory, and opens it again.
 
 A sweep of an experiment is stored by the name of its file, with its config. A sweep that a program
-made is stored with its runs and protocols, if these are plain data.
+made is stored with its runs and protocols, if these are plain data. Either has the numbers of test
+and validation examples, `num_test_examples` and `num_valid_examples`; the latter only if there are
+any.
 """
 
 import dataclasses
@@ -47,11 +49,16 @@ def write(sweep: Sweep, command: str | None = None) -> None:
       OSError: If it cannot be written to.
     """
     before = _read_if_there(sweep.workdir)
+    task = sweep.task_of(sweep.planned[0])
     content = {
         "title": sweep.title,
         "description": sweep.description,
-        "data": sweep.task_of(sweep.planned[0]).source,
+        "data": task.source,
+        # The sampling error of a metric follows from the number of examples it is averaged over.
+        "num_test_examples": task.num_test_examples,
     }
+    if task.num_valid_examples:
+        content["num_valid_examples"] = task.num_valid_examples
     if sweep.source is not None:
         content["experiment"] = sweep.source.experiment
         content["config"] = config_json.dump(sweep.source.config)

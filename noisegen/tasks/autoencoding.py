@@ -23,10 +23,12 @@ def autoencoding(
 
     The loss is the cross-entropy of the pixels in nats, summed over an image. Metrics are
     `test_loss`, and `test_squared_error`: the squared difference between image and reconstruction,
-    summed over an image, as reported by Sutskever et al.
+    summed over an image, as reported by Sutskever et al. With a validation split they are
+    `valid_loss` and `valid_squared_error` besides.
 
     Args:
-      dataset: Data set, see `noisegen.data.load`. Labels are ignored.
+      dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`. Labels are
+        ignored.
       make_model: Function `rngs -> model`. The model is called as `model(images)` with images
         `(N, H, W, C)`, and returns logits of the pixels `(N, H * W * C)`.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
@@ -68,6 +70,7 @@ def autoencoding(
         name=f"{name} autoencoding {dataset.name} {dataset.fingerprint}",
         train={"image": dataset.train["image"]},
         test={"image": dataset.test["image"]},
+        valid=None if dataset.valid is None else {"image": dataset.valid["image"]},
         make_optimizer=make_optimizer,
         source=dataset.source,
     )

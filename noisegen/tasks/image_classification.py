@@ -33,10 +33,10 @@ def image_classification(
 
     Images are scaled to [0, 1], and normalized by the data set's mean and standard deviation per
     channel. The loss is the cross-entropy in nats. Metrics are `test_accuracy` (a fraction) and
-    `test_loss` (nats).
+    `test_loss` (nats). With a validation split they are `valid_accuracy` and `valid_loss` besides.
 
     Args:
-      dataset: Data set, see `noisegen.data.load`.
+      dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`.
       make_model: Function `rngs -> model`. The model is called as `model(images)`. In training it
         also receives `keys` (one per example, for dropout) and `mask` (the examples that count, for
         normalization) if its call has arguments of these names.
@@ -105,6 +105,7 @@ def image_classification(
         name=f"{name} on {dataset.name} {dataset.fingerprint}",
         train=dataset.train,
         test=dataset.test,
+        valid=dataset.valid,
         make_optimizer=make_optimizer,
         source=dataset.source,
         evaluation_loss=evaluation_loss,

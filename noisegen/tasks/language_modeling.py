@@ -48,7 +48,8 @@ def language_modeling(
 
     The loss of an example is summed over its window, as in Zaremba et al., so `train_loss` is in
     nats per window. The metric `test_loss` is in nats per token; its exponential is the perplexity.
-    The test text is read as 10 streams from beginning to end.
+    The test text is read as 10 streams from beginning to end. A validation text is read likewise,
+    and its metric is `valid_loss`.
 
     Args:
       text: Text, see `noisegen.data.load_text`.
@@ -72,6 +73,9 @@ def language_modeling(
       https://arxiv.org/abs/1409.2329
     """
     _validate.positive(batch_size=batch_size, window=window)
+
+    def held_out(tokens):
+        return {"tokens": _windows(tokens, _TEST_STREAMS, window)}
 
     def loss(streams, batch):
         carry = streams.carry[...]
@@ -103,7 +107,8 @@ def language_modeling(
         metrics=metrics,
         name=f"{name}, windows of {window}, on {text.name} {text.fingerprint}",
         train=_examples(text.train, batch_size, window),
-        test={"tokens": _windows(text.test, _TEST_STREAMS, window)},
+        test=held_out(text.test),
+        valid=None if text.valid is None else held_out(text.valid),
         make_optimizer=make_optimizer,
         only_batch_size=batch_size,
         shuffle=False,
@@ -119,7 +124,7 @@ def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
         raise ValueError(
             f"A text of {len(tokens):,} tokens is too short for {num_streams:,} streams of at "
             f"least one window of {window} tokens and the token after it; make the batch smaller, "
-            "or the test text longer."
+            "or the text longer."
         )
     streams = tokens[: num_streams * length].reshape(num_streams, length)
     positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)

@@ -1,7 +1,7 @@
 """Evaluates a task's metrics over a whole split of its examples."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ class MetricSpec(NamedTuple):
     """The names of everything that a pool measures of a task's runs, by source."""
 
     test: tuple[str, ...]  # `Task.metrics`
+    valid: tuple[str, ...]  # the same on `Task.valid`
     train: tuple[str, ...]  # `Task.train_metrics`, at the end of a run only
     diagnostics: tuple[str, ...]  # `Task.diagnostics`
     noise: tuple[str, ...]  # of the gradient, if the task measures it
@@ -26,12 +27,19 @@ class MetricSpec(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Every metric of a finished run."""
-        return (*self.test, *self.train, *self.diagnostics, "train_loss", *self.noise)
+        return (
+            *self.test,
+            *self.valid,
+            *self.train,
+            *self.diagnostics,
+            "train_loss",
+            *self.noise,
+        )
 
     @property
     def curve(self) -> tuple[str, ...]:
         """The metrics of every evaluation."""
-        return (*self.test, *self.diagnostics, "train_loss", *self.noise)
+        return (*self.test, *self.valid, *self.diagnostics, "train_loss", *self.noise)
 
     @property
     def may_be_nan(self) -> tuple[str, ...]:
@@ -49,12 +57,18 @@ def metric_spec(task: Task) -> MetricSpec:
     """
     spec = MetricSpec(
         test=_split_names(task, "test"),
+        valid=() if task.valid is None else _split_names(task, "valid"),
         train=_split_names(task, "train"),
         diagnostics=_diagnostic_names(task),
         noise=noise.METRICS if task.noise_microbatch else (),
     )
     _check_names_differ(task, spec)
     return spec
+
+
+def evaluated_splits(task: Task) -> tuple[str, ...]:
+    """Returns the splits of every evaluation: the test set and, if there is one, `Task.valid`."""
+    return tuple(split for split in task.splits if split != "train")
 
 
 def evaluate(
@@ -82,6 +96,21 @@ def evaluate(
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
 
+def evaluate_splits(
+    task: Task,
+    splits: Sequence[str],
+    eval_batch: int,
+    params: PyTree,
+    state: PyTree,
+    data: Mapping[str, PyTree],
+) -> dict[str, jax.Array]:
+    """Returns the metrics of several splits of the data by name, see `evaluate`."""
+    metrics = {}
+    for split in splits:
+        metrics |= evaluate(task, split, eval_batch, params, state, data[split])
+    return metrics
+
+
 def evaluate_params(
     task: Task,
     params: PyTree,
@@ -98,19 +127,20 @@ def evaluate_params(
     Args:
       task: The task whose `metrics` are evaluated.
       params: Parameters as `task.init` gives them.
-      examples: A pytree of arrays `(T, ...)` like `task.test` (the default) or like `task.train`,
-        or any pytree of such sets.
+      examples: A pytree of arrays `(T, ...)` like those of a split of the task, or any pytree of
+        such sets. By default the test set and, if there is one, the validation set.
       microbatch: Examples of the pass over the training set that are taken at once, a multiple of
         the ghost size.
       eval_batch: Examples evaluated at once.
 
     Returns:
       Each metric's mean over the examples, `()`, by its name. For a pytree of sets of examples, a
-      pytree of these. Works under ``jit``, ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
+      pytree of these. By default the metrics of an evaluation in training. Works under ``jit``,
+      ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
       ValueError: If the microbatch cuts ghost batches, the parameters are of another network, or
-        the examples are like neither of the task's splits.
+        the examples are like none of the task's splits.
 
     Examples:
       >>> import jax, optax
@@ -138,17 +168,20 @@ def evaluate_params(
             f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
             "or parameters from Pool.train or storage.load_params."
         )
-    examples = task.test if examples is None else examples
     is_set = _check_examples(task, examples)
-    train, examples = jax.tree.map(jnp.asarray, (task.train, examples))
+    data = task.splits if examples is None else {"train": task.train, "examples": examples}
+    data = jax.tree.map(jnp.asarray, data)
 
     def on_one_device(_):
         recomputed = state
         if jax.tree.leaves(state):
             orders = first_orders(task, seed=0)
-            recomputed = recomputed_state(task, microbatch, params, orders, train)
+            recomputed = recomputed_state(task, microbatch, params, orders, data["train"])
+        if examples is None:
+            splits = evaluated_splits(task)
+            return evaluate_splits(task, splits, eval_batch, params, recomputed, data)
         evaluate_set = functools.partial(evaluate, task, "test", eval_batch, params, recomputed)
-        return jax.tree.map(evaluate_set, examples, is_leaf=is_set)
+        return jax.tree.map(evaluate_set, data["examples"], is_leaf=is_set)
 
     # `evaluate` sums over the devices of a batch. Here a vmapped axis of one stands for them.
     metrics = jax.vmap(on_one_device, axis_name="batch")(jnp.zeros(1))
@@ -166,18 +199,35 @@ def abstract_examples(examples: PyTree, size: int) -> PyTree:
 
 
 def _metrics_of(task, split):
-    return {"test": task.metrics, "train": task.train_metrics}[split]
+    functions = {
+        "test": task.metrics,
+        "valid": functools.partial(_valid_metrics, task),
+        "train": task.train_metrics,
+    }
+    return functions[split]
+
+
+def _valid_metrics(task, params, state, batch):
+    """Returns the task's metrics, with the names that they have on the validation set."""
+    metrics = task.metrics(params, state, batch)
+    return {f"valid_{name.removeprefix('test_')}": values for name, values in metrics.items()}
 
 
 def _check_names_differ(task: Task, spec: MetricSpec) -> None:
     """Checks that no metric has the name of another or of the pool's own columns."""
+    if task.valid is not None and len(spec.valid) < len(spec.test):
+        raise ValueError(
+            f"Two metrics of task {task.name!r} get one name on the validation set, as test_loss "
+            f"and loss both become valid_loss; rename one of {', '.join(spec.test)}."
+        )
     sources = {
         "metrics": spec.test,
+        "metrics of the validation set": spec.valid,
         "train_metrics": spec.train,
         "diagnostics": spec.diagnostics,
         "the pool's own curves": ("epoch", "update", "train_loss", *spec.noise),
     }
-    for name in (*spec.test, *spec.train, *spec.diagnostics):
+    for name in (*spec.test, *spec.valid, *spec.train, *spec.diagnostics):
         among = [source for source, names in sources.items() if name in names]
         if len(among) > 1:
             raise ValueError(
@@ -204,7 +254,7 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
     """Checks the metrics that a task's function returned."""
     if not _is_by_name(metrics):
         raise ValueError(
-            f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
+            f"The {'train_metrics' if split == 'train' else 'metrics'} of task {task.name!r} "
             "must be a dictionary of numbers an example by name (text), but what the function "
             f"returned is {_validate.kind(metrics)}."
         )
@@ -251,16 +301,16 @@ def _is_by_name(values):
 
 def _check_examples(task, examples):
     """Checks the examples of `evaluate_params`; returns a test for one set among them."""
-    structures = [jax.tree.structure(split) for split in (task.test, task.train)]
+    structures = [jax.tree.structure(split) for split in task.splits.values()]
 
     def is_set(tree):
         return jax.tree.structure(tree) in structures
 
     if not all(map(is_set, jax.tree.leaves(examples, is_leaf=is_set))):
         raise ValueError(
-            f"examples must be like the test or training set of task {task.name!r}, "
-            f"{structures[0]} or {structures[1]}, or a pytree of such, but they are "
-            f"{jax.tree.structure(examples)}."
+            f"examples must be like a split of task {task.name!r}, "
+            f"{' or '.join(map(str, dict.fromkeys(structures)))}, or a pytree of such, but they "
+            f"are {jax.tree.structure(examples)}."
         )
     return is_set
 

@@ -35,7 +35,7 @@ from noisegen.training.data_order import (
     stream,
     take,
 )
-from noisegen.training.evaluation import evaluate, metric_spec
+from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
 from noisegen.training.sharding import check_shape, local_positions
 from noisegen.training.task import (
@@ -354,13 +354,13 @@ def _evaluate(
     last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
     spec = metric_spec(task)
 
-    def metrics_of(split, lane):
+    def metrics_of(splits, lane):
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.inputs, lane.permutations)
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
-        metrics = evaluate(task, split, shape.eval_batch, params, state, data[split])
-        if split == "test":
+        metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data)
+        if "test" in splits:
             metrics |= task.diagnostics(params, state, data["train"])
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
@@ -381,13 +381,14 @@ def _evaluate(
             noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 
-    def measured(split, names, due):
+    def measured(splits, names, due):
         blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-        function = functools.partial(metrics_of, split)
+        function = functools.partial(metrics_of, splits)
         return for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
 
-    metrics = measured("test", (*spec.test, *spec.diagnostics), due)
-    final = measured("train", spec.train, last) if spec.train else {}
+    names = (*spec.test, *spec.valid, *spec.diagnostics)
+    metrics = measured(evaluated_splits(task), names, due)
+    final = measured(("train",), spec.train, last) if spec.train else {}
     return select_lanes(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 

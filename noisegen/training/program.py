@@ -51,7 +51,7 @@ class Program:
         _check_microbatch(task, config)
         shape = lanes_lib.Shape(config.microbatch, config.eval_batch, config.lanes_per_rare_step)
         if data is None:
-            data = self._put({"train": task.train, "test": task.test}, _EVERYWHERE)
+            data = self._put(task.splits, _EVERYWHERE)
         self.data = data
 
         def mapped(

@@ -75,6 +75,10 @@ class Task:
         must have different names.
       train: Pytree of arrays ``(N, ...)``, held whole on the device.
       test: Pytree of arrays ``(T, ...)``, as ``metrics`` takes them.
+      valid: Like ``test``, but to choose hyperparameters on, or None. If given, every evaluation
+        measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
+        ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
+        ``valid_`` in front.
       init: ``key -> (params, state)``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss per example. An update uses
@@ -142,6 +146,7 @@ class Task:
     loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]]
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
+    valid: PyTree | None = None
     train_metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]] = lambda *_: {}
     diagnostics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] = lambda *_: {}
     noise_microbatch: int | None = None
@@ -163,8 +168,8 @@ class Task:
                 f"Task {self.name!r}: ghost_size={self.ghost_size} must be at least 1."
             )
         self._check_noise()
-        for split in ("train", "test"):
-            lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
+        for split, examples in self.splits.items():
+            lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
             if len(lengths) != 1 or lengths & {(), (0,)}:
                 raise ValueError(
                     f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "
@@ -198,9 +203,27 @@ class Task:
         return self.only_batch_size is not None and self.only_batch_size == self.ghost_size > 1
 
     @property
+    def splits(self) -> dict[str, PyTree]:
+        """The arrays of every split by name: 'train', 'test' and, if there is one, 'valid'."""
+        splits = {"train": self.train, "test": self.test}
+        if self.valid is not None:
+            splits["valid"] = self.valid
+        return splits
+
+    @property
     def num_examples(self) -> int:
         """Examples of the training set, N."""
         return len(jax.tree.leaves(self.train)[0])
+
+    @property
+    def num_test_examples(self) -> int:
+        """Examples of the test set, T."""
+        return len(jax.tree.leaves(self.test)[0])
+
+    @property
+    def num_valid_examples(self) -> int:
+        """Examples of the validation set, V; 0 if there is none."""
+        return 0 if self.valid is None else len(jax.tree.leaves(self.valid)[0])
 
 
 def build_optimizer(task: Task, hparams: Hparams, key: jax.Array) -> optax.GradientTransformation:

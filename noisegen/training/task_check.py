@@ -165,8 +165,8 @@ def _check_functions(task):
 
 def _check_arrays(task):
     """Checks that the device can hold the data unchanged."""
-    for split in ("train", "test"):
-        for path, leaf in jax.tree.leaves_with_path(getattr(task, split)):
+    for split, examples in task.splits.items():
+        for path, leaf in jax.tree.leaves_with_path(examples):
             where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"
             if isinstance(leaf, jax.Array):
                 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -118,6 +118,20 @@ def test_general_notes_say_how_many_seeds_count(best, of, said):
     assert f"(number of runs) of {said}." in text
 
 
+def test_a_learning_rate_chosen_on_validation_data_is_reported_on_test_data():
+    records = make({0.1: [0.5], 0.2: [0.6]})
+    for record, accuracy in zip(records, (0.9, 0.8), strict=True):
+        record.metrics["valid_accuracy"] = accuracy
+    protocol = sweeps.Protocol(metric="valid_accuracy", report=("test_accuracy",))
+    text = general_notes(records, protocol)
+    assert "Tuned on the validation split: learning rate chosen by valid accuracy" in text
+    assert "Tuned on the test set" not in text
+    [optimum] = sweeps.select(records, protocol)
+    assert optimum.values == {"learning_rate": 0.1} and optimum.report["test_accuracy"][0] == 0.5
+    alone = general_notes(records[:1], protocol)
+    assert "Tuned" not in alone  # as nothing was chosen
+
+
 def test_the_split_and_the_unit_of_a_metric_are_declared():
     records = make({0.1: [0.5], 0.2: [0.6]})
     for record in records:

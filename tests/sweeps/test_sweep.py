@@ -101,6 +101,33 @@ def test_a_sweep_that_is_run_again_trains_what_is_missing_only(tmp_path):
     assert {each.run_id: each.metrics for each in first} == again
 
 
+def test_the_directory_says_how_many_examples_the_metrics_are_of(tmp_path):
+    trainable(tmp_path / "one").run(progress=False, pool=POOL)
+    content = storage.read_sweep(tmp_path / "one")
+    assert content["num_test_examples"] == 64 and "num_valid_examples" not in content
+
+
+def test_a_sweep_is_tuned_on_validation_data_and_reported_on_test_data(tmp_path):
+    # The best slope of the validation data is 1, where the test loss is large.
+    x = jnp.linspace(-1, 1, 16)
+    protocol = sweeps.Protocol(
+        metric="valid_loss", mode="min", report=("test_loss",), max_extensions=0
+    )
+    grid = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.5, 1.5], seed=[0])
+    sweep = sweeps.Sweep(
+        make_task(valid={"x": x, "y": x}), grid * sweeps.fixed(num_updates=3), protocol, tmp_path
+    )
+    sweep.run(progress=False, pool=POOL)
+    content = storage.read_sweep(tmp_path)
+    assert (content["num_test_examples"], content["num_valid_examples"]) == (64, 16)
+    frame = sweep.to_frame().set_index("learning_rate")
+    assert frame["valid_loss"].idxmin() != frame["test_loss"].idxmin()
+    [optimum] = sweep.optima()
+    chosen = frame.loc[optimum.values["learning_rate"]]
+    assert chosen["valid_loss"] == frame["valid_loss"].min()
+    assert optimum.report["test_loss"][0] == chosen["test_loss"] > frame["test_loss"].min()
+
+
 def test_two_sweeps_of_one_directory_share_the_runs(tmp_path):
     one, other = trainable(tmp_path), trainable(tmp_path)
     one.run(progress=False, pool=POOL)

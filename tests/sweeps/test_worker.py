@@ -63,6 +63,8 @@ def test_a_share_is_an_index_below_the_number_of_workers(share):
 class State:
     """The state of a sweep as far as a worker claims its runs."""
 
+    is_race = False
+
     def __init__(self, names=()):
         self.done, self.reads = {}, 0
         self.made = {name: training.Run(name, {}, None) for name in names}
