@@ -30,13 +30,15 @@ def main(argv: list[str]) -> None:
     sweep = Sweep.open(workdir, cli.CONFIG.value)
     tally = Tally(sweep)
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
-    if tally.best:
+    if tally.best:  # there is none before the first run ends
         console.Console().print(tally.table())
         last = max(record.finished_at or "" for record in sweep.done.values())
         print("Last record:", last)
+    # Names and errors come from files, and might hold the control characters of a terminal.
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(markup.printable(line))
     if tally.done < tally.wanted:
+        # The sweep of a program has no command.
         command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
         cli.show(f"To train the missing runs:\n  {command}")
 

@@ -34,7 +34,11 @@ CASES = {
         ("--config=experiments/scales.py", "--dry_run"),
         ["no get_config", "an experiment defines"],
     ),
-    "field": ("sweep", (*GOES, "--config.run.momentm=0.5"), ["config.run.momentm", "config.run.momentum"]),
+    "field": (
+        "sweep",
+        (*GOES, "--config.run.momentm=0.5"),
+        ["config.run.momentm", "config.run.momentum"],
+    ),
     "value of a field": (
         "sweep",
         (*GOES, "--config.run.momentum=high"),
