@@ -2,8 +2,8 @@
 
     noisegen init FILE.py                    writes a small working experiment to start from
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
-    noisegen status --workdir=DIR            shows the progress of a sweep
-    noisegen report --workdir=DIR            writes table and page again from the records
+    noisegen status DIR                      shows the progress of a sweep
+    noisegen report DIR                      writes table and page again from the records
 
 `noisegen sweep --help` lists the flags of a command.
 """

@@ -43,6 +43,7 @@ CONFIG = flags.DEFINE_string(
     allow_overwrite=False,
 )
 
+# The address of a bucket. Python would make a directory named `gs:`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
 
 
@@ -209,6 +210,7 @@ def no_devices(said: str) -> str:
     Args:
       said: JAX's own message.
     """
+    # JAX lists what it tried, the reason in the last line.
     last = [line for line in said.splitlines() if ": " in line][-1:]
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if not wanted:
@@ -225,6 +227,7 @@ def prepare_devices() -> None:
     Must come before JAX is first used. Settings in JAX_NUM_CPU_DEVICES and
     JAX_COMPILATION_CACHE_DIR have precedence.
     """
+    # Small batches leave most cores of one device idle, so the lanes spread over several.
     if jax.config.jax_num_cpu_devices < 0:  # JAX's default
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
     if jax.config.jax_compilation_cache_dir is None:
@@ -282,7 +285,7 @@ def _exit(error: Exception) -> NoReturn:
 
 def _place(error: Exception) -> str:
     """Returns in words at which line of the experiment's file an error was met, or nothing."""
-    error = error.__cause__ or error
+    error = error.__cause__ or error  # the one that was raised first has passed through the file
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
             path = frame.f_code.co_filename

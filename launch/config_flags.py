@@ -120,7 +120,7 @@ def override(config: ml_collections.ConfigDict, words: Sequence[str]) -> list[st
       flags.Error: If there is no such field, or its value is of another kind.
     """
     fields = {f"config.{name}": place for name, *place in _fields(config)}
-    texts = flags.FlagValues()
+    texts = flags.FlagValues()  # apart from the flags of the command, which may have these names
     for name, (_, _, default) in fields.items():
         # absl reads booleans (`--noconfig.NAME`), and leaves anything else to `read`.
         kind = flags.DEFINE_bool if isinstance(default, bool) else flags.DEFINE_string
@@ -187,7 +187,7 @@ def _fields(
     for name in config:
         try:
             value = config_json.plain(config[name])
-        except config_dict.RequiredValueError:
+        except config_dict.RequiredValueError:  # the command line is to give it
             value = None
         if isinstance(value, ml_collections.ConfigDict):
             yield from _fields(value, f"{prefix}{name}.")
@@ -199,6 +199,7 @@ def _example(config: ml_collections.ConfigDict, name: str, value: Any) -> Any:
     """Returns a value of the type that a field requires, or None if it accepts any."""
     if value is not None:
         return value
+    # A placeholder has a type, but no value yet.
     try:
         kind = config.get_type(name)
     except config_dict.RequiredValueError:
@@ -232,6 +233,7 @@ def _of_kind(value: Any, like: Any) -> Any:
     """Returns a value in the type of another. A single value also makes a list."""
     if isinstance(like, config_json.LISTS):
         values = value if isinstance(value, tuple) else (value,)
+        # Elements may be of any kind that the default has, and of every kind if it has none.
         examples = {_kind(each): each for each in like}
         if examples and not examples.keys() >= {_kind(each) for each in values}:
             raise TypeError("the elements are of another kind")
@@ -239,7 +241,7 @@ def _of_kind(value: Any, like: Any) -> Any:
             _of_kind(each, examples.get(tuple, ())) if isinstance(each, tuple) else each
             for each in values
         )
-    if isinstance(like, float) and _kind(value) is float:
+    if isinstance(like, float) and _kind(value) is float:  # a whole number will do
         return float(value)
     if type(value) is not type(like):
         raise TypeError(f"{value!r} is of another kind")
@@ -269,6 +271,7 @@ def _evaluated(text: str) -> Any:
 
     Numbers are read as people and tables write them: 0.5, 1e-3, 2^-3, 2**-3, 1/3.
     """
+    # Quotes around a whole value are those that a shell would have removed.
     text = text.strip().strip("'\"").replace("\N{MINUS SIGN}", "-").replace("^", "**")
     return _computed(ast.parse(text, mode="eval").body)
 
@@ -278,7 +281,7 @@ def _computed(node: ast.AST) -> Any:
     match node:
         case ast.Constant(value=value):
             return value
-        case ast.Name(id=name):
+        case ast.Name(id=name):  # a word without quotes
             return _NAMES.get(name.lower(), name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_computed(operand)

@@ -142,7 +142,7 @@ class RayExecutor:
 
     def _count(self, nodes):
         """Returns the number of workers that fit the cluster."""
-        # A worker must fit a single node. Ray would wait forever for one that is large enough.
+        # A worker must fit a single node. Ray would wait forever for a node that is large enough.
         count = sum(_num_fitting(node, **self._resources) for node in nodes)
         if count == 0:
             sizes = {_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes}

@@ -59,7 +59,7 @@ def write_at_end(sweep: Sweep) -> None:
         again = shlex.join([*cli.command("report"), f"--workdir={sweep.workdir}"])
         raise cli.UsageError(
             f"All runs are trained and kept in {sweep.workdir}, but the report cannot be written: "
-            f"{one_line(error)}. When that is corrected, run: {again}"
+            f"{one_line(error).removesuffix('.')}. When that is corrected, run: {again}"
         ) from error
 
 

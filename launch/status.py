@@ -33,9 +33,11 @@ def main(argv: list[str]) -> None:
         _show_tables(sweep)
         last = max(record.finished_at or "" for record in sweep.state.done.values())
         print("Last record:", last)
+    # Names and errors come from files, and might hold the control characters of a terminal.
     for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
         cli.show(markup.printable(line))
     if tally.done < tally.wanted:
+        # The sweep of a program has no command.
         command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
         cli.show(f"To train the missing runs:\n  {command}")
 

@@ -219,7 +219,7 @@ def _prepare_jax():
                 )
     if _LAUNCHER.value != "local":
         jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
-    if _DISTRIBUTED.value:
+    if _DISTRIBUTED.value:  # before the devices, which are then those of all processes
         multihost.join(_DISTRIBUTED.value)
     if not _starts_workers():
         cli.check_devices()
@@ -233,6 +233,7 @@ def _check(sweep, options):
       The Slurm jobs, or the executor, that start the workers; None if this process is the worker
       or nothing is left to train.
     """
+    # Mistakes that are found quickly come first.
     command, array, slots = _command(sweep, options), None, None
     if _LAUNCHER.value == "slurm":
         array = _slurm_array(command)
@@ -244,7 +245,7 @@ def _check(sweep, options):
     _check_pool(options.pool)
     if _REPORT.value:
         _check_report(sweep)
-    if not sweep.state.todo():
+    if not sweep.state.todo():  # the report can be written without Slurm or Ray
         return None
     if _LAUNCHER.value == "ray":
         return _ray_executor(command)
