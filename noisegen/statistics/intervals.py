@@ -81,7 +81,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     values = _checks.sample("values", values)
     _checks.level(level)
     mean = mean_or_nan(values)
-    half = _half_width(_error_of_mean(values), len(values) - 1, level)
+    error = _error_of_mean(values, scale=np.abs(values).max(initial=0))
+    half = _half_width(error, len(values) - 1, level)
     return Interval(mean, mean - half, mean + half, level)
 
 
@@ -110,7 +111,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     """
     a, b = _checks.sample("a", a), _checks.sample("b", b)
     _checks.same_length(a=a, b=b)
-    # The rounding of differences is that of the scores.
+    # Differences are as coarse as the scores that they are of.
     error = _error_of_mean(a - b, scale=np.abs([a, b]).max(initial=0))
     return _difference(mean_or_nan(a - b), error, len(a) - 1, len(a), level)
 
@@ -213,15 +214,12 @@ def welch_errors(samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
       Errors and degrees of freedom, both of shape (K, K), nan if there is no test.
     """
     sizes = np.array([len(sample) for sample in samples])
-    scales = np.array([np.abs(sample).max(initial=0) for sample in samples])
-    squares = np.array(
-        [sample.var(ddof=1) / len(sample) if _has_mean(sample, 2) else np.nan for sample in samples]
-    )
-    total = squares[:, None] + squares
-    visible = np.sqrt(total) > _ROUNDING * np.maximum(scales[:, None], scales)
-    total = np.where(visible, total, np.nan)
+    squares = np.array([_std(sample, np.abs(sample).max(initial=0)) for sample in samples]) ** 2
+    squares = squares / np.maximum(sizes, 1)
     parts = squares**2 / np.maximum(sizes - 1, 1)
-    return np.sqrt(total), total**2 / np.where(visible, parts[:, None] + parts, np.nan)
+    total = squares[:, None] + squares
+    total = np.where(total > 0, total, np.nan)  # Both samples have equal scores only.
+    return np.sqrt(total), total**2 / (parts[:, None] + parts)
 
 
 def t_quantile(level: float, freedom: float) -> float:
@@ -239,13 +237,22 @@ def _has_mean(values, least):
     return len(values) >= least and bool(np.isfinite(values).all())
 
 
-def _error_of_mean(values, scale=None):
-    """Returns the standard error of a mean, nan if the values do not show one."""
+def _std(values, scale):
+    """Returns the standard deviation, 0 if the values are equal up to rounding, nan if undefined.
+
+    Args:
+      values: Scores or differences of scores.
+      scale: Greatest score, which rounding is relative to.
+    """
     if not _has_mean(values, 2):
         return math.nan
-    std = values.std(ddof=1)
-    scale = np.abs(values).max() if scale is None else scale
-    return float(std / math.sqrt(len(values))) if std > _ROUNDING * scale else math.nan
+    std = float(values.std(ddof=1))
+    return std if std > _ROUNDING * scale else 0.0
+
+
+def _error_of_mean(values, scale):
+    """Returns the standard error of a mean, nan if the values do not show one."""
+    return (_std(values, scale) or math.nan) / math.sqrt(max(len(values), 1))
 
 
 def _half_width(error, freedom, level):
