@@ -98,7 +98,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     values = _checks.sample("values", values)
     _checks.level(level)
     mean = mean_or_nan(values)
-    half = _half_width(_error_of_mean(values), len(values) - 1, level)
+    error = _error_of_mean(values, scale=np.abs(values).max(initial=0))
+    half = _half_width(error, len(values) - 1, level)
     return Interval(mean, mean - half, mean + half, level)
 
 
@@ -127,7 +128,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     """
     a, b = _checks.sample("a", a), _checks.sample("b", b)
     _checks.same_length(a=a, b=b)
-    # The rounding of differences is that of the scores.
+    # Differences are as coarse as the scores that they are of.
     error = _error_of_mean(a - b, scale=np.abs([a, b]).max(initial=0))
     return _difference(mean_or_nan(a - b), error, len(a) - 1, len(a), level)
 
@@ -175,8 +176,9 @@ def estimate(values: ArrayLike) -> Estimate:
       values: Scores, of shape (N,). The error is nan for fewer than two.
     """
     values = _checks.sample("values", values)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if _has_mean(values, 2) else math.nan
-    return Estimate(mean_or_nan(values), float(error), len(values) - 1, len(values))
+    n = len(values)
+    error = _std(values, np.abs(values).max(initial=0)) / math.sqrt(max(n, 1))
+    return Estimate(mean_or_nan(values), error, n - 1, n)
 
 
 def pair_by_seed(
@@ -251,13 +253,11 @@ def welch_errors(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]
     Returns:
       Errors and degrees of freedom, both of shape (K, K), nan if there is no test.
     """
-    scales = np.array([abs(each.value) for each in estimates])
     squares = np.array([each.error**2 for each in estimates])
-    total = squares[:, None] + squares
-    visible = np.sqrt(total) > _ROUNDING * np.maximum(scales[:, None], scales)
-    total = np.where(visible, total, np.nan)
     parts = squares**2 / np.array([max(each.freedom, 1) for each in estimates])
-    return np.sqrt(total), total**2 / np.where(visible, parts[:, None] + parts, np.nan)
+    total = squares[:, None] + squares
+    total = np.where(total > 0, total, np.nan)  # Both samples have equal scores only.
+    return np.sqrt(total), total**2 / (parts[:, None] + parts)
 
 
 def t_quantile(level: float, freedom: float) -> float:
@@ -275,13 +275,22 @@ def _has_mean(values, least):
     return len(values) >= least and bool(np.isfinite(values).all())
 
 
-def _error_of_mean(values, scale=None):
-    """Returns the standard error of a mean, nan if the values do not show one."""
+def _std(values, scale):
+    """Returns the standard deviation, 0 if the values are equal up to rounding, nan if undefined.
+
+    Args:
+      values: Scores or differences of scores.
+      scale: Greatest score, which rounding is relative to.
+    """
     if not _has_mean(values, 2):
         return math.nan
-    std = values.std(ddof=1)
-    scale = np.abs(values).max() if scale is None else scale
-    return float(std / math.sqrt(len(values))) if std > _ROUNDING * scale else math.nan
+    std = float(values.std(ddof=1))
+    return std if std > _ROUNDING * scale else 0.0
+
+
+def _error_of_mean(values, scale):
+    """Returns the standard error of a mean, nan if the values do not show one."""
+    return (_std(values, scale) or math.nan) / math.sqrt(max(len(values), 1))
 
 
 def _half_width(error, freedom, level):

@@ -2,7 +2,7 @@
 
 >>> from noisegen import statistics
 >>> round(statistics.least_difference(std=0.8, n=3), 2)  # Points, for a spread of 0.8 points.
-2.45
+2.46
 >>> statistics.seeds_needed(std=0.8, difference=1.0)
 12
 >>> round(statistics.proportion_error(0.55, num_examples=2048), 3)

@@ -90,9 +90,9 @@ def selected_without_seed(
     if num_seeds == 1:
         chosen = np.array([-1])
     else:
-        # (N, P, N - 1): the table without each of the seeds.
-        others = np.stack([np.delete(scores, seed, axis=1) for seed in range(num_seeds)])
-        chosen = best_points(others, best_k)
+        is_other = ~np.eye(num_seeds, dtype=bool)
+        others = np.nonzero(is_other)[1].reshape(num_seeds, num_seeds - 1)  # For each seed.
+        chosen = best_points(scores[:, others].swapaxes(0, 1), best_k)
     left_out = np.where(chosen >= 0, scores[chosen, np.arange(num_seeds)], np.nan)
     left_out = np.where(np.isfinite(left_out), left_out, np.nan)
     survived = left_out[np.isfinite(left_out)]
