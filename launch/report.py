@@ -41,7 +41,17 @@ def write(sweep: Sweep, form: str = "text") -> None:
     tables = "\n".join(report.tables(form))
     if form == "text":
         missing = report.describe_missing()
-        cli.show("\n".join([tables, *([missing] if missing else []), f"Report: {page}"]))
+        answers = "\n\n".join(report.answers())
+        cli.show(
+            "\n".join(
+                [
+                    *([answers, ""] if answers else []),
+                    tables,
+                    *([missing] if missing else []),
+                    f"Report: {page}",
+                ]
+            )
+        )
     else:  # is often piped into a file, which is to hold the tables only
         cli.show(tables.removesuffix("\n"))
         print(f"Report: {page}", file=sys.stderr)

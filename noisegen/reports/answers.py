@@ -11,7 +11,7 @@ from the records alone, and states only what passes a test:
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Answer:
       series: Label of the series that it is about, '' if there is one only.
       text: The sentence.
       rule: How it was found, in a sentence; '' for "open".
+      figure: Name of the figure of a page that shows it, as in `figures.Figure`, or ''.
+      command: A command that trains the runs that it asks for, or ''.
       numbers: What it states, as numbers by name.
     """
 
@@ -45,11 +47,19 @@ class Answer:
     series: str = ""
     text: str
     rule: str = ""
+    figure: str = ""
+    command: str = ""
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_answers(
-    optima: Sequence[Optimum], protocol: Protocol, *, missing: int = 0, level: float = LEVEL
+    optima: Sequence[Optimum],
+    protocol: Protocol,
+    *,
+    missing: int = 0,
+    num_test_examples: int | None = None,
+    more_seeds: Callable[[int], str] | None = None,
+    level: float = LEVEL,
 ) -> list[Answer]:
     """Returns what the optima of a sweep answer, and what they leave open.
 
@@ -57,6 +67,8 @@ def make_answers(
       optima: The optima, as `sweeps.select` returns them.
       protocol: The protocol given to `select`.
       missing: Number of runs without a record.
+      num_test_examples: Number of test examples, if it is known.
+      more_seeds: From a number of seeds to the command that trains them, if there is one.
       level: Level of intervals and tests, in (0, 1).
     """
     answers = []
@@ -67,7 +79,7 @@ def make_answers(
             answers += _batch_size(of_series, protocol, len(labels), level)
             answers += _learning_rate(of_series, protocol, level)
     answers += _series(optima, protocol, level)
-    answers += _open(optima, protocol, missing, level)
+    answers += _open(optima, protocol, missing, num_test_examples, more_seeds, level)
     return answers
 
 
@@ -118,6 +130,7 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
         series=optimum.series,
         text=_about(optimum.series, text),
         rule=rule,
+        figure="metric",
         numbers=numbers,
     )
     return [answer, *(_updates(scored, last, protocol) if is_informative else ())]
@@ -162,6 +175,7 @@ def _updates(scored, last, protocol) -> list[Answer]:
             series=largest.series,
             text=_about(largest.series, text),
             rule="Counted, at the largest batch size that is not measurably worse.",
+            figure="metric",
             numbers={"updates": (before, after)},
         )
     ]
@@ -193,6 +207,7 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
                     "Least squares of the logarithms, with the optimum between the values tried"
                     " where a parabola through the best of them has one."
                 ),
+                figure="tuned",
                 numbers={"exponent": (exponent.value, exponent.low, exponent.high)},
             )
         )
@@ -256,6 +271,7 @@ def _series(optima, protocol, level) -> list[Answer]:
                     f" tests are corrected by Holm, and {_percent(level)} intervals hold together,"
                     " for all rows and series."
                 ),
+                figure="metric",
                 numbers={
                     "differences": {c.row: (c.difference.low, c.difference.high) for c in found}
                 },
@@ -267,7 +283,7 @@ def _series(optima, protocol, level) -> list[Answer]:
 # What remains open?
 
 
-def _open(optima, protocol, missing, level) -> list[Answer]:
+def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> list[Answer]:
     """Says what the records cannot tell, and which runs would tell it."""
     sentences = []
     if missing:
@@ -277,40 +293,70 @@ def _open(optima, protocol, missing, level) -> list[Answer]:
     name, row = display_name(protocol.tune[0]), display_name(protocol.row)
     at_edge = [optimum for optimum in alive if "at_boundary" in optimum.flags]
     if at_edge:
-        where = _rows(at_edge)
         sentences.append(
-            f"The best {name} may lie beyond the values tried at {row} {where}; these are left out"
-            " above. Extend the grid there"
+            f"The best {name} may lie beyond the values tried at {row} {_rows(at_edge)}, which are"
+            " left out above. Extend the grid there"
         )
     if dead:
-        sentences.append(f"Every run diverged at {row} {_rows(dead)}; try a smaller {name} there")
-    seeds = [evidence.best_point(optimum).tried for optimum in alive]
-    if seeds and max(seeds) < _FEWEST_SEEDS:
-        sentences.append(
-            f"With {_count(max(seeds), 'seed')} no difference can be told from chance; train at"
-            f" least {_FEWEST_SEEDS}"
+        sentences.append(f"Every run diverged at {row} {_rows(dead)}. Try a smaller {name} there")
+    answers = [_open_answer("", sentence) for sentence in sentences]
+    if alive:
+        answers += _seeds(alive, protocol, num_test_examples, more_seeds, level)
+    return answers
+
+
+def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answer]:
+    """Says which differences the seeds and the test set cannot show."""
+    seeds = round(np.median([evidence.best_point(optimum).tried for optimum in optima]))
+    row = display_name(protocol.row)
+    if seeds < _FEWEST_SEEDS:
+        text = (
+            f"With {_count(seeds, 'seed')} no difference can be told from chance. Train at least"
+            f" {_FEWEST_SEEDS}"
         )
-    elif seeds:
-        sentences.append(_power(alive, protocol, round(np.median(seeds)), level))
-    return [_open_answer("", sentence) for sentence in sentences if sentence]
-
-
-def _power(optima, protocol, seeds, level) -> str:
-    """Says which differences the seeds cannot see, '' if that cannot be said."""
+        return [_open_answer("", text, more_seeds and more_seeds(_FEWEST_SEEDS))]
     deviation = _spread(optima)
     if not deviation > 0:
-        return ""
+        return []
     least = statistics.least_difference(deviation, seeds, level=level)
     needed = statistics.seeds_needed(deviation, least / 2, level=level)
-    return (
-        f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two"
-        f" {display_name(protocol.row)}s is seen four times out of five; to see half of it takes"
-        f" {needed} seeds"
+    text = (
+        f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two {row}s"
+        f" is seen four times out of five; to see half of it takes {needed} seeds"
     )
+    answers = [_open_answer("", text, more_seeds and more_seeds(needed))]
+    is_share = protocol.metric.split == "test" and protocol.metric.unit == "%"
+    if num_test_examples and is_share:
+        # The same test set scores every run, so the seeds do not show its own error.
+        best = protocol.sign * max(protocol.sign * optimum.mean for optimum in optima)
+        error = statistics.proportion_error(best, num_test_examples)
+        if error > deviation / math.sqrt(seeds):
+            answers.append(
+                _open_answer(
+                    "",
+                    f"Another test set of {num_test_examples:,} examples would move an accuracy by"
+                    f" {_amount(protocol.metric, error)} (standard error), more than other seeds"
+                    " do: all sentences are about this test set",
+                )
+            )
+    return answers
 
 
-def _open_answer(label, text) -> Answer:
-    return Answer(kind="open", series=label, text=_about(label, text))
+def _open_answer(label, text, command=None) -> Answer:
+    return Answer(kind="open", series=label, text=_about(label, text), command=command or "")
+
+
+def to_text(answers: Sequence[Answer]) -> str:
+    """Returns answers as lines for a terminal, with their commands and rules."""
+    rules = list(dict.fromkeys(answer.rule for answer in answers if answer.rule))
+    lines = []
+    for answer in answers:
+        mark = f" [{rules.index(answer.rule) + 1}]" if answer.rule else ""
+        lines.append(f"- {answer.text}{mark}")
+        if answer.command:
+            lines.append(f"    {answer.command}")
+    lines += [f"[{number}] {rule}" for number, rule in enumerate(rules, 1)]
+    return "\n".join(lines)
 
 
 # Parts of sentences

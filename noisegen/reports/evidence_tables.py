@@ -157,6 +157,25 @@ def difference_cells(
     return pd.DataFrame(lines, dtype=object).rename(columns=language.escape)
 
 
+def to_html(
+    optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None
+) -> str:
+    """Returns both tables as HTML, with their notes; '' for a sweep of single runs."""
+    if all(evidence.best_point(optimum).tried < 2 for optimum in optima if optimum.n):
+        return ""
+    frames = [
+        evidence_cells(optima, protocol, published, markup.HTML),
+        difference_cells(optima, protocol, markup.HTML),
+    ]
+    tables = [
+        f'<div class="scroll">{frame.style.hide().to_html(exclude_styles=True)}</div>'
+        for frame in frames
+        if len(frame)
+    ]
+    lines = [f"<p>{markup.HTML.escape(note)}</p>" for note in evidence_notes(protocol)]
+    return "\n".join([*tables, '<div class="notes">', *lines, "</div>"]) + "\n"
+
+
 def evidence_notes(protocol: Protocol) -> list[str]:
     """Returns sentences that explain the two tables."""
     tuned = " and ".join(display_name(name) for name in protocol.tune)

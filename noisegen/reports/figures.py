@@ -20,12 +20,14 @@ class Figure:
     """A figure of a page.
 
     Attributes:
+      name: "metric", "tuned", "heatmap" or "curves".
       title: Its heading.
       caption: The sentences below.
       svg: The drawing; empty if it failed.
       failure: Why it failed, or ''.
     """
 
+    name: str
     title: str
     caption: str
     svg: markupsafe.Markup = markupsafe.Markup()
@@ -78,6 +80,7 @@ def _metric(optima, protocol, published):
     if protocol.best > 1:
         caption = f"Mean ± standard deviation. {caption}"
     return _draw(
+        "metric",
         f"{display_name(protocol.metric.name)} against {display_name(protocol.row)}",
         caption.strip(),
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
@@ -103,6 +106,7 @@ def _tuned(optima, protocol):
             sentences.append(f"{failure}.")
     sentences += _describe_boundaries(boundaries)
     figure = _draw(
+        "tuned",
         f"best {tuned} against {display_name(protocol.row)}",
         " ".join(sentences),
         lambda ax: plots.plot_tuned(optima, ax, protocol, boundaries),
@@ -114,6 +118,7 @@ def _tuned(optima, protocol):
 def _heatmap(optima, protocol, of):
     """Draws the heatmap of one series."""
     return _draw(
+        "heatmap",
         f"mean {display_name(protocol.metric)}{of}",
         "Framed: the best. ×: every run diverged. Empty: not tried.",
         lambda ax: plots.plot_heatmap(optima, ax, protocol),
@@ -129,21 +134,22 @@ def _curves(optima, protocol, curves, of):
     if protocol.best > 1:
         sentences.append("Shaded: one standard deviation around the mean.")
     return _draw(
+        "curves",
         f"{display_name(protocol.metric.name)} during training{of}",
         " ".join(sentences),
         lambda ax: plots.plot_curves(optima, ax, protocol, curves),
     )
 
 
-def _draw(title: str, caption: str, plot: Callable[[Any], Any]) -> Figure:
+def _draw(name: str, title: str, caption: str, plot: Callable[[Any], Any]) -> Figure:
     """Draws one figure, or says why it cannot be drawn."""
     title = capitalized(title)
     try:
         svg = markupsafe.Markup(drawing.svg(plot, title))
     except Exception as error:  # Matplotlib's, for example; the rest of the report goes on
         failure = describe_failure(f"The figure {title!r}", error)
-        return Figure(title=title, caption=caption, failure=failure)
-    return Figure(title=title, caption=caption, svg=svg)
+        return Figure(name=name, title=title, caption=caption, failure=failure)
+    return Figure(name=name, title=title, caption=caption, svg=svg)
 
 
 def _is_tuned(optima, protocol):

@@ -3,12 +3,21 @@
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import markupsafe
 
 from noisegen import storage
-from noisegen.reports import drawing, figures, page, rendering, tables
+from noisegen.reports import (
+    answers,
+    drawing,
+    evidence_tables,
+    figures,
+    page,
+    rendering,
+    tables,
+)
+from noisegen.reports.answers import Answer
 from noisegen.reports.figures import Figure, describe_failure
 from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
@@ -31,6 +40,7 @@ class Reading:
     protocol: Protocol
     optima: Sequence[Optimum]
     published: Published | None = None
+    answers: Sequence[Answer] = ()
 
     def table(self, form: str) -> str:
         """Returns the table in one of `FORMATS`."""
@@ -42,8 +52,15 @@ class Reading:
         """Returns the section of a page, with figures above the table and below."""
         metric = display_name(self.protocol.metric.name)
         heading = capitalized(f"{metric} for each {display_name(self.protocol.row)}")
-        table = rendering.to_html(self.optima, self.protocol, self.published)
-        return page.Section(heading, markupsafe.Markup(table), overview, details)
+        reading = (self.optima, self.protocol, self.published)
+        return page.Section(
+            heading=heading,
+            table=markupsafe.Markup(rendering.to_html(*reading)),
+            answers=self.answers,
+            evidence=markupsafe.Markup(evidence_tables.to_html(*reading)),
+            overview=overview,
+            details=details,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +80,10 @@ class Report:
     records: Sequence[Record]
     missing: int
     readings: Sequence[Reading]
+
+    def answers(self) -> list[str]:
+        """Returns the answers of each protocol as lines of text, those that have any."""
+        return [answers.to_text(reading.answers) for reading in self.readings if reading.answers]
 
     def tables(self, form: str = "text") -> list[str]:
         """Returns the table of each protocol in one of `FORMATS`."""
@@ -127,10 +148,32 @@ def load_report(sweep: Sweep) -> Report:
     """
     content = storage.read_sweep(sweep.workdir)
     records = sweep.records()
-    readings = [Reading(protocol, select(records, protocol)) for protocol in sweep.protocols]
-    readings[0] = dataclasses.replace(readings[0], published=sweep.published)
     missing = len(sweep.state.wanted) - len(records)
+    readings = []
+    for protocol in sweep.protocols:
+        optima = select(records, protocol)
+        found = answers.make_answers(
+            optima,
+            protocol,
+            missing=missing,
+            num_test_examples=content.get("num_test_examples"),
+            more_seeds=_seeds_command(sweep, content),
+        )
+        readings.append(Reading(protocol, optima, answers=found))
+    readings[0] = dataclasses.replace(readings[0], published=sweep.published)
     return Report(sweep.workdir, content, records, missing, readings)
+
+
+def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
+    """Returns a function from a number of seeds to the command that trains so many, if any can."""
+    command = content.get("command")
+    if not command or sweep.source is None:
+        return None
+    config = sweep.source.config
+    if "seed" not in config.get("grid", {}):
+        return None
+    race = " --config.search=race" if "search" in config else ""
+    return lambda number: f"{command} '--config.grid.seed=range({number})'{race}"
 
 
 def write_report(sweep: Sweep) -> pathlib.Path:

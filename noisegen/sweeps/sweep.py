@@ -305,6 +305,14 @@ class Sweep:
 
         return reports.make_table(*self._reading(protocol or self.protocols[0]))
 
+    def answers(self) -> list:
+        """Returns what the records answer, in sentences; see `reports.Answer`."""
+        from noisegen import reports
+
+        self._directory()  # refuses a sweep without one
+        report = reports.load_report(self)
+        return [answer for reading in report.readings for answer in reading.answers]
+
     def to_text(self) -> str:
         """Returns the table as text for a terminal, as the commands print it."""
         from noisegen import reports
