@@ -226,7 +226,7 @@ def _prepare():
 
 def _worker_command(sweep, options):
     """Returns the command of the workers that other programs start."""
-    experiment = sweep.source.experiment
+    experiment = sweep.origin.experiment
     return WorkerCommand(workdir=str(sweep.workdir), experiment=experiment, options=options)
 
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from noisegen import storage, sweeps, training
+from noisegen.sweeps import progress, worker
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
@@ -275,6 +276,15 @@ def test_records_of_others_are_noticed_once(tmp_path):
         assert sweep.state.refresh() == []
     assert (sweep.records()[0].device, sweep.records()[0].curve) == ("a GPU", None)
     assert sweep.curves([name]) == {name: {"epoch": [1]}}
+
+
+def test_to_watch_other_workers_leaves_their_records_to_be_noticed(tmp_path):
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    name, run = next(iter(sweep.state.wanted.items()))
+    with storage.RecordWriter(tmp_path) as writer:
+        writer.append(record(name, run, 0.5))
+    worker.watch(sweep, progress.Observer(), [])
+    assert [each.run_id for each in sweep.state.refresh()] == [name]
 
 
 def test_of_several_records_of_a_run_the_first_finished_stays():
