@@ -254,7 +254,7 @@ def _check(sweep, options):
 
 def _command(sweep, options):
     """Returns the command of the workers that other programs start."""
-    experiment = sweep.source.experiment
+    experiment = sweep.origin.experiment
     return WorkerCommand(workdir=str(sweep.workdir), experiment=experiment, options=options)
 
 

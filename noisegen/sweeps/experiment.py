@@ -22,7 +22,7 @@ from ml_collections import config_dict
 
 from noisegen.sweeps import config_json
 from noisegen.sweeps import experiment_files as files
-from noisegen.sweeps.sweep import Source, Sweep
+from noisegen.sweeps.sweep import Origin, Sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Experiment:
         """
         config_json.make_plain(config)
         config_json.check_kept(config, self.get_config())
-        config.lock()  # so that a misspelled field is an error
+        config.lock()  # get_sweep cannot add fields
         sweep = self.module.get_sweep(config)
         if not isinstance(sweep, Sweep):
             raise ValueError(
@@ -88,7 +88,7 @@ class Experiment:
             name=self.name,
             title=title.strip(),
             description=description.strip(),
-            source=Source(":".join([str(self.path), *self.scale]), config, self._code()),
+            origin=Origin(":".join([str(self.path), *self.scale]), config, self._code()),
         )
 
     def _code(self):

@@ -43,7 +43,7 @@ from noisegen.training import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Origin:
     """The experiment's file that a sweep was made from. It is named in `sweep.json`.
 
     Attributes:
@@ -77,12 +77,12 @@ class Sweep:
       published: Published numbers beside the measured ones, see `reports.make_table`.
       per_batch_size: Whether `task` is a function of the batch size, for tasks whose compiled
         shapes depend on it. Runs are then trained batch size by batch size.
-      source: The experiment's file, if the sweep was made from one.
+      origin: The experiment's file, if the sweep was made from one.
 
     Attributes:
       planned: The planned runs, a list.
       protocols: The protocols, a tuple.
-      workdir, name, title, description, published, source: As given.
+      workdir, name, title, description, published, origin: As given.
       state: Which runs are wanted, done and left; for workers and launchers.
 
     Raises:
@@ -101,7 +101,7 @@ class Sweep:
         description: str = "",
         published: Mapping[tuple, Any] | None = None,
         per_batch_size: bool = False,
-        source: Source | None = None,
+        origin: Origin | None = None,
     ):
         self.planned = _planned(runs)
         self.protocols = _protocols(Protocol() if protocol is None else protocol)
@@ -113,7 +113,7 @@ class Sweep:
             raise ValueError(
                 f"Published numbers are a mapping from (label, row), got {published!r:.80}."
             )
-        self.source = source
+        self.origin = origin
         self._task, self._per_batch_size = task, per_batch_size
         self.state = SweepState(task, self.planned, self.protocols, self.workdir, per_batch_size)
 
@@ -153,7 +153,7 @@ class Sweep:
             "description": self.description,
             "published": self.published,
             "per_batch_size": self._per_batch_size,
-            "source": self.source,
+            "origin": self.origin,
         }
         return type(self)(**arguments | changes)
 

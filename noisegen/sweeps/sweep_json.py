@@ -59,10 +59,10 @@ def write(sweep: Sweep, command: str | None = None) -> None:
     }
     if task.num_valid_examples:
         content["num_valid_examples"] = task.num_valid_examples
-    if sweep.source is not None:
-        content["experiment"] = sweep.source.experiment
-        content["config"] = config_json.dump(sweep.source.config)
-        content["code"] = before.get("code", sweep.source.code)  # that of the first runs
+    if sweep.origin is not None:
+        content["experiment"] = sweep.origin.experiment
+        content["config"] = config_json.dump(sweep.origin.config)
+        content["code"] = before.get("code", sweep.origin.code)  # that of the first runs
     elif all(_is_plain(protocol) for protocol in sweep.protocols):
         content["runs"] = sweep.planned
         content["protocols"] = [_plain_fields(protocol) for protocol in sweep.protocols]
@@ -78,11 +78,11 @@ def write(sweep: Sweep, command: str | None = None) -> None:
 
 def warn_if_changed(sweep: Sweep) -> None:
     """Warns if an experiment's file has changed since its sweep was begun."""
-    if sweep.source is None:
+    if sweep.origin is None:
         return
-    if _read_if_there(sweep.workdir).get("code", sweep.source.code) != sweep.source.code:
+    if _read_if_there(sweep.workdir).get("code", sweep.origin.code) != sweep.origin.code:
         warnings.warn(
-            f"{sweep.source.experiment}, or a file that it imports, has changed since "
+            f"{sweep.origin.experiment}, or a file that it imports, has changed since "
             f"{sweep.workdir} was begun. Finished runs are kept; if it trains something else now, "
             "change the task's name.",
             stacklevel=3,

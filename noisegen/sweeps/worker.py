@@ -349,7 +349,7 @@ def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStat
                 running.append(training.Progress(runs[name], examples))
     if running:
         observer.progress(running)
-    elif not sweep.is_complete():
+    elif not sweep.state.is_complete():
         observer.say(", ".join(dict.fromkeys(worker.doing for worker in workers)))
 
 

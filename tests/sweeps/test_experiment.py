@@ -87,7 +87,7 @@ def test_a_sweep_leads_back_to_its_experiment_overrides_included(path, tmp_path)
     sweep = sweeps.Sweep.open(tmp_path / "sweep")
     assert (sweep.name, sweep.title, sweep.state.task_name) == ("mine", "A title", "0.25")
     assert sweep.planned == [{"seed": 5, "learning_rate": 0.5, "batch_size": 1}]
-    assert sweep.source.config.grid.seed == (5,)
+    assert sweep.origin.config.grid.seed == (5,)
 
 
 def test_a_field_that_the_file_has_lost_is_named(path, tmp_path):

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from noisegen import storage, sweeps, training
+from noisegen.sweeps import progress, worker
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
@@ -142,14 +143,12 @@ def test_to_read_a_sweep_makes_no_task(tmp_path):
 
 
 def test_a_sweep_can_be_made_of_another_with_other_arguments(tmp_path):
-    sweep = trainable(
-        tmp_path / "one", title="One", description="Words", published={("", 16): (1, 0)}
-    )
-    sweep.run(progress=False, pool=POOL)
+    published = {("", 16): (1, 0)}
+    sweep = trainable(tmp_path / "one", title="One", description="Words", published=published)
     other = sweep.replace(workdir=tmp_path / "other", title="Other")
     assert (other.title, other.description, other.workdir.name) == ("Other", "Words", "other")
-    assert other.planned == sweep.planned and other.published == sweep.published
-    assert len(sweep.records()) == 6 and other.records() == []
+    assert (other.planned, other.protocols) == (sweep.planned, sweep.protocols)
+    assert other.published == published and sweep.workdir.name == "one"
 
 
 def test_the_command_of_a_sweep_stays_until_another_is_given(tmp_path):
@@ -160,10 +159,12 @@ def test_the_command_of_a_sweep_stays_until_another_is_given(tmp_path):
 
 
 def test_whether_a_sweep_is_complete_is_read_from_its_directory(tmp_path):
-    watching = trainable(tmp_path)
-    assert not watching.is_complete()
-    trainable(tmp_path).run(progress=False, pool=POOL)
-    assert watching.is_complete()
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    assert not sweep.is_complete()
+    with storage.RecordWriter(tmp_path) as writer:
+        for name, run in left(sweep.state).items():  # best at 0.5, between the others
+            writer.append(record(name, run, -abs(run["learning_rate"] - 0.5)))
+    assert sweep.is_complete()
 
 
 def test_parameters_that_are_kept_can_be_read(tmp_path):
@@ -302,6 +303,15 @@ def test_records_of_others_are_noticed_once(tmp_path):
         assert sweep.state.refresh() == []
     assert (sweep.records()[0].device, sweep.records()[0].curve) == ("a GPU", None)
     assert sweep.curves([name]) == {name: {"epoch": [1]}}
+
+
+def test_to_watch_other_workers_leaves_their_records_to_be_noticed(tmp_path):
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    name, run = next(iter(sweep.state.wanted.items()))
+    with storage.RecordWriter(tmp_path) as writer:
+        writer.append(record(name, run, 0.5))
+    worker.watch(sweep, progress.Observer(), [])
+    assert [each.run_id for each in sweep.state.refresh()] == [name]
 
 
 def test_of_several_records_of_a_run_the_first_finished_stays():
