@@ -289,7 +289,7 @@ def _check_report(sweep):
     try:
         sweep.validate_report()
     except Exception as error:
-        experiment = sweep.source.experiment
+        experiment = sweep.origin.experiment
         raise UsageError(f"{experiment}: no report could be made: {one_line(error)}") from error
 
 

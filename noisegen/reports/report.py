@@ -167,9 +167,9 @@ def load_report(sweep: Sweep) -> Report:
 def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
     """Returns a function from a number of seeds to the command that trains so many, if any can."""
     command = content.get("command")
-    if not command or sweep.source is None:
+    if not command or sweep.origin is None:
         return None
-    config = sweep.source.config
+    config = sweep.origin.config
     if "seed" not in config.get("grid", {}):
         return None
     race = " --config.search=race" if "search" in config else ""

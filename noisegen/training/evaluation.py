@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from noisegen import _validate
 from noisegen._math import ceil_div
@@ -47,6 +48,7 @@ class MetricSpec(NamedTuple):
         return (*self.diagnostics, *self.noise)
 
 
+# Cached for the task in training and its form with constants: every program asks again.
 @functools.lru_cache(maxsize=2)
 def metric_spec(task: Task) -> MetricSpec:
     """Finds the names of a task's metrics by tracing its functions.
@@ -75,24 +77,30 @@ def evaluate(
     task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
 ) -> dict[str, jax.Array]:
     """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
-    total, devices = len(jax.tree.leaves(examples)[0]), jax.lax.axis_size("batch")
+    total = len(jax.tree.leaves(examples)[0])
+    devices = jax.lax.axis_size("batch")
+    # No larger than the split, rounded up to whole shares of the devices.
     eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
+    # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
 
-    def piece(index, sums):
+    def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         positions = index * eval_batch + local_positions(eval_batch)
+        # The last piece repeats the last example, outside the mask.
         mask = positions < total
         data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
+        totals = {}
         for name, values in metrics.items():
             check_shape(task, f"The metric {name!r}", values, mask)
-        return {
-            name: sums[name] + jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0))
-            for name, values in metrics.items()
-        }
+            # Not a product with the mask, because zero times infinity is not zero.
+            counted = jnp.where(mask, values.astype(jnp.float32), 0)
+            totals[name] = sums[name] + jnp.sum(counted)
+        return totals
 
     zeros = dict.fromkeys(getattr(metric_spec(task), split), jnp.float32(0))
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
+    # Sums first, since the devices' shares of the last piece differ.
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
 
 
@@ -173,7 +181,7 @@ def evaluate_params(
     data = jax.tree.map(jnp.asarray, data)
 
     def on_one_device(_):
-        recomputed = state
+        recomputed = state  # Shapes only, of which there are none if the task has no state.
         if jax.tree.leaves(state):
             orders = first_orders(task, seed=0)
             recomputed = recomputed_state(task, microbatch, params, orders, data["train"])
@@ -191,7 +199,8 @@ def evaluate_params(
 def abstract_examples(examples: PyTree, size: int) -> PyTree:
     """Returns the shapes and dtypes of `size` examples of a split."""
 
-    def abstract(array):
+    def abstract(array: np.ndarray | jax.Array) -> jax.ShapeDtypeStruct:
+        # The type on the device: float64 data of NumPy become float32 unless x64 is enabled.
         dtype = jax.dtypes.canonicalize_dtype(array.dtype)
         return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
 
@@ -239,7 +248,8 @@ def _check_names_differ(task: Task, spec: MetricSpec) -> None:
 def _split_names(task: Task, split: str) -> tuple[str, ...]:
     """Returns the names of a split's metrics."""
 
-    def metrics(data):
+    # Two examples, so that a metric that averages over them has another shape.
+    def metrics(data: PyTree) -> dict[str, jax.Array]:
         mask = jnp.ones((2,), bool)
         params, state = task.init(make_key(0))
         keys = jax.random.split(make_key(0), 2)
@@ -267,7 +277,7 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
 def _diagnostic_names(task: Task) -> tuple[str, ...]:
     """Returns the names of the task's diagnostics."""
 
-    def diagnostics(train):
+    def diagnostics(train: PyTree) -> dict[str, jax.Array]:
         values_by_name = task.diagnostics(*task.init(make_key(0)), train)
         # Checked inside the trace, because JAX refuses non-arrays in words of its own.
         _check_diagnostics(task, values_by_name)
@@ -295,7 +305,8 @@ def _check_diagnostics(task: Task, diagnostics: object) -> None:
             )
 
 
-def _is_by_name(values):
+def _is_by_name(values: object) -> bool:
+    """Returns whether a value is a mapping from text."""
     return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
@@ -315,6 +326,7 @@ def _check_examples(task, examples):
     return is_set
 
 
-def _shapes(tree):
+def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+    """Returns structure and shapes, in which parameters of different networks differ."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, [jnp.shape(leaf) for leaf in leaves]
