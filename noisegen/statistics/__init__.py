@@ -30,6 +30,7 @@ from noisegen.statistics.selection import (
     best_points,
     bootstrap_shares,
     resample_runs,
+    selected_by_first_seeds,
     selected_without_seed,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "proportion_error",
     "resample_runs",
     "seeds_needed",
+    "selected_by_first_seeds",
     "selected_without_seed",
     "welch_difference",
 ]
