@@ -268,6 +268,38 @@ def _compared(tables, means) -> dict:
     }
 
 
+def _selected_rows(num_samples: int) -> Iterator[dict]:
+    """Equally good rows, each at the point that its scores choose: which scores may be compared.
+
+    The rows have five points each, or the last one has fifteen.
+    """
+    num_samples = max(num_samples // 5, 1)
+    for num_rows in (3, 8):
+        for shape in ("equal", "- 0.3 steps^2", "- steps^2"):
+            for last in (5, 15) if shape == "equal" else (5,):
+                for n in SEEDS:
+                    random = np.random.default_rng(n)
+                    sizes = [5] * (num_rows - 1) + [last]
+                    samples = [
+                        [_shapes(p)[shape][0][:, None] + random.normal(0, 1, (p, n)) for p in sizes]
+                        for _ in range(num_samples)
+                    ]
+                    line = {"rows": num_rows, "means": shape, "points of the last row": last}
+                    line["seeds"] = n
+                    for name, scores_of in SCORES.items():
+                        false = []
+                        for tables in samples:
+                            rows = [scores_of(table) for table in tables]
+                            compared = statistics.compare_with_best(rows)
+                            false.append(any(row.is_lower for row in compared))
+                        line[f"{name}: false statements %"] = _percent(false)
+                    yield line
+
+
+def _of_first_seeds(table):
+    return statistics.selected_by_first_seeds(table, max(table.shape[1] // 3, 1)).scores
+
+
 def _drops(num_samples: int) -> Iterator[dict]:
     """Rows of equal means of which the last one is lower: how often the drop is seen."""
     num_samples = max(num_samples // 5, 1)
@@ -284,6 +316,11 @@ def _drops(num_samples: int) -> Iterator[dict]:
             yield line
 
 
+SCORES = {
+    "chosen point": lambda table: table[statistics.best_points(table[None])[0]],
+    "selected_by_first_seeds": _of_first_seeds,
+    "selected_without_seed": lambda table: statistics.selected_without_seed(table).scores,
+}
 PARTS = {
     "Means": _means,
     "Differences of two samples": _differences,
@@ -292,6 +329,7 @@ PARTS = {
     "Optima between grid points": _parabolas,
     "Exponents of power laws": _power_laws,
     "Rows against the best one": _comparisons,
+    "Rows at selected points against the best one": _selected_rows,
     "Drops of the last row": _drops,
 }
 GOALS = {

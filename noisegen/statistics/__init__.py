@@ -34,6 +34,7 @@ from noisegen.statistics.selection import (
     best_points,
     bootstrap_shares,
     resample_runs,
+    selected_by_first_seeds,
     selected_without_seed,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     "proportion_error",
     "resample_runs",
     "seeds_needed",
+    "selected_by_first_seeds",
     "selected_without_seed",
     "t_quantile",
     "welch_difference",

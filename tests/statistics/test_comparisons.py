@@ -86,6 +86,18 @@ def test_intervals_hold_together(stds):
         assert np.mean(held) > 1 - TOO_OFTEN
 
 
+def test_rows_at_points_that_their_scores_chose_are_seldom_called_lower():
+    rows = draw(np.zeros(4 * 5), np.ones(4 * 5), 5).reshape(-1, 4, 5, 5)[:500]  # (R, K, P, N)
+    best = [statistics.best_points(tables) for tables in rows]
+    chosen = [tables[np.arange(4), points] for tables, points in zip(rows, best, strict=True)]
+    called = [any(r.is_lower for r in statistics.compare_with_best(table)) for table in chosen]
+    assert np.mean(called) < 0.05
+    # Held-out scores look independent and are not.
+    held_out = [[statistics.selected_without_seed(t).scores for t in tables] for tables in rows]
+    called = [any(r.is_lower for r in statistics.compare_with_best(table)) for table in held_out]
+    assert np.mean(called) > 0.1
+
+
 def test_large_drops_are_seen():
     tables = draw([0, 0, 0, -4], [1, 1, 1, 1], 5)[:200]
     seen = [statistics.compare_with_best(table)[3].is_lower for table in tables]
