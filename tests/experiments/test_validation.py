@@ -80,7 +80,7 @@ def test_digits_are_tuned_on_validation_images_and_reported_on_test_images(tmp_p
     assert "Tuned on the validation split" in sweep.to_text()
     assert sweep.task_of(sweep.planned[0]).num_examples == 1300
     without = digits.get_sweep(digits.get_config("test"))
-    assert not sweep.runs().keys() & without.runs().keys()
+    assert not sweep.state.wanted.keys() & without.state.wanted.keys()
 
 
 def test_published_numbers_are_not_beside_those_of_a_smaller_training_set():
