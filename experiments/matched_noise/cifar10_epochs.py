@@ -44,6 +44,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "learning_rate": sweeps.powers_of_two(2**-1, 4),
                 "batch_size": (1024, 8192, 37_504),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )

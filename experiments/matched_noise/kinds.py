@@ -170,6 +170,7 @@ def make_protocol(config: ml_collections.ConfigDict) -> sweeps.Protocol:
         tune=("learning_rate", "eta"),
         best=num_seeds,
         of=num_seeds,
+        search=config.get("search", "grid"),  # Sweeps at one learning rate lack it.
         max_extensions=0,  # Beyond some learning rate a large batch is as hot as the reference.
         report=("train_loss",),
     )

@@ -38,6 +38,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-1),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )
@@ -77,6 +78,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         mode="min",
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
         **validation.tuned_on(config.task, "test_squared_error", report=("train_loss",)),
     )

@@ -36,6 +36,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-3),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )
@@ -90,6 +91,7 @@ def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweep
         "row": "num_epochs",
         "tune": ("effective_learning_rate",),
         "best": config.best,
+        "search": config.search,
         "of": len(config.grid.seed),
     }
     return [

@@ -44,6 +44,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "final_effective_learning_rate": sweeps.powers_of_two(2**-15, 2**-4),
             },
             "best": 5,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -122,6 +123,7 @@ def _protocol(config, bar_of, other, **goal):
         # Of the other learning rate another protocol has the bar, and extends the grid.
         domains={other: sweeps.Domain("fixed")},
         best=config.best,
+        search=config.search,
         of=len(config.grid.seed),
         **goal,
     )

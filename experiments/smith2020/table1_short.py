@@ -41,6 +41,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(1, 64),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -81,6 +82,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         row="num_updates",
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
         **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
     )

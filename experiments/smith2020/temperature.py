@@ -56,6 +56,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "growth": (1, FACTOR),  # of the batch, each time that the temperature falls
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -96,6 +97,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         labels=LABELS,
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
         **validation.tuned_on(
             config.task, "test_accuracy", report=("train_loss", "clean_train_loss", "num_updates")
