@@ -12,6 +12,7 @@ from noisegen.reports.tables import (
     to_markdown,
     to_text,
 )
+from noisegen.reports.target_plots import plot_steps_to_target
 
 __all__ = [
     "FORMATS",
@@ -23,6 +24,7 @@ __all__ = [
     "plot_curves",
     "plot_heatmap",
     "plot_metric",
+    "plot_steps_to_target",
     "plot_tuned",
     "table_names",
     "to_csv",

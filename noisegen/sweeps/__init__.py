@@ -9,6 +9,7 @@ from noisegen.sweeps.critical_batch import (
     fit_critical_batch,
     noise_scales,
 )
+from noisegen.sweeps.data_parallelism import Scaling, scaling_regions
 from noisegen.sweeps.domains import Domain
 from noisegen.sweeps.extension import extend_grid
 from noisegen.sweeps.grids import (
@@ -35,11 +36,9 @@ from noisegen.sweeps.targets import (
     TARGET_FLAGS,
     Crossing,
     RowTarget,
-    Scaling,
     TargetPoint,
     first_crossing,
     propose_targets,
-    scaling_regions,
     steps_to_target,
     targets_frame,
 )
