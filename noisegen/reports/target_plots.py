@@ -87,6 +87,9 @@ def plot_steps_to_target(
     ax.set(xscale="log", yscale="log")
     ax.set_xlabel(formatting.display_name(protocol.row), **_PLAIN)
     ax.set_ylabel("updates to target", **_PLAIN)
+    updates = [row.updates.value for row in rows if row.n]
+    if updates:  # The lines of perfect scaling go on far below.
+        ax.set_ylim(min(updates) / 2, max(updates) * 2)
     return _finish(ax, sizes, [*handles, *helpers.values()])
 
 

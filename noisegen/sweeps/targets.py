@@ -52,7 +52,7 @@ TARGET_FLAGS = {
     "some_reached": "At every learning rate a run missed the target. The mean is over the others.",
     "censored": "Reached at the first evaluation: the numbers are upper bounds.",
     "coarse": "The evaluations around the target are far apart: the numbers are uncertain.",
-    "no_interval": "A single run, or a mean curve: there is no interval.",
+    "no_interval": "There is no interval: a single run, equal runs, or a mean curve.",
     "few_runs": "Chosen with fewer runs than the protocol asks for.",
     "at_boundary": "The fastest value is at the edge of the values tried.",
     "one_value": "A single value was tried: not tuned.",
@@ -414,11 +414,12 @@ def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
         )
     chosen = points[best]
     reached = chosen.reached
+    updates = statistics.mean_interval([each.updates for each in reached], level)
     flags = {
         "some_reached": len(reached) < chosen.tried,
         "censored": any("censored" in crossing.flags for crossing in reached),
         "coarse": any("coarse" in crossing.flags for crossing in reached),
-        "no_interval": len(reached) == 1,
+        "no_interval": math.isnan(updates.low),
         "few_runs": row.points[best].tried < protocol.of,
         "at_boundary": protocols.touches_edge(row.points, chosen.values, protocol),
         "one_value": len(points) == 1,
@@ -428,7 +429,7 @@ def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
         row=row.row,
         target=target,
         values=chosen.values,
-        updates=statistics.mean_interval([each.updates for each in reached], level),
+        updates=updates,
         examples=statistics.mean_interval([each.examples for each in reached], level),
         point=chosen,
         points=points,
