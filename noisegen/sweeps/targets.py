@@ -307,30 +307,32 @@ def propose_targets(
     if not quantiles or not all(0 <= quantile <= 1 for quantile in quantiles):
         raise ValueError(f"quantiles must be numbers from 0 to 1, got {quantiles}.")
     metric, sign = protocol.metric.name, protocol.sign
-    first, hardest, evaluated = [], [], []  # times `sign`: larger is harder
+    # Values are multiplied by `sign`, so that the larger is the harder one.
+    first, hardest_by_row, evaluated = [], [], []
     for row in _rows(records, protocol):
-        by_point = []
+        best_by_point = []
         for point in row.points:
-            found = [
-                _evaluations(record, metric, curve_of(record, curves))[2] for record in point.best
+            curves_of_runs = [
+                sign * _evaluations(record, metric, curve_of(record, curves))[2]
+                for record in point.best
             ]
-            values = [sign * each for each in found if each.size]
-            first += [each[0] for each in values]
-            if len(values) == point.tried:
-                by_point.append((min(each.max() for each in values), values))
-        if by_point:
-            reached, values = max(by_point, key=lambda pair: pair[0])
-            hardest.append(reached)
-            evaluated += values
-    if not hardest:
+            runs = [values for values in curves_of_runs if values.size]
+            first += [values[0] for values in runs]
+            if len(runs) == point.tried:
+                best_by_point.append((min(values.max() for values in runs), runs))
+        if best_by_point:
+            best, runs = max(best_by_point, key=lambda pair: pair[0])
+            hardest_by_row.append(best)
+            evaluated += runs
+    if not hardest_by_row:
         raise ValueError("No target can be proposed: at every learning rate a run diverged.")
-    easiest, hardest = max(first), min(hardest)
+    easiest, hardest = max(first), min(hardest_by_row)
     evaluated = np.concatenate(evaluated)
     usable = evaluated[(evaluated > easiest) & (evaluated <= hardest)]
-    rounded = (
-        [_round_down(value) for value in np.quantile(usable, quantiles)] if usable.size else []
-    )
-    found = sorted({value for value in rounded if value > easiest})
+    found = []
+    if usable.size:
+        rounded = [_round_down(value) for value in np.quantile(usable, quantiles)]
+        found = sorted({value for value in rounded if value > easiest})
     if not found:
         raise ValueError(
             f"No target can be proposed: some run has {metric} = {sign * easiest:.4g} at its first "
@@ -400,7 +402,7 @@ def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
     points = tuple(
         _target_point(point, target, protocol, curves, mean_curve, coarse) for point in row.points
     )
-    [best] = fastest_points(updates_table(points)[None])
+    best = _fastest(points)
     if best < 0:
         never = Interval(math.inf, math.nan, math.nan, level)
         return RowTarget(
@@ -474,17 +476,13 @@ def _mean_record(records, curves):
     )
 
 
-def updates_table(points: Sequence[TargetPoint]) -> np.ndarray:
-    """Returns the updates of each point's runs, of shape (P, N), inf if they missed the target."""
-    table = np.full((len(points), max(point.tried for point in points)), np.inf)
-    for line, point in zip(table, points, strict=True):
-        line[: len(point.crossings)] = [crossing.updates for crossing in point.crossings]
-    return table
-
-
-def fastest_points(updates: np.ndarray) -> np.ndarray:
-    """Returns the fastest point of each table of updates (R, P, N), -1 if no run got there."""
-    return statistics.best_points(-updates)
+def _fastest(points: Sequence[TargetPoint]) -> int:
+    """Returns the index of the fastest point, -1 if no run reached the target."""
+    updates = np.full((len(points), max(point.tried for point in points)), np.inf)
+    for row, point in zip(updates, points, strict=True):
+        row[: len(point.crossings)] = [crossing.updates for crossing in point.crossings]
+    [best] = statistics.best_points(-updates[None])
+    return int(best)
 
 
 def _round_down(value: float, digits: int = 3) -> float:
