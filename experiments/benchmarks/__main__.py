@@ -23,6 +23,7 @@ from experiments.benchmarks import (
     devices,
     first_record,
     host_overhead,
+    interval_coverage,
     machine,
     many_lanes,
     many_records,
@@ -48,6 +49,7 @@ ANYWHERE = {
     "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
+    "interval_coverage": interval_coverage,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 

@@ -14,7 +14,7 @@ import noisegen
 from noisegen.sweeps.machine import devices, num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
-_VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
+_VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
 class Options(NamedTuple):

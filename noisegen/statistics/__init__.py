@@ -1,8 +1,14 @@
-"""Statistics of training runs: intervals, differences, selection, fits.
+"""Statistics of training runs: intervals, differences, selection, comparisons, fits, planning.
 
 Everything here works on arrays of scores; sweeps and records are unknown to it.
 """
 
+from noisegen.statistics.comparisons import (
+    LastNotLower,
+    RowComparison,
+    compare_with_best,
+    last_not_lower,
+)
 from noisegen.statistics.fits import ParabolaOptimum, PowerLaw, parabola_optimum, power_law
 from noisegen.statistics.intervals import (
     Difference,
@@ -13,11 +19,18 @@ from noisegen.statistics.intervals import (
     paired_difference,
     welch_difference,
 )
+from noisegen.statistics.power import (
+    least_difference,
+    paired_proportion_error,
+    proportion_error,
+    seeds_needed,
+)
 from noisegen.statistics.selection import (
     HeldOutScore,
     best_points,
     bootstrap_shares,
     resample_runs,
+    selected_by_first_seeds,
     selected_without_seed,
 )
 
@@ -25,17 +38,26 @@ __all__ = [
     "Difference",
     "HeldOutScore",
     "Interval",
+    "LastNotLower",
     "ParabolaOptimum",
     "PowerLaw",
+    "RowComparison",
     "best_points",
     "bootstrap_shares",
+    "compare_with_best",
     "holm",
+    "last_not_lower",
+    "least_difference",
     "mean_interval",
     "pair_by_seed",
     "paired_difference",
+    "paired_proportion_error",
     "parabola_optimum",
     "power_law",
+    "proportion_error",
     "resample_runs",
+    "seeds_needed",
+    "selected_by_first_seeds",
     "selected_without_seed",
     "welch_difference",
 ]

@@ -17,7 +17,7 @@ distribution. Two rules hold for every function:
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -80,8 +80,9 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """
     values = _checks.sample("values", values)
     _checks.level(level)
-    mean = _mean(values)
-    half = _half_width(_error_of_mean(values), len(values) - 1, level)
+    mean = mean_or_nan(values)
+    error = _error_of_mean(values, scale=np.abs(values).max(initial=0))
+    half = _half_width(error, len(values) - 1, level)
     return Interval(mean, mean - half, mean + half, level)
 
 
@@ -110,9 +111,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     """
     a, b = _checks.sample("a", a), _checks.sample("b", b)
     _checks.same_length(a=a, b=b)
-    # The rounding of differences is that of the scores.
+    # Differences are as coarse as the scores that they are of.
     error = _error_of_mean(a - b, scale=np.abs([a, b]).max(initial=0))
-    return _difference(_mean(a - b), error, len(a) - 1, len(a), level)
+    return _difference(mean_or_nan(a - b), error, len(a) - 1, len(a), level)
 
 
 def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
@@ -133,28 +134,11 @@ def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differe
       Welch, The Generalization of `Student's' Problem when Several Different Population Variances
       are Involved, Biometrika 34, 1947
     """
-    a, b = _checks.sample("a", a), _checks.sample("b", b)
-    error, freedom = welch_error(a, b)
-    return _difference(_mean(a) - _mean(b), error, freedom, min(len(a), len(b)), level)
-
-
-def welch_error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Returns the standard error of mean(a) - mean(b), and Welch's degrees of freedom.
-
-    Args:
-      a, b: Scores, of shapes (N,) and (M,).
-
-    Returns:
-      Error and degrees of freedom, both nan if `welch_difference` has no interval.
-    """
-    if min(len(a), len(b)) < 2:
-        return math.nan, math.nan
-    u, v = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    scale = max(np.abs(a).max(), np.abs(b).max())
-    if not math.sqrt(u + v) > _ROUNDING * scale:  # False for nan, too.
-        return math.nan, math.nan
-    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    return math.sqrt(u + v), float(freedom)
+    samples = [_checks.sample("a", a), _checks.sample("b", b)]
+    errors, freedom = welch_errors(samples)
+    means = [mean_or_nan(sample) for sample in samples]
+    n = min(map(len, samples))
+    return _difference(means[0] - means[1], errors[0, 1], freedom[0, 1], n, level)
 
 
 def pair_by_seed(
@@ -220,23 +204,55 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
+def welch_errors(samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the standard errors of all differences of means, and Welch's degrees of freedom.
+
+    Args:
+      samples: Scores of each of K samples, arrays of one dimension.
+
+    Returns:
+      Errors and degrees of freedom, both of shape (K, K), nan if there is no test.
+    """
+    sizes = np.array([len(sample) for sample in samples])
+    squares = np.array([_std(sample, np.abs(sample).max(initial=0)) for sample in samples]) ** 2
+    squares = squares / np.maximum(sizes, 1)
+    parts = squares**2 / np.maximum(sizes - 1, 1)
+    total = squares[:, None] + squares
+    total = np.where(total > 0, total, np.nan)  # Both samples have equal scores only.
+    return np.sqrt(total), total**2 / (parts[:, None] + parts)
+
+
 def t_quantile(level: float, freedom: float) -> float:
     """Returns the two-sided quantile of Student's t distribution, nan without freedom."""
     return float(special.stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan
 
 
-def _mean(values):
+def mean_or_nan(values: np.ndarray) -> float:
     """Returns the mean, nan if there is no score or one is not finite."""
-    return float(values.mean()) if len(values) and np.isfinite(values).all() else math.nan
+    return float(values.mean()) if _has_mean(values, 1) else math.nan
 
 
-def _error_of_mean(values, scale=None):
-    """Returns the standard error of a mean, nan if the values do not show one."""
-    if len(values) < 2 or not np.isfinite(values).all():
+def _has_mean(values, least):
+    """Returns whether there are at least so many scores, all of them finite."""
+    return len(values) >= least and bool(np.isfinite(values).all())
+
+
+def _std(values, scale):
+    """Returns the standard deviation, 0 if the values are equal up to rounding, nan if undefined.
+
+    Args:
+      values: Scores or differences of scores.
+      scale: Greatest score, which rounding is relative to.
+    """
+    if not _has_mean(values, 2):
         return math.nan
-    std = values.std(ddof=1)
-    scale = np.abs(values).max() if scale is None else scale
-    return float(std / math.sqrt(len(values))) if std > _ROUNDING * scale else math.nan
+    std = float(values.std(ddof=1))
+    return std if std > _ROUNDING * scale else 0.0
+
+
+def _error_of_mean(values, scale):
+    """Returns the standard error of a mean, nan if the values do not show one."""
+    return (_std(values, scale) or math.nan) / math.sqrt(max(len(values), 1))
 
 
 def _half_width(error, freedom, level):

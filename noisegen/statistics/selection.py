@@ -2,7 +2,8 @@
 
 The best of several points is best partly by luck: its mean over the seeds that chose it is too
 good. `selected_without_seed` scores every seed at a point that was chosen without it.
-`bootstrap_shares` shows how firmly the seeds decide which point is the best.
+`selected_by_first_seeds` chooses with some seeds and scores with the others, and has scores that
+tests may use. `bootstrap_shares` shows how firmly the seeds decide which point is the best.
 
 A table of scores has a row for each point and a column for each seed. The larger score is the
 better one (negate a loss), and a run that diverged or was not trained is nan.
@@ -32,10 +33,12 @@ class HeldOutScore:
     Attributes:
       interval: Mean over the left-out seeds, and its interval.
       scores: Score of each left-out seed, nan if that run diverged.
-      points: Index of the point that the other seeds chose, -1 if none of their runs survived.
+      points: For each left-out seed, index of the point that was chosen without it, -1 if no run
+        survived to choose by.
       num_diverged: Number of left-out seeds without a score; the mean is over the others.
-      optimism: Mean of the point that all seeds choose, over all of its surviving runs, minus the
-        mean of `interval`.
+      optimism: How much better the chosen point looks to the seeds that chose it: its mean over
+        their surviving runs, minus the mean of `interval`. For `selected_without_seed` these are
+        the point that all seeds choose, and all seeds.
     """
 
     interval: intervals.Interval
@@ -65,7 +68,8 @@ def selected_without_seed(
     contains the true mean of the chosen point in 94 to 97 % of samples. It falls short only where
     many points are exactly equal: 92 % for 9 points and 5 seeds, 87 % for 9 points and 15 seeds.
     The plain t interval has 83 % and 71 % there. `experiments/benchmarks/interval_coverage.py`
-    measures this.
+    measures this. For the same reason the scores are no sample for a test: differences between
+    them, taken as independent, seem significant too often (see `comparisons`).
 
     Args:
       scores: Scores of shape (P, N), nan for diverged runs.
@@ -90,11 +94,11 @@ def selected_without_seed(
     if num_seeds == 1:
         chosen = np.array([-1])
     else:
-        # (N, P, N - 1): the table without each of the seeds.
-        others = np.stack([np.delete(scores, seed, axis=1) for seed in range(num_seeds)])
-        chosen = best_points(others, best_k)
+        is_other = ~np.eye(num_seeds, dtype=bool)
+        others = np.nonzero(is_other)[1].reshape(num_seeds, num_seeds - 1)  # For each seed.
+        chosen = best_points(scores[:, others].swapaxes(0, 1), best_k)
     left_out = np.where(chosen >= 0, scores[chosen, np.arange(num_seeds)], np.nan)
-    left_out = np.where(np.isfinite(left_out), left_out, np.nan)
+    left_out = _finite_or_nan(left_out)
     survived = left_out[np.isfinite(left_out)]
     plain = intervals.mean_interval(survived, level)
     [best] = best_points(scores[None], best_k)
@@ -109,6 +113,56 @@ def selected_without_seed(
         scores=tuple(left_out.tolist()),
         points=tuple(chosen.tolist()),
         num_diverged=num_seeds - len(survived),
+        optimism=optimism,
+    )
+
+
+def selected_by_first_seeds(
+    scores: ArrayLike, num_choosing: int, *, best_k: int | None = None, level: float = 0.95
+) -> HeldOutScore:
+    """Scores the point that the first seeds choose at the other seeds.
+
+    The other seeds had no part in the choice, so their scores are independent, and the t interval
+    of `mean_interval` is exact for normal scores: of the point chosen, given the choice. They may
+    be used in any test. The price is that fewer seeds choose and fewer are scored.
+
+    Args:
+      scores: Scores of shape (P, N), nan for diverged runs.
+      num_choosing: Number of seeds that choose, from 1 to N - 1.
+      best_k: Number of runs of a point that count in the choice, the best ones; None for all.
+      level: Level of the interval, in (0, 1).
+
+    Returns:
+      The scores of the other seeds, and their mean.
+
+    Raises:
+      ValueError: If the scores are no table, no seed is left over, or best_k is less than 1.
+
+    Examples:
+      >>> found = selected_by_first_seeds([[0.9, 0.8, 0.9], [0.7, 0.9, 0.8]], num_choosing=1)
+      >>> found.points, found.scores
+      ((0, 0), (0.8, 0.9))
+    """
+    scores = _checks.table("scores", scores)
+    num_left = scores.shape[1] - _checks.at_least("num_choosing", num_choosing, 1)
+    if num_left < 1:
+        raise ValueError(
+            f"num_choosing must leave a seed to score by, got {num_choosing} of {scores.shape[1]}."
+        )
+    [best] = best_points(scores[None, :, :num_choosing], best_k)
+    left_out = (
+        _finite_or_nan(scores[best, num_choosing:]) if best >= 0 else np.full(num_left, np.nan)
+    )
+    survived = left_out[np.isfinite(left_out)]
+    interval = intervals.mean_interval(survived, level)
+    optimism = math.nan
+    if best >= 0:
+        optimism = _mean_of_survivors(scores[best, :num_choosing]) - interval.value
+    return HeldOutScore(
+        interval=interval,
+        scores=tuple(left_out.tolist()),
+        points=(int(best),) * num_left,
+        num_diverged=num_left - len(survived),
         optimism=optimism,
     )
 
@@ -210,6 +264,10 @@ def resample_runs(
     missing = np.arange(scores.shape[1]) >= num_runs[:, None]  # (P, N)
     sampled[:, missing] = -np.inf
     return sampled
+
+
+def _finite_or_nan(scores):
+    return np.where(np.isfinite(scores), scores, np.nan)
 
 
 def _mean_of_survivors(scores):

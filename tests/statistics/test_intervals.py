@@ -121,10 +121,21 @@ def test_difference_without_an_interval(difference, a, b, value):
     assert found.n == len(a)
 
 
-def test_equal_differences_of_unequal_scores_have_no_interval():
-    found = statistics.paired_difference([0.1, 0.2, 0.7], [0.2, 0.3, 0.8])  # 0.1, up to rounding.
-    assert found.value == pytest.approx(-0.1)
-    assert math.isnan(found.p_value)
+def test_differences_that_differ_by_the_rounding_of_their_scores_are_equal():
+    a = np.array([1.7, 30.3, 1000.7], np.float32)
+    b = a + np.float32(0.1)
+    found = statistics.paired_difference(a, b)
+    assert found.value == pytest.approx(-0.1, rel=1e-3)
+    assert len(set(a.astype(float) - b)) > 1 and math.isnan(found.p_value)
+
+
+def test_a_sample_of_equal_scores_adds_no_variance():
+    spread, equal = [0.001, 0.002, 0.004], [5000, 5000, 5000.001]
+    for a, b in [(spread, equal), (equal, spread)]:
+        found = statistics.welch_difference(a, b)
+        half = (found.high - found.low) / 2
+        expected = statistics.mean_interval(spread)
+        assert half == pytest.approx((expected.high - expected.low) / 2)
 
 
 def test_seeds_of_both_samples_are_paired():

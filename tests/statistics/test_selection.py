@@ -90,6 +90,29 @@ def test_interval_covers_the_mean_of_the_chosen_point(means, num_seeds, low, hig
     assert low < np.mean(contained) < high
 
 
+def test_first_seeds_choose_and_the_others_score():
+    scores = [[9, 9, 1, 2, NAN, -math.inf], [5, 5, 5, 5, 5, 5]]
+    found = statistics.selected_by_first_seeds(scores, 2)
+    assert found.points == (0, 0, 0, 0)
+    np.testing.assert_equal(found.scores, (1, 2, NAN, NAN))
+    assert (found.interval.value, found.num_diverged, found.optimism) == (1.5, 2, 7.5)
+    assert statistics.selected_by_first_seeds(scores, 5).points == (1,)  # No survivor is missing.
+    assert statistics.selected_by_first_seeds(scores, 5, best_k=2).points == (0,)
+
+
+def test_first_seeds_that_all_diverge_choose_nothing():
+    found = statistics.selected_by_first_seeds([[NAN, 1.0, 2.0]], 1)
+    assert found.points == (-1, -1)
+    assert math.isnan(found.interval.value) and math.isnan(found.optimism)
+
+
+def test_other_seeds_cover_the_mean_of_the_chosen_point_however_close_the_points_are():
+    tables = draw([0, 0, 0, 0, 0], num_seeds=6, num_tables=2000)
+    found = [statistics.selected_by_first_seeds(table, 2).interval for table in tables]
+    contained = np.mean([each.low <= 0 <= each.high for each in found])
+    assert contained == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 2000))
+
+
 def test_shares_of_two_points_match_the_normal_distribution():
     scores = np.array([[0.0, 0.1, 0.3, 0.2, 0.9, 0.4], [0.2, 0.2, 0.2, 0.4, 0.1, 0.3]])
     shares = statistics.bootstrap_shares(scores, num_resamples=20_000)
@@ -148,6 +171,8 @@ def test_resamples_keep_to_the_runs_of_their_point():
         lambda: statistics.selected_without_seed([[]]),
         lambda: statistics.selected_without_seed([[0.1, 0.2], [0.3]]),
         lambda: statistics.selected_without_seed([[0.1, 0.2]], best_k=0),
+        lambda: statistics.selected_by_first_seeds([[0.1, 0.2]], 2),
+        lambda: statistics.selected_by_first_seeds([[0.1, 0.2]], 0),
         lambda: statistics.bootstrap_shares([[0.1, 0.2]], num_resamples=0),
     ],
 )
