@@ -84,6 +84,7 @@ def test_one_command_compares_a_sweep_with_the_exact_values(tmp_path, capsys):
     path = pathlib.Path(noisy_quadratic.__file__)
     config = noisy_quadratic.get_config("test")
     config.task.num_examples = 512
+    config.run.num_evals = 1000  # Every update is evaluated.
     config.grid.update(
         seed=(0, 1), learning_rate=(0.6, 1.2), batch_size=(8, 32, 128), num_updates=(60, 40, 30)
     )

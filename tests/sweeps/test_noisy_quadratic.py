@@ -100,6 +100,7 @@ def test_the_noise_scale_predicts_the_critical_batch_size(dimensions, fraction):
 def small():
     config = noisy_quadratic.get_config("test")
     config.task.num_examples = 1024
+    config.run.num_evals = 1000  # Every update is evaluated.
     config.grid.update(
         seed=tuple(range(8)),
         learning_rate=tuple(RATES[:5]),
