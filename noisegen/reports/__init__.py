@@ -7,6 +7,7 @@ from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_
 from noisegen.reports.rendering import format_table, to_html, to_latex, to_markdown, to_text
 from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
 from noisegen.reports.tables import make_table, to_csv
+from noisegen.reports.target_plots import plot_steps_to_target
 
 __all__ = [
     "FORMATS",
@@ -22,6 +23,7 @@ __all__ = [
     "plot_curves",
     "plot_heatmap",
     "plot_metric",
+    "plot_steps_to_target",
     "plot_tuned",
     "table_names",
     "to_csv",

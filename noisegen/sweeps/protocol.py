@@ -346,6 +346,19 @@ def ends(
     return found
 
 
+def touches_edge(points: Sequence[Point], values: Mapping[str, Any], protocol: Protocol) -> bool:
+    """Returns whether a point lies at an edge of the values tried, beyond which there are more.
+
+    Args:
+      points: All points of one series and row.
+      values: The tuned fields of the point, in the order of the protocol.
+      protocol: The protocol, whose domains end some fields.
+    """
+    first = values[protocol.tune[0]]
+    touched = ends(points, values, first, first)
+    return any(_goes_on(points, end, protocol) for end in touched)
+
+
 def _goes_on(points, end, protocol):
     """Returns whether a field's domain goes on beyond the values tried, for any run at that end."""
     name, up = end
