@@ -18,6 +18,7 @@ import numpy as np
 
 from noisegen import statistics
 from noisegen.reports.formatting import display_name, format_number
+from noisegen.reports.steps import Steps
 from noisegen.sweeps import evidence
 from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import Optimum, Protocol
@@ -33,8 +34,8 @@ class Answer:
     """A sentence about a sweep.
 
     Attributes:
-      kind: "batch_size", "learning_rate", "series" or "updates"; "open" if it says what the records
-        cannot tell.
+      kind: "batch_size", "learning_rate", "target", "series" or "updates"; "open" if it says what
+        the records cannot tell.
       series: Label of the series that it is about, '' if there is one only.
       text: The sentence.
       rule: How it was found, in a sentence; '' for "open".
@@ -56,6 +57,7 @@ def make_answers(
     optima: Sequence[Optimum],
     protocol: Protocol,
     *,
+    steps: Steps | None = None,
     missing: int = 0,
     num_test_examples: int | None = None,
     more_seeds: Callable[[int], str] | None = None,
@@ -66,6 +68,7 @@ def make_answers(
     Args:
       optima: The optima, as `sweeps.select` returns them.
       protocol: The protocol given to `select`.
+      steps: Steps to targets, as `steps.read_steps` returns them.
       missing: Number of runs without a record.
       num_test_examples: Number of test examples, if it is known.
       more_seeds: From a number of seeds to the command that trains them, if there is one.
@@ -78,6 +81,8 @@ def make_answers(
         if protocol.has_scaling_rule:
             answers += _batch_size(of_series, protocol, len(labels), level)
             answers += _learning_rate(of_series, protocol, level)
+        if steps is not None:
+            answers += _target(label, steps, protocol, level)
     answers += _series(optima, protocol, level)
     answers += _open(optima, protocol, missing, num_test_examples, more_seeds, level)
     return answers
@@ -223,6 +228,63 @@ def _rules(exponent) -> str:
     if len(agreeing) == 1:
         return f"{agreeing[0]} agrees"
     return f"{', '.join(agreeing[:-1])} and {agreeing[-1]} agree, and cannot be told apart"
+
+
+# How many updates does a larger batch save?
+
+
+def _target(label, steps, protocol, level) -> list[Answer]:
+    """Says up to which batch size a larger one saves updates to the hardest target."""
+    scalings = [each for each in steps.scalings if each.series == label]
+    if not scalings or "few_rows" in scalings[-1].flags:
+        return []
+    scaling = scalings[-1]
+    rows = {
+        row.row: row for row in steps.rows if (row.series, row.target) == (label, scaling.target)
+    }
+    smallest, useful = rows[min(rows)], rows[scaling.largest_useful]
+    if not smallest.is_measured or not useful.is_measured:
+        return []
+    metric = protocol.metric
+    target = f"{display_name(metric.name)} {format_number(metric.factor * scaling.target)}"
+    target += f" {metric.unit}" if metric.unit else ""
+    size = format_number(useful.row)
+    if useful is smallest:
+        text = f"No batch larger than {size} measurably saves updates on the way to {target}"
+    else:
+        ending = "the largest one still saves updates"
+        if "no_plateau" not in scaling.flags:
+            ending = "larger ones do not measurably save more"
+        text = (
+            f"To reach {target}, batch size {size} takes {useful.updates.value:,.0f} updates where"
+            f" {format_number(smallest.row)} takes {smallest.updates.value:,.0f}; {ending}"
+        )
+    [fit] = [each for each in steps.fits if (each.series, each.target) == (label, scaling.target)]
+    critical = fit.batch_size
+    if not fit.flags and math.isfinite(critical.low):
+        text += (
+            f". The critical batch size is {critical.value:,.0f} ({_percent(level)}:"
+            f" {critical.low:,.0f} to {critical.high:,.0f})"
+        )
+    rule = (
+        "First crossing of the target, at the learning rate of fewest updates. A batch saves"
+        f" updates if {_percent(level)} intervals show a difference of more than 5 %. The critical"
+        " batch size is that of McCandlish et al. (2018), fitted to updates and examples."
+    )
+    return [
+        Answer(
+            kind="target",
+            series=label,
+            text=_about(label, text),
+            rule=rule,
+            figure="steps",
+            numbers={
+                "target": scaling.target,
+                "largest_useful": useful.row,
+                "critical": (critical.value, critical.low, critical.high),
+            },
+        )
+    ]
 
 
 # What does a series add?

@@ -11,6 +11,8 @@ from noisegen._errors import one_line
 from noisegen.reports import drawing, markup, notes, plots
 from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
+from noisegen.reports.steps import Steps
+from noisegen.reports.target_plots import plot_steps_to_target
 from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Protocol
 
@@ -20,7 +22,7 @@ class Figure:
     """A figure of a page.
 
     Attributes:
-      name: "metric", "tuned", "heatmap" or "curves".
+      name: "metric", "tuned", "steps", "heatmap" or "curves".
       title: Its heading.
       caption: The sentences below.
       svg: The drawing; empty if it failed.
@@ -35,16 +37,22 @@ class Figure:
 
 
 def make_overview(
-    optima: Sequence[Optimum], protocol: Protocol, published: Published | None
+    optima: Sequence[Optimum],
+    protocol: Protocol,
+    published: Published | None,
+    steps: Steps | None = None,
 ) -> list[Figure]:
-    """Draws the figures that show every series: the metric, and the tuned field if there is one.
+    """Draws the figures that show every series: the metric, the tuned field, the steps to targets.
 
     Args:
       optima, protocol, published: As for `make_table`.
+      steps: Steps to targets, if there are any.
     """
     figures = [_metric(optima, protocol, published)]
     if _is_tuned(optima, protocol):
         figures.append(_tuned(optima, protocol))
+    if steps is not None:
+        figures.append(_steps(steps, protocol))
     return figures
 
 
@@ -113,6 +121,18 @@ def _tuned(optima, protocol):
     )
     # The figure is whole without the boundaries, but the report is not.
     return dataclasses.replace(figure, failure=figure.failure or failure)
+
+
+def _steps(steps, protocol):
+    """Draws the updates to targets against the batch size."""
+    return _draw(
+        "steps",
+        f"updates to {display_name(protocol.metric.name)} against {display_name(protocol.row)}",
+        "At the learning rate of fewest updates, with 95 % intervals. Dashed: perfect scaling."
+        " Ringed: the largest batch that saves updates. Dotted: the fit of the critical batch size,"
+        " which the tick marks.",
+        lambda ax: plot_steps_to_target(steps.rows, ax, protocol, steps.scalings, steps.fits),
+    )
 
 
 def _heatmap(optima, protocol, of):

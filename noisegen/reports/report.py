@@ -21,6 +21,7 @@ from noisegen.reports.answers import Answer
 from noisegen.reports.figures import Figure, describe_failure
 from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
+from noisegen.reports.steps import MOST_RUNS, Steps, read_steps
 from noisegen.storage import Record
 from noisegen.sweeps.protocol import Optimum, Protocol, select
 from noisegen.sweeps.sweep import Sweep
@@ -41,6 +42,7 @@ class Reading:
     optima: Sequence[Optimum]
     published: Published | None = None
     answers: Sequence[Answer] = ()
+    steps: Steps | None = None
 
     def table(self, form: str) -> str:
         """Returns the table in one of `FORMATS`."""
@@ -106,7 +108,7 @@ class Report:
         sections = []
         for reading in self.readings:
             optima, protocol = reading.optima, reading.protocol
-            overview = figures.make_overview(optima, protocol, reading.published)
+            overview = figures.make_overview(optima, protocol, reading.published, reading.steps)
             details = figures.make_details(optima, protocol, curves)
             failures += [each.failure for each in (*overview, *details) if each.failure]
             sections.append(reading.section(overview, details))
@@ -149,17 +151,22 @@ def load_report(sweep: Sweep) -> Report:
     content = storage.read_sweep(sweep.workdir)
     records = sweep.records()
     missing = len(sweep.state.wanted) - len(records)
+    curves = {}
+    if len(records) <= MOST_RUNS:
+        curves = sweep.curves(record.run_id for record in records)
     readings = []
     for protocol in sweep.protocols:
         optima = select(records, protocol)
+        steps = read_steps(records, protocol, curves)
         found = answers.make_answers(
             optima,
             protocol,
+            steps=steps,
             missing=missing,
             num_test_examples=content.get("num_test_examples"),
             more_seeds=_seeds_command(sweep, content),
         )
-        readings.append(Reading(protocol, optima, answers=found))
+        readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
     return Report(sweep.workdir, content, records, missing, readings)
 
