@@ -2,11 +2,11 @@
 
 Every module of this package imports this one, and this one imports no other command.
 
-Two kinds of errors are the user's, and shown in one line:
+Two kinds of errors count as the user's to correct, and are shown in one line:
 
-* a `UsageError`. Commands read and check what they are given within `usage_errors`, where every
-  ValueError and ImportError becomes one. Training is outside, so a bug met there keeps its
-  traceback.
+* a `UsageError`. Commands read and check the command line, the experiment and the directory within
+  `usage_errors`, where every ValueError and ImportError becomes one. Training is outside, so an
+  error there keeps its traceback.
 * an OSError at any time, such as that of a full disk.
 
 With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
@@ -14,6 +14,7 @@ With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import pathlib
@@ -28,7 +29,7 @@ import jax
 from absl import app, flags
 
 from noisegen.data import cache
-from noisegen.sweeps import encoding, experiment_files, machine
+from noisegen.sweeps import Sweep, encoding, experiment_files, machine
 
 from . import config_flags, streams
 
@@ -79,10 +80,10 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def guarded(function: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function with the devices prepared; an error of the user's is one line.
+    """Prepares the devices and calls a function; ends the program if it fails.
 
     Args:
-      function: What the command does.
+      function: The work of the command.
       *arguments: Its arguments.
 
     Raises:
@@ -131,7 +132,7 @@ def fail(message: str) -> NoReturn:
 
 
 def show(text: str) -> None:
-    """Prints a text, with characters that standard output lacks replaced."""
+    """Prints a text. Characters that standard output lacks are replaced."""
     print(encoding.for_encoding(text, sys.stdout.encoding))
 
 
@@ -190,6 +191,12 @@ def workdir(text: str | None) -> str:
             "copy it to the bucket when the sweep is done."
         )
     return str(experiment_files.expanded(text))
+
+
+def open_sweep(argv: list[str]) -> Sweep:
+    """Returns the sweep of the directory that the command line names, to be read."""
+    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
+    return Sweep.open(workdir(flag_or_word(WORKDIR, argv)), CONFIG.value)
 
 
 def check_devices() -> None:

@@ -90,7 +90,7 @@ def define(
 
 
 def check_others(words: Sequence[str]) -> None:
-    """Refuses unknown flags, but for those of fields of the config, which `override` checks.
+    """Refuses unknown flags. Flags of fields of the config pass; `override` checks them.
 
     Args:
       words: The words of the command line that are no known flags, the program's name first.
@@ -267,7 +267,7 @@ def _words(text: str) -> list[str]:
 
 
 def _evaluated(text: str) -> Any:
-    """Returns what a text says: a number, a word, or a tuple of them.
+    """Evaluates a text as a number, a word, or a tuple of them.
 
     Numbers are read as people and tables write them: 0.5, 1e-3, 2^-3, 2**-3, 1/3.
     """

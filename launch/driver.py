@@ -1,8 +1,8 @@
 """Drives the workers of a sweep: starts them, shows their progress, restarts the dead, stops all.
 
-An executor says where workers run: processes of this host (`local`) or tasks of Ray (`ray`). The
-driver schedules nothing. Workers share the runs through the sweep's directory, and need nothing of
-the driver: if it is killed, local workers finish the sweep.
+An executor starts them as processes of this host (`local`) or as tasks of Ray (`ray`). The driver
+schedules nothing. Workers share the runs through the sweep's directory and do not need the driver:
+if it is killed, local workers finish the sweep.
 """
 
 import collections
@@ -118,7 +118,7 @@ class Driver:
     Args:
       sweep: The sweep, whose directory is begun (see `Sweep.begun`).
       executor: Starts the workers.
-      observer: Hears of the progress.
+      observer: Receives the progress.
     """
 
     def __init__(self, sweep: Sweep, executor: Executor, observer: Observer):

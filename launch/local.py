@@ -136,7 +136,7 @@ def detect_slots(workers: str) -> list[WorkerSlot]:
 
 
 def parse_workers(text: str) -> int | None:
-    """Returns the number of workers that --workers asks for, or None for "auto".
+    """Returns the number of workers that --workers gives, or None for "auto".
 
     Raises:
       UsageError: If it is no such number.
@@ -152,7 +152,7 @@ def memory_fraction(part: float) -> dict[str, str]:
     """Returns the variable that gives a worker part of an accelerator's memory.
 
     Args:
-      part: The part, a fraction. A variable that the user has set has precedence.
+      part: Fraction of the memory. A variable that the user has set has precedence.
     """
     if any(name in os.environ for name in _MEMORY_VARIABLES):
         return {}

@@ -64,7 +64,7 @@ def is_follower() -> bool:
 class MultihostWorker(Worker):
     """A worker whose pool spreads over several processes. This process leads them.
 
-    Every process must make the same calls of JAX, so the others are told each before it begins.
+    Every process must make the same calls of JAX, so this one announces each to the others.
     """
 
     feeds_lanes = False  # the followers learn the runs before training begins
@@ -92,16 +92,16 @@ class MultihostWorker(Worker):
 
 
 class SharedCheckpoints:
-    """The checkpoints of the first process, as every process uses them.
+    """Shares the checkpoints of the first process with all processes.
 
     Args:
-      checkpoints: Those of the first process. The others have None.
+      checkpoints: The checkpoints, on the first process. The others have None.
     """
 
     def __init__(self, checkpoints: storage.Checkpoints | None):
         self._checkpoints = checkpoints
 
-    # The methods that a pool calls, as in `storage.Checkpoints`. Each is a call of all processes.
+    # A pool calls these methods of `storage.Checkpoints`, on all processes at once.
 
     def due(self):
         return multihost.broadcast_json(self._checkpoints is not None and self._checkpoints.due())
@@ -120,7 +120,7 @@ class SharedCheckpoints:
 
 @cli.usage_errors()  # of other errors the first process shows the traceback
 def follow(sweep: Sweep, options: WorkerOptions) -> None:
-    """Does what the first process does, until it is done.
+    """Makes the same calls of JAX as the first process, until that one is done.
 
     Raises:
       KeyboardInterrupt: If the first process was asked to stop.

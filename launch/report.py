@@ -3,7 +3,6 @@
 python -m launch.report sweeps/digits --format=latex
 """
 
-import gc
 import shlex
 import sys
 
@@ -24,9 +23,7 @@ flags.adopt_module_key_flags(cli)
 @cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
-    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
-    workdir = cli.workdir(cli.flag_or_word(cli.WORKDIR, argv))
-    write(Sweep.open(workdir, cli.CONFIG.value), _FORMAT.value)
+    write(cli.open_sweep(argv), _FORMAT.value)
 
 
 def write(sweep: Sweep, form: str = "text") -> None:

@@ -101,7 +101,7 @@ class SlurmArray:
         self._parameters = _parameters(config, self._workdir / "logs", num_workers)
 
     def describe(self) -> str:
-        """Returns what would be submitted, in words."""
+        """Returns a description of the submission for --dry_run."""
         given = {name: value for name, value in self._parameters.items() if value is not None}
         lines = [f"Submits {count(self._num_workers, 'job')}, with submitit's parameters"]
         return "\n".join([*lines, *(f"  {name}={value!r}" for name, value in given.items())])
@@ -170,9 +170,9 @@ class SlurmArray:
 class Job:
     """A worker in a Slurm job. submitit calls it, and calls `checkpoint` before it requeues it.
 
-    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, as the cluster is configured. Before
-    the time limit it sends SIGUSR2, and when the job is cancelled SIGTERM. The worker handles all
-    of them. Here it has checkpointed its runs.
+    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, depending on the cluster. Before the
+    time limit it sends SIGUSR2, and when the job is cancelled SIGTERM. The worker handles all of
+    them: it checkpoints its runs and raises KeyboardInterrupt.
 
     Args:
       command: The command of the workers.
@@ -189,7 +189,7 @@ class Job:
         cli.guarded(self._work)
 
     def checkpoint(self):
-        """Returns what the requeued job does: the same."""
+        """Returns the work of the requeued job, which is the same."""
         return _submitit().helpers.DelayedSubmission(self)
 
     def _work(self):
@@ -211,7 +211,7 @@ class Job:
 
 
 def describe_jobs(workdir: str | os.PathLike) -> list[str]:
-    """Returns lines that say what has become of a sweep's jobs."""
+    """Returns lines about a sweep's jobs: their states, and the errors of failed ones."""
     arrays = _submitted(pathlib.Path(workdir))
     if not arrays:
         return []

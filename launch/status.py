@@ -4,7 +4,6 @@ python -m launch.status sweeps/digits
 """
 
 import contextlib
-import gc
 import pathlib
 import time
 from collections.abc import Iterator
@@ -24,9 +23,7 @@ flags.adopt_module_key_flags(cli)
 @cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Prints the state of the sweep in --workdir."""
-    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
-    workdir = cli.workdir(cli.flag_or_word(cli.WORKDIR, argv))
-    sweep = Sweep.open(workdir, cli.CONFIG.value)
+    sweep = cli.open_sweep(argv)
     tally = Tally(sweep)
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.done:
@@ -34,33 +31,36 @@ def main(argv: list[str]) -> None:
         last = max(record.finished_at or "" for record in sweep.state.done.values())
         print("Last record:", last)
     # Names and errors come from files, and might hold the control characters of a terminal.
-    for line in [*_describe_workers(workdir), *slurm.describe_jobs(workdir)]:
+    for line in [*_describe_workers(sweep.workdir), *slurm.describe_jobs(sweep.workdir)]:
         cli.show(markup.printable(line))
     if tally.done < tally.wanted:
         # The sweep of a program has no command.
-        command = markup.printable(str(storage.read_sweep(workdir).get("command", "Sweep.run()")))
+        command = markup.printable(
+            str(storage.read_sweep(sweep.workdir).get("command", "Sweep.run()"))
+        )
         cli.show(f"To train the missing runs:\n  {command}")
 
 
 def _show_tables(sweep: Sweep) -> None:
     """Prints the tables that the report would have now."""
-    try:
-        tables = reports.load_report(sweep).tables()
-    except (
-        ValueError
-    ) as error:  # older records may lack a metric: the workers are shown all the same
-        tables = [f"No table: {error}\n"]
+    tables = []
+    for protocol in sweep.protocols:
+        published = sweep.published if protocol is sweep.protocols[0] else None
+        try:
+            tables.append(reports.to_text(sweep.optima(protocol), protocol, published))
+        except ValueError as error:  # older records may lack a metric: the workers are shown anyway
+            tables.append(f"No table: {error}\n")
     cli.show("\n" + "\n".join(tables))
 
 
-def _describe_workers(workdir: str) -> Iterator[str]:
+def _describe_workers(workdir: pathlib.Path) -> Iterator[str]:
     """Yields a line for each worker: its activity and the age of its heartbeat.
 
     Workers of other hosts write their files by other clocks, which are assumed to agree.
     """
     for worker in storage.read_workers(workdir):
         with contextlib.suppress(FileNotFoundError):  # it has just left
-            path = pathlib.Path(workdir, "workers", f"{worker.name}.json")
+            path = workdir / "workers" / f"{worker.name}.json"
             silence = max(0.0, time.time() - path.stat().st_mtime)
             runs = f" {count(len(worker.runs), 'run')}" if worker.runs else ""
             dead = ", probably dead" if silence > worker.timeout else ""

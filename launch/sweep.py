@@ -207,7 +207,7 @@ def _starts_workers():
 
 
 def _prepare_jax():
-    """Chooses the devices of this process, once flags that exclude each other are refused."""
+    """Refuses flags that exclude each other, then chooses the devices of this process."""
     if _WORKERS.value is not None:
         local.parse_workers(_WORKERS.value)
     if _starts_workers():
