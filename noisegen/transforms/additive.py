@@ -93,7 +93,7 @@ def add_gradient_noise(
       Neelakantan et al., `Adding Gradient Noise Improves Learning for Very Deep Networks
       <https://arxiv.org/abs/1511.06807>`_, 2015
     """
-    _validate.non_negative(stddev=stddev)
+    _validate.non_negative(schedules=True, stddev=stddev)
     _validate.scalar(stddev=stddev)
     begin = begin_noise(key)
     # The default is None instead of the function, which inject_hyperparams would take for a

@@ -60,7 +60,7 @@ def langevin_noise(
     References:
       Welling & Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics, 2011
     """
-    _validate.non_negative(temperature=temperature, learning_rate=learning_rate)
+    _validate.non_negative(schedules=True, temperature=temperature, learning_rate=learning_rate)
     _validate.scalar(temperature=temperature, learning_rate=learning_rate)
 
     def stddev(count: ArrayLike) -> jax.Array:
