@@ -247,7 +247,7 @@ def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLi
 def _ten_drops(num_steps: ArrayLike) -> Any:
     """Returns the update indices of the ten drops, calculated in whole numbers."""
     _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
-    num_steps = as_count(num_steps)[..., None]
+    num_steps = as_count(num_steps)[..., None]  # With an axis for the drops.
     xp = jnp if isinstance(num_steps, jax.Array) else np
     if jnp.issubdtype(num_steps.dtype, jnp.floating):
         num_steps = xp.floor(num_steps)
@@ -302,4 +302,5 @@ def _first_updates(epochs: Any, per_epoch: ArrayLike) -> Any:
         updates = epochs * per_epoch[..., None]
     # Division and product each round once. Without this margin, 60000.004 would become 60001.
     shrunk = updates * (1 - 2 * float(jnp.finfo(updates.dtype).eps))
+    # In NumPy, concrete boundaries stay float64, which is exact for every count.
     return jnp.ceil(shrunk) if isinstance(shrunk, jax.Array) else np.ceil(shrunk)

@@ -100,6 +100,9 @@ def add_gradient_noise(
     # schedule.
     sampler = sampler or samplers.normal_noise
 
+    # Closures over arguments that may be traced: the transformation is built inside the compiled
+    # program, once per run.
+
     def init_fn(params: Any) -> AddGradientNoiseState:
         del params
         return begin()
@@ -108,6 +111,7 @@ def add_gradient_noise(
         updates: Any, state: AddGradientNoiseState, params: Any = None, **extra_args: Any
     ) -> Any:
         del params, extra_args
+        # Checked again, because only now a schedule shows its value, unless that is traced.
         [sigma] = _validate.non_negative(stddev=value_at(stddev, state.count))
         _validate.scalar(stddev=sigma)
         noise, state = next_noise(state, updates, sampler)

@@ -56,6 +56,7 @@ def scale_by_temperature(
     _validate.in_range(0, 1, momentum=momentum)
     _validate.scalar(temperature=temperature, batch_size=batch_size, momentum=momentum)
 
+    # Constants and schedules alike, as functions of the count that scale_by_learning_rate keeps.
     def learning_rate(count: ArrayLike) -> ArrayLike:
         return learning_rate_from_temperature(
             value_at(temperature, count), value_at(batch_size, count), momentum
