@@ -226,8 +226,9 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
 
     def next_permutations(lane: Lane) -> jax.Array:
         # The next epoch's order moves up, and that of the epoch after it is drawn.
+        current = lane.permutations[1]
         following = permutation(task, lane.inputs, lane.epoch + 2)
-        return jnp.stack([lane.permutations[1], following])
+        return jnp.stack([current, following])
 
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
