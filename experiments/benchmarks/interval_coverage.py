@@ -15,7 +15,7 @@ from noisegen import statistics
 
 TITLE = "Coverage of confidence intervals, and false statements of tests"
 SEEDS = (3, 5, 15)
-LONGEST = 20  # Settings in a table; the record has all of them.
+LONGEST = 24  # Settings in a table; the record has all of them.
 
 
 def measure(options: machine.Options) -> dict:
@@ -354,4 +354,5 @@ GOALS = {
     "compare_with_best: coverage %": ">= 95",
     "compare_with_best: false statements %": "<= 5",
     "last_not_lower: false statements %": "<= 5",
+    "selected_by_first_seeds: false statements %": "<= 5",
 }
