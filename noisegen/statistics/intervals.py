@@ -1,7 +1,9 @@
 """Calculates confidence intervals of means and of differences of means.
 
 Scores of runs that differ only in the seed are treated as independent draws from a normal
-distribution. Two rules hold for every function:
+distribution. If they are skewed, intervals are a little too short: those of 3 to 15 log-normal
+scores (standard deviation of the logarithm 0.5) contain the mean in 92 % of samples instead of 95.
+Two rules hold for every function:
 
 * A score that is nan, infinite or None belongs to a run that diverged. A mean over such scores is
   not defined, so the result is nan. Leave diverged runs out beforehand, and report how many.

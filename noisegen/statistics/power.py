@@ -25,7 +25,8 @@ def least_difference(
     finds a difference D, with its sign, with the probability P(T > t). T has the noncentral t
     distribution with 2 n - 2 degrees of freedom and the noncentrality D / (s sqrt(2 / n)); t is the
     (1 + level) / 2 quantile of Student's. For pairs there are n - 1 degrees of freedom, and the
-    noncentrality is D / (s / sqrt(n)), with s of the differences.
+    noncentrality is D / (s / sqrt(n)), with s of the differences. Welch's test has fewer degrees of
+    freedom: with power 0.8 it finds the difference in 70 % of samples of 3 seeds, in 78 % with 5.
 
     Args:
       std: Standard deviation of the scores over seeds, or of the differences if `paired`.
