@@ -22,6 +22,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize, special
@@ -30,9 +31,12 @@ from noisegen import statistics
 from noisegen.statistics import Interval, intervals
 from noisegen.sweeps.targets import Crossing, Curve, RowTarget, by_series_and_target, curve_of
 
-_NOISE = ("gradient_variance", "gradient_squared_norm")
-_WINDOWS = 5
-_FAR = math.log(100)  # A critical batch size this far beyond the batch sizes is not looked for.
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NOISE = ("gradient_variance", "gradient_squared_norm")  # columns of a curve
+_WINDOWS = 5  # parts of training over which gradient noise is averaged before ratios are taken
+_FAR = math.log(100)  # how far beyond the batch sizes a critical one is looked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +102,6 @@ def fit_critical_batch(
     updates: Sequence[float],
     examples: Sequence[float],
     *,
-    series: str = "",
-    target: float = math.nan,
     level: float = 0.95,
 ) -> CriticalBatch:
     """Fits (S / S_min - 1) (E / E_min - 1) = 1 to the updates S and examples E to a target.
@@ -107,14 +109,11 @@ def fit_critical_batch(
     The fit is by least squares of log S = log S_min + log(1 + B_crit / B), with B = E / S: a
     relative error counts the same at every batch size. The interval is the delta method's in
     log B_crit, with Student's t for n - 2 degrees of freedom. It is measured by the scatter of the
-    batch sizes around the curve, and so covers the spacing of learning rates as well as the seeds.
-    (A bootstrap over seeds does not. With 3 to 5 seeds it covered 55 to 85 % in simulated sweeps of
-    a noisy quadratic model, this interval 88 to 100 %.)
+    batch sizes around the curve, which comes from the seeds and from the spacing of learning rates.
 
     Args:
       updates: Updates to the target at each batch size, positive.
       examples: Examples to the target at each batch size, positive.
-      series, target: Are copied to the result.
       level: Level of the interval, in (0, 1).
 
     Returns:
@@ -132,9 +131,9 @@ def fit_critical_batch(
             f"batch size; got {updates} and {examples}."
         )
     x, y = np.log(e / s), np.log(s)  # log B and log S
-    same = {"series": series, "target": target, "num_rows": len(s)}
     if len(s) < 2 or np.ptp(x) < 1e-9:
-        return CriticalBatch(batch_size=_no_interval(math.nan, level), flags=("few_rows",), **same)
+        unknown = _no_interval(math.nan, level)
+        return CriticalBatch(batch_size=unknown, num_rows=len(s), flags=("few_rows",))
 
     grid = np.linspace(x.min() - _FAR, x.max() + _FAR, 100)
     best = int(np.argmin([_squared_error(place, x, y) for place in grid]))
@@ -144,8 +143,8 @@ def fit_critical_batch(
             min_updates=math.exp(y.mean()),
             min_examples=0.0,
             residual=float(y.std()),
+            num_rows=len(s),
             flags=("no_slope",),
-            **same,
         )
     if best == len(grid) - 1:
         return CriticalBatch(
@@ -153,8 +152,8 @@ def fit_critical_batch(
             min_updates=0.0,
             min_examples=math.exp((x + y).mean()),
             residual=float((x + y).std()),
+            num_rows=len(s),
             flags=("no_plateau",),
-            **same,
         )
     bounds = (grid[best - 1], grid[best + 1])
     found = optimize.minimize_scalar(
@@ -169,8 +168,8 @@ def fit_critical_batch(
         min_updates=min_updates,
         min_examples=critical * min_updates,
         residual=math.sqrt(squared_error / len(s)),
+        num_rows=len(s),
         flags=() if is_inside else ("extrapolated",),
-        **same,
     )
 
 
@@ -191,15 +190,10 @@ def critical_batch_sizes(rows: Iterable[RowTarget], *, level: float = 0.95) -> l
     fits = []
     for (series, target), group in by_series_and_target(rows).items():
         measured = [row for row in group if row.is_measured]
-        fits.append(
-            fit_critical_batch(
-                [row.updates.value for row in measured],
-                [row.examples.value for row in measured],
-                series=series,
-                target=target,
-                level=level,
-            )
-        )
+        updates = [row.updates.value for row in measured]
+        examples = [row.examples.value for row in measured]
+        fit = fit_critical_batch(updates, examples, level=level)
+        fits.append(dataclasses.replace(fit, series=series, target=target))
     return fits
 
 
@@ -247,7 +241,9 @@ def noise_scales(
     return [_noise_scale(row, curves, level) for row in rows if row.n]
 
 
-def critical_batch_frame(fits: Iterable[CriticalBatch], scales: Iterable[NoiseScale] = ()):
+def critical_batch_frame(
+    fits: Iterable[CriticalBatch], scales: Iterable[NoiseScale] = ()
+) -> "pd.DataFrame":
     """Returns critical batch sizes beside the gradient noise scales as a pandas DataFrame.
 
     There is a line for each fit. The noise scale depends on the batch size of the run, through the

@@ -71,8 +71,7 @@ def scaling_regions(
     Args:
       rows: Of `steps_to_target`, whose rows are batch sizes. Rows that did not reach the target, or
         are censored, are left out.
-      tolerance: Relative difference that does not count, from 0 to less than 1. The default is that
-        of learning rates a factor of two apart.
+      tolerance: Relative difference that does not count, from 0 to less than 1.
       level: Level of the intervals, in (0, 1).
 
     Returns:

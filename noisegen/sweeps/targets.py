@@ -35,6 +35,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,6 +45,9 @@ from noisegen.storage.record import Record
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.checks import SEED
 from noisegen.sweeps.protocol import Point, Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Curve = Mapping[str, Sequence[float | None]]
 
@@ -219,11 +223,11 @@ def steps_to_target(
     fastest trial of a random search.)
 
     The mean of first crossings is the cost of training until the target, as Shallue et al. measure
-    it. It can be far less than the updates that the expected metric needs, because noise carries a
-    run across early, above all at small batch sizes (by 45 % in a noisy quadratic model). Theory is
-    often about the expected metric (Zhang et al. 2019). For that, `mean_curve` averages the curves
-    of a point before it looks for the crossing. In the same model it is 20 % early with 5 seeds,
-    and 5 % with 30.
+    it. It can be less than the updates that the expected metric needs, because noise carries a run
+    across early: the more, the smaller the batch and the more often it is evaluated (by a quarter
+    in `experiments/zhang2019`, by nearly half in its tests). Theory is often about the expected
+    metric (Zhang et al. 2019). For that, `mean_curve` averages the curves of a point before it
+    looks for the crossing. The fewer seeds there are, the more of the effect remains.
 
     Several targets can be read from one sweep. To read another metric of its curves, give
     `dataclasses.replace(protocol, metric="train_loss", mode="min")`.
@@ -254,7 +258,7 @@ def steps_to_target(
     ]
 
 
-def targets_frame(rows: Iterable[RowTarget]):
+def targets_frame(rows: Iterable[RowTarget]) -> "pd.DataFrame":
     """Returns steps to target as a pandas DataFrame, one line for each target, series and row."""
     import pandas as pd
 

@@ -225,6 +225,9 @@ def test_the_fastest_rate_at_the_edge_of_those_tried_is_flagged():
     ]
     [row] = sweeps.steps_to_target(records, PROTOCOL, 0.25)
     assert row.flags == ("at_boundary",)
+    ends = dataclasses.replace(PROTOCOL, domains={"learning_rate": sweeps.Domain("log", high=0.2)})
+    [row] = sweeps.steps_to_target(records, ends, 0.25)
+    assert row.flags == ()
 
 
 def test_curves_given_apart_are_those_of_the_runs():

@@ -110,7 +110,7 @@ def compare_critical(sweep: sweeps.Sweep, steps: dict[str, list[sweeps.RowTarget
 
 
 def plot(sweep: sweeps.Sweep, steps: dict[str, list[sweeps.RowTarget]], ax: Any) -> Any:
-    """Draws the first crossings into Matplotlib axes, and returns these."""
+    """Draws the steps of the mean curves into Matplotlib axes, and returns these."""
     rows = steps["mean curve"]
     fits = sweeps.critical_batch_sizes(rows)
     scalings = sweeps.scaling_regions(rows)
