@@ -124,7 +124,7 @@ def test_a_learning_rate_chosen_on_validation_data_is_reported_on_test_data():
         record.metrics["valid_accuracy"] = accuracy
     protocol = sweeps.Protocol(metric="valid_accuracy", report=("test_accuracy",))
     text = general_notes(records, protocol)
-    assert "Tuned on the validation split: learning rate chosen by valid accuracy" in text
+    assert "Tuned on the validation split: learning rate was chosen by the valid accuracy" in text
     assert "Tuned on the test set" not in text
     [optimum] = sweeps.select(records, protocol)
     assert optimum.values == {"learning_rate": 0.1} and optimum.report["test_accuracy"][0] == 0.5
