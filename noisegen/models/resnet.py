@@ -31,9 +31,9 @@ _HE = nnx.initializers.he_normal()
 class WideResNet(nnx.Module):
     """Wide-ResNet `depth`-`width`, with ghost batch normalization or with SkipInit.
 
-    A convolution to 16 channels; three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times
-    `width` channels, the second and third at half the resolution of the stage before;
-    normalization, ReLU, mean over positions, logits. A block is
+    A convolution leads to 16 channels. Three stages follow, of (depth - 4) / 6 blocks with 16, 32
+    and 64 times `width` channels, the second and third at half the resolution of the stage before.
+    The end is normalization, ReLU, mean over positions and logits. A block is
 
     skip + conv(relu(norm(conv(a)))), a = relu(norm(x)).
 
@@ -116,11 +116,11 @@ class WideResNet(nnx.Module):
 class ResNet18(nnx.Module):
     """ResNet-18 for CIFAR-10, with ghost batch normalization: 11,173,962 parameters.
 
-    A 3 x 3 convolution without pooling; four stages of two blocks with 1, 2, 4 and 8 times `width`
-    channels, each stage after the first at half the resolution of the one before; mean over
-    positions, logits. A block adds two normalized 3 x 3 convolutions to its input, followed by
-    ReLU. If the shape changes, the input passes through a normalized 1 x 1 convolution. Parameters
-    start from PyTorch's default distribution.
+    A 3 x 3 convolution without pooling is followed by four stages of two blocks, with 1, 2, 4 and 8
+    times `width` channels. Each stage after the first has half the resolution of the one before.
+    The end is the mean over positions and logits. A block adds two normalized 3 x 3 convolutions to
+    its input, followed by ReLU. If the shape changes, the input passes through a normalized 1 x 1
+    convolution. Parameters start from PyTorch's default distribution.
 
     Args:
       num_classes: Number of logits.
@@ -185,11 +185,11 @@ class ResNet18(nnx.Module):
 class ResNet50(nnx.Module):
     """ResNet-50 for large images, with ghost batch normalization: 25,557,032 parameters.
 
-    A 7 x 7 convolution of stride 2 to 64 channels, and 3 x 3 max pooling of stride 2; four stages
-    of bottleneck blocks; mean over positions, logits. A block has convolutions of 1 x 1, 3 x 3 and
-    1 x 1, the last to four times the channels, each normalized. Its stride is that of the 3 x 3
-    convolution. The last normalization of a block starts at scale 0, so that every block starts as
-    its skip (Goyal et al.).
+    A 7 x 7 convolution of stride 2 leads to 64 channels, followed by 3 x 3 max pooling of stride 2
+    and four stages of bottleneck blocks. The end is the mean over positions and logits. A block has
+    convolutions of 1 x 1, 3 x 3 and 1 x 1, the last to four times the channels, each normalized.
+    The 3 x 3 convolution has the block's stride. The last normalization of a block starts at scale
+    0, so that every block starts as its skip (Goyal et al.).
 
     Args:
       num_classes: Number of logits.
