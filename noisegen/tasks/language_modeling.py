@@ -73,8 +73,8 @@ def language_modeling(
     """
     _validate.positive(batch_size=batch_size, window=window)
 
-    def loss(streams: nnx.Module, batch: Batch) -> jax.Array:
-        carry = streams.carry[...]  # (..., streams, features)
+    def loss(streams, batch):
+        carry = streams.carry[...]
         stream = batch.data["stream"]  # Index of each example's stream.
         initial = streams.model.initial_carry(len(stream))
         # At the start of an epoch the streams begin anew.
