@@ -10,6 +10,7 @@
 """
 
 import difflib
+import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -268,15 +269,18 @@ def stratified_split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     identities = [
         b"%d/%s" % identity for identity in zip(label.tolist(), name.tolist(), strict=True)
     ]
-    # Sorting by a checksum shuffles the examples, in the same way wherever they come from.
-    shuffled = sorted(
-        range(len(identities)), key=lambda i: (zlib.crc32(identities[i]), identities[i])
-    )
-    order = np.array(shuffled)
+
+    # Sorting by a checksum shuffles the examples, in the same way wherever they come from. Equal
+    # checksums are told apart by the identity itself.
+    def by_checksum(index: int) -> tuple[int, bytes]:
+        return zlib.crc32(identities[index]), identities[index]
+
+    order = np.array(sorted(range(len(identities)), key=by_checksum))
     rank = np.empty(len(order), int)  # Position of an example among those of its class.
     for each_label in np.unique(label):
         members = order[label[order] == each_label]
         rank[members] = np.arange(len(members))
+    # rank < 3 n / 4, in integers.
     is_train = 4 * rank < 3 * np.bincount(label)[label]
     train, test = order[is_train[order]], order[~is_train[order]]
     return {
@@ -354,13 +358,16 @@ def _cached(
     arrays = _decode(prepared, pixels)
     try:
         cache.write(path, arrays)
+        # Read back, so that the first call returns mapped arrays as later ones do.
         return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
     except (OSError, cache.CorruptCacheError) as error:
         _warn_not_cached(prepared, path, error)
         return cache.in_memory(arrays)
 
 
-def _warn_not_cached(prepared: tfds_reader.Prepared, path, error: Exception) -> None:
+def _warn_not_cached(
+    prepared: tfds_reader.Prepared, path: str | os.PathLike, error: Exception
+) -> None:
     """Warns that every start will decode the data set."""
     warnings.warn(
         f"cannot keep {prepared.name} in the data cache {path} ({error}), so each start decodes it "

@@ -127,7 +127,7 @@ def _vocabulary(words: Sequence[str], size: int | None) -> tuple[str, ...]:
     ordinary = counts.keys() - {END, UNKNOWN}
     by_frequency = sorted(ordinary, key=lambda word: (-counts[word], word))
     if size is not None:
-        by_frequency = by_frequency[: size - 2]
+        by_frequency = by_frequency[: size - 2]  # The two special words count too.
     return (UNKNOWN, END, *by_frequency)
 
 
@@ -156,6 +156,7 @@ def _read(path: pathlib.Path) -> bytes:
             f"{path} has a NUL byte at offset {offset}, so it is not UTF-8 text: give a text file, "
             "or convert this one with `iconv -t UTF-8 -f` and its encoding."
         )
+    # Only to find bytes that are not UTF-8, where the message can name them.
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -171,7 +172,7 @@ def _lines(raw: bytes) -> list[list[str]]:
 
     The text is split as bytes, at ASCII blanks only. str.split also splits at others.
     """
-    if b"\n" not in raw:
+    if b"\n" not in raw:  # Classic Mac OS ended lines by carriage returns.
         raw = raw.replace(b"\r", b"\n")
     lines = [line.removeprefix(codecs.BOM_UTF8) for line in raw.split(b"\n")]
     if not lines[-1]:  # Nothing follows the end of the last line.

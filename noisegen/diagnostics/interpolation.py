@@ -1,7 +1,7 @@
 """Measures of a network, evaluated on the line or the plane through checkpoints.
 
-For checkpoints A of a small batch and B of a large one, the loss at (1 - alpha) A + alpha B shows
-the width of both minima, and the barrier between them.
+Let A be a checkpoint of a small batch and B one of a large batch. The loss at
+(1 - alpha) A + alpha B shows the width of both minima, and the barrier between them.
 
 >>> import jax.numpy as jnp
 >>> from noisegen import diagnostics

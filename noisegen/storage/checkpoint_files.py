@@ -1,7 +1,8 @@
 """Writes and reads single checkpoints through orbax, and checks that they may be used.
 
-A checkpoint is a directory with two items: `arrays`, the arrays of all lanes of a pool, and `meta`,
-JSON with the run that each lane trains and the checksum of each array. Nothing in it is executed.
+A checkpoint is a directory with two items. `arrays` holds the arrays of all lanes of a pool. `meta`
+is JSON with the run that each lane trains and the checksum of each array. Nothing in the directory
+is executed.
 """
 
 import pathlib
@@ -113,7 +114,7 @@ def warn_skipped(path: pathlib.Path, reason: str) -> None:
     """Warns that a checkpoint is not used."""
     warnings.warn(
         f"skipped the checkpoint {path}: {reason}; its runs resume from an older checkpoint or from"
-        " the start. Delete it if nobody needs it.",
+        " the start. Delete it if it is not needed.",
         stacklevel=2,
     )
 
@@ -125,7 +126,7 @@ def _find_problem(path: pathlib.Path, meta: Any) -> str | None:
     if version != FORMAT:
         return f"it is of another version (format {version})"
     if not _has_fields(meta):
-        return "its metadata makes no sense"
+        return "its metadata lacks fields, or has some of another type"
     unsigned = {name: value for name, value in meta.items() if name != "checksum"}
     if meta["checksum"] != checksums.of_json(unsigned):
         return "its metadata has changed since it was written (checksum)"

@@ -230,7 +230,7 @@ class Checkpoints:
         )
 
     def _remove_superseded(self) -> None:
-        """Removes the directories of writers that nobody needs any more.
+        """Removes the directories of writers that are no longer needed.
 
         A writer's directory stays if any of these is true:
         * Its worker is alive. It removes the directory itself.
@@ -241,7 +241,7 @@ class Checkpoints:
         kept = {self._root / worker.name for worker in self._claims.others()}
         if self._manager is not None:
             kept.add(self._own)
-        # Directories that nobody writes to any more, for sure.
+        # Directories that certainly have no writer any more.
         abandoned = {self._own}
         for path, meta in self._finished().items():
             if meta is None or not self._is_superseded(meta):

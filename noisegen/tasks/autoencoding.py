@@ -41,7 +41,8 @@ def autoencoding(
       Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
     """
 
-    def reconstruct(model, batch: Batch):
+    def reconstruct(model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns logits and pixels, `(N, H * W * C)` each."""
         images = batch.data["image"] / jnp.float32(255)
         logits = model(images)
         pixels = images.reshape(len(images), -1)
@@ -52,11 +53,12 @@ def autoencoding(
             )
         return logits, pixels
 
-    def loss(model, batch):
+    def loss(model: nnx.Module, batch: Batch) -> jax.Array:
         logits, pixels = reconstruct(model, batch)
+        # Gray pixels are probabilities of white.
         return optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1)
 
-    def metrics(model, batch):
+    def metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         logits, pixels = reconstruct(model, batch)
         return {
             "test_loss": optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1),

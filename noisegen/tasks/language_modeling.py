@@ -10,7 +10,7 @@ from flax import nnx
 
 from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx
-from noisegen.training import Task
+from noisegen.training import Batch, Task
 
 _TEST_STREAMS = 10
 
@@ -22,7 +22,7 @@ class Carry(nnx.Variable):
 class _Streams(nnx.Module):
     """A model together with its recurrent state for the streams it reads in training."""
 
-    def __init__(self, model, num_streams):
+    def __init__(self, model: nnx.Module, num_streams: int):
         self.model = model
         self.carry = Carry(model.initial_carry(num_streams))
 
@@ -81,8 +81,10 @@ def language_modeling(
         carry = streams.carry[...]
         stream = batch.data["stream"]  # Index of each example's stream.
         initial = streams.model.initial_carry(len(stream))
+        # At the start of an epoch the streams begin anew.
         before = jnp.where(batch.data["first"][:, None], initial, carry[..., stream, :])
         tokens = batch.data["tokens"]
+        # Every token but the last is read, and every one but the first predicted.
         logits, after = streams.model(tokens[:, :-1], before, batch.keys)
         after = jax.lax.stop_gradient(after)
         # Examples outside the mask get an index out of bounds, which the scatter drops.
@@ -90,11 +92,12 @@ def language_modeling(
         streams.carry[...] = carry.at[..., target, :].set(after, mode="drop")
         return _cross_entropy(logits, tokens[:, 1:]).sum(1)
 
-    def metrics(streams, batch):
+    def metrics(streams: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         tokens = batch.data["tokens"]  # (M, windows, T + 1)
         carry = streams.model.initial_carry(len(tokens))
 
-        def step(carry, window_tokens):
+        # A test example is a whole stream, so its carry lives within one call.
+        def step(carry: jax.Array, window_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits, carry = streams.model(window_tokens[:, :-1], carry)
             return carry, _cross_entropy(logits, window_tokens[:, 1:]).mean(1)
 
@@ -127,6 +130,7 @@ def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
             "or the text longer."
         )
     streams = tokens[: num_streams * length].reshape(num_streams, length)
+    # Windows overlap by one token: the last to be predicted is the first to be read.
     positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)
     return streams[:, positions]
 
@@ -143,4 +147,5 @@ def _examples(tokens: np.ndarray, num_streams: int, window: int) -> dict[str, np
 
 
 def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the cross-entropy of every token in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens)

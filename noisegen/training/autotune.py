@@ -51,7 +51,8 @@ def autotune(
       The config, and the predicted time of all the runs together without evaluations, in seconds.
 
     Raises:
-      ValueError: If a run or a fixed field makes no sense, or no config fits the device's memory.
+      ValueError: If a field of a run or a fixed field is out of its range, or no config fits the
+        device's memory.
     """
     if not runs:
         raise ValueError("A config is chosen for given runs: there must be at least one run.")

@@ -135,8 +135,7 @@ class HostLanes:
         steps = np.repeat(steps, len(status) // len(steps))
         for i, slot in enumerate(self._slots):
             if slot is not None:
-                # At least 1, since a run that has not ended needs another step. The count is an
-                # upper bound for a run that diverges.
+                # At least 1, since a run that has not ended needs another step.
                 slot.steps_left = max(1, slot.steps_left - int(steps[i]))
                 slot.examples = int(epoch[i]) * slot.run.plan.permutation_length + int(offset[i])
         self._ended = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)

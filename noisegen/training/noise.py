@@ -44,7 +44,7 @@ def add_microbatch(
     """
     if sums is None:
         return None
-    # The share of an empty microbatch plays no part, because all it multiplies is zero.
+    # Any share will do for an empty microbatch, because all it multiplies is zero.
     share = 1 / jnp.maximum(jnp.sum(mask), 1)
     squared_weights = jnp.sum(weights**2)
 

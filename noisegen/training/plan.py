@@ -303,7 +303,7 @@ def _examples_seen(
     examples_seen = np.zeros(0, np.int64)
     # The horizon may be in examples, so the number of updates is not known before. Blocks double
     # the updates planned so far: few calls of the schedule, and few counts beyond the end of the
-    # run, where it may make no sense.
+    # run, for which it may not be made.
     while len(examples_seen) < most_updates:
         start = len(examples_seen)
         counts = np.arange(start, min(2 * start + 64, most_updates))

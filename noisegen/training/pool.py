@@ -146,8 +146,7 @@ class Pool:
             their booleans or words or of longer curves, are left out: train them by another call.
 
         Raises:
-          ValueError: If a run makes no sense, the optimizer reads a field that the runs lack, or
-            nothing reads one of their fields. Raised before anything is trained.
+          ValueError: As `make_runs` does, before anything is trained.
         """
         # The checks come here and not in the generator, whose body begins at the first `next`.
         groups = by_constants(self._prepared(runs))

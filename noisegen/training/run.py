@@ -61,8 +61,8 @@ def make_runs(
       A run for each mapping, in the same order.
 
     Raises:
-      ValueError: If the task's functions do not fit together, a run makes no sense, or the runs
-        lack a field that the task reads or have a field that nothing reads.
+      ValueError: If the task's functions do not fit together, or a field of a run is out of its
+        range. Also if the runs lack a field that the task reads, or have one that nothing reads.
 
     Examples:
       >>> from noisegen import data, models, tasks

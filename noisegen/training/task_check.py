@@ -55,8 +55,9 @@ def check_task(task: Task) -> None:
     """Checks that a pool can train a task, once for each task.
 
     Raises:
-      ValueError: If a function returns something a pool cannot use, if the loss or a metric mixes
-        examples that a pool must keep apart, or if JAX is configured so that runs would differ.
+      ValueError: If a function returns a value that a pool cannot use, or the loss or a metric
+        mixes examples that a pool must keep apart. Also if JAX is configured so that runs would
+        differ.
     """
     # Before the look at `_checked`, since the user may have changed the configuration since.
     check_jax_config()
@@ -118,7 +119,7 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
             f"returned {_validate.kind(optimizer)}; is there a return?"
         )
     params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
-    # The arguments that a pool gives, in their shapes. Their values play no part while tracing.
+    # The arguments that a pool gives. Only their shapes and types matter while tracing.
     extra = {}
     if task.noise_microbatch:
         noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)

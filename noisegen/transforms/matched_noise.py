@@ -49,8 +49,8 @@ def matched_noise(
     learning rates differ, pass the :func:`matched_reference`.
 
     **Part of the parameters.** Inside ``optax.masked`` or ``optax.partition`` the noise is the same
-    as without the mask: d counts all coordinates on which K was measured, and each leaf takes its
-    part of the diagonal. Pass the whole of K, measured on all parameters.
+    as without the mask. Pass the whole of K, measured on all parameters: d counts all coordinates
+    on which K was measured, and each leaf takes its part of the diagonal.
 
     The update takes two extra arguments, which the pool of `noisegen.training` passes if the task
     has a `noise_microbatch`:
