@@ -11,7 +11,7 @@ from the records alone, and states only what passes a test:
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def make_answers(
     more_seeds: Callable[[int], str] | None = None,
     level: float = LEVEL,
 ) -> list[Answer]:
-    """Returns what the optima of a sweep answer, and what they leave open.
+    """Returns the answers that the optima of a sweep give, and the questions that they leave open.
 
     Args:
       optima: The optima, as `sweeps.select` returns them.
@@ -102,33 +102,39 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     scores = [score for _, score in scored]
     last = statistics.last_not_lower(scores, shared).row
     optimum, at_most = scored[last][0], _loss(scores, last, shared).high
+    if not math.isfinite(at_most):
+        return []  # All seeds have equal scores, which show no noise.
     metric, row = display_name(protocol.metric.name), display_name(protocol.row)
     numbers = {"row": optimum.row, "at_most": at_most}
+    text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
     if last + 1 == len(scored):
-        text = (
-            f"No loss of {metric} is seen up to the largest {row} tried,"
-            f" {format_number(optimum.row)}"
-        )
-    else:
-        text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
+        text += ", the largest one"
     is_informative = at_most <= _INFORMATIVE * _spread(optima)
     if is_informative:
-        text += f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
+        text += (
+            f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
+            f" ({_percent(level)})"
+        )
+    elif protocol.metric.unit == "%" and at_most >= 1:
+        text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
     else:
-        text += f", but {_count(scores[last].n, 'seed')} cannot exclude a loss of "
-        text += f"{_amount(protocol.metric, at_most)} there"
-    text += f" ({_percent(level)})"
+        text += (
+            f", but {_count(scores[last].n, 'seed')} do not exclude that it is"
+            f" {_amount(protocol.metric, at_most)} worse there ({_percent(level)})"
+        )
+    beyond, loss = None, None
     if last + 1 < len(scored):
         beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)
+    if loss is not None and math.isfinite(loss.high):
         numbers |= {"next_row": beyond.row, "lost": (loss.low, loss.high)}
         text += (
             f". At {format_number(beyond.row)} it is {_amount(protocol.metric, loss.value)} worse"
-            f" ({_percent(level)}: {_range(protocol.metric, max(0.0, loss.low), loss.high)})"
+            f" ({_percent(level)}: {_range(protocol.metric, loss.low, loss.high)})"
         )
     rule = (
-        f"Tests from the largest {row} downwards and intervals hold for all of them"
-        f"{' and all series' if num_series > 1 else ''} together; each seed is scored at the"
-        f" {_tuned(protocol)} that the other seeds choose."
+        f"Each {row} is tested against the smaller ones, the largest first. Tests and intervals"
+        f" hold for all of them{' and all series' if num_series > 1 else ''} together. Each seed is"
+        f" scored at the {_tuned(protocol)} that the other seeds choose."
     )
     answer = Answer(
         kind="batch_size",
@@ -200,8 +206,8 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
         name = display_name(protocol.tune[0])
         text = (
             f"From batch size {format_number(law.low_x)} to {format_number(law.high_x)} the best"
-            f" {name} goes as batch size to the power {exponent.value:.2f} ({_percent(level)}:"
-            f" {exponent.low:.2f} to {exponent.high:.2f}): {_rules(exponent)}"
+            f" {name} scales as batch size to the power {exponent.value:.2f} ({_percent(level)}:"
+            f" {exponent.low:.2f} to {exponent.high:.2f}), which {_rules(exponent)}"
         )
         answers.append(
             Answer(
@@ -209,8 +215,9 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
                 series=label,
                 text=_about(label, text),
                 rule=(
-                    "Least squares of the logarithms, with the optimum between the values tried"
-                    " where a parabola through the best of them has one."
+                    f"A line fitted to the logarithms. The best {name} is the top of a parabola"
+                    " through the best value tried and those beside it, or the best value itself"
+                    " if there is no such top."
                 ),
                 figure="tuned",
                 numbers={"exponent": (exponent.value, exponent.low, exponent.high)},
@@ -220,14 +227,14 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
 
 
 def _rules(exponent) -> str:
-    """Says which rules of scaling an exponent agrees with."""
-    rules = {"the linear rule (1)": 1.0, "the square root rule (1/2)": 0.5, "a constant (0)": 0.0}
+    """Says which rules of scaling an exponent agrees with, as the end of a sentence."""
+    rules = {"the linear rule (1)": 1.0, "the square-root rule (1/2)": 0.5, "a constant (0)": 0.0}
     agreeing = [name for name, value in rules.items() if exponent.low <= value <= exponent.high]
     if not agreeing:
-        return "neither linear (1), nor square root (1/2), nor constant (0)"
+        return f"excludes {_listed(rules)}"
     if len(agreeing) == 1:
-        return f"{agreeing[0]} agrees"
-    return f"{', '.join(agreeing[:-1])} and {agreeing[-1]} agree, and cannot be told apart"
+        return f"agrees with {agreeing[0]}"
+    return f"does not tell {_listed(agreeing)} apart"
 
 
 # How many updates does a larger batch save?
@@ -293,53 +300,69 @@ def _target(label, steps, protocol, level) -> list[Answer]:
 def _series(optima, protocol, level) -> list[Answer]:
     """Says at which rows each series differs from the first one."""
     compared = evidence.compare_series(optima, protocol, level=level)
+    rule = (
+        f"Each seed is scored at the {_tuned(protocol)} that the other seeds choose. Tests are"
+        f" corrected by Holm, and {_percent(level)} intervals hold together, for all rows and"
+        " series."
+    )
     answers = []
     for label in dict.fromkeys(comparison.series for comparison in compared):
-        of_label = [comparison for comparison in compared if comparison.series == label]
-        tested = [comparison for comparison in of_label if not math.isnan(comparison.adjusted_p)]
-        found = [comparison for comparison in tested if comparison.adjusted_p <= 1 - level]
-        if not tested:
+        tested = [each for each in compared if each.series == label and each.adjusted_p >= 0]
+        if not tested:  # For want of seeds, every p value is nan.
             continue
-        metric, row = protocol.metric, display_name(protocol.row)
-        sentences = []
-        for comparison in found:
-            difference = comparison.difference
-            better = protocol.sign * difference.value > 0
-            low, high = sorted((abs(difference.low), abs(difference.high)))
-            sentences.append(
-                f"{'better' if better else 'worse'} by {_range(metric, low, high)} at {row}"
-                f" {format_number(comparison.row)}"
-            )
-        baseline = of_label[0].baseline
+        found = [each for each in tested if each.adjusted_p <= 1 - level]
         if found:
-            text = f"Compared with {baseline}, {label} is {', '.join(sentences)}"
-            rest = len(tested) - len(found)
-            if rest:
-                text += f"; elsewhere ({_count(rest, row)}) the two are not told apart"
+            text = f"Compared with {found[0].baseline}, {label} is {_differences(found, protocol)}"
+            numbers = {"differences": {each.row: _stated(each.difference) for each in found}}
+            if rest := len(tested) - len(found):
+                rows = _count(rest, display_name(protocol.row))
+                text += f". Elsewhere ({rows}) no difference is seen"
         else:
-            unseen = [c.difference.high - c.difference.value for c in tested]
-            rows = ", ".join(format_number(comparison.row) for comparison in tested)
+            ends = [
+                abs(end) for each in tested for end in (each.difference.low, each.difference.high)
+            ]
             text = (
-                f"{label} and {baseline} are not told apart at {row} {rows}: differences below"
-                f" {_range(metric, min(unseen), max(unseen))} would not be seen"
+                f"No difference between {label} and {tested[0].baseline} is seen at"
+                f" {_rows(protocol.row, tested)}: it is at most"
+                f" {_amount(protocol.metric, max(ends))} ({_percent(level)})"
             )
+            numbers = {"differences": {}, "at_most": max(ends)}
         answers.append(
             Answer(
                 kind="series",
                 series=label,
                 text=text + ".",
-                rule=(
-                    f"Each seed is scored at the {_tuned(protocol)} that the other seeds choose;"
-                    f" tests are corrected by Holm, and {_percent(level)} intervals hold together,"
-                    " for all rows and series."
-                ),
+                rule=rule,
                 figure="metric",
-                numbers={
-                    "differences": {c.row: (c.difference.low, c.difference.high) for c in found}
-                },
+                numbers=numbers,
             )
         )
     return answers
+
+
+def _differences(found, protocol) -> str:
+    """Writes where a series is better, and where it is worse."""
+    parts = []
+    for word, sign in (("better", protocol.sign), ("worse", -protocol.sign)):
+        rows = []
+        for comparison in found:
+            if sign * comparison.difference.value > 0:
+                low, high = sorted(map(abs, _stated(comparison.difference)))
+                amount = _range(protocol.metric, low, high)
+                rows.append(f"{format_number(comparison.row)} (by {amount})")
+        if rows:
+            parts.append(f"{word} at {_named(protocol.row, rows)}")
+    return ", and ".join(parts)
+
+
+def _stated(difference) -> tuple[float, float]:
+    """Returns the interval of a difference without the part of the sign that the test excludes.
+
+    Holm's test finds a few differences whose simultaneous interval still contains 0.
+    """
+    if difference.value > 0:
+        return max(difference.low, 0.0), difference.high
+    return difference.low, min(difference.high, 0.0)
 
 
 # What remains open?
@@ -349,18 +372,22 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> li
     """Says what the records cannot tell, and which runs would tell it."""
     sentences = []
     if missing:
-        sentences.append(f"{missing:,} runs have no record yet; all sentences may change with them")
+        runs = "1 run has" if missing == 1 else f"{missing:,} runs have"
+        sentences.append(f"{runs} no record yet, so every sentence may still change")
     alive = [optimum for optimum in optima if optimum.n]
     dead = [optimum for optimum in optima if not optimum.n]
-    name, row = display_name(protocol.tune[0]), display_name(protocol.row)
+    name = display_name(protocol.tune[0])
     at_edge = [optimum for optimum in alive if "at_boundary" in optimum.flags]
     if at_edge:
+        rows = _rows(protocol.row, at_edge)
+        left_out = " (left out of the sentences above)" if protocol.has_scaling_rule else ""
         sentences.append(
-            f"The best {name} may lie beyond the values tried at {row} {_rows(at_edge)}, which are"
-            " left out above. Extend the grid there"
+            f"The best {name} may lie beyond the values tried at {rows}{left_out}."
+            " Extend the grid there"
         )
     if dead:
-        sentences.append(f"Every run diverged at {row} {_rows(dead)}. Try a smaller {name} there")
+        rows = _rows(protocol.row, dead)
+        sentences.append(f"Every run diverged at {rows}. Try a smaller {name} there")
     answers = [_open_answer("", sentence) for sentence in sentences]
     if alive:
         answers += _seeds(alive, protocol, num_test_examples, more_seeds, level)
@@ -378,13 +405,17 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
         )
         return [_open_answer("", text, more_seeds and more_seeds(_FEWEST_SEEDS))]
     deviation = _spread(optima)
-    if not deviation > 0:
-        return []
+    if not 0 < deviation < math.inf:
+        text = (
+            f"The seeds have equal scores and so show no noise: no two {_plural(row)} can be"
+            " compared"
+        )
+        return [_open_answer("", text)]
     least = statistics.least_difference(deviation, seeds, level=level)
     needed = statistics.seeds_needed(deviation, least / 2, level=level)
     text = (
-        f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two {row}s"
-        f" is seen four times out of five; to see half of it takes {needed} seeds"
+        f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two"
+        f" {_plural(row)} is seen four times out of five; to see half of it takes {needed} seeds"
     )
     answers = [_open_answer("", text, more_seeds and more_seeds(needed))]
     is_share = protocol.metric.split == "test" and protocol.metric.unit == "%"
@@ -396,9 +427,10 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
             answers.append(
                 _open_answer(
                     "",
-                    f"Another test set of {num_test_examples:,} examples would move an accuracy by"
-                    f" {_amount(protocol.metric, error)} (standard error), more than other seeds"
-                    " do: all sentences are about this test set",
+                    f"Another test set of {num_test_examples:,} examples would move the"
+                    f" {display_name(protocol.metric.name)} by {_amount(protocol.metric, error)}"
+                    " (standard error), more than other seeds do. Every sentence is about this test"
+                    " set alone",
                 )
             )
     return answers
@@ -446,7 +478,9 @@ def _amount(metric: Metric, amount: float) -> str:
 
 
 def _range(metric: Metric, low: float, high: float) -> str:
-    """Writes an interval of a difference of a metric."""
+    """Writes an interval of the size of a difference of a metric."""
+    if low <= 0:
+        return f"up to {_amount(metric, high)}"
     if _digits(metric.factor * low) == _digits(metric.factor * high):
         return _amount(metric, high)
     return f"{_digits(metric.factor * low)} to {_amount(metric, high)}"
@@ -464,11 +498,25 @@ def _percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def _rows(optima) -> str:
-    return ", ".join(dict.fromkeys(format_number(optimum.row) for optimum in optima))
+def _rows(name: str, found) -> str:
+    """Writes the rows of optima or comparisons, each once."""
+    return _named(name, list(dict.fromkeys(format_number(each.row) for each in found)))
+
+
+def _named(name: str, values: Sequence[str]) -> str:
+    """Writes values of a field behind its name, in singular or plural."""
+    what = display_name(name)
+    return f"{what if len(values) == 1 else _plural(what)} {_listed(values)}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _count(number: int, what: str) -> str:
-    if number == 1:
-        return f"1 {what}"
-    return f"{number} {what}" + ("es" if what.endswith("s") else "s")
+    return f"1 {what}" if number == 1 else f"{number} {_plural(what)}"
+
+
+def _plural(what: str) -> str:
+    return what + ("es" if what.endswith("s") else "s")

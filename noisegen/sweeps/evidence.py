@@ -214,7 +214,9 @@ def _pooled(points: Sequence[Point]) -> tuple[float, int]:
     for point in points:
         survivors = [score for score in point.scores if score is not None]
         if len(survivors) > 1:
-            squares += float(np.var(survivors, ddof=1)) * (len(survivors) - 1)
+            # Unlike the variance, this error is 0 if the scores differ by their rounding only.
+            error = statistics.estimate(survivors).error
+            squares += error**2 * len(survivors) * (len(survivors) - 1)
             freedom += len(survivors) - 1
     return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
 
