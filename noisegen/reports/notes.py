@@ -30,6 +30,11 @@ def make_notes(
             sentences.append(_describe_bias(protocol))
         if protocol.metric.split == "valid":
             sentences.append(_describe_validation(protocol))
+        if protocol.search == "race":
+            sentences.append(
+                f"Found by a race: a {display_name(protocol.tune[0])} that cannot be the best has"
+                " fewer seeds, or none."
+            )
     if published:
         sentences.append(
             "Difference: measured minus published, in standard deviations (of both combined if both"
