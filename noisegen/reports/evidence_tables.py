@@ -73,7 +73,11 @@ def make_evidence(
 
 
 def make_differences(
-    optima: Sequence[Optimum], protocol: Protocol, *, baseline: str | None = None
+    optima: Sequence[Optimum],
+    protocol: Protocol,
+    *,
+    baseline: str | None = None,
+    equalize: bool = False,
 ) -> pd.DataFrame:
     """Returns the difference of every series from a baseline, see `sweeps.compare_series`.
 
@@ -92,7 +96,9 @@ def make_differences(
                 "tried": each.num_cells[0],
                 "baseline_tried": each.num_cells[1],
             }
-            for each in evidence.compare_series(optima, protocol, baseline=baseline)
+            for each in evidence.compare_series(
+                optima, protocol, baseline=baseline, equalize=equalize
+            )
         ]
     )
 

@@ -35,6 +35,7 @@ from noisegen.sweeps.protocol import Optimum, Point, Protocol
 _FEWEST_ROWS = 3  # through which a law is fitted
 _FEWEST_PAIRS = 5  # of seeds; fewer say too little of the spread of their differences
 _STEEPEST = 8  # ratio of the drops on both sides of a best value that a parabola may have
+_NUM_CHOICES = 200  # of fewer values, to be averaged over
 _LEAST_SHARE = 0.01  # of the resamples, below which a value is not listed
 
 
@@ -120,16 +121,28 @@ def score_table(optimum: Optimum, protocol: Protocol) -> np.ndarray:
     return table
 
 
-def held_out(optimum: Optimum, protocol: Protocol, level: float = 0.95) -> statistics.HeldOutScore:
+def held_out(
+    optimum: Optimum, protocol: Protocol, level: float = 0.95, *, num_values: int | None = None
+) -> statistics.HeldOutScore:
     """Returns the score of an optimum at values chosen without the seed that is scored.
 
     Where a single value was tried, every seed is scored there. The scores are those of the seeds of
     `best_point`, in the metric itself. See `statistics.selected_without_seed`.
+
+    Args:
+      optimum: The optimum.
+      protocol: The protocol that it was selected by.
+      level: Level of the interval, in (0, 1).
+      num_values: Number of values to choose from, if fewer than were tried. The scores are then
+        means over random choices of so many values.
     """
     table = protocol.sign * np.array([best_point(optimum).scores], float)
     if len(optimum.points) > 1:
         table = score_table(optimum, protocol)
-    found = statistics.selected_without_seed(table, best_k=protocol.best, level=level)
+    if num_values is None or num_values >= len(table):
+        found = statistics.selected_without_seed(table, best_k=protocol.best, level=level)
+    else:
+        found = _held_out_of_fewer(table, num_values, protocol, level)
     if protocol.sign == 1:
         return found
     interval = found.interval
@@ -138,6 +151,29 @@ def held_out(optimum: Optimum, protocol: Protocol, level: float = 0.95) -> stati
     )
     return dataclasses.replace(
         found, interval=negated, scores=tuple(-score for score in found.scores)
+    )
+
+
+def _held_out_of_fewer(table, num_values, protocol, level) -> statistics.HeldOutScore:
+    """Returns the mean held-out score over random choices of fewer points of a table."""
+    random = np.random.default_rng(0)
+    chosen = [
+        statistics.selected_without_seed(
+            table[random.choice(len(table), num_values, replace=False)], best_k=protocol.best
+        )
+        for _ in range(_NUM_CHOICES)
+    ]
+    # A choice of values at which every run diverged has no score.
+    scores = np.array([each.scores for each in chosen])  # (choices, seeds)
+    is_scored = np.isfinite(scores).any(0)
+    means = np.full(scores.shape[1], np.nan)
+    means[is_scored] = np.nanmean(scores[:, is_scored], axis=0)
+    return dataclasses.replace(
+        chosen[0],
+        interval=statistics.mean_interval(means[is_scored], level),
+        scores=tuple(means.tolist()),
+        num_diverged=int((~is_scored).sum()),
+        optimism=float(np.nanmean([each.optimism for each in chosen])),
     )
 
 
@@ -226,6 +262,7 @@ def compare_series(
     protocol: Protocol,
     *,
     baseline: str | None = None,
+    equalize: bool = False,
     level: float = 0.95,
 ) -> list[Comparison]:
     """Returns the difference of every series from a baseline, row by row.
@@ -244,6 +281,8 @@ def compare_series(
       protocol: The protocol given to `select`.
       baseline: Label of the series that the others are compared with, by default the first one of
         those that have rows in common with the most others.
+      equalize: Whether a series with more values to choose from is scored as if it had as few as
+        the other. More values are an advantage, though not of chance: one may be better.
       level: Level at which all intervals hold together, in (0, 1).
 
     Returns:
@@ -268,7 +307,7 @@ def compare_series(
     ]
     # With m comparisons, intervals at 1 - (1 - level) / m hold together.
     shared = 1 - (1 - level) / max(1, len(pairs))
-    differences = [_difference(*pair, protocol, shared) for pair in pairs]
+    differences = [_difference(*pair, protocol, shared, equalize) for pair in pairs]
     adjusted = statistics.holm([difference.p_value for difference in differences])
     return [
         Comparison(
@@ -359,17 +398,24 @@ def _step(optimum, protocol) -> float:
     return min(steps, default=0.0)
 
 
-def estimate(optimum: Optimum, protocol: Protocol) -> statistics.Estimate:
+def estimate(
+    optimum: Optimum, protocol: Protocol, *, num_values: int | None = None
+) -> statistics.Estimate:
     """Returns the held-out score of an optimum with its error, for comparisons of few seeds.
 
     The error is sqrt(s^2 / N + d^2), with N seeds, the optimism d of the selection, and the
     standard deviation s over seeds pooled over all values in the error bar, so that three seeds
     give more than two degrees of freedom. Values in the error bar are taken to vary alike.
 
+    Args:
+      optimum: The optimum.
+      protocol: The protocol that it was selected by.
+      num_values: As for `held_out`.
+
     Returns:
       The estimate of the score, the larger the better.
     """
-    score = held_out(optimum, protocol)
+    score = held_out(optimum, protocol, num_values=num_values)
     deviation, freedom = _pooled(_in_bar(optimum))
     survivors = sum(math.isfinite(each) for each in score.scores)
     error = math.hypot(deviation / math.sqrt(max(survivors, 1)), score.optimism)
@@ -392,15 +438,21 @@ def _in_bar(optimum) -> list[Point]:
     return found
 
 
-def _difference(optimum, other, protocol, level) -> statistics.Difference:
+def _difference(optimum, other, protocol, level, equalize) -> statistics.Difference:
     """Returns the difference of two optima of one row, in the metric."""
-    pairs = _held_out_pairs(optimum, other, protocol)
-    if len(pairs[0]) < _FEWEST_PAIRS:
-        a, b = (estimate(each, protocol) for each in (optimum, other))
-        difference = statistics.estimated_difference(a, b, level)
+    number = min(len(optimum.points), len(other.points)) if equalize else None
+    scores = [held_out(each, protocol, num_values=number) for each in (optimum, other)]
+    by_seed = [
+        dict(zip(best_point(each).seeds, score.scores, strict=True))
+        for each, score in zip((optimum, other), scores, strict=True)
+    ]
+    a, b = statistics.pair_by_seed(*by_seed)
+    if len(a) < _FEWEST_PAIRS:
+        estimates = [estimate(each, protocol, num_values=number) for each in (optimum, other)]
+        difference = statistics.estimated_difference(*estimates, level)
         return difference if protocol.sign == 1 else _negated(difference)
-    found = statistics.estimate(pairs[0] - pairs[1])
-    optimism = math.hypot(*(held_out(each, protocol).optimism for each in (optimum, other)))
+    found = statistics.estimate(a - b)
+    optimism = math.hypot(*(score.optimism for score in scores))
     found = dataclasses.replace(found, error=math.hypot(found.error, optimism))
     nothing = statistics.Estimate(0.0, 0.0, found.freedom, found.n)
     return statistics.estimated_difference(found, nothing, level)
@@ -411,15 +463,6 @@ def _negated(difference):
     return dataclasses.replace(
         difference, value=-difference.value, low=-difference.high, high=-difference.low
     )
-
-
-def _held_out_pairs(optimum, other, protocol) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the held-out scores of two optima at the seeds that both have."""
-    by_seed = []
-    for each in (optimum, other):
-        scores = held_out(each, protocol).scores
-        by_seed.append(dict(zip(best_point(each).seeds, scores, strict=True)))
-    return statistics.pair_by_seed(*by_seed)
 
 
 def _by_seed(point: Point) -> dict[int, float | None]:
