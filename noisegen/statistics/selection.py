@@ -71,7 +71,7 @@ def selected_without_seed(
     `experiments/benchmarks/interval_coverage.py` measures this.
 
     For the same reason the scores are no sample for a test: differences between them, taken as
-    independent, seem significant too often. Test with `selected_by_first_seeds`.
+    independent, seem significant too often. `comparisons` says which scores to test with.
 
     Args:
       scores: Scores of shape (P, N), nan for diverged runs.
@@ -125,8 +125,8 @@ def selected_by_first_seeds(
     """Scores the point that the first seeds choose at the other seeds.
 
     The other seeds had no part in the choice, so their scores are independent, and the t interval
-    of `mean_interval` is exact for normal scores: of the point chosen, given the choice. They may
-    be used in any test. The price is that fewer seeds choose and fewer are scored.
+    of `mean_interval` is exact for normal scores, as are tests of differences of chosen points.
+    The price is that fewer seeds choose, so the point may be a poor one, and fewer are scored.
 
     Args:
       scores: Scores of shape (P, N), nan for diverged runs.
