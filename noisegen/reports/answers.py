@@ -109,19 +109,20 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
     if last + 1 == len(scored):
         text += ", the largest one"
-    is_informative = at_most <= _INFORMATIVE * _spread(optima)
+    is_limited = protocol.metric.unit != "%" or at_most < 1
+    is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
     if is_informative:
         text += (
             f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
             f" ({_percent(level)})"
         )
-    elif protocol.metric.unit == "%" and at_most >= 1:
-        text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
-    else:
+    elif is_limited:
         text += (
             f", but {_count(scores[last].n, 'seed')} do not exclude that it is"
             f" {_amount(protocol.metric, at_most)} worse there ({_percent(level)})"
         )
+    else:
+        text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
     beyond, loss = None, None
     if last + 1 < len(scored):
         beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)

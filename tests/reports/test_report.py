@@ -428,3 +428,99 @@ def test_odd_values_have_a_whole_report(tmp_path, name):
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         *("sweep.json", "report.html", "figure.png", "table.csv"),
     }
+
+
+def answered(workdir, labels=("a", "b"), **meta):
+    """Writes a sweep whose records answer something; returns its page and its answers."""
+    runs = sweeps.grid(
+        batch_size=[16, 32, 64, 128],
+        learning_rate=[0.125, 0.25, 0.5, 1, 2],
+        seed=range(5),
+        noise=[0, 1],
+    )
+    protocol = sweeps.Protocol(
+        best=5, of=5, max_extensions=0, series=lambda run: labels[run["noise"]], labels=labels
+    )
+    records = []
+    for run in runs:
+        accuracy = 0.9 - 0.01 * math.log2(run["learning_rate"] / 0.55) ** 2
+        accuracy += 0.001 * ((3 * run["seed"] + run["noise"] + run["batch_size"] // 16) % 5)
+        accuracy -= 0.05 * (run["batch_size"] == 128) + 0.03 * run["noise"]
+        metrics = {"test_accuracy": accuracy}
+        records.append(record_of(run, metrics=metrics, num_updates=8192 // run["batch_size"]))
+    write(workdir, records, **meta)
+    sweep = sweep_of(workdir, protocol)
+    return reports.write_report(sweep).read_text(), sweep
+
+
+@pytest.fixture(scope="module")
+def answered_page(tmp_path_factory):
+    return answered(tmp_path_factory.mktemp("answered"))
+
+
+def test_a_page_begins_with_its_answers(answered_page):
+    text, sweep = answered_page
+    found = sweep.answers()
+    assert {answer.kind for answer in found} >= {"batch_size", "updates", "series", "open"}
+    assert [text.count(answer.text) for answer in found] == [1] * len(found)
+    assert text.index("<h2>Answers</h2>") < text.index(found[0].text) < text.index("<figure")
+    rules = list(dict.fromkeys(answer.rule for answer in found if answer.rule))
+    [notes] = re.findall(r'<ol class="notes">(.*?)</ol>', text, re.DOTALL)
+    assert re.findall("<li>(.*?)</li>", notes) == rules
+    numbers = [rules.index(answer.rule) + 1 for answer in found if answer.rule]
+    assert [int(number) for number in re.findall(r"<sup>(\d+)</sup>", text)] == numbers
+
+
+def test_answers_link_to_figures_that_exist(answered_page):
+    text, sweep = answered_page
+    checker = Checker(text)
+    links = [attributes["href"] for tag, attributes in checker.tags if tag == "a"]
+    figures = [attributes for tag, attributes in checker.tags if tag == "figure"]
+    ids = [attributes["id"] for attributes in figures if "id" in attributes]
+    assert len(links) == sum(bool(answer.figure) for answer in sweep.answers()) > 2
+    assert set(links) <= {f"#{name}" for name in ids} and "#metric-1" in links
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_answers_of_several_protocols_stand_apart(answered_page):
+    _, sweep = answered_page
+    [protocol] = sweep.protocols
+    checker = Checker(write_report(sweep.workdir, [protocol, protocol]).read_text())
+    heading = "Answers: Test accuracy for each batch size"
+    assert checker.text.count(heading) == 2
+    links = {attributes["href"] for tag, attributes in checker.tags if tag == "a"}
+    assert links >= {"#metric-1", "#metric-2"}
+
+
+def test_labels_in_answers_and_evidence_are_escaped(tmp_path):
+    text, sweep = answered(tmp_path, labels=(NASTY, "plain"))
+    assert "<script" not in text
+    words = "".join(Checker(text).text)
+    for answer in sweep.answers():
+        assert answer.text in words
+    assert f"plain − {NASTY}" in words
+
+
+def test_a_page_shows_how_firm_its_numbers_are(answered_page, tmp_path):
+    text, _ = answered_page
+    assert text.index("<h2>Test accuracy for each batch size") < text.index("How firm it is")
+    evidence = text[text.index("How firm it is") :]
+    assert "unseen seeds" in evidence and "b − a" in evidence and "p (Holm)" in evidence
+    single = tmp_path / "single"
+    write(single, map(record_of, [run for run in RUNS if run["seed"] == 0]))
+    assert "How firm it is" not in write_report(single, PROTOCOL).read_text()
+
+
+def test_a_report_without_records_has_no_answers(tmp_path):
+    write(tmp_path, [])
+    assert load_report(tmp_path, PROTOCOL, RUNS).answers() != []  # that runs are missing
+    text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "12 runs have no record yet" in text
+
+
+def test_the_command_for_more_seeds_is_that_of_the_sweep(answered_page):
+    _, sweep = answered_page
+    assert [answer.command for answer in sweep.answers() if answer.command] == []  # has none
+    digits = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "digits"
+    [command] = [a.command for a in sweeps.Sweep.open(digits).answers() if a.command]
+    assert re.fullmatch(r"python -m launch.sweep .*--config.grid.seed=range\(\d+\)'.*", command)

@@ -1,5 +1,7 @@
 """A sweep: which runs it wants, which are done, and what becomes of their records."""
 
+import dataclasses
+import shutil
 import time
 import tracemalloc
 
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from noisegen import storage, sweeps, training
+from noisegen import reports, storage, sweeps, training
 from noisegen.sweeps import progress, worker
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
@@ -388,3 +390,109 @@ def test_published_numbers_of_another_form_are_refused_before_training(tmp_path,
 def test_a_sweep_needs_runs_and_a_protocol(fields):
     with pytest.raises(ValueError, match="[Aa] (sweep needs|run is)"):
         sweeps.Sweep(**{"task": make_task, "runs": RUNS, **fields})
+
+
+RACE = sweeps.Protocol(
+    metric="test_loss", mode="min", search="race", best=3, of=3, max_extensions=0
+)
+GRID = dataclasses.replace(RACE, search="grid")
+
+
+def racing(workdir, protocol=RACE):
+    """A sweep whose loss is least at learning rates in the middle, trained in a second or two."""
+    rates = [2.0**k for k in range(-7, 2)]
+    grid = sweeps.grid(batch_size=[16, 64], learning_rate=rates, seed=range(3))
+    return sweeps.Sweep(make_task, grid * sweeps.fixed(num_epochs=2), protocol, workdir)
+
+
+def losses(sweep):
+    return {each.run_id: each.metrics for each in sweep.records()}
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    sweep = racing(tmp_path_factory.mktemp("raced"))
+    sweep.run(progress=False, pool=POOL)
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    sweep = racing(tmp_path_factory.mktemp("whole"), GRID)
+    sweep.run(progress=False, pool=POOL)
+    return sweep
+
+
+def test_a_race_trains_a_part_of_the_runs_and_finds_the_optima_of_the_grid(raced, whole):
+    assert raced.is_complete() and whole.is_complete() and len(whole.records()) == 54
+    assert len(raced.records()) < 0.7 * 54
+    assert losses(raced).items() <= losses(whole).items()
+    found = [(each.values, each.mean, each.flags) for each in raced.optima()]
+    assert found == [(each.values, each.mean, each.flags) for each in whole.optima()]
+
+
+def test_a_race_that_is_run_again_trains_the_same_runs(raced, tmp_path):
+    [path] = (raced.workdir / "records").iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / path.name).write_bytes(b"".join(lines[: len(lines) // 2]))
+    racing(tmp_path).run(progress=False, pool=POOL)
+    assert losses(racing(tmp_path)) == losses(raced)
+    counts = [len(file.read_bytes().splitlines()) for file in tmp_path.glob("records/*")]
+    assert len(counts) == 2 and sum(counts) == len(lines)  # none was trained twice
+
+
+def test_two_sweeps_of_one_directory_share_a_race(raced, tmp_path):
+    one, other = racing(tmp_path), racing(tmp_path)
+    with other.begun():  # has read the records before the first one trains
+        one.run(progress=False, pool=POOL)
+    other.run(progress=False, pool=POOL)
+    assert losses(one) == losses(other) == losses(raced)
+    counts = [len(path.read_bytes().splitlines()) for path in tmp_path.glob("records/*")]
+    assert sum(counts) == len(raced.records())
+
+
+def test_a_race_of_a_grid_that_is_trained_keeps_its_records(whole):
+    race = racing(whole.workdir)
+    assert race.is_complete() and losses(race) == losses(whole)
+    assert [each.values for each in race.optima()] == [each.values for each in whole.optima()]
+
+
+def test_a_grid_trains_what_a_race_has_left_out(raced, tmp_path):
+    shutil.copytree(raced.workdir, tmp_path, dirs_exist_ok=True)
+    grid = racing(tmp_path, GRID)
+    assert not grid.is_complete() and len(grid.records()) == len(raced.records())
+    grid.run(progress=False, pool=POOL)
+    assert grid.is_complete() and len(grid.records()) == 54
+    race = racing(tmp_path)  # and back
+    assert race.is_complete() and len(race.records()) == 54
+
+
+def test_a_race_that_is_opened_is_a_race(raced):
+    opened = sweeps.Sweep.open(raced.workdir)
+    assert opened.is_complete() and opened.protocols == (RACE,)
+    assert opened.optima() == raced.optima()
+
+
+def test_the_report_of_a_race_that_is_half_done_says_so(raced, tmp_path):
+    [path] = (raced.workdir / "records").iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    shutil.copy(raced.workdir / "sweep.json", tmp_path)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / path.name).write_bytes(b"".join(lines[: len(lines) // 2]))
+    half = racing(tmp_path)
+    assert not half.is_complete()
+    report = reports.load_report(half)
+    assert report.missing > 0 and "no record yet" in report.describe_missing()
+    assert any("no record yet" in answer.text for answer in half.answers())
+    assert "unsettled" in {flag for optimum in half.optima() for flag in optimum.flags}
+    assert "no record yet" in half.write_report().read_text()
+    whole = reports.load_report(raced)
+    assert whole.missing == 0 and whole.describe_missing() == ""
+    assert not any("no record yet" in answer.text for answer in raced.answers())
+
+
+def test_a_race_says_how_many_runs_it_may_take(raced):
+    state = racing(None).state
+    assert len(state.fewest()) <= len(raced.records()) <= len(state.most()) == 54
+    assert state.is_race and not racing(None, GRID).state.is_race
