@@ -21,6 +21,7 @@ from absl import flags
 from experiments.benchmarks import (
     device_agreement,
     devices,
+    false_sentences,
     first_record,
     host_overhead,
     interval_coverage,
@@ -52,6 +53,7 @@ ANYWHERE = {
     "devices": devices,
     "interval_coverage": interval_coverage,
     "race_replay": race_replay,
+    "false_sentences": false_sentences,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 

@@ -93,8 +93,8 @@ def details(record: dict) -> str:
 def _replay(sweep, planned, records, grid, race) -> dict:
     """Returns what a race over planned runs trains and finds, given the records it would make."""
     by_id = {record.run_id: record for record in records}
-    planned = sweeps.by_run_id(sweep.task_name, planned)
-    racing = search.Search(sweep.task_name, planned, [race])
+    planned = sweeps.by_run_id(sweep.state.task_name, planned)
+    racing = search.Search(sweep.state.task_name, planned, [race])
     racing.wanted({})  # No record was there before, so none counts that the race does not ask for.
     wanted = racing.wanted(by_id)
     if missing := wanted.keys() - by_id.keys():

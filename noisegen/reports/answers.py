@@ -1,12 +1,14 @@
-"""Answers the questions of a sweep in sentences, each with its interval and its rule.
+"""Answers questions about a sweep in sentences, each with its interval and its rule.
 
-How large can the batch be? Which learning rate goes with it? What does a series, noise for example,
-add? And what can the records not tell, and which further runs would tell it? Every sentence is made
-from the records alone, and states only what passes a test:
+How large can the batch be? Which learning rate goes with it? Is one series, with noise for example,
+better than another? Which questions remain open, and which further runs would answer them? Every
+sentence is made from the records alone, by three rules:
 
-* tests of a whole family (all batch sizes, all rows of two series) share one level;
-* scores are those of learning rates chosen without the seed that is scored (`sweeps.row_evidence`);
-* where no difference is seen, the sentence says how large a difference may still be.
+* All tests of one question (all batch sizes, or all rows of all series) share one level.
+* Scores are those of learning rates chosen without the seed that is scored (`sweeps.row_evidence`).
+* If no difference is seen, the sentence says how large it may still be.
+
+`experiments/benchmarks/false_sentences.py` measures how often the sentences are false.
 """
 
 import dataclasses
@@ -25,8 +27,8 @@ from noisegen.sweeps.protocol import Optimum, Protocol
 
 LEVEL = 0.95
 _FEWEST_SEEDS = 3  # a held-out score needs two seeds to choose with
-_INFORMATIVE = 5  # standard deviations of a run; a wider interval excludes little
-_WIDEST_EXPONENT = 1.0  # in which every rule of scaling has room
+_INFORMATIVE = 5  # standard deviations of a run; a larger bound excludes little
+_WIDEST_EXPONENT = 1.0  # width of an interval; a wider one excludes no rule of scaling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,14 +36,14 @@ class Answer:
     """A sentence about a sweep.
 
     Attributes:
-      kind: "batch_size", "learning_rate", "target", "series" or "updates"; "open" if it says what
-        the records cannot tell.
+      kind: "batch_size", "updates", "learning_rate", "target" or "series"; "open" for a question
+        that the records leave open.
       series: Label of the series that it is about, '' if there is one only.
       text: The sentence.
       rule: How it was found, in a sentence; '' for "open".
       figure: Name of the figure of a page that shows it, as in `figures.Figure`, or ''.
       command: A command that trains the runs that it asks for, or ''.
-      numbers: What it states, as numbers by name.
+      numbers: The numbers that it states, by name.
     """
 
     kind: str
@@ -92,7 +94,7 @@ def make_answers(
 
 
 def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
-    """Says up to which batch size nothing is lost, and how much at the next one."""
+    """Says up to which batch size the metric is not worse, and how much worse it is at the next."""
     scored = [(o, evidence.estimate(o, protocol)) for o in optima if _is_tuned_inside(o)]
     scored = [(optimum, score) for optimum, score in scored if score.n >= _FEWEST_SEEDS]
     if len(scored) < 2:
@@ -295,7 +297,7 @@ def _target(label, steps, protocol, level) -> list[Answer]:
     ]
 
 
-# What does a series add?
+# Is one series better than another?
 
 
 def _series(optima, protocol, level) -> list[Answer]:
@@ -370,7 +372,7 @@ def _stated(difference) -> tuple[float, float]:
 
 
 def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> list[Answer]:
-    """Says what the records cannot tell, and which runs would tell it."""
+    """Names the questions that the records leave open, and the runs that would answer them."""
     sentences = []
     if missing:
         runs = "1 run has" if missing == 1 else f"{missing:,} runs have"

@@ -42,7 +42,7 @@ from noisegen.sweeps.protocol import Optimum, Protocol
 def make_evidence(
     optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None
 ) -> pd.DataFrame:
-    """Returns what the records of each series and row carry, see `sweeps.row_evidence`.
+    """Returns the evidence for each optimum as numbers, see `sweeps.row_evidence`.
 
     Columns: series, the row, `seeds` and `diverged` (numbers of runs at the optimum); `all_seeds`,
     the mean over all surviving seeds; `unseen_seeds`, the mean at values chosen without the seed
@@ -192,7 +192,7 @@ def evidence_notes(protocol: Protocol) -> list[str]:
         f"Chosen: share of bootstrap resamples of the seeds in which a {tuned} is the best."
         " Optimal: the top of a parabola through the best value and those beside it.",
         "Differences: of scores at unseen seeds; intervals and p values are corrected for all of"
-        " them. Paired by seed where both series have 5 seeds or more.",
+        " them. Paired by seed if both series have 5 seeds or more.",
     ]
 
 

@@ -31,10 +31,10 @@ class Steps:
 def read_steps(
     records: Sequence[Record], protocol: Protocol, curves: Mapping[str, Mapping]
 ) -> Steps | None:
-    """Returns the steps to targets, None if the sweep has none that could be compared.
+    """Returns the steps to targets, None if batch sizes cannot be compared by them.
 
-    That is the case if rows are no batch sizes, if the curves are too short or lack the metric, or
-    if no target lies between the first evaluations and what every batch size reaches.
+    That is so if rows are not batch sizes, if the curves are too short or lack the metric, or if no
+    target lies between the first evaluations and the best value that every batch size reaches.
 
     Args:
       records: Records of the sweep.
@@ -51,5 +51,5 @@ def read_steps(
             scalings=data_parallelism.scaling_regions(rows),
             fits=critical_batch.critical_batch_sizes(rows),
         )
-    except ValueError:  # Says why no target can be proposed; `sweeps.propose_targets` shows it.
+    except ValueError:  # No target can be proposed; `sweeps.propose_targets` says why.
         return None

@@ -1,10 +1,10 @@
-"""Says how firmly the records of a sweep carry what its optima show.
+"""Calculates how certain the optima of a sweep are.
 
-A protocol in the manner of a paper takes the best k of n seeds at the learning rate that did best
-for the same seeds. Both choices flatter the number that is printed, and its standard deviation is
-none of the mean. Here are the numbers that stand beside it: the mean over all seeds, the score of a
-learning rate that was chosen without the seed that is scored, differences between series, each with
-its interval, and what the records say about the optimum between and beyond the values tried.
+Papers often report the best k of n seeds, at the learning rate that did best for the same seeds.
+Both choices make the reported mean too good, and its standard deviation is that of a run, not of
+the mean. This module calculates the numbers to read beside it, each with its interval: the mean
+over all seeds, the score of a learning rate that was chosen without the seed that is scored, the
+optimum between the values tried, and differences between series.
 
 >>> from noisegen import storage, sweeps
 >>> runs = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.2, 0.4], seed=[0, 1, 2])
@@ -41,7 +41,7 @@ _LEAST_SHARE = 0.01  # of the resamples, below which a value is not listed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowEvidence:
-    """What the records of one series and row carry.
+    """Holds the evidence for one optimum, that of a series and row.
 
     Attributes:
       series, row: Those of the optimum.
@@ -68,7 +68,7 @@ class RowEvidence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A series beside another one at the same row.
+    """Compares a series with another one at the same row.
 
     Attributes:
       row: The row.
@@ -91,7 +91,7 @@ class Comparison:
 def row_evidence(
     optima: Iterable[Optimum], protocol: Protocol, *, level: float = 0.95
 ) -> list[RowEvidence]:
-    """Returns what the records of every series and row carry, where a run survived.
+    """Returns the evidence for every optimum, those without a surviving run left out.
 
     Args:
       optima: The optima, as `select` returns them.
@@ -126,7 +126,7 @@ def held_out(
 ) -> statistics.HeldOutScore:
     """Returns the score of an optimum at values chosen without the seed that is scored.
 
-    Where a single value was tried, every seed is scored there. The scores are those of the seeds of
+    If a single value was tried, every seed is scored there. The scores are those of the seeds of
     `best_point`, in the metric itself. See `statistics.selected_without_seed`.
 
     Args:
@@ -339,10 +339,10 @@ def learning_rate_laws(
 ) -> dict[str, statistics.PowerLaw]:
     """Fits best effective learning rate = c * row^a for each series with at least three rows.
 
-    The exponent a is 1 for the linear scaling rule and 1/2 for the square root rule. Where the
-    parabola through the best values gives an optimum between them, that one is used, else the best
-    value. The interval holds the scatter around the law, and the step of the grid where values of
-    the grid are used.
+    The exponent a is 1 for the linear scaling rule and 1/2 for the square-root rule. If a parabola
+    through the best values has an optimum between them, that one is used, else the best value. The
+    interval accounts for the scatter around the law, and for the step of the grid if values of the
+    grid are used.
 
     Args:
       optima: The optima, as `select` returns them.

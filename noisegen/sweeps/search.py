@@ -62,10 +62,10 @@ class Search:
                 self._races += _make_races(task_name, planned, protocol, check)
 
     def wanted(self, records: Mapping[str, Record]) -> dict[str, HParams]:
-        """Returns the runs to train, and those that are, by run_id.
+        """Returns the runs to train and those already trained, by run_id.
 
-        Planned runs that have a record at the first call are among them, so that nothing is lost
-        where a grid was trained before.
+        Planned runs that have a record at the first call are among them, so that no record is lost
+        if a grid was trained before.
 
         Args:
           records: The records so far by run_id. Those of other runs are ignored.
@@ -114,8 +114,10 @@ def _make_races(task_name, planned, protocol, check) -> list[list["_RowRace"]]:
 
 
 def _advance(races: Sequence["_RowRace"], records) -> None:
-    """Advances the rows of one series. A row begins when the best value of the one before it is
-    bracketed."""
+    """Advances the rows of one series.
+
+    A row begins when the best value of the row before it is bracketed.
+    """
     near = None
     for race in races:
         race.advance(near, records)
@@ -179,8 +181,7 @@ class _RowRace:
             self._is_over = not following
 
     def _next_round(self, records) -> dict[Values, int]:
-        """Returns the values that need further seeds and how many they are to have, none at the
-        end."""
+        """Returns the number of seeds of each value that needs more, empty if the race is over."""
         entries = [self._entry(values, records) for values in self._seeds]
         best = race_rule.best_entry(entries)
         if best is None or not best.is_stable:

@@ -306,7 +306,7 @@ class Sweep:
         return reports.make_table(*self._reading(protocol or self.protocols[0]))
 
     def answers(self) -> list:
-        """Returns what the records answer, in sentences; see `reports.Answer`."""
+        """Returns the answers that the records give, in sentences; see `reports.Answer`."""
         from noisegen import reports
 
         self._directory()  # refuses a sweep without one
