@@ -99,10 +99,11 @@ class Report:
         return f"{self.missing:,} of {total:,} runs have no record yet: the table is not final."
 
     def write(self) -> pathlib.Path:
-        """Writes tables, figure and page, see `write_report`; returns the path of the page."""
+        """Writes tables, answers, figure and page, see `write_report`; returns the page's path."""
         # The tables come first, since they need no Matplotlib, which may fail.
         for name, table in zip(table_names(self.readings), self.tables("csv"), strict=True):
             _write(self.workdir / f"{name}.csv", table)
+        _write(self.workdir / "answers.txt", "\n\n".join(self.answers()) + "\n")
         failures = self._write_figure()
         curves = self._curves()
         sections = []
@@ -184,7 +185,7 @@ def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | Non
 
 
 def write_report(sweep: Sweep) -> pathlib.Path:
-    """Writes report.html, table.csv and figure.png into a sweep's directory.
+    """Writes report.html, answers.txt, table.csv and figure.png into a sweep's directory.
 
     Further protocols make further tables, named by `table_names`, and sections of the page. A
     figure that cannot be drawn is left out with a warning, and the page says why.
