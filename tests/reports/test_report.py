@@ -98,7 +98,7 @@ def test_page_and_tables_are_written(tmp_path):
     table = reports.to_csv(optima, PROTOCOL, {("", 64): (91.0, None)})
     assert (tmp_path / "table.csv").read_text() == table
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert files == {"sweep.json", "report.html", "table.csv", "figure.png"}
+    assert files == {"sweep.json", "report.html", "answers.txt", "table.csv", "figure.png"}
 
 
 @pytest.mark.parametrize("form", reports.FORMATS)
@@ -426,7 +426,7 @@ def test_odd_values_have_a_whole_report(tmp_path, name):
     text = made.write().read_text()
     assert "is left out" not in text
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
-        *("sweep.json", "report.html", "figure.png", "table.csv"),
+        *("sweep.json", "report.html", "answers.txt", "figure.png", "table.csv"),
     }
 
 
