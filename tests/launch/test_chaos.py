@@ -1,6 +1,6 @@
 """Workers killed at random moments; the same command then completes the sweep as if nothing was.
 
-In CI ten die within a minute; `pytest -m slow` has 60 of a sweep eight times as long.
+Ten of a short sweep die, and 60 of a sweep eight times as long.
 """
 
 import collections
@@ -13,6 +13,7 @@ import pytest
 
 from tests.launch.harness import DIGITS, ONE_CORE, ONE_LANE, ROOT, metrics, tables
 
+pytestmark = pytest.mark.slow
 CHAOS = pathlib.Path(__file__).with_name("chaos.py")
 FLAGS = (
     DIGITS,
@@ -77,7 +78,6 @@ def test_a_race_whose_workers_are_killed_trains_the_same_runs(call, environment,
     assert len(metrics(found.chaos)) < 3 * 2 * 8  # of the planned runs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_many_more_workers_killed_at_random_moments(call, environment, tmp_path, seed):
     check(ordeal(call, environment, tmp_path, deaths=60, seed=seed, seeds=6, epochs=160.0), 60)
