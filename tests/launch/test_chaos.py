@@ -71,7 +71,6 @@ def test_workers_killed_at_random_moments_cost_nothing_but_time(call, environmen
     check(ordeal(call, environment, tmp_path, deaths=10, seed=124, seeds=3, epochs=40.0), 10)
 
 
-@pytest.mark.slow
 def test_a_race_whose_workers_are_killed_trains_the_same_runs(call, environment, tmp_path):
     found = ordeal(call, environment, tmp_path, 10, seed=7, seeds=8, epochs=40.0, search="race")
     check(found, 10)
