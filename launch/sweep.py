@@ -120,38 +120,54 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
     for run in todo.values():
         words = [f"{name}={shlex.quote(str(value))}" for name, value in run.hparams.items()]
         print(" ".join(words))
-    examples = sum(run.plan.num_examples for run in todo.values())
+    examples = [_num_examples(todo)]
     if sweep.state.is_race:
-        print(f"These {len(todo):,} runs begin the race. {_describe_race(sweep)}")
+        least, most = _race_range(sweep)
+        examples = [_num_examples(least), _num_examples(most)]
+        print(
+            f"These {len(todo):,} runs begin the race. In all it takes {len(least):,} to"
+            f" {len(most):,} runs, {examples[0]:,} to {examples[1]:,} training examples."
+        )
     else:
-        print(f"{len(todo):,} runs, {examples:,} training examples.")
+        print(f"{len(todo):,} runs, {examples[0]:,} training examples.")
     # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
-    rate = sweep.config.get("gpu_examples_per_second")
+    rate = sweep.origin.config.get("gpu_examples_per_second")
     if rate:
-        print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
+        hours = " to ".join(f"{each / rate / 3600:,.2f}" for each in examples)
+        print(f"{hours} GPU-hours at the {rate:,} examples/s assumed.")
     if _LAUNCHER.value == "ray":
         executor = _ray_executor(_command(sweep, options))
         print(executor.describe())
         executor.stop()
         return
-    _print_duration(sweep, todo, options)
+    _print_duration(sweep, todo, examples, options)
 
 
-def _describe_race(sweep):
-    """Says how much a race may cost, without the runs that have a record and extensions."""
-    numbers = []
-    for runs in (sweep.state.fewest(), sweep.state.most()):
-        left = [run for name, run in runs.items() if name not in sweep.state.done]
-        numbers.append((len(left), sum(run.plan.num_examples for run in left)))
-    (least, least_examples), (most, most_examples) = numbers
-    return (
-        f"In all it takes {least:,} to {most:,} runs, {least_examples:,} to {most_examples:,} "
-        "training examples."
-    )
+def _race_range(sweep):
+    """Returns the fewest and the most runs that a race may take, apart from extensions.
+
+    Both are by run_id, without those that have a record.
+    """
+    done = sweep.state.done
+    return [
+        {name: run for name, run in runs.items() if name not in done}
+        for runs in (sweep.state.fewest(), sweep.state.most())
+    ]
 
 
-def _print_duration(sweep, todo, options):
-    """Measures and prints how long some runs take here."""
+def _num_examples(runs):
+    return sum(run.plan.num_examples for run in runs.values())
+
+
+def _print_duration(sweep, todo, examples, options):
+    """Measures some runs here, and prints how long all of them take.
+
+    Args:
+      sweep: The sweep.
+      todo: The runs to measure, by run_id.
+      examples: Training examples of all runs, or the fewest and the most that there may be.
+      options: Options of the workers.
+    """
     print("Measuring how long they take here; for a large network this takes minutes.")
     if streams.lost():  # no reader is left, so nobody waits for the measurement
         return
@@ -161,9 +177,10 @@ def _print_duration(sweep, todo, options):
         config, expected = training.autotune(task, list(runs.values()), **options.pool)
         seconds += expected
         settings.add(f"{config.lanes} lanes, microbatch {config.microbatch}")
-    examples = sum(run.plan.num_examples for run in todo.values())
+    rate = _num_examples(todo) / seconds
+    durations = " to ".join(duration(each / rate) for each in examples)
     print(
-        f"About {duration(seconds)} here at the {examples / seconds:,.0f} examples/s just measured "
+        f"About {durations} here at the {rate:,.0f} examples/s just measured "
         f"({' or '.join(sorted(settings))}), without compilation, evaluations and extensions of "
         "the grid."
     )

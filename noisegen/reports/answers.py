@@ -310,15 +310,18 @@ def _series(optima, protocol, level) -> list[Answer]:
     )
     answers = []
     for label in dict.fromkeys(comparison.series for comparison in compared):
-        tested = [each for each in compared if each.series == label and each.adjusted_p >= 0]
-        if not tested:  # For want of seeds, every p value is nan.
+        of_label = [each for each in compared if each.series == label]
+        # Without a test the p value is nan, which is not at least 0.
+        tested = [c for c in of_label if c.adjusted_p >= 0 and c.difference.n >= _FEWEST_SEEDS]
+        if not tested:
             continue
         found = [each for each in tested if each.adjusted_p <= 1 - level]
         if found:
             text = f"Compared with {found[0].baseline}, {label} is {_differences(found, protocol)}"
             numbers = {"differences": {each.row: _stated(each.difference) for each in found}}
-            if rest := len(tested) - len(found):
-                rows = _count(rest, display_name(protocol.row))
+            num_others = len(tested) - len(found)
+            if num_others:
+                rows = _count(num_others, display_name(protocol.row))
                 text += f". Elsewhere ({rows}) no difference is seen"
         else:
             ends = [

@@ -146,6 +146,19 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path)
     assert not workdir.exists()
 
 
+def test_a_dry_run_of_a_race_gives_a_range(call, tmp_path):
+    flags = [flag for flag in TINY if "learning_rate" not in flag]
+    flags += ["--config.grid.learning_rate=2^-8,2^-7,2^-6,2^-5,2^-4", "--config.search=race"]
+    done = call("sweep", *flags, "--dry_run", f"--workdir={tmp_path}")
+    *runs, cost, _, here = done.stdout.splitlines()
+    # The race begins with a seed of the middle value and of those beside it, at batch size 64.
+    assert len(runs) == 3 and all("batch_size=64 " in run and "seed=0" in run for run in runs)
+    # At least both seeds of one value and one of each value beside it, at most 2 * 5 * 2 runs.
+    assert cost.startswith("These 3 runs begin the race. In all it takes 10 to 20 runs, ")
+    assert cost.endswith(f" to {10 * 64 * 67 + 10 * 256 * 16:,} training examples.")
+    assert here.startswith("About 0:0") and " to 0:" in here
+
+
 @pytest.mark.parametrize("field", ["config", "command", "experiment", "title"])
 def test_the_workdir_says_what_it_is(finished, field):
     workdir, _ = finished

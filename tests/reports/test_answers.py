@@ -316,6 +316,12 @@ def test_one_or_two_seeds_tell_nothing_from_chance(seeds, words):
     assert answer.text.startswith(words) and answer.command == "train --seeds=3"
 
 
+def test_two_seeds_tell_no_series_from_another():
+    found = make_answers(two_series(lambda size: 0.3, seeds=2), 2, **SERIES)
+    assert {answer.kind for answer in found} <= {"learning_rate", "open"}
+    assert kinds(make_answers(two_series(lambda size: 0.3, seeds=3), 3, **SERIES), "series")
+
+
 def test_equal_scores_of_all_seeds_show_no_noise():
     found = make_answers(make_records(drop, spread=0.0))
     assert {answer.kind for answer in found} <= {"learning_rate", "open"}

@@ -503,12 +503,14 @@ def test_labels_in_answers_and_evidence_are_escaped(tmp_path):
 
 def test_a_page_shows_how_certain_its_numbers_are(answered_page, tmp_path):
     text, _ = answered_page
-    assert text.index("<h2>Test accuracy for each batch size") < text.index("How certain it is")
-    evidence = text[text.index("How certain it is") :]
+    assert text.index("<h2>Test accuracy for each batch size") < text.index(
+        "How certain the numbers are"
+    )
+    evidence = text[text.index("How certain the numbers are") :]
     assert "unseen seeds" in evidence and "b − a" in evidence and "p (Holm)" in evidence
     single = tmp_path / "single"
     write(single, map(record_of, [run for run in RUNS if run["seed"] == 0]))
-    assert "How certain it is" not in write_report(single, PROTOCOL).read_text()
+    assert "How certain the numbers are" not in write_report(single, PROTOCOL).read_text()
 
 
 def test_a_report_without_records_has_no_answers(tmp_path):
