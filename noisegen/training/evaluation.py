@@ -1,7 +1,7 @@
 """Evaluates a task's metrics over a whole split of its examples."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -260,7 +260,7 @@ def _is_by_name(values: object) -> bool:
     return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
-def _check_examples(task: Task, examples: PyTree) -> Callable[[PyTree], bool]:
+def _check_examples(task, examples):
     """Checks the examples of `evaluate_params`; returns a test for one set among them."""
     structures = [jax.tree.structure(split) for split in (task.test, task.train)]
 
