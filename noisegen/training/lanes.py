@@ -280,7 +280,7 @@ def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train:
     (weighted, (loss, state)), gradients = jax.value_and_grad(summed_loss, has_aux=True)(
         lane.params
     )
-    # No communication here: each device sums its own share, and `_update` adds up the devices.
+    # Each device sums its own share, and `_update` adds up the devices.
     return lane._replace(
         state=combined_state(task, lane.params, lane.state, state),
         offset=lane.offset + taken,
@@ -351,7 +351,7 @@ def _evaluate(
     next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
     # A lane whose update diverged is not evaluated.
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
-    # Every plan evaluates after its last update, so each run that ends is due.
+    # Every plan evaluates after its last update, so no run ends without an evaluation.
     last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
     spec = metric_spec(task)
 
