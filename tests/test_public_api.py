@@ -11,6 +11,7 @@ import pytest
 import noisegen
 
 MODULES = ["noisegen", *(m.name for m in pkgutil.walk_packages(noisegen.__path__, "noisegen."))]
+SLOW = {"noisegen.models.resnet"}  # whose examples are published networks
 FUNCTIONS = [
     *(name for name in noisegen.__all__ if type(getattr(noisegen, name)).__name__ == "function")
 ]
@@ -36,7 +37,10 @@ def test_public_functions_are_annotated_and_have_an_example(name):
     assert len(function.__annotations__) == num_arguments + 1
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODULES],
+)
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0

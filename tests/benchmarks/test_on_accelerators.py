@@ -179,7 +179,7 @@ def test_wide_resnet_is_the_one_of_the_paper_without_evaluations():
     assert task.ghost_size == 64 and task.num_examples == 50_000
     assert training.metric_spec(task).names == ("train_loss",)
     runs = [noisegen_wide_resnet.make_run(spec, size, 1) for size in spec["batch_sizes"]]
-    training.make_runs(task, runs)
+    training.plan_runs(task, runs)
     assert all(spec["num_examples"] % size == 0 for size in spec["batch_sizes"])
 
 
@@ -203,10 +203,19 @@ def test_device_agreement_refuses_what_differs():
 def test_device_agreement_has_a_run_that_diverges_and_whole_ghost_batches():
     task, runs, _ = device_agreement._cnn()
     assert runs[-1]["learning_rate"] > 1e20 and len({run["batch_size"] for run in runs}) == 4
-    training.make_runs(task, runs)
-    training.make_runs(*device_agreement._wide_resnet("bfloat16")[:2])
+    training.plan_runs(*device_agreement._wide_resnet("bfloat16")[:2])
     (diverged,) = training.Pool(task, training.PoolConfig(microbatch=64)).train(runs[-1:])
     assert diverged.status == "diverged"
+
+
+@pytest.mark.slow
+def test_wide_resnets_are_tasks_that_a_pool_accepts():
+    spec = wide_resnet.make_spec(machine.Options())
+    dataset = wide_resnet.images.noise(50_000, 10_000, 32, 3)
+    task = noisegen_wide_resnet.make_task(spec, dataset, "bfloat16", "lax")
+    runs = [noisegen_wide_resnet.make_run(spec, size, 1) for size in spec["batch_sizes"]]
+    training.make_runs(task, runs)
+    training.make_runs(*device_agreement._wide_resnet("bfloat16")[:2])
 
 
 def test_lanes_over_one_lane():

@@ -214,6 +214,7 @@ class TestPrepared:
             outputs.append(done.stdout.strip())
         assert outputs == ["{'tensorflow_datasets'}", "set()"]  # The cache needs neither.
 
+    @pytest.mark.slow
     def test_exact_mnist(self, shared_data_dir, session_cache_dir):
         if not (pathlib.Path(shared_data_dir) / "mnist").is_dir():
             pytest.skip(f"no mnist in {shared_data_dir}")

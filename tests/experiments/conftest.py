@@ -3,9 +3,7 @@
 import importlib.util
 import pathlib
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,12 +26,3 @@ def made_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("NOISEGEN_CACHE_DIR", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="package", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Experiments that share a program compile it once."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()

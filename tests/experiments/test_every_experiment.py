@@ -12,6 +12,21 @@ from noisegen.sweeps.experiment import load_experiment
 HERE = pathlib.Path(experiments.__path__[0])
 PATHS = sorted(path for path in HERE.rglob("*.py") if "def get_config(" in path.read_text())
 NAMES = [str(path.relative_to(HERE).with_suffix("")) for path in PATHS]
+# Of each paper one experiment is validated in `make test`, and two small ones are trained.
+TRAINED = {"additive_noise/table1", "digits"}
+VALIDATED = {
+    "jaiswal2020/figure3",
+    "matched_noise/mnist_epochs",
+    "signer2021/figure1",
+    "smith2020/lstm",
+}
+
+
+def names(quick):
+    """Returns every experiment as a parameter; all but the quick ones are slow."""
+    marks = {name: [] if name in quick else [pytest.mark.slow] for name in NAMES}
+    assert quick <= marks.keys()
+    return [pytest.param(name, marks=each) for name, each in marks.items()]
 
 
 def load(name, scale=None, **overrides):
@@ -67,39 +82,16 @@ def test_no_field_can_be_misspelt(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_its_report_can_be_made(name):
+    load(name, "test").validate_report()
+
+
+@pytest.mark.parametrize("name", names(VALIDATED))
 def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
-    sweep = load(name, "test")
-    sweep.validate()
-    sweep.validate_report()
+    load(name, "test").validate()
 
 
-def _likeness(name):
-    """Equal for experiments that train equal tasks."""
-    module = importlib.import_module(f"experiments.{name.replace('/', '.')}")
-    own = [key for key in ("make_task", "task_maker", "make_optimizer") if hasattr(module, key)]
-    return (
-        name.rpartition("/")[0],
-        module.get_config("test").task.to_json(sort_keys=True),
-        name if own else "",
-    )
-
-
-# Longest to compile, each much like another that is not.
-SLOW = {"additive_noise/table2", "matched_noise/cifar10_epochs"}
-
-
-def _params():
-    """Every experiment; slow are also those that train the task of one before."""
-    seen, params = set(), []
-    for name in NAMES:
-        likeness = _likeness(name)
-        slow = name in SLOW or likeness in seen
-        params.append(pytest.param(name, marks=[pytest.mark.slow] if slow else []))
-        seen.add(likeness)
-    return params
-
-
-@pytest.mark.parametrize("name", _params())
+@pytest.mark.parametrize("name", names(TRAINED))
 def test_it_trains_and_makes_a_table(name, made_data, tmp_path):
     sweep = load(name, "test")
     sweep.workdir = tmp_path / "sweep"

@@ -158,27 +158,26 @@ def test_without_normalisation_one_task_serves_all_batch_sizes():
         future.get_sweep(config).task_of({"batch_size": 16})
 
 
-@pytest.fixture(name="between", scope="module")
-def _between(tmp_path_factory):
-    """A sweep of Figure 4 in small, with the parameters of its runs, as Figure 6 reads it."""
+def small_figure4(workdir):
+    """A sweep of Figure 4 in small."""
     config = figure4.get_config("cpu")
     config.task.update({"dataset": "digits", "num_train": 64, "num_test": 32, "network": "mlp"})
     config.grid.update({"seed": (0, 1), "decay_rate": (0.1,), "batch_size": (8, 16)})
     config.run.num_epochs = 2.0
-    workdir = tmp_path_factory.mktemp("figure4")
     path = pathlib.Path(figure4.__file__).relative_to(pathlib.Path.cwd())
-    sweep = load_experiment(f"{path}:cpu").get_sweep(config, workdir)
+    return load_experiment(f"{path}:cpu").get_sweep(config, workdir)
+
+
+@pytest.mark.slow
+def test_the_ends_of_the_line_are_the_runs_themselves(tmp_path):
+    sweep = small_figure4(tmp_path)
     pool = {"microbatch": 8, "eval_batch": 32, "lanes": 1, "lane_devices": 1}
     sweep.run(progress=False, keep_params=True, pool=pool | {"lanes_per_rare_step": 1})
-    return workdir
-
-
-def test_the_ends_of_the_line_are_the_runs_themselves(between):
-    curves = figure6.load(str(between), 0.1)
+    curves = figure6.load(str(tmp_path), 0.1)
     assert list(curves) == [16] and curves[16]["test"].shape == (2, 25)
     final = {
         (record.hparams["batch_size"], record.hparams["seed"]): record.metrics["test_accuracy"]
-        for record in storage.read_records(between)
+        for record in storage.read_records(tmp_path)
     }
     for seed, accuracy in enumerate(curves[16]["test"]):
         ends = accuracy[[8, 16]] / 100  # alpha 0 and 1
@@ -190,6 +189,7 @@ def test_the_ends_of_the_line_are_the_runs_themselves(between):
     assert len(figure6.plot(curves, canvas.subplots()).lines) == 2
 
 
+@pytest.mark.slow
 def test_a_point_recomputes_batch_statistics_once():
     task, calls = constant_ratio.task_maker(shrunk(table2, crop=6))(8), []
     counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))
@@ -200,9 +200,16 @@ def test_a_point_recomputes_batch_statistics_once():
     assert accuracies.keys() == {"train", "test"} and len(calls) == 2 * once > 0
 
 
-def test_one_batch_size_has_no_line(between):
-    with pytest.raises(ValueError, match="two are needed"):
-        figure6.load(str(between), 0.9)
+def test_one_batch_size_has_no_line(tmp_path):
+    sweep = small_figure4(tmp_path)
+    with sweep.begun(), storage.RecordWriter(tmp_path) as writer:
+        run_id, run = next(iter(sweep.wanted.items()))
+        metrics = {"test_accuracy": 0.5}
+        writer.append(
+            storage.Record(run_id=run_id, hparams=run, status="finished", metrics=metrics)
+        )
+    with pytest.raises(ValueError, match=r"batch sizes \[8\]; two are needed"):
+        figure6.load(str(tmp_path), 0.1)
 
 
 def test_widths_end_where_accuracy_has_fallen():

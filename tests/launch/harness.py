@@ -1,7 +1,12 @@
 """Tools of the tests of commands: processes, waiting, and what a sweep's directory holds."""
 
 import contextlib
+import itertools
+import multiprocessing
+import multiprocessing.forkserver
+import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -54,6 +59,42 @@ def changed(flags, **numbers):
 def command(module, *flags):
     """Returns the command `python -m launch.<module>`."""
     return [sys.executable, "-m", f"launch.{module}", *flags]
+
+
+class Forks:
+    """Runs commands in forks of a process that has imported what they need and started nothing."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._count = itertools.count()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.launch.preloaded"])
+        multiprocessing.forkserver.ensure_running()  # with the variables of now
+
+    def run(self, words, environment):
+        """Returns the same as `subprocess.run`, whose output is captured as text."""
+        number = next(self._count)
+        printed = [self._folder / f"{number}.{name}" for name in ("stdout", "stderr")]
+        process = self._context.Process(target=_become, args=(words, environment, printed))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(words, SECONDS)
+        texts = [path.read_text() for path in printed]
+        return subprocess.CompletedProcess(words, process.exitcode, *texts)
+
+
+def _become(words, environment, printed):
+    """Makes this process what `words` would start."""
+    for number, path in enumerate(printed, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), number)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.orig_argv[:] = words
+    _, _, module, *sys.argv[1:] = words
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def tables(workdir):

@@ -1,6 +1,6 @@
 """Workers killed at random moments; the same command then completes the sweep as if nothing was.
 
-In CI ten die within a minute; `pytest -m slow` has 60 of a sweep eight times as long.
+Ten of a short sweep die, and 60 of a sweep eight times as long.
 """
 
 import collections
@@ -13,6 +13,7 @@ import pytest
 
 from tests.launch.harness import DIGITS, ONE_CORE, ONE_LANE, ROOT, metrics, tables
 
+pytestmark = pytest.mark.slow
 CHAOS = pathlib.Path(__file__).with_name("chaos.py")
 FLAGS = (
     DIGITS,
@@ -70,7 +71,6 @@ def test_workers_killed_at_random_moments_cost_nothing_but_time(call, environmen
     check(ordeal(call, environment, tmp_path, deaths=10, seed=124, seeds=3, epochs=40.0), 10)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_many_more_workers_killed_at_random_moments(call, environment, tmp_path, seed):
     check(ordeal(call, environment, tmp_path, deaths=60, seed=seed, seeds=6, epochs=160.0), 60)

@@ -61,7 +61,8 @@ def finish(pair):
     return said
 
 
-@pytest.mark.parametrize("spread", [pytest.param(LANES, marks=pytest.mark.slow), BATCH])
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [LANES, BATCH])
 def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_path, spread):
     flags = (*SHORT, *spread, "--config.run.num_epochs=2.0")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")
@@ -96,6 +97,7 @@ def test_settings_are_measured_by_both_together(pair, tmp_path):
     assert num_lines(tmp_path / "two") == 4
 
 
+@pytest.mark.slow
 def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
     flags = (*SHORT, "--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=1")
     first, other = pair(*flags, "--config.run.num_epochs=1.0", f"--workdir={tmp_path / 'two'}")

@@ -30,9 +30,12 @@ from tests.launch.harness import (
     wait_until,
 )
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
-)
+
+def needs_ray(test):
+    """Marks a test of a real Ray cluster."""
+    missing = importlib.util.find_spec("ray") is None
+    skip = pytest.mark.skipif(missing, reason="Ray is not installed: pip install '.[ray]'")
+    return pytest.mark.slow(skip(test))
 
 
 def worker_in_training(workdir, process, but=None):
@@ -164,7 +167,6 @@ def test_a_cluster_of_this_host_is_for_nobody_else_and_ends_with_its_sweep(ray_e
 
 
 @needs_ray
-@pytest.mark.slow
 def test_a_dry_run_says_how_many_workers_fit(call, ray_environment, tmp_path):
     flags = ("--launcher=ray", "--ray.address=local", "--ray.num_cpus=0.5", "--dry_run")
     done = call("sweep", *TINY, *flags, f"--workdir={tmp_path / 'none'}", **ray_environment)
@@ -184,17 +186,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_input_is_one_line(case, call, ray_environment, tmp_path):
+def test_bad_input_is_one_line(case, call, tmp_path):
     flags, words = REFUSED[case]
-    (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')")
+    more = {}
+    if case == "not installed":
+        (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')")
+        more["PYTHONPATH"] = f"{tmp_path}:{ROOT}"
     workdir = f"--workdir={tmp_path / 'never'}"
-    more = ray_environment | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = call("sweep", *TINY, "--launcher=ray", *flags, workdir, **more)
     line = last_error(done)
     assert all(word in line for word in words), line
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_stops_with_its_input(environment, call, tmp_path):
     flags = (*changed(TINY, num_epochs=3000.0), f"--workdir={tmp_path / 'sweep'}")
     # A sweep that is begun: the first process is stopped as soon as it trains.
@@ -232,13 +237,13 @@ def test_a_task_returns_the_exit_code_of_its_worker_or_fails(tmp_path):
 
 TASK = """
 import subprocess, sys
-from launch import ray
 command = [sys.executable, "-c", "import os; print(os.getpid(), flush=True); os.read(0, 1)"]
 if sys.argv[2:]:  # the node, which starts the task
     task = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]])
     print(task.pid, flush=True)
     task.wait()
 else:
+    from launch import ray
     ray._run_worker(command, "/", {}, sys.argv[1])
 """
 

@@ -130,6 +130,7 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(call, environment, tmp_path):
     flags = (*LONG, "--checkpoint_minutes=0.003")
     words = command("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
@@ -164,6 +165,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, finished):
     disk, enlarge = small_disk
     workdir = disk / "sweep"
@@ -184,6 +186,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, finishe
     assert metrics(workdir) == metrics(finished[0])
 
 
+@pytest.mark.slow
 def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
     small_disk, call, finished
 ):

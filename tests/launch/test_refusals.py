@@ -11,7 +11,7 @@ from launch import report, sweep
 from noisegen import storage
 from noisegen.storage import workdir as workdirs
 from noisegen.sweeps import experiment
-from tests.launch.harness import DIGITS, ROOT, TWO_LANES, command, last_error
+from tests.launch.harness import DIGITS, ROOT, TWO_LANES, last_error
 
 REFUSED = {
     "settings": (("--pool.batch_devices=2", "--pool.microbatch=17"), "microbatch=17"),
@@ -145,17 +145,16 @@ def test_a_deleted_directory_is_named(tmp_path, environment):
     assert "The current directory was deleted" in last_error(done)
 
 
-def test_the_stored_command_can_be_pasted(tmp_path, environment):
+def test_the_stored_command_can_be_pasted(tmp_path, call, environment):
     name = "a 'b' $HOME; \"c\"\n"
-    words = command("sweep", DIGITS, "--config.grid.seed=0,", "--config.best=1", *TWO_LANES)
-    words += ["--config.grid.batch_size=1024", "--config.grid.learning_rate=2^-3"]
-    words += ["--config.run.num_epochs=1", f"--workdir={tmp_path / name}"]
-    run = {"env": environment, "capture_output": True, "text": True, "cwd": ROOT}
-    first = subprocess.run(words, **run)
+    flags = [DIGITS, "--config.grid.seed=0,", "--config.best=1", *TWO_LANES]
+    flags += ["--config.grid.batch_size=1024", "--config.grid.learning_rate=2^-3"]
+    first = call("sweep", *flags, "--config.run.num_epochs=1", f"--workdir={tmp_path / name}")
     assert first.returncode == 0, first.stderr
     assert os.listdir(tmp_path) == [name]
     stored = json.loads((tmp_path / name / "sweep.json").read_text())["command"]
     shell = f'python() {{ "{sys.executable}" "$@"; }}; {stored}'
+    run = {"env": environment, "capture_output": True, "text": True, "cwd": ROOT}
     again = subprocess.run(["bash", "-c", shell], **run)
     assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
     assert os.listdir(tmp_path) == [name]

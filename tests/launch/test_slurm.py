@@ -22,6 +22,7 @@ from tests.launch.harness import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
 START = pathlib.Path(__file__).with_name("start_slurm.sh")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
@@ -173,7 +174,6 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
     assert metrics(workdir) == results
 
 
-@pytest.mark.slow
 def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
     flags = changed(longer[0], num_epochs=20.0, eval_every=10.0)
     workdir = tmp_path / "sweep"
@@ -189,8 +189,8 @@ def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
     assert {record.settings["lane_devices"] for record in records} == {2}
 
 
-@pytest.mark.slow  # a minute is the shortest time limit
 def test_a_job_at_its_time_limit_keeps_its_runs_and_is_requeued(submit, longer, tmp_path):
+    # Takes more than a minute, the shortest time limit.
     flags = changed(longer[0], num_epochs=4000.0)
     workdir = tmp_path / "sweep"
     submit(workdir, *flags, "--slurm.timeout_min=1", "--slurm.signal_delay_s=45")

@@ -16,6 +16,7 @@ from tests.launch.harness import (
     ONE_LANE,
     SECONDS,
     SMALL,
+    TINY,
     command,
     metrics,
     num_lines,
@@ -69,20 +70,22 @@ def as_undisturbed(workdir, peace):
     assert tables(workdir) == tables(peace[0])
 
 
-def test_a_worker_that_is_killed_is_started_again(start, flags, peace, tmp_path):
-    both = start(*flags, "--workers=2")
+def test_a_worker_that_is_killed_is_started_again(start, finished, tmp_path):
+    flags = (*TINY, f"--workdir={tmp_path / 'sweep'}")
+    both = start(*flags, "--workers=2", JAX_NUM_CPU_DEVICES="2")
     wait_until(lambda: training(tmp_path / "sweep"), both)
     os.kill(training(tmp_path / "sweep")[0], signal.SIGKILL)
     stdout, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 0, stderr
-    assert stdout.split("\nReport: ")[0] == peace[1].stdout.split("\nReport: ")[0]
+    assert stdout.split("\nReport: ")[0] == finished[1].stdout.split("\nReport: ")[0]
     assert "24/24 runs" in stderr.splitlines()[-1] and "The grid ends at" in stderr
     logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
     assert logs == {"worker-0.log", "worker-1.log"} and not (tmp_path / "sweep/workers").exists()
     assert stderr.count("died with exit code -9 and is restarted") == 1
-    as_undisturbed(tmp_path / "sweep", peace)
+    as_undisturbed(tmp_path / "sweep", finished)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace, tmp_path):
     both = start(*flags, "--workers=2", "--heartbeat_timeout=3")
     wait_until(lambda: training(tmp_path / "sweep"), both)
@@ -108,6 +111,7 @@ def test_the_runs_of_one_that_hangs_elsewhere_are_done_by_others(start, flags, p
     as_undisturbed(workdir, peace)
 
 
+@pytest.mark.slow
 def test_two_launches_at_once_share_the_runs(start, flags, peace, tmp_path):
     pair = [start(*flags) for _ in range(2)]
     for process in pair:
@@ -117,6 +121,7 @@ def test_two_launches_at_once_share_the_runs(start, flags, peace, tmp_path):
     assert num_lines(tmp_path / "sweep") == 24
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_workers(start, flags, tmp_path):
     workdir = tmp_path / "sweep"
     both = start(*flags, "--workers=2")

@@ -1,5 +1,7 @@
 """Tests residual networks: published sizes, SkipInit, ghost batches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,26 +40,29 @@ def test_number_of_parameters_is_the_published_one(make, expected):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_shapes_and_dtypes(dtype):
-    def outputs(make, shape):
-        model = make(nnx.Rngs(0))
-        return model(jnp.zeros(shape, dtype)), nnx.state(model)
-
-    for make, shape, classes in [
-        (lambda rngs: models.WideResNet(dtype=dtype, rngs=rngs), (64, 32, 32, 3), 10),
-        (lambda rngs: models.ResNet18(7, dtype=dtype, rngs=rngs), (64, 32, 32, 3), 7),
-        (
-            lambda rngs: models.ResNet50(dtype=dtype, ghost_size=2, rngs=rngs),
+@pytest.mark.parametrize(
+    "make, shape, classes",
+    [
+        pytest.param(models.WideResNet, (64, 32, 32, 3), 10, id="WRN-16-4"),
+        pytest.param(functools.partial(models.ResNet18, 7), (64, 32, 32, 3), 7, id="ResNet-18"),
+        pytest.param(
+            functools.partial(models.ResNet50, ghost_size=2),
             (2, 224, 224, 3),
             1000,
+            id="ResNet-50",
+            marks=pytest.mark.slow,
         ),
-    ]:
-        logits, state = jax.eval_shape(lambda make=make, shape=shape: outputs(make, shape))
-        assert (logits.shape, logits.dtype) == ((shape[0], classes), jnp.float32)
-        floating = [
-            a.dtype for a in jax.tree.leaves(state) if jnp.issubdtype(a.dtype, jnp.floating)
-        ]
-        assert set(floating) == {jnp.dtype(jnp.float32)}
+    ],
+)
+def test_shapes_and_dtypes(make, shape, classes, dtype):
+    def outputs():
+        model = make(dtype=dtype, rngs=nnx.Rngs(0))
+        return model(jnp.zeros(shape, dtype)), nnx.state(model)
+
+    logits, state = jax.eval_shape(outputs)
+    assert (logits.shape, logits.dtype) == ((shape[0], classes), jnp.float32)
+    floating = [a.dtype for a in jax.tree.leaves(state) if jnp.issubdtype(a.dtype, jnp.floating)]
+    assert set(floating) == {jnp.dtype(jnp.float32)}
 
 
 def small(ghost_size, **options):

@@ -270,7 +270,7 @@ def _claim_all(workdir, names, start, claimed, size):
     claimed.put(None)
 
 
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_processes_that_claim_at_once_never_share_a_run(tmp_path, size):
     context = multiprocessing.get_context("spawn")
     names, count = [f"{i}" for i in range(100)], 3

@@ -254,6 +254,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_100_000_records_load_in_seconds(tmp_path):
     (tmp_path / "records").mkdir()
     curve = {name: [0.123456789 + k for k in range(15)] for name in ("epoch", "test_accuracy")}

@@ -277,6 +277,7 @@ def test_memory_stays_small_while_runs_get_their_records():
     assert (grown[-1] - grown[300]) / 2700 < 800  # bytes a record
 
 
+@pytest.mark.slow
 def test_100_000_runs_are_planned_in_seconds():
     rates = tuple(2.0**k for k in range(-12, 1))
     sizes = tuple(2**k for k in range(4, 11))

@@ -1,6 +1,7 @@
 """Measuring given parameters agrees with what training measures of its own."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ class Normalised(nnx.Module):
         return self.norm(self.linear(x.T).T, mask=mask)[:, 0]
 
 
+@functools.cache
 def make_task(momentum):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32) + 2
 
@@ -46,11 +48,15 @@ def make_task(momentum):
     )
 
 
-@pytest.mark.parametrize("momentum", [None, 0.9])
+@functools.cache
+def make_pool(momentum):
+    return training.Pool(make_task(momentum), training.PoolConfig(microbatch=8, eval_batch=4))
+
+
+@pytest.mark.parametrize("momentum", [None, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_kept_parameters_measure_as_in_training(momentum):
     task = make_task(momentum)
-    pool = training.Pool(task, training.PoolConfig(microbatch=8, eval_batch=4))
-    [result] = pool.train([RUN], keep_params=True)
+    [result] = make_pool(momentum).train([RUN], keep_params=True)
     found = jax.jit(lambda params: training.evaluate_params(task, params, microbatch=8))(
         result.params
     )
@@ -127,8 +133,7 @@ def test_statistics_are_gathered_once_for_any_number_of_sets():
 
 
 def test_results_have_no_parameters_unless_asked():
-    task = make_task(None)
-    [result] = training.Pool(task, training.PoolConfig(microbatch=8)).train([RUN])
+    [result] = make_pool(None).train([RUN])
     assert result.params is None
 
 

@@ -62,7 +62,9 @@ def task():
     return make_task()
 
 
-@pytest.mark.parametrize("microbatch", [4, 12, 40])
+@pytest.mark.parametrize(
+    "microbatch", [12, *(pytest.param(size, marks=pytest.mark.slow) for size in (4, 40))]
+)
 def test_the_microbatch_changes_no_result(task, train, assert_agrees, microbatch):
     for result in train(task, RUNS, lanes=3, microbatch=microbatch, eval_batch=6):
         assert_agrees(task, result, tolerance=5e-4)
@@ -70,7 +72,10 @@ def test_the_microbatch_changes_no_result(task, train, assert_agrees, microbatch
 
 @pytest.mark.parametrize(
     "momentum, devices",
-    [(None, {"batch_devices": 2}), (0.9, {"batch_devices": 2, "lane_devices": 2})],
+    [
+        (0.9, {"batch_devices": 2, "lane_devices": 2}),
+        pytest.param(None, {"batch_devices": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_devices_that_share_a_batch_change_no_result(train, momentum, devices):
     task = make_task(momentum, recompute_state=False)
@@ -140,7 +145,7 @@ def test_recomputed_statistics_are_those_of_the_last_parameters(train, order):
     assert not np.allclose(curves[1][0], whole, rtol=1e-3)
 
     moved = BASE | {"batch_size": 8, "num_epochs": 2.0, "eval_every": 0}
-    ends = [train(task, [moved], microbatch=size)[0].metrics for size in (4, 20)]
+    ends = [train(task, [moved], microbatch=size)[0].metrics for size in (12, 20)]
     for name, value in ends[0].items():
         np.testing.assert_allclose(ends[1][name], value, rtol=1e-4, atol=1e-6)
     assert abs(ends[0]["running_mean"] - whole) > 1e-3

@@ -114,10 +114,15 @@ def test_matched_noise_is_that_of_a_plain_loop(train, batches):
 
 
 CUTS = [
-    {"lanes": 1, "microbatch": 4},
     {"lanes": 2, "microbatch": 5},
-    {"lanes": 1, "microbatch": 4, "eval_batch": 4, "batch_devices": 2},
     {"lanes": 1, "microbatch": 8, "eval_batch": 4, "batch_devices": 2},
+    *(
+        pytest.param(settings, marks=pytest.mark.slow)
+        for settings in (
+            {"lanes": 1, "microbatch": 4},
+            {"lanes": 1, "microbatch": 4, "eval_batch": 4, "batch_devices": 2},
+        )
+    ),
 ]
 
 
@@ -135,7 +140,7 @@ def test_weighted_losses_are_those_of_a_plain_loop(train, batches, settings):
     np.testing.assert_allclose(result.curve["train_loss"][-1], np.mean(losses[-5:]), rtol=1e-4)
 
 
-@pytest.mark.parametrize("last_batch", ["straddle", "keep"])
+@pytest.mark.parametrize("last_batch", ["keep", pytest.param("straddle", marks=pytest.mark.slow)])
 def test_more_devices_measure_and_match_alike(train, last_batch):
     task = make_task(name="all of it", example_weights=weights)
     run = make_run(25, last_batch=last_batch)  # of 60: straddles, or leaves 10

@@ -153,8 +153,8 @@ def test_what_ended_is_not_kept(whole):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"lanes": 3, "microbatch": 16},
         {"lanes": 4, "lane_devices": 2, "batch_devices": 4, "microbatch": 8},
+        pytest.param({"lanes": 3, "microbatch": 16}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_taken_up_under_other_settings(tanh_task, whole, settings, assert_agrees):
@@ -169,11 +169,12 @@ def kept_of(kept, runs):
     return Kept(lambda run: kept.found(run) if run.hparams in runs else [])
 
 
-def test_batch_devices_are_summed_for_fewer(tanh_task, assert_agrees):
+def test_batch_devices_are_summed_for_fewer(tanh_task, whole, assert_agrees):
     shelf = Shelf()
     list(pool(tanh_task, batch_devices=4).train(RUNS, None, shelf))
     kept = Kept(lambda run: [shelf.of(run)[len(shelf.of(run)) // 2]])
-    for result in pool(tanh_task).train(RUNS, None, kept):
+    one, _, _ = whole
+    for result in one.train(RUNS, None, kept):
         assert_agrees(tanh_task, result)
 
 

@@ -15,6 +15,7 @@ from noisegen import training
 
 BASE = {"learning_rate": 0.1, "momentum": 0.5, "noise": 0.0, "last_batch": "straddle", "seed": 0}
 BATCHES = (1, 3, 7, 20, 45, 60)  # one, less than a microbatch, a prime, not a multiple, 3/4 N, N
+SLOW = pytest.mark.slow
 USUAL = {"lanes": 4, "microbatch": 8, "eval_batch": 8, "lanes_per_rare_step": 2}
 
 IN_EPOCHS = [
@@ -49,22 +50,23 @@ def test_every_run_equals_a_plain_optax_loop(tanh_task, train, assert_agrees, ru
         assert_agrees(tanh_task, result)
 
 
+def settings(marks=(), **values):
+    """Returns settings of a pool as a parameter."""
+    name = "-".join(f"{name}={value}" for name, value in values.items())
+    return pytest.param(values, id=name, marks=marks)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        {"lanes": 1, "microbatch": 1, "eval_batch": 23},
-        {"lanes": 5, "microbatch": 64, "eval_batch": 5, "lanes_per_rare_step": 5},
-        {"lanes": 16, "lane_devices": 8, "microbatch": 8, "lanes_per_rare_step": 2},
-        {
-            "lanes": 3,
-            "batch_devices": 4,
-            "microbatch": 16,
-            "eval_batch": 24,
-            "lanes_per_rare_step": 2,
-        },
-        {"lanes": 8, "lane_devices": 4, "batch_devices": 2, "microbatch": 8, "eval_batch": 8},
+        settings(lanes=1, microbatch=1, eval_batch=23),
+        settings(lanes=8, lane_devices=4, batch_devices=2, microbatch=8, eval_batch=8),
+        settings(SLOW, lanes=5, microbatch=64, eval_batch=5, lanes_per_rare_step=5),
+        settings(SLOW, lanes=16, lane_devices=8, microbatch=8, lanes_per_rare_step=2),
+        settings(
+            SLOW, lanes=3, batch_devices=4, microbatch=16, eval_batch=24, lanes_per_rare_step=2
+        ),
     ],
-    ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_settings_change_no_result(tanh_task, train, assert_agrees, settings):
     for result in train(tanh_task, IN_EPOCHS, **settings):
@@ -80,6 +82,7 @@ def test_queue_and_neighbours_change_no_bit(tanh_task, train):
     assert lines(train(tanh_task, IN_EPOCHS[7:9], **USUAL)) == alone[7:9]
 
 
+@pytest.mark.slow
 def test_optimized_program_changes_no_bit_with_the_queue(tanh_task, train, assert_agrees):
     jax.config.update("jax_disable_most_optimizations", False)
     try:
@@ -289,7 +292,13 @@ def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
         training.Pool(tanh_task).train(runs)  # not iterated
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch_devices": 4, "lanes": 3, "eval_batch": 24}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_devices": 4, "lanes": 3, "eval_batch": 24},
+        pytest.param({}, marks=SLOW),
+    ],
+)
 def test_the_training_set_is_measured_once_and_at_the_end(tanh_task, train, settings):
     def train_metrics(*arguments):
         return {f"final_{name}": v for name, v in tanh_task.metrics(*arguments).items()}

@@ -64,6 +64,15 @@ TRANSFORMS = (
 )
 every_noise = pytest.mark.parametrize("make", NOISES.values(), ids=NOISES)
 every_transform = pytest.mark.parametrize("make", TRANSFORMS.values(), ids=TRANSFORMS)
+# Optax makes transforms of the schedules, so one of them is quick where any would do.
+SLOW = [name for name in SCHEDULES if name != "power_decay"]
+every_link = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, make in TRANSFORMS.items()
+    ],
+)
 KINDS = ["normal", "sphere", "scale_by_temperature"]  # for the slow ones, one of every kind
 every_kind = pytest.mark.parametrize("make", [TRANSFORMS[name] for name in KINDS], ids=KINDS)
 
@@ -101,7 +110,7 @@ def noise_of(tx, grads):
 # Requirements of every transform, and of every schedule as a transform.
 
 
-@every_transform
+@every_link
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_structure_and_dtypes_are_kept(make, dtype):
     grads = gradients(dtype)
@@ -135,21 +144,21 @@ def test_vmap_over_runs_is_a_loop_over_runs(make):
         assert_equal(jax.tree.map(lambda x, i=i: x[i], batched), single, rtol=1e-6)
 
 
-@every_transform
+@every_link
 def test_extra_arguments_and_param_mapping(make):
     tx = optax.with_extra_args_support(make(KEY, 0.3))
     _, state = tx.update(gradients(), tx.init(gradients()), gradients(), value=1.0)
     assert_equal(optax.tree.map_params(tx, lambda x: x + 1, state), state)
 
 
-@every_transform
+@every_link
 def test_chain_with_momentum_keeps_what_the_link_does_alone(make):
     link = make(KEY, 0.3)
     chained, _ = run(optax.chain(link, optax.sgd(0.5, momentum=0.0)), gradients())
     assert_equal(chained, jax.tree.map(lambda x: -0.5 * x, run(link, gradients())[0]), rtol=1e-6)
 
 
-@every_transform
+@every_link
 def test_masked_leaves_pass_and_the_others_do_not_notice(make):
     mask = {"a": {"w": False, "b": True}, "none": None, "s": True}
     masked, _ = run(optax.masked(make(KEY, 0.3), mask), gradients())
@@ -159,7 +168,7 @@ def test_masked_leaves_pass_and_the_others_do_not_notice(make):
         assert_equal((masked["a"]["b"], masked["s"]), (full["a"]["b"], full["s"]))
 
 
-@every_transform
+@every_link
 def test_partition_into_two_groups(make):
     labels = {"a": {"w": "x", "b": "y"}, "none": None, "s": "x"}
     tx = optax.partition({"x": make(KEY, 0.3), "y": make(KEY, 0.3)}, labels)
@@ -168,7 +177,7 @@ def test_partition_into_two_groups(make):
         assert_equal(updates, run(make(KEY, 0.3), gradients())[0])
 
 
-@every_transform
+@every_link
 def test_inject_hyperparams(make):
     tx = optax.inject_hyperparams(make)(KEY, x=0.3)
     updates, state = run(tx, gradients())
