@@ -42,7 +42,7 @@ setuptools.setup(
     package_data={"noisegen.reports": ["page.html"]},
     entry_points={"console_scripts": ["noisegen = noisegen.launch.__main__:main"]},
     python_requires=">=3.11",
-    install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0"],
+    install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0", "scipy>=1.13"],
     extras_require={
         "sweeps": SWEEPS,
         "slurm": ["submitit>=1.5"],
@@ -54,7 +54,6 @@ setuptools.setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
-            "scipy>=1.13",
             "psutil>=5.9",
         ],
     },

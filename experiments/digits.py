@@ -9,7 +9,7 @@ two cores.
 import ml_collections
 import optax
 
-from experiments import scales
+from experiments import scales, validation
 from noisegen import data, models, sweeps, tasks, training
 
 
@@ -18,7 +18,12 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
     scales.check(scale, "cpu", "test")
     config = ml_collections.ConfigDict(
         {
-            "task": {"dataset": "digits", "filters": 16, "hidden": 64},
+            "task": {
+                "dataset": "digits",
+                "validation": 0,  # training images held out to tune on; 0: on the test set
+                "filters": 16,
+                "hidden": 64,
+            },
             # What all runs share.
             "run": {"num_epochs": 30.0, "momentum": 0.9, "eval_every": 3.0},
             # What is swept: every combination is a run.
@@ -28,6 +33,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "seed": (0, 1, 2, 3, 4),
             },
             "best": 4,  # of the runs that differ in the seed only
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )
@@ -42,7 +48,12 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
-    protocol = sweeps.Protocol(best=min(config.best, num_seeds), of=num_seeds)
+    protocol = sweeps.Protocol(
+        best=min(config.best, num_seeds),
+        of=num_seeds,
+        search=config.search,
+        **validation.tuned_on(config.task, "test_accuracy"),
+    )
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 
 
@@ -59,11 +70,11 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
         return optax.sgd(hparams["learning_rate"], hparams["momentum"])
 
     return tasks.image_classification(
-        data.load(config.task.dataset),
+        validation.hold_out(data.load(config.task.dataset), config.task),
         make_model,
         make_optimizer,
         # The name is part of every run's identity. Change it when the code above trains something
         # else, or old records are reused. In a copy of this file, name the network and the
         # optimizer too.
-        name=f"digits {config.task.to_json(sort_keys=True)}",
+        name=f"digits {validation.to_json(config.task)}",
     )

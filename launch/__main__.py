@@ -2,8 +2,8 @@
 
     noisegen init FILE.py                    writes a small working experiment to start from
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
-    noisegen status --workdir=DIR            shows the progress of a sweep
-    noisegen report --workdir=DIR            writes table and page again from the records
+    noisegen status DIR                      shows the progress of a sweep
+    noisegen report DIR                      writes table and page again from the records
 
 `noisegen sweep --help` lists the flags of a command.
 """
@@ -34,8 +34,8 @@ def _run(name):
     module = importlib.import_module(f".{name}", __package__)
     from . import cli
 
-    # absl shows the docstring of the main module, and the flags of the module that argv[0] names.
-    sys.modules["__main__"].__doc__ = module.__doc__
+    # --help shows the docstring of the main module, and the flags of the module in argv[0].
+    sys.modules["__main__"].__doc__ = module.__doc__.replace("python -m launch.", "noisegen ")
     sys.argv = [module.__name__, *sys.argv[2:]]
     cli.run(module.main)
 

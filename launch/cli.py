@@ -1,9 +1,20 @@
 """Runs a command: flags, errors as one line, exit codes, devices and the compilation cache.
 
 Every module of this package imports this one, and this one imports no other command.
+
+Two kinds of errors count as the user's to correct, and are shown in one line:
+
+* a `UsageError`. Commands read and check the command line, the experiment and the directory within
+  `usage_errors`, where every ValueError and ImportError becomes one. Training is outside, so an
+  error there keeps its traceback.
+* an OSError at any time, such as that of a full disk.
+
+With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
 """
 
+import contextlib
 import functools
+import gc
 import logging
 import os
 import pathlib
@@ -11,14 +22,14 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
 
 from noisegen.data import cache
-from noisegen.sweeps import encoding, experiment_files, machine
+from noisegen.sweeps import Sweep, encoding, experiment_files, machine
 
 from . import config_flags, streams
 
@@ -30,33 +41,49 @@ CONFIG = flags.DEFINE_string(
     None,
     "The experiment's file or module, with a scale after a colon if it has scales. For a new sweep "
     "--config.NAME=VALUE overrides a field of its config.",
+    allow_overwrite=False,
 )
 
-# An error raised in one of these modules is written for users. Any other is a bug, ours or
-# theirs, and keeps its traceback.
-_OURS = ("__main__", "launch", "noisegen", "absl", "experiments.scales")
+# The address of a bucket. Python would make a directory named `gs:`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
-_overrides: list[tuple[str, str | None]] = []  # fields that the command line gives, with values
+
+
+class UsageError(ValueError):
+    """An error that the user can correct. It is shown in one line."""
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns each ValueError and ImportError in this context into a UsageError.
+
+    If the error passed through the experiment's file, the message says at which line.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{error}{_place(error)}") from error
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a command with the flags of the command line.
 
-    Errors that the user can correct are one line on stderr, with exit code 1. If standard output
-    breaks, the command finishes its work and then reports it.
+    If standard output breaks, the command finishes its work and then reports it.
 
     Args:
-      main: The command. Its argument is the program's name and the words that are no flags.
+      main: The command. Its argument is the program's name, the words that are no flags, and the
+        flags of the experiment's config.
     """
     streams.guard()
     app.run(lambda argv: guarded(main, argv), flags_parser=_parse_flags)
 
 
 def guarded(function: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function with the devices prepared; an error of the user's is one line.
+    """Prepares the devices and calls a function; ends the program if it fails.
 
     Args:
-      function: What the command does.
+      function: The work of the command.
       *arguments: Its arguments.
 
     Raises:
@@ -71,7 +98,7 @@ def guarded(function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
     except KeyboardInterrupt:
         leave(INTERRUPTED)
-    except (ValueError, OSError, ImportError) as error:
+    except (UsageError, flags.Error, OSError) as error:
         _exit(error)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):  # JAX has one class for all errors
@@ -99,75 +126,89 @@ def leave(code: int) -> NoReturn:
 
 def fail(message: str) -> NoReturn:
     """Ends the program with one line on stderr and exit code 1."""
+    # Programs that start workers, and tests, find the line by its first word.
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     leave(1)
 
 
 def show(text: str) -> None:
-    """Prints a text, with characters that standard output lacks replaced."""
+    """Prints a text. Characters that standard output lacks are replaced."""
     print(encoding.for_encoding(text, sys.stdout.encoding))
+
+
+def command(name: str) -> list[str]:
+    """Returns the words that start a command: in a clone `python -m launch.NAME`."""
+    if is_installed():
+        return ["noisegen", name]
+    return ["python", "-m", f"{__package__}.{name}"]
+
+
+def is_installed() -> bool:
+    """Returns whether the user typed `noisegen`, the command that pip installs."""
+    # The first word is the interpreter, the second its script.
+    return [pathlib.Path(word).name for word in sys.orig_argv[1:2]] == ["noisegen"]
 
 
 def no_arguments(argv: list[str]) -> None:
     """Refuses words that are no flags, most often a forgotten `--`.
 
     Raises:
-      ValueError: If there is one.
+      UsageError: If there is one.
     """
     if argv[1:]:
-        raise ValueError(f"Unexpected argument {argv[1]!r}; flags begin with --.")
-
-
-def overrides() -> list[tuple[str, str | None]]:
-    """Returns names and values of the config's fields that the command line overrides."""
-    return list(_overrides)
-
-
-def no_overrides() -> None:
-    """Refuses fields of the config.
-
-    Raises:
-      ValueError: If the command line gives one.
-    """
-    if _overrides:
-        raise ValueError(
-            f"--config.{_overrides[0][0]} cannot be given here: the sweep's directory has the "
-            "config of its sweep."
+        raise UsageError(
+            f"Unexpected argument {argv[1]!r}: flags begin with --, and --help lists them."
         )
 
 
-def workdir(required: bool = True) -> str | None:
-    """Returns the directory that --workdir names, or None if it names none.
-
-    Args:
-      required: Whether it must name one.
+def flag_or_word(flag: flags.FlagHolder[str], argv: list[str]) -> str | None:
+    """Returns the value of a flag, or the only word of the command line in its place.
 
     Raises:
-      ValueError: If it is required and missing, or is no path of a file system.
+      UsageError: If there are other words.
     """
-    text = WORKDIR.value
+    if flag.value is None and argv[1:]:
+        no_arguments(argv[1:])
+        return argv[1]
+    no_arguments(argv)
+    return flag.value
+
+
+def workdir(text: str | None) -> str:
+    """Returns the directory of a sweep.
+
+    Args:
+      text: The directory as the user names it.
+
+    Raises:
+      UsageError: If it is missing, or is no path of a file system.
+    """
     if not text:
-        if required:
-            raise ValueError("Missing --workdir=..., the sweep's directory, such as sweeps/digits.")
-        return None
+        raise UsageError("Missing --workdir=..., the sweep's directory, such as sweeps/digits.")
     if _URL.match(text) and not pathlib.Path(text).exists():
-        raise ValueError(
+        raise UsageError(
             f"--workdir={text} is no directory of a file system: give a local or mounted one, and "
             "copy it to the bucket when the sweep is done."
         )
     return str(experiment_files.expanded(text))
 
 
+def open_sweep(argv: list[str]) -> Sweep:
+    """Returns the sweep of the directory that the command line names, to be read."""
+    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
+    return Sweep.open(workdir(flag_or_word(WORKDIR, argv)), CONFIG.value)
+
+
 def check_devices() -> None:
     """Checks that JAX finds a device to compute on.
 
     Raises:
-      ValueError: If it finds no device of the platforms in JAX_PLATFORMS.
+      UsageError: If it finds no device of the platforms in JAX_PLATFORMS.
     """
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(no_devices(str(error))) from error
+        raise UsageError(no_devices(str(error))) from error
 
 
 def no_devices(said: str) -> str:
@@ -176,6 +217,7 @@ def no_devices(said: str) -> str:
     Args:
       said: JAX's own message.
     """
+    # JAX lists what it tried, the reason in the last line.
     last = [line for line in said.splitlines() if ": " in line][-1:]
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if not wanted:
@@ -192,22 +234,15 @@ def prepare_devices() -> None:
     Must come before JAX is first used. Settings in JAX_NUM_CPU_DEVICES and
     JAX_COMPILATION_CACHE_DIR have precedence.
     """
-    if jax.config.jax_num_cpu_devices < 0:
+    # Small batches leave most cores of one device idle, so the lanes spread over several.
+    if jax.config.jax_num_cpu_devices < 0:  # JAX's default
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", _compilation_cache())
 
 
-def explained(error: Exception) -> str:
-    """Returns an error's message, with its kind and place unless it was written for users."""
-    message = _message(error)
-    if not isinstance(error, ValueError | OSError | ImportError):
-        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-        message = f"{type(error).__name__}: {message} ({frame.f_code.co_filename}, line {line})"
-    return f"{message.removesuffix('.')}."
-
-
-def _check_current_directory():
+def _check_current_directory() -> None:
+    """Checks that the current directory exists. Python's own error names no directory."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -216,7 +251,7 @@ def _check_current_directory():
         ) from None
 
 
-def _compilation_cache():
+def _compilation_cache() -> str | None:
     """Returns the directory of compiled programs. Warns and returns None if it has no place."""
     try:
         path = cache.directory() / "xla"
@@ -233,32 +268,36 @@ def _compilation_cache():
     return None
 
 
-def _parse_flags(argv):
-    """Parses the command line; flags of the config's fields are kept for `overrides`."""
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags of the command; returns the words that are left.
+
+    The fields of the experiment's config are not known yet, so their flags are left, too.
+    """
     try:
-        argv, _overrides[:] = config_flags.take(argv)
-        return flags.FLAGS(argv)
+        words = flags.FLAGS(argv, known_only=True)
+        config_flags.check_others(words)
+        return words
     except (flags.Error, ValueError, OSError) as error:
         _exit(error)
 
 
-def _exit(error):
-    """Ends the program with one line if the error is the user's, else with the traceback."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    module = frame.f_globals["__name__"] + "."
-    ours = any(module.startswith(f"{name}.") for name in _OURS)
-    # Files, imports and flags are the user's even if Python itself finds the error.
-    of_a_file = isinstance(error, OSError | ImportError | flags.Error)
-    if not ours and (not of_a_file or isinstance(error, ConnectionError)):
-        raise error
-    fail(_message(error))
-
-
-def _message(error):
-    """Returns an error's message without the parts that Python adds."""
+def _exit(error: Exception) -> NoReturn:
+    """Ends the program with an error in one line, after the traceback if it is asked for."""
+    if os.environ.get("NOISEGEN_TRACEBACK"):
+        traceback.print_exception(error)
     if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return error.strerror
-    return str(error)
+        fail(error.strerror)  # without "[Errno 28]", as the message has the file and the remedy
+    fail(str(error))
+
+
+def _place(error: Exception) -> str:
+    """Returns in words at which line of the experiment's file an error was met, or nothing."""
+    error = error.__cause__ or error  # the one that was raised first has passed through the file
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
+            path = frame.f_code.co_filename
+            return f" ({path}, line {line}; NOISEGEN_TRACEBACK=1 shows the traceback)"
+    return ""
 
 
 @functools.cache  # so that each warning is shown once

@@ -2,21 +2,18 @@
 
 `define` makes a flag for each field of a dataclass: `--ray.num_cpus=2`.
 
-A flag `--config.NAME=VALUE` overrides a field of the experiment's config. The default of the field
-decides how its value is read. Numbers may be written as tables show them (`2^-3`), lists as
-`0.1,0.2`, `(0.1, 0.2)` or `range(3)`. The flags of ml_collections read neither, and read `a,b` as
-one word.
+`override` makes a flag for each field of the experiment's config: `--config.run.momentum=0.5`. The
+default of the field decides how its value is read. Numbers may be written as tables show them
+(`2^-3`), lists as `0.1,0.2`, `(0.1, 0.2)` or `range(3)`. The flags of ml_collections read neither.
 """
 
 import ast
-import collections
-import contextlib
 import dataclasses
 import difflib
 import operator
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -27,23 +24,14 @@ from noisegen.sweeps import config_json
 
 flags.disclaim_key_flags()  # the module that calls `define` shows its flags in --help
 
-_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
-_CONFIG = re.compile(r"--?config(=.*)?", re.DOTALL)
-_FLAG = re.compile(r"--?[A-Za-z]")
+_FLAG = re.compile(r"--?([A-Za-z][^=]*)", re.DOTALL)  # a negative number is no flag
+_FIELD = re.compile(r"(no)?config\..*", re.DOTALL)
 _ATTRIBUTE = re.compile(r"^ +(\w+): (.+(?:\n {8,}.+)*)", re.MULTILINE)
 _DEFINE = {
+    bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
-}
-_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_CONSTANTS = {
-    "None": None,
-    "none": None,
-    "True": True,
-    "true": True,
-    "False": False,
-    "false": False,
 }
 _OPERATORS = {
     ast.Add: operator.add,
@@ -52,16 +40,30 @@ _OPERATORS = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
+_NAMES = {
+    "true": True,
+    "false": False,
+    "none": None,
+    "inf": float("inf"),
+    "nan": float("nan"),
+}
+_WRITABLE = (*config_json.PLAIN, *config_json.LISTS)
+_NOTATION = "numbers are written 64, 0.5, 1e-3, 2^-3 or 1/3, lists 1,2 or range(3)."
+# Errors that Python raises for an expression that is none, or cannot be computed.
+_UNREADABLE = (ArithmeticError, RecursionError, SyntaxError, TypeError, ValueError)
 # A larger integer fits no float, and some powers would be computed for hours.
 _MAX_POWER_BITS = 10_000
 
 
-def define(name: str, options: type, optional: bool = False) -> Callable[[], dict[str, Any]]:
-    """Defines the flag `--<name>.<field>` for each field of a dataclass.
+def define(
+    prefix: str, options: type, names: Collection[str] = (), optional: bool = False
+) -> Callable[[], dict[str, Any]]:
+    """Defines the flag `--<prefix><field>` for fields of a dataclass.
 
     Args:
-      name: Name of the group of flags.
+      prefix: Beginning of the names of the flags.
       options: The dataclass. Its docstring's section "Attributes" has the help of the flags.
+      names: Names of the fields, by default all.
       optional: Whether fields without a value are left out, rather than at their defaults.
 
     Returns:
@@ -71,11 +73,14 @@ def define(name: str, options: type, optional: bool = False) -> Callable[[], dic
     types = typing.get_type_hints(options)
     holders = {}
     for field in dataclasses.fields(options):
+        if names and field.name not in names:
+            continue
+        # The flag of a field of type `int | None` is one of type int.
         kinds = set(typing.get_args(types[field.name])) - {type(None)}
         kind = kinds.pop() if kinds else types[field.name]
         default = None if optional else field.default
         text = " ".join(helps[field.name].split())
-        holders[field.name] = _DEFINE[kind](f"{name}.{field.name}", default, text)
+        holders[field.name] = _DEFINE[kind](f"{prefix}{field.name}", default, text)
 
     def values():
         given = {field: holder.value for field, holder in holders.items()}
@@ -84,299 +89,221 @@ def define(name: str, options: type, optional: bool = False) -> Callable[[], dic
     return values
 
 
-def take(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Takes the flags that override fields of the config out of a command line.
+def check_others(words: Sequence[str]) -> None:
+    """Refuses unknown flags. Flags of fields of the config pass; `override` checks them.
 
     Args:
-      argv: The command line, the program's name first.
-
-    Returns:
-      The other words, and name and value of each overridden field. The value is None for
-      `--config.NAME` alone, which sets a switch.
+      words: The words of the command line that are no known flags, the program's name first.
 
     Raises:
-      ValueError: If a field, or the file, is given twice.
+      flags.Error: If one is a flag.
     """
-    words = collections.deque(flags.FLAGS.read_flags_from_files(list(argv[1:]), force_gnu=False))
-    others, given, num_configs = [argv[0]], [], 0
-    while words:
-        word = words.popleft()
-        if word == "--":
-            others += [word, *words]
+    for word in words[1:]:
+        if word == "--":  # by custom, no flags follow
             break
-        if match := _OVERRIDE.fullmatch(word):
-            given.append((match[2], _value_of(match, words)))
-            continue
-        num_configs += bool(_CONFIG.fullmatch(word))
-        others.append(word)
-        if words and _has_separate_value(word):
-            others.append(words.popleft())
-    if num_configs > 1:
-        raise ValueError("--config is given twice; give it once.")
-    _check_distinct([name for name, _ in given])
-    return others, given
+        match = _FLAG.match(word)
+        if match and not _FIELD.fullmatch(match[1]):
+            raise _unknown(match[1], list(flags.FLAGS))
 
 
-def override(config: ml_collections.ConfigDict, given: Iterable[tuple[str, str | None]]) -> None:
+def override(config: ml_collections.ConfigDict, words: Sequence[str]) -> list[str]:
     """Sets the fields of a config that the command line gives.
 
     Args:
       config: Every field, with its default.
-      given: Names and values of fields, as `take` returns them.
+      words: The words of the command line that are no other flags, the program's name first.
+
+    Returns:
+      The words that are no flags.
 
     Raises:
-      ValueError: If there is no such field, or the value is of another kind.
+      flags.Error: If there is no such field, or its value is of another kind.
     """
-    for name, text in given:
-        *above, last = name.split(".")
-        holder = config
-        for index, part in enumerate(above):
-            holder = _field(holder, part, name)
-            if not isinstance(holder, ml_collections.ConfigDict):
-                group = ".".join(above[: index + 1])
-                raise ValueError(f"--config.{name}: config.{group} is {holder!r:.80}, no group.")
-        default = _field(holder, last, name)
-        if isinstance(default, ml_collections.ConfigDict):
-            override(config, _group(name, text))
-            continue
-        if default is None and text not in ("None", "none"):
-            default = _example(holder, last)
-        value = parse(name, text, config_json.plain(default))
-        with holder.ignore_type():  # the value is of the right kind
-            holder[last] = value
+    fields = {f"config.{name}": place for name, *place in _fields(config)}
+    texts = flags.FlagValues()  # apart from the flags of the command, which may have these names
+    for name, (_, _, default) in fields.items():
+        # absl reads booleans (`--noconfig.NAME`), and leaves anything else to `read`.
+        kind = flags.DEFINE_bool if isinstance(default, bool) else flags.DEFINE_string
+        kind(name, None, "", flag_values=texts)
+    try:
+        rest = texts(words)
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown(error.flagname, fields) from None
+    for name, (group, field, default) in fields.items():
+        flag = texts[name]
+        if flag.present > 1:
+            raise flags.Error(f"--{name} is given twice; give it once.")
+        if flag.present:
+            value = flag.value
+            with group.ignore_type():  # the value is of the right kind
+                group[field] = value if isinstance(value, bool) else read(name, value, default)
+    return rest
 
 
-def parse(name: str, text: str | None, default: Any) -> Any:
+def read(name: str, text: str, default: Any) -> Any:
     """Reads the value of a field.
 
     Args:
-      name: Name of the field.
+      name: Name of the flag.
       text: The value as the command line gives it.
       default: Default of the field. The value must be of its kind; None accepts any kind.
 
     Raises:
-      ValueError: If the text is no value of this kind.
+      flags.Error: If the text is no value of this kind.
     """
-    if text is None:
-        if not isinstance(default, bool):
-            raise ValueError(f"--config.{name} needs a value: --config.{name}=...")
-        return True
+    if not (default is None or _is_word(default) or isinstance(default, _WRITABLE)):
+        raise flags.Error(f"--{name} cannot be given ({default!r:.80}); change the file instead.")
     try:
         return _value(text, default)
     except OverflowError as error:
-        raise ValueError(f"--config.{name}={text} is too large; give a smaller number.") from error
-    except ValueError as error:
-        raise ValueError(f"--config.{name}={text} {error}") from error
+        raise flags.Error(f"--{name}={text} is too large; give a smaller number.") from error
+    except _UNREADABLE as error:
+        kind = type(default).__name__
+        hint = error if _is_word(default) else _NOTATION
+        raise flags.Error(
+            f"--{name}={text} must be of type {kind}, like the default {default!r:.80}; {hint}"
+        ) from error
 
 
-def _value_of(match, words):
-    """Returns the value of a matched flag, which may be the next word."""
-    negated, name, value = match.groups()
-    if negated:
-        if value is not None:
-            raise ValueError(f"{match[0]}: --noconfig.{name} takes no value.")
-        return "false"
-    if value is None and words and not _FLAG.match(words[0]):
-        return words.popleft()
-    return value
+def _unknown(name: str, names: Collection[str]) -> flags.Error:
+    """Returns the error for a flag that does not exist, with the nearest one as a hint."""
+    # Without their groups, so that those of one group are not near each other for that.
+    last_parts = {each.rpartition(".")[2]: each for each in names}
+    near = difflib.get_close_matches(name.rpartition(".")[2], last_parts, n=1)
+    if near:
+        hint = f"did you mean --{last_parts[near[0]]}?"
+    elif _FIELD.fullmatch(name):
+        fields = [each.removeprefix("config.") for each in names]
+        hint = f"the config has {', '.join(fields) or 'no fields'}."
+    else:
+        hint = "--help lists the flags."
+    return flags.Error(f"There is no flag --{name}; {hint}")
 
 
-def _has_separate_value(word):
-    """Returns whether a word is another flag whose value is the next word."""
-    name = word.lstrip("-")
-    return word.startswith("-") and name in flags.FLAGS and not flags.FLAGS[name].boolean
-
-
-def _check_distinct(names):
-    """Checks that no field is given twice, by itself or within its group."""
-    for name, count in collections.Counter(names).items():
-        if count > 1:
-            raise ValueError(f"--config.{name} is given twice; give it once.")
-        within = [other for other in names if other.startswith(f"{name}.")]
-        if within:
-            raise ValueError(f"--config.{name} and --config.{within[0]} overlap; give one of them.")
-
-
-def _field(holder, part, name):
-    """Returns a field of a group. The error for a missing one suggests a similar name."""
-    if part in holder:
+def _fields(
+    config: ml_collections.ConfigDict, prefix: str = ""
+) -> Iterator[tuple[str, ml_collections.ConfigDict, str, Any]]:
+    """Yields each field of a config: its full name, its group, its name there, its default."""
+    for name in config:
         try:
-            return holder[part]
-        except config_dict.RequiredValueError:
-            return None
-    fields = [str(field) for field in holder]
-    close = difflib.get_close_matches(part, fields, n=1, cutoff=0.75)
-    hint = f'Did you mean "{close[0]}"?' if close else f"There are {', '.join(fields)}."
-    raise ValueError(f"--config.{name}: the config has no such field: {part!r}. {hint}")
+            value = config_json.plain(config[name])
+        except config_dict.RequiredValueError:  # the command line is to give it
+            value = None
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", config, name, _example(config, name, value)
 
 
-def _example(holder, name):
-    """Returns a value of the type that an empty field requires, or None if it accepts any."""
+def _example(config: ml_collections.ConfigDict, name: str, value: Any) -> Any:
+    """Returns a value of the type that a field requires, or None if it accepts any."""
+    if value is not None:
+        return value
+    # A placeholder has a type, but no value yet.
     try:
-        kind = holder.get_type(name)
+        kind = config.get_type(name)
     except config_dict.RequiredValueError:
-        kind = holder.get_ref(name).get_type()
-    return kind() if kind in (*config_json.PLAIN, *config_json.LISTS) else None
+        kind = config.get_ref(name).get_type()
+    return kind() if kind in _WRITABLE else None
 
 
-def _group(name, text):
-    """Returns the fields of a group that a dictionary gives."""
-    try:
-        fields = ast.literal_eval(text or "")
-    except (SyntaxError, ValueError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise ValueError(
-            f"--config.{name}={text or ''} must be a dictionary, as config.{name} is a group; set "
-            f"one field with --config.{name}.FIELD=..."
-        )
-    return [
-        (f"{name}.{key}", value if isinstance(value, str) else repr(value))
-        for key, value in fields.items()
-    ]
-
-
-def _value(text, like):
+def _value(text: str, like: Any) -> Any:
     """Reads a value of the same kind as another."""
-    if like is None:
-        return _any(text)
-    if isinstance(like, config_json.LISTS):
-        return type(like)(_list(text, tuple(like)))
-    if isinstance(like, bool):
-        if text.strip().lower() not in _BOOLS:
-            raise ValueError("must be true or false.")
-        return _BOOLS[text.strip().lower()]
     if config_json.is_text(like):
         return config_json.from_text(text, like)
-    if isinstance(like, int):
-        return _integer(text)
-    if isinstance(like, float):
-        return float(_number(text))
     if isinstance(like, str):
         return text
-    raise ValueError(f"cannot be given here, as it is {like!r:.80}: change the experiment's file.")
-
-
-def _any(text):
-    """Reads a value of any kind: a number, a constant, a list or a word."""
-    with contextlib.suppress(ValueError):
-        return _number(text)
-    if text.strip() in _CONSTANTS:
-        return _CONSTANTS[text.strip()]
-    if _is_list(text) or len(_parts(text)) > 1:
-        return tuple(_list(text, ()))
-    return _unquoted(text)
-
-
-def _list(text, like):
-    """Reads the elements of a list. A single value is a list, too."""
-    if not text.strip():
-        raise ValueError("is empty; give values, such as 0,1.")
-    words = bool(like) and all(isinstance(value, str) for value in like)
-    if not words:
-        text = _unquoted(text)
-    elements = []
-    for part in _parts(text):
-        if not part:
-            raise ValueError("must have a value between two commas.")
-        call = None if words else re.fullmatch(r"range\((.*)\)", part)
-        if call:
-            elements += _range(call[1])
-        else:
-            elements.append(_element(part, like))
-    return elements
-
-
-def _element(text, like):
-    """Reads an element of a list whose default has the elements `like`."""
-    kinds = {type(value) for value in like}
-    if kinds and kinds <= {int, float}:
-        return _number(text)
-    if len(kinds) != 1 or like[0] is None:
-        return _any(text)
-    if isinstance(like[0], Mapping):
-        raise ValueError("cannot be given here: change the experiment's file.")
-    if isinstance(like[0], config_json.LISTS):
-        if not _is_list(text):
-            raise ValueError(f"must hold lists, such as {like[0]!r}, but {text} is no list.")
-        return _value(text, like[0])
-    return _value(_unquoted(text), like[0])
-
-
-def _parts(text):
-    """Splits a list at its commas, but for commas within brackets or quotes."""
-    text = text.strip()
-    node = _parsed(text)
-    if node is None:  # words that are no Python
-        if text[:1] + text[-1:] in ("()", "[]"):
-            text = text[1:-1]
-        return [part.strip() for part in text.split(",")]
-    if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        return [ast.get_source_segment(text, element) for element in node.elts]
-    return [text]
-
-
-def _is_list(text):
-    """Returns whether a text is a list in brackets, or a range."""
-    node = _parsed(text)
-    if isinstance(node, ast.Call):
-        return getattr(node.func, "id", None) == "range"
-    return isinstance(node, ast.Tuple | ast.List | ast.Set) and text.strip()[0] in "([{"
-
-
-def _parsed(text):
-    """Returns a text as a Python expression, or None if it is none."""
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-        return ast.parse(text.strip(), mode="eval").body
-    return None
-
-
-def _unquoted(text):
-    node = _parsed(text)
-    quoted = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return node.value if quoted else text.strip()
-
-
-def _range(text):
-    numbers = [_integer(part) for part in _parts(text) if part]
-    if not 1 <= len(numbers) <= 3 or numbers[2:] == [0]:
-        raise ValueError("must have ranges such as range(3) or range(0, 10, 2).")
-    return list(range(*numbers))
-
-
-def _integer(text):
-    number = _number(text)
-    if not isinstance(number, int):
-        raise ValueError("must be a whole number (int), such as 64 or 2^6.")
-    return number
-
-
-def _number(text):
-    """Reads a number as people and tables write it: 0.5, 1e-3, 2^-3, 2**-3, 1/3."""
-    text = text.strip().replace("\N{MINUS SIGN}", "-")
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
+    if isinstance(like, config_json.LISTS) and like and all(map(_is_word, like)):
+        example = next(iter(like))
+        return type(like)(_value(word, example) for word in _words(text))
+    if like is not None:
+        return _of_kind(_evaluated(text), like)
     try:
-        return _evaluated(ast.parse(text.replace("^", "**"), mode="eval").body)
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError):
-        raise ValueError("must be a number (float or int), such as 0.5, 1e-3 or 2^-3.") from None
+        return _evaluated(text)
+    except _UNREADABLE:
+        return tuple(_words(text)) if "," in text else text
 
 
-def _evaluated(node):
-    """Computes an expression of numbers."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluated(node.operand)
-    if not isinstance(node, ast.BinOp) or type(node.op) not in _OPERATORS:
-        raise ValueError
-    left, right = _evaluated(node.left), _evaluated(node.right)
-    if isinstance(node.op, ast.Pow):
-        bits = left.bit_length() if isinstance(left, int) else 1
-        if bits * abs(right) > _MAX_POWER_BITS:
-            raise ValueError
-    value = _OPERATORS[type(node.op)](left, right)
-    if isinstance(value, complex):
-        raise ValueError
+def _is_word(value: Any) -> bool:
+    """Returns whether a value is written as it is, rather than as a Python expression."""
+    return isinstance(value, str) or config_json.is_text(value)
+
+
+def _of_kind(value: Any, like: Any) -> Any:
+    """Returns a value in the type of another. A single value also makes a list."""
+    if isinstance(like, config_json.LISTS):
+        values = value if isinstance(value, tuple) else (value,)
+        # Elements may be of any kind that the default has, and of every kind if it has none.
+        examples = {_kind(each): each for each in like}
+        if examples and not examples.keys() >= {_kind(each) for each in values}:
+            raise TypeError("the elements are of another kind")
+        return type(like)(
+            _of_kind(each, examples.get(tuple, ())) if isinstance(each, tuple) else each
+            for each in values
+        )
+    if isinstance(like, float) and _kind(value) is float:  # a whole number will do
+        return float(value)
+    if type(value) is not type(like):
+        raise TypeError(f"{value!r} is of another kind")
     return value
+
+
+def _kind(value: Any) -> type:
+    """Returns the type of a value, one for all numbers and one for all lists."""
+    if isinstance(value, config_json.LISTS):
+        return tuple
+    return float if type(value) is int else type(value)
+
+
+def _words(text: str) -> list[str]:
+    """Splits a list of words, which need no quotes."""
+    text = text.strip()
+    if not text:
+        raise ValueError("there is no word")
+    if text[0] + text[-1] in ("()", "[]", "{}"):
+        text = text[1:-1]
+    words = [word.strip().strip("'\"") for word in text.split(",")]
+    return words if words[-1] else words[:-1]  # a comma may follow the last
+
+
+def _evaluated(text: str) -> Any:
+    """Evaluates a text as a number, a word, or a tuple of them.
+
+    Numbers are read as people and tables write them: 0.5, 1e-3, 2^-3, 2**-3, 1/3.
+    """
+    # Quotes around a whole value are those that a shell would have removed.
+    text = text.strip().strip("'\"").replace("\N{MINUS SIGN}", "-").replace("^", "**")
+    return _computed(ast.parse(text, mode="eval").body)
+
+
+def _computed(node: ast.AST) -> Any:
+    """Computes a Python expression. Only arithmetic, lists and ranges are computed."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):  # a word without quotes
+            return _NAMES.get(name.lower(), name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_computed(operand)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _arithmetic(_OPERATORS[type(op)], _computed(left), _computed(right))
+        case ast.Call(func=ast.Name(id="range"), args=arguments, keywords=[]):
+            return tuple(range(*map(_computed, arguments)))
+        case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
+            values = []
+            for element in elements:
+                value = _computed(element)
+                # A range within a list stands for its numbers.
+                values += value if isinstance(element, ast.Call) else [value]
+            return tuple(values)
+    raise ValueError(f"{ast.unparse(node)} is no number, word or list")
+
+
+def _arithmetic(operation: Callable, left: Any, right: Any) -> int | float:
+    """Computes with two numbers."""
+    if {_kind(left), _kind(right)} != {float}:  # Python would multiply words, too
+        raise TypeError("arithmetic needs numbers")
+    is_power = operation is operator.pow and isinstance(left, int)
+    if is_power and left.bit_length() * abs(right) > _MAX_POWER_BITS:
+        raise ValueError("the power is too large")
+    return operation(left, right)

@@ -1,8 +1,8 @@
 """Drives the workers of a sweep: starts them, shows their progress, restarts the dead, stops all.
 
-An executor says where workers run: processes of this host (`local`) or tasks of Ray (`ray`). The
-driver schedules nothing. Workers share the runs through the sweep's directory, and need nothing of
-the driver: if it is killed, local workers finish the sweep.
+An executor starts them as processes of this host (`local`) or as tasks of Ray (`ray`). The driver
+schedules nothing. Workers share the runs through the sweep's directory and do not need the driver:
+if it is killed, local workers finish the sweep.
 """
 
 import collections
@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 import time
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from noisegen import storage
 from noisegen.sweeps import Sweep, signals
@@ -36,15 +36,17 @@ class WorkerCommand:
     experiment: str
     options: WorkerOptions
 
+    def options_of(self, index: int, num_workers: int) -> dict[str, Any]:
+        """Returns the options of one worker, as JSON can hold them."""
+        return dataclasses.asdict(self.options) | {"share": (index, num_workers)}
+
     def words(self, index: int, num_workers: int) -> list[str]:
         """Returns the command of one worker."""
-        options = dataclasses.asdict(self.options)
-        options["share"] = index, num_workers
         return [
             *(sys.executable, "-m", f"{__package__}.worker"),
             f"--workdir={self.workdir}",
             f"--experiment={self.experiment}",
-            f"--options={json.dumps(options)}",
+            f"--options={json.dumps(self.options_of(index, num_workers))}",
         ]
 
     def log(self, index: int) -> pathlib.Path:
@@ -66,15 +68,27 @@ class Exit(NamedTuple):
     ok: bool = True
 
 
+def make_exit(code: int, log: pathlib.Path) -> Exit:
+    """Returns the end of a worker from its exit code and the last line of its output."""
+    if code == 0:
+        return Exit()
+    last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    # A worker that ends with a traceback, and so should be restarted, has code 1 as well.
+    is_error = code == 1 and last.startswith("error: ")
+    return Exit(f"exit code {code}", last.removeprefix("error: ") if is_error else None, ok=False)
+
+
 class Executor(Protocol):
     """Starts the workers of a sweep.
 
     Attributes:
+      command: The command of the workers.
       num_workers: Number of workers.
       max_restarts: Number of times that the driver restarts each worker.
       can_kill: Whether the executor can find and kill a worker that hangs.
     """
 
+    command: WorkerCommand
     num_workers: int
     max_restarts: int
     can_kill: bool
@@ -103,20 +117,17 @@ class Driver:
 
     Args:
       sweep: The sweep, whose directory is begun (see `Sweep.begun`).
-      command: The command of the workers.
       executor: Starts the workers.
-      observer: Hears of the progress.
+      observer: Receives the progress.
     """
 
-    def __init__(
-        self, sweep: Sweep, command: WorkerCommand, executor: Executor, observer: Observer
-    ):
-        self._sweep, self._command = sweep, command
-        self._executor, self._observer = executor, observer
-        self._timeout = command.options.heartbeat_timeout
+    def __init__(self, sweep: Sweep, executor: Executor, observer: Observer):
+        self._sweep, self._executor, self._observer = sweep, executor, observer
+        self._log = executor.command.log
+        self._timeout = executor.command.options.heartbeat_timeout
         self._claims = storage.Claims(sweep.workdir)  # only observes the workers
         self._running: dict[int, float] = {}  # index -> time at which the worker counts as hung
-        self._starts: collections.Counter[int] = collections.Counter()
+        self._starts: collections.Counter[int] = collections.Counter()  # of each worker
 
     def run(self) -> None:
         """Works until every wanted run has its record.
@@ -127,7 +138,7 @@ class Driver:
           KeyboardInterrupt: On Ctrl-C, after the workers have checkpointed their runs.
         """
         with signals.on_stop(signals.interrupt), self._observer, contextlib.ExitStack() as stack:
-            stack.callback(self._executor.stop)
+            stack.callback(self._executor.stop)  # whatever happens, no worker outlives this
             if runs_left(self._sweep, self._observer):
                 self._begin()
             while self._running:
@@ -137,19 +148,20 @@ class Driver:
                 self._handle_exits()
                 if self._executor.can_kill:
                     self._kill_hung(workers)
+                # Its settings and compiled programs are there for the others to find.
                 if any(worker.doing == "training" for worker in workers):
                     self._start_others()
-            self._show(())
+            self._show(())  # records since the last look
             left = runs_left(self._sweep, self._observer)
             if left:
                 raise ChildProcessError(
                     f"{count(len(left), 'run')} left, because workers died too often or gave no "
-                    f"heartbeat; see {self._command.log(0).parent}. The same command resumes the "
-                    "sweep."
+                    f"heartbeat; see {self._log(0).parent}. The same command resumes the sweep."
                 )
 
     def _begin(self):
-        logs = self._command.log(0).parent
+        """Starts the first worker."""
+        logs = self._log(0).parent
         logs.mkdir(exist_ok=True)
         workers = count(self._executor.num_workers, "worker")
         self._observer.note(f"{workers}, with output in {logs}")
@@ -158,40 +170,41 @@ class Driver:
     def _start(self, index):
         self._executor.start(index)
         self._starts[index] += 1
+        # It has no heartbeat until it has imported JAX, and then compiles.
         self._running[index] = time.monotonic() + COMPILE_TIMEOUT_FACTOR * self._timeout
 
     def _start_others(self):
+        """Starts each worker that has not started yet, as long as runs are left."""
         for index in range(self._executor.num_workers):
-            if not self._starts[index] and self._sweep.todo():
+            if not self._starts[index] and self._sweep.state.todo():
                 self._start(index)
 
     def _show(self, workers):
         """Shows the observer new records and the runs in training."""
-        for record in self._sweep.refresh():
+        for record in self._sweep.state.refresh():
             self._observer.finished(record)
         runs_left(self._sweep, self._observer)  # notes extensions of the grid
         watch(self._sweep, self._observer, workers)
 
     def _handle_exits(self):
-        """Restarts workers that died."""
+        """Restarts workers that died. If one needs no restart, the next one starts."""
         for index, end in self._executor.poll().items():
             del self._running[index]
-            if end.error:
+            if end.error:  # others would meet it, too
                 raise ChildProcessError(f"worker {index}: {end.error}")
-            if end.ok:
-                self._start_others()
-                continue
-            restart = self._starts[index] <= self._executor.max_restarts
-            consequence = "is restarted" if restart else "is not restarted"
-            log = self._command.log(index)
-            self._observer.note(f"worker {index} died with {end.reason} and {consequence} ({log})")
+            restart = not end.ok and self._starts[index] <= self._executor.max_restarts
+            if not end.ok:
+                consequence = "is restarted" if restart else "is not restarted"
+                self._observer.note(
+                    f"worker {index} died with {end.reason} and {consequence} ({self._log(index)})"
+                )
             if restart:
                 self._start(index)
             else:
                 self._start_others()
 
     def _kill_hung(self, workers):
-        """Kills workers without a heartbeat."""
+        """Kills workers without a heartbeat. `poll` then returns them among the dead."""
         for worker in workers:
             index = self._executor.find(worker)
             if index in self._running:
@@ -205,4 +218,5 @@ class Driver:
                     f"evaluating, --heartbeat_timeout={self._timeout:g} is too short"
                 )
                 self._executor.kill(index)
+                # Until `poll` returns it, it is not to be killed again.
                 self._running[index] = time.monotonic() + self._timeout

@@ -19,11 +19,12 @@ import numpy as np
 from noisegen import storage
 
 from . import cli
-from .driver import Exit, WorkerCommand
+from .driver import Exit, WorkerCommand, make_exit
 
 _GRACE_SECONDS = 30.0  # for a worker that stops to checkpoint its runs
 _MEMORY = 0.9  # fraction of an accelerator's memory for all the workers on it
 _MEMORY_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+# A program that prints which devices JAX finds, and how many.
 _LIST_DEVICES = "import jax; print(jax.default_backend(), jax.local_device_count())"
 
 
@@ -52,14 +53,14 @@ class LocalExecutor:
 
     def __init__(self, command: WorkerCommand, slots: Sequence[WorkerSlot]):
         self.num_workers = len(slots)
-        self._command, self._slots = command, slots
+        self.command, self._slots = command, slots
         self._processes: dict[int, subprocess.Popen] = {}
 
     def start(self, index: int) -> None:
         slot = self._slots[index]
-        with self._command.log(index).open("ab") as log, _on_cores(slot.cores):
+        with self.command.log(index).open("ab") as log, _on_cores(slot.cores):
             self._processes[index] = subprocess.Popen(
-                self._command.words(index, self.num_workers),
+                self.command.words(index, self.num_workers),
                 env=os.environ | slot.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -68,13 +69,16 @@ class LocalExecutor:
             )
 
     def poll(self) -> dict[int, Exit]:
-        ended = {i: p.poll() for i, p in self._processes.items() if p.poll() is not None}
-        for index in ended:
-            del self._processes[index]
-        return {i: make_exit(code, self._command.log(i)) for i, code in ended.items()}
+        ended = {}
+        for index, process in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._processes[index]
+                ended[index] = make_exit(code, self.command.log(index))
+        return ended
 
     def find(self, status: storage.WorkerStatus) -> int | None:
-        if not status.is_here():
+        if not status.is_here():  # the same process id on another host
             return None
         pids = {process.pid: index for index, process in self._processes.items()}
         return pids.get(status.pid)
@@ -83,6 +87,7 @@ class LocalExecutor:
         self._processes[index].kill()
 
     def stop(self) -> None:
+        # All are asked at once, so that they checkpoint at the same time.
         for process in self._processes.values():
             process.terminate()
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -94,16 +99,6 @@ class LocalExecutor:
                 process.wait()
 
 
-def make_exit(code: int, log: pathlib.Path) -> Exit:
-    """Returns the end of a worker from its exit code and the last line of its output."""
-    if code == 0:
-        return Exit()
-    output = log.read_text(encoding="utf-8", errors="replace").strip()
-    last = output.rpartition("\n")[2]
-    is_error = code == 1 and last.startswith("error: ")
-    return Exit(f"exit code {code}", last.removeprefix("error: ") if is_error else None, ok=False)
-
-
 def detect_slots(workers: str) -> list[WorkerSlot]:
     """Returns the slots of the workers on this host. Leaves the accelerators to them.
 
@@ -111,7 +106,7 @@ def detect_slots(workers: str) -> list[WorkerSlot]:
       workers: Number of workers, or "auto" for one on each accelerator or group of cores.
 
     Raises:
-      ValueError: If it is no such number.
+      UsageError: If it is no such number.
       ChildProcessError: If JAX finds no device.
     """
     num_workers = parse_workers(workers)
@@ -126,6 +121,7 @@ def detect_slots(workers: str) -> list[WorkerSlot]:
         raise ChildProcessError(cli.no_devices(asked.stderr))
     backend, count = asked.stdout.split()[-2:]
     num_devices = int(count)
+    # From here on this process itself uses no accelerator.
     jax.config.update("jax_platforms", "cpu")
     if backend == "tpu":  # one process drives all the chips of a host
         return [WorkerSlot((), {})]
@@ -140,15 +136,15 @@ def detect_slots(workers: str) -> list[WorkerSlot]:
 
 
 def parse_workers(text: str) -> int | None:
-    """Returns the number of workers that --workers asks for, or None for "auto".
+    """Returns the number of workers that --workers gives, or None for "auto".
 
     Raises:
-      ValueError: If it is no such number.
+      UsageError: If it is no such number.
     """
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"--workers={text} must be 'auto' or a number of at least 1.")
+        raise cli.UsageError(f"--workers={text} must be 'auto' or a number of at least 1.")
     return int(text)
 
 
@@ -156,7 +152,7 @@ def memory_fraction(part: float) -> dict[str, str]:
     """Returns the variable that gives a worker part of an accelerator's memory.
 
     Args:
-      part: The part, a fraction. A variable that the user has set has precedence.
+      part: Fraction of the memory. A variable that the user has set has precedence.
     """
     if any(name in os.environ for name in _MEMORY_VARIABLES):
         return {}
@@ -164,21 +160,25 @@ def memory_fraction(part: float) -> dict[str, str]:
 
 
 def _core_groups():
-    """Returns the cores that this process may use, by the last-level cache that they share."""
+    """Returns the cores that this process may use, by the last-level cache that they share.
+
+    Workers that share a cache would push each other's data out of it.
+    """
     if not hasattr(os, "sched_getaffinity"):  # not on macOS
         return [()]
     groups = {}
     for core in sorted(os.sched_getaffinity(0)):
         path = pathlib.Path(f"/sys/devices/system/cpu/cpu{core}/cache/index3/shared_cpu_list")
-        key = path.read_text() if path.exists() else ""
+        key = path.read_text() if path.exists() else ""  # virtual machines may not tell
         groups.setdefault(key, []).append(core)
     return [tuple(group) for group in groups.values()]
 
 
 def _deal(groups, num_workers):
     """Returns the cores of each worker; cores of a group stay together."""
-    if len(groups) == num_workers or groups == [()]:
+    if len(groups) == num_workers or groups == [()]:  # a group each, or no choice of cores
         return groups * (num_workers // len(groups))
+    # Neighbors in this list share a cache, so that parts of it are within few groups.
     cores = [core for group in groups for core in group]
     if num_workers > len(cores):
         return [(cores[index % len(cores)],) for index in range(num_workers)]
@@ -188,7 +188,8 @@ def _deal(groups, num_workers):
 def _accelerator(index, num_workers, num_devices):
     """Returns the variables that show a worker one accelerator and its part of the memory."""
     environment = {}
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):  # of NVIDIA and AMD
+        # Only devices that this process sees may be given on.
         everything = ",".join(str(number) for number in range(num_devices))
         visible = (os.environ.get(name) or everything).split(",")
         environment[name] = visible[index % num_devices]
@@ -203,6 +204,7 @@ def _on_cores(cores):
     if not cores:
         yield
         return
+    # A process inherits the cores of the one that starts it.
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

@@ -16,8 +16,9 @@ from typing import Any
 
 from noisegen.sweeps import machine
 
-from .driver import Exit, WorkerCommand
-from .local import make_exit, memory_fraction
+from .cli import UsageError
+from .driver import Exit, WorkerCommand, make_exit
+from .local import memory_fraction
 
 _OBJECT_STORE_BYTES = 100 << 20  # of a cluster that we start: tasks return one line each
 _CONNECT_SECONDS = 10.0
@@ -59,7 +60,7 @@ class RayExecutor:
     Raises:
       ImportError: If Ray is not installed.
       ConnectionError: If there is no such cluster.
-      ValueError: If no node has the resources that a worker asks for.
+      UsageError: If no node has the resources that a worker asks for.
     """
 
     max_restarts = 0  # Ray itself retries
@@ -67,9 +68,10 @@ class RayExecutor:
     can_kill = False
 
     def __init__(self, command: WorkerCommand, config: RayConfig, num_workers: int | None):
-        self._ray, self._command = _connect(config.address), command
+        self._ray, self.command = _connect(config.address), command
         self._tasks: dict[Any, int] = {}
         self._stack, self._log = contextlib.ExitStack(), None
+        # From here on a cluster of our own has processes, which end only with `stop`.
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             num_gpus = config.num_gpus
@@ -85,11 +87,11 @@ class RayExecutor:
     def start(self, index: int) -> None:
         if self._log is None:
             # Ray reports the tasks that it retries on standard output, which is for the report.
-            path = self._command.log(index).with_name("ray.log")
+            path = self.command.log(index).with_name("ray.log")
             self._log = self._stack.enter_context(path.open("a", encoding="utf-8"))
             self._stack.enter_context(contextlib.redirect_stdout(self._log))
-        words = self._command.words(index, self.num_workers) + ["--exit_with_stdin"]
-        log = str(self._command.log(index))
+        words = self.command.words(index, self.num_workers) + ["--exit_with_stdin"]
+        log = str(self.command.log(index))
         environment = _environment(**self._resources)
         task = self._run_worker.options(name=f"noisegen worker {index}").remote(
             words, os.getcwd(), environment, log
@@ -101,8 +103,9 @@ class RayExecutor:
         for task in self._wait(0)[0]:
             index = self._tasks.pop(task)
             try:
-                ended[index] = make_exit(self._ray.get(task), self._command.log(index))
+                ended[index] = make_exit(self._ray.get(task), self.command.log(index))
             except self._ray.exceptions.RayError as error:
+                # Of an error in the task itself, the cause is what the task raised.
                 cause = getattr(error, "cause", None) or error
                 ended[index] = Exit(" ".join(str(cause).split()).removesuffix("."), ok=False)
         return ended
@@ -135,14 +138,15 @@ class RayExecutor:
             options = {**self._resources, "max_retries": max_retries, "retry_exceptions": True}
             return self._ray.remote(**options)(_run_worker)
         except ValueError as error:
-            raise ValueError(f"Ray refuses the --ray flags: {error}") from error
+            raise UsageError(f"Ray refuses the --ray flags: {error}") from error
 
     def _count(self, nodes):
         """Returns the number of workers that fit the cluster."""
+        # A worker must fit a single node. Ray would wait forever for a node that is large enough.
         count = sum(_num_fitting(node, **self._resources) for node in nodes)
         if count == 0:
             sizes = {_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes}
-            raise ValueError(
+            raise UsageError(
                 f"No node of the Ray cluster has the {_in_words(**self._resources)} that each "
                 f"worker asks for; the nodes have {' or '.join(sorted(sizes))}: give other values "
                 "of --ray.num_cpus and --ray.num_gpus."
@@ -178,6 +182,7 @@ def _run_worker(words, directory, environment, log):
             process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+    # Ray retries a task that raises. Code 1 is an error that a retry would meet again.
     if process.returncode not in (0, 1):
         raise RuntimeError(f"exit code {process.returncode} on {socket.gethostname()}")
     return process.returncode
@@ -211,7 +216,7 @@ def _options(address):
     if address == "local" or host in ("localhost", "127.0.0.1"):
         # As on macOS, Ray then listens at 127.0.0.1 only.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    if address == "local":
+    if address == "local":  # as small as possible, for the time of the sweep
         return {
             "address": "local",
             "num_cpus": machine.num_cores(),
@@ -221,7 +226,7 @@ def _options(address):
     if address == "auto":
         return {"address": "auto"}
     if not host or not port.isdecimal():
-        raise ValueError(
+        raise UsageError(
             f"--ray.address={address} must be auto, local, or HOST:PORT of the cluster's head."
         )
     try:  # Ray itself waits for minutes if the address does not answer
@@ -256,6 +261,7 @@ def _num_fitting(node, num_cpus, num_gpus):
 
 
 def _in_words(num_cpus, num_gpus):
+    """Returns resources in words."""
     cpus = f"{num_cpus:g} CPU" + ("s" if num_cpus != 1 else "")
     gpus = f" and {num_gpus:g} GPU" + ("s" if num_gpus != 1 else "")
     return cpus + (gpus if num_gpus else "")

@@ -1,15 +1,15 @@
 """Writes a sweep's table and page again from its records, finished or not.
 
-python -m launch.report --workdir=sweeps/digits --format=latex
+python -m launch.report sweeps/digits --format=latex
 """
 
-import gc
 import shlex
 import sys
 
 from absl import flags
 
 from noisegen import reports
+from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
 
 from . import cli
@@ -20,12 +20,10 @@ _FORMAT = flags.DEFINE_enum(
 flags.adopt_module_key_flags(cli)
 
 
+@cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
-    gc.disable()  # with 100,000 records it would take a third of the time, and free nothing
-    cli.no_arguments(argv)
-    cli.no_overrides()
-    write(Sweep.open(cli.workdir(), cli.CONFIG.value), _FORMAT.value)
+    write(cli.open_sweep(argv), _FORMAT.value)
 
 
 def write(sweep: Sweep, form: str = "text") -> None:
@@ -39,7 +37,18 @@ def write(sweep: Sweep, form: str = "text") -> None:
     page = report.write()
     tables = "\n".join(report.tables(form))
     if form == "text":
-        cli.show(f"{tables}\nReport: {page}")
+        missing = report.describe_missing()
+        answers = "\n\n".join(report.answers())
+        cli.show(
+            "\n".join(
+                [
+                    *([answers, ""] if answers else []),
+                    tables,
+                    *([missing] if missing else []),
+                    f"Report: {page}",
+                ]
+            )
+        )
     else:  # is often piped into a file, which is to hold the tables only
         cli.show(tables.removesuffix("\n"))
         print(f"Report: {page}", file=sys.stderr)
@@ -49,15 +58,15 @@ def write_at_end(sweep: Sweep) -> None:
     """Writes the report of a sweep that is trained.
 
     Raises:
-      ValueError: If it cannot be written. The message says how it can be written later.
+      UsageError: If it cannot be written. The message says how it can be written later.
     """
     try:
         write(sweep)
-    except Exception as error:
-        again = shlex.join(["python", "-m", f"{__package__}.report", f"--workdir={sweep.workdir}"])
-        raise ValueError(
+    except Exception as error:  # the user's own functions, which label the report, raise any
+        again = shlex.join([*cli.command("report"), f"--workdir={sweep.workdir}"])
+        raise cli.UsageError(
             f"All runs are trained and kept in {sweep.workdir}, but the report cannot be written: "
-            f"{cli.explained(error)} When that is corrected, run: {again}"
+            f"{one_line(error).removesuffix('.')}. When that is corrected, run: {again}"
         ) from error
 
 

@@ -33,7 +33,8 @@ from . import cli
 from .driver import WorkerCommand
 
 _MAX_TIMEOUTS = 10_000  # a sweep may be many times as long as a job
-_SQUEUE_SECONDS = 20.0
+_SQUEUE_SECONDS = 20.0  # a busy controller may not answer at all
+# States of jobs that may have left an error in their output.
 _FAILED = ("FAILED", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
 
 
@@ -71,7 +72,7 @@ class SlurmConfig:
 
     def __post_init__(self):
         if 60 * self.timeout_min <= self.signal_delay_s:
-            raise ValueError(
+            raise cli.UsageError(
                 f"--slurm.timeout_min={self.timeout_min} is no longer than the "
                 f"{self.signal_delay_s} seconds (--slurm.signal_delay_s) in which a job "
                 "checkpoints its runs: give more time."
@@ -87,7 +88,7 @@ class SlurmArray:
       num_workers: Number of workers.
 
     Raises:
-      ValueError: If an option makes no sense.
+      UsageError: If an option makes no sense.
       ImportError: If submitit is not installed.
     """
 
@@ -100,7 +101,7 @@ class SlurmArray:
         self._parameters = _parameters(config, self._workdir / "logs", num_workers)
 
     def describe(self) -> str:
-        """Returns what would be submitted, in words."""
+        """Returns a description of the submission for --dry_run."""
         given = {name: value for name, value in self._parameters.items() if value is not None}
         lines = [f"Submits {count(self._num_workers, 'job')}, with submitit's parameters"]
         return "\n".join([*lines, *(f"  {name}={value!r}" for name, value in given.items())])
@@ -118,6 +119,7 @@ class SlurmArray:
             )
         if not self._folder.exists():  # `submit` makes it
             return
+        # Whoever can write there can have anything executed as this user.
         status = self._folder.stat()
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise PermissionError(
@@ -129,13 +131,13 @@ class SlurmArray:
         """Submits the jobs and notes them in the sweep's directory; returns the array's id.
 
         Raises:
-          ValueError: If Slurm refuses them.
+          UsageError: If Slurm refuses them.
         """
         (self._workdir / "logs").mkdir(parents=True, exist_ok=True)
         is_new = not self._folder.exists()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check()  # another process may have made it meanwhile
-        folder = self._folder / secrets.token_hex(8)
+        folder = self._folder / secrets.token_hex(8)  # submitit would mix the files of two arrays
         jobs = [
             Job(self._command, index, self._num_workers, self._is_joined)
             for index in range(self._num_workers)
@@ -151,11 +153,11 @@ class SlurmArray:
                 with contextlib.suppress(OSError):  # another command may use it by now
                     self._folder.rmdir()
             said = [line for line in str(error).splitlines() if "error: " in line]
-            raise ValueError(
+            raise cli.UsageError(
                 f"Slurm refuses the jobs: {'; '.join(said) or error}; correct the --slurm flags, "
                 "or give the command on a host from which `sinfo` works."
             ) from error
-        job = submitted[0].job_id.partition("_")[0]
+        job = submitted[0].job_id.partition("_")[0]  # that of the array is before the index
         _remember(self._workdir, job, self._num_workers)
         return job
 
@@ -168,9 +170,9 @@ class SlurmArray:
 class Job:
     """A worker in a Slurm job. submitit calls it, and calls `checkpoint` before it requeues it.
 
-    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, as the cluster is configured. Before
-    the time limit it sends SIGUSR2, and when the job is cancelled SIGTERM. The worker handles all
-    of them. Here it has checkpointed its runs.
+    Before it preempts a job, Slurm sends SIGUSR2 or SIGTERM, depending on the cluster. Before the
+    time limit it sends SIGUSR2, and when the job is cancelled SIGTERM. The worker handles all of
+    them: it checkpoints its runs and raises KeyboardInterrupt.
 
     Args:
       command: The command of the workers.
@@ -180,15 +182,14 @@ class Job:
     """
 
     def __init__(self, command: WorkerCommand, index: int, num_workers: int, is_joined: bool):
-        self.workdir, self.experiment = command.workdir, command.experiment
-        self.options = dataclasses.asdict(command.options) | {"share": (index, num_workers)}
-        self.grace, self.is_joined = command.options.heartbeat_timeout, is_joined
+        self.command, self.options = command, command.options_of(index, num_workers)
+        self.is_joined = is_joined
 
     def __call__(self) -> None:
         cli.guarded(self._work)
 
     def checkpoint(self):
-        """Returns what the requeued job does: the same."""
+        """Returns the work of the requeued job, which is the same."""
         return _submitit().helpers.DelayedSubmission(self)
 
     def _work(self):
@@ -198,11 +199,11 @@ class Job:
         if self.is_joined:
             multihost.join("auto")
         try:
-            worker.work(self.workdir, self.experiment, self.options)
+            worker.work(self.command.workdir, self.command.experiment, self.options)
         except KeyboardInterrupt:
             if environment.global_rank > 0:
                 # The job would end with this process, before the first one has requeued it.
-                time.sleep(self.grace)
+                time.sleep(self.options["heartbeat_timeout"])
             elif _states([environment.job_id]).get(environment.job_id, ("",))[0] == "RUNNING":
                 # It is not cancelled. submitit handles this signal, and handles no SIGTERM.
                 signal.raise_signal(signal.SIGUSR2)
@@ -210,7 +211,7 @@ class Job:
 
 
 def describe_jobs(workdir: str | os.PathLike) -> list[str]:
-    """Returns lines that say what has become of a sweep's jobs."""
+    """Returns lines about a sweep's jobs: their states, and the errors of failed ones."""
     arrays = _submitted(pathlib.Path(workdir))
     if not arrays:
         return []
@@ -219,10 +220,11 @@ def describe_jobs(workdir: str | os.PathLike) -> list[str]:
     except OSError as error:
         return [f"Slurm job {', '.join(arrays)}: state unknown here, as {error}."]
     lines = []
+    # The jobs of an array are named by its id and their index: 7_0, 7_1.
     for job, size in arrays.items():
         own = {name: state for name, state in states.items() if name.partition("_")[0] == job}
         numbers = collections.Counter(_in_words(*state) for state in own.values())
-        if size > len(own):  # Slurm forgets jobs some minutes after their end
+        if size > len(own):
             numbers["ended some time ago"] = size - len(own)
         listing = ", ".join(f"{number} {words}" for words, number in numbers.items())
         lines.append(f"Slurm job {job}, {count(size, 'worker')}: {listing}")
@@ -231,6 +233,7 @@ def describe_jobs(workdir: str | os.PathLike) -> list[str]:
 
 
 def _submitit():
+    """Imports submitit, which is needed for Slurm only."""
     try:
         import submitit
         import submitit.helpers
@@ -246,14 +249,16 @@ def _folder(text, workdir):
     try:
         folder = pathlib.Path(text).expanduser().absolute()
     except RuntimeError:
-        raise ValueError(
+        raise cli.UsageError(
             f"--slurm.folder={text}: there is no home directory here; name a directory of yours."
         ) from None
-    for path in (folder, workdir):
+    for path in (folder, workdir):  # both are written into the script of the job
         if re.search(r"[\n\r\\]", str(path)):
-            raise ValueError(f"Slurm takes no path with a new line or a backslash: {str(path)!r}.")
+            raise cli.UsageError(
+                f"Slurm takes no path with a new line or a backslash: {str(path)!r}."
+            )
     if folder.resolve().is_relative_to(workdir.resolve()):
-        raise ValueError(
+        raise cli.UsageError(
             f"--slurm.folder={folder} lies in --workdir, from which nothing is ever executed: name "
             "another directory, shared with the nodes."
         )
@@ -263,6 +268,7 @@ def _folder(text, workdir):
 def _parameters(config, logs, num_workers) -> dict[str, Any]:
     """Returns the parameters of submitit's executor."""
     log = str(logs).replace("%", "%%") + f"/slurm-{'%A_%a' if num_workers > 1 else '%j'}.log"
+    # A requeued job appends to its output. If one process of a worker dies, all of them end.
     srun = ["--output", log, "--open-mode=append", "--kill-on-bad-exit=1"]
     if config.cpus_per_task:  # srun does not inherit it since Slurm 22.05
         srun.append(f"--cpus-per-task={config.cpus_per_task}")
@@ -295,10 +301,11 @@ def _options(text) -> dict[str, str | bool]:
     options = {}
     for word in words:
         match = re.fullmatch(r"--([a-z][a-z-]*)(?:=(.*))?", word, re.DOTALL)
-        if match is None:
-            raise ValueError(
+        if match is None:  # submitit writes the script, and takes long names only
+            raise cli.UsageError(
                 f"--slurm.options: {word!r} must be --name or --name=value, such as --exclude=n3."
             )
+        # With underscores, as submitit's own names are, so that these replace them.
         options[match[1].replace("-", "_")] = True if match[2] is None else match[2]
     return options
 
@@ -317,6 +324,7 @@ def _submitted(workdir) -> dict[str, int]:
     for path in (workdir / "jobs").glob("slurm-*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no such note
             content = json.loads(path.read_text(encoding="utf-8"))
+            # The id becomes an argument of squeue. Anyone who can write here may have written it.
             if re.fullmatch(r"\d+", content["job"]) and isinstance(content["size"], int):
                 sizes[content["job"]] = content["size"]
     return dict(sorted(sizes.items(), key=lambda item: int(item[0])))
@@ -343,6 +351,7 @@ def _states(jobs) -> dict[str, tuple[str, str]]:
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"squeue does not answer within {_SQUEUE_SECONDS:.0f} s") from error
+    # Slurm forgets jobs some minutes after their end. Then the id of a single one is invalid.
     if asked.returncode and "Invalid job id" not in asked.stderr:
         raise OSError(f"squeue does not answer: {asked.stderr.strip().partition(chr(10))[0]}")
     lines = [line.strip().split("|") for line in asked.stdout.splitlines()]
@@ -350,12 +359,14 @@ def _states(jobs) -> dict[str, tuple[str, str]]:
 
 
 def _in_words(state, reason):
+    """Returns the state of a job in words. Only a waiting job has a reason worth showing."""
     words = state.lower().replace("_", " ")
     return f"{words} ({reason})" if state == "PENDING" else words
 
 
 def _failures(workdir, states) -> list[str]:
     """Returns a line for each error of failed jobs."""
+    # Jobs mostly fail alike, so each error is shown once.
     failed = collections.defaultdict(list)
     for name, (state, _) in sorted(states.items()):
         if state in _FAILED:

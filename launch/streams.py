@@ -1,13 +1,8 @@
 """Standard streams that never fail a command, even if closed, broken or of a small encoding."""
 
-import codecs
 import io
 import os
 import sys
-
-from noisegen.sweeps import encoding
-
-_ERRORS = "noisegen.launch.streams"  # name of our handler of encoding errors
 
 
 class Stream(io.TextIOWrapper):
@@ -42,10 +37,11 @@ class Stream(io.TextIOWrapper):
 
 def guard() -> None:
     """Replaces standard output and error by streams to which writing cannot fail."""
-    codecs.register_error(_ERRORS, _replace)
     for number in range(3):
-        # The next file to be opened would take the number of a closed stream, and its output.
-        if not _is_open(number):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It is closed. The next file to be opened would take its number, and its output.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
 
@@ -57,34 +53,17 @@ def lost() -> OSError | None:
 
 
 def _guarded(stream):
+    """Returns a stream in the place of a standard stream, which is None if it is closed."""
     if stream is None:
         stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as it stays open
-    if isinstance(stream, Stream) or not hasattr(stream, "buffer"):
+    if isinstance(stream, Stream) or not hasattr(stream, "buffer"):  # pytest's has none
         return stream
     guarded = Stream(
         stream.buffer,
         encoding=stream.encoding,
-        errors=_ERRORS,
+        errors="backslashreplace",  # for a character that the encoding lacks
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
     guarded.replaced = stream  # it would close the buffer when it is garbage collected
     return guarded
-
-
-def _is_open(number):
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def _replace(error):
-    """Replaces a character that the encoding lacks. An undecodable byte becomes itself again."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    character = error.object[error.start]
-    if 0xDC80 <= ord(character) <= 0xDCFF:
-        return bytes([ord(character) - 0xDC00]), error.start + 1
-    return encoding.to_ascii(character), error.start + 1

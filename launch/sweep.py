@@ -1,13 +1,12 @@
 """Trains the runs of an experiment that have no record yet, and writes the report.
 
-    python -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
+    python -m launch.sweep experiments/digits.py --workdir=sweeps/digits
 
 A flag such as --config.run.momentum=0.5 overrides a field of the experiment's config. If anything
 stops the sweep, the same command resumes it. With --workers=4 four processes train it, with
 --launcher=slurm jobs, and with --launcher=ray tasks of Ray.
 """
 
-import pathlib
 import re
 import shlex
 import sys
@@ -16,12 +15,14 @@ import jax
 from absl import flags
 
 from noisegen import storage, training
+from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.experiment import Experiment, load_experiment
+from noisegen.sweeps.experiment import load_experiment
 from noisegen.sweeps.progress import Display, duration
 from noisegen.sweeps.worker import WorkerOptions
 
 from . import cli, config_flags, local, multihost, ray, report, slurm, streams, worker
+from .cli import UsageError
 from .driver import Driver, WorkerCommand
 
 flags.adopt_module_key_flags(cli)
@@ -47,43 +48,32 @@ _DISTRIBUTED = flags.DEFINE_string(
     "Spread this worker over processes: 'auto' under Slurm or MPI, or HOST:PORT,INDEX/COUNT.",
 )
 _REPORT = flags.DEFINE_bool("report", True, "Write the report at the end.")
-_KEEP_PARAMS = flags.DEFINE_bool("keep_params", False, "Keep the parameters of runs that end.")
-_CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes", 5.0, "Minutes between checkpoints of the runs in training, 0 for none."
+_worker = config_flags.define(
+    "", WorkerOptions, ("checkpoint_minutes", "keep_params", "heartbeat_timeout")
 )
-_HEARTBEAT_TIMEOUT = flags.DEFINE_float(
-    "heartbeat_timeout", 300.0, "Seconds without a heartbeat after which a worker counts as dead."
-)
-_pool = config_flags.define("pool", training.PoolConfig, optional=True)
-_slurm = config_flags.define("slurm", slurm.SlurmConfig)
-_ray = config_flags.define("ray", ray.RayConfig)
+_pool = config_flags.define("pool.", training.PoolConfig, optional=True)
+_slurm = config_flags.define("slurm.", slurm.SlurmConfig)
+_ray = config_flags.define("ray.", ray.RayConfig)
 
 
 def main(argv: list[str]) -> None:
     """Trains the sweep of an experiment in --workdir."""
-    name = _experiment_name(argv)
-    workdir = cli.workdir(required=not _DRY_RUN.value or _LAUNCHER.value == "slurm")
-    options = _options()
-    _prepare()
-    experiment = load_experiment(name)
-    config = experiment.get_config()
-    config_flags.override(config, cli.overrides())
-    sweep = experiment.get_sweep(config, workdir)
+    sweep, options = _read(argv)
     if _DRY_RUN.value:
-        dry_run(sweep, config, options)
+        dry_run(sweep, options)
         return
     try:
-        train(experiment, sweep, options)
+        train(sweep, options)
     except KeyboardInterrupt:
         print(
-            f"Stopped; finished runs and the last checkpoint of others are kept in {workdir}. To "
-            f"resume, give the same command again:\n  {shlex.join(sys.orig_argv)}",
+            f"Stopped; finished runs and the last checkpoint of others are kept in {sweep.workdir}."
+            f" To resume, give the same command again:\n  {shlex.join(sys.orig_argv)}",
             file=sys.stderr,
         )
         cli.leave(cli.INTERRUPTED)
 
 
-def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
+def train(sweep: Sweep, options: WorkerOptions) -> None:
     """Trains the runs of a sweep that have no record, and writes the report.
 
     On Slurm it submits jobs that train them and returns, unless all have a record.
@@ -91,24 +81,13 @@ def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
     if multihost.is_follower():
         multihost.follow(sweep, options)
         return
-    command = _worker_command(sweep, options)
-    array = _slurm_array(command)
-    if array:
-        array.check()
-    # To validate the sweep uses JAX, which from here on leaves the accelerators to the workers.
-    slots = _local_slots()
-    sweep.validate()
-    _check_pool(options.pool)
-    if _REPORT.value:
-        _check_report(experiment, sweep)
-    executor = _executor(command, slots) if sweep.todo() else None
-    sweep.meta["command"] = _user_command(sweep)
-    with sweep.begun(options.keep_params):
-        if array and sweep.todo():
-            submit(array, sweep)
+    starter = _check(sweep, options)
+    with sweep.begun(options.keep_params, _user_command(sweep)):
+        if isinstance(starter, slurm.SlurmArray):
+            submit(starter, sweep)
             return
-        if executor:
-            Driver(sweep, command, executor, Display(sweep)).run()
+        if starter:
+            Driver(sweep, starter, Display(sweep)).run()
         else:
             worker.make_worker(sweep, options).run()
     if _REPORT.value:
@@ -118,7 +97,7 @@ def train(experiment: Experiment, sweep: Sweep, options: WorkerOptions) -> None:
 def submit(array: slurm.SlurmArray, sweep: Sweep) -> None:
     """Submits jobs that train the sweep, and prints how to follow them."""
     job = array.submit()
-    status = shlex.join(["python", "-m", f"{__package__}.status", f"--workdir={sweep.workdir}"])
+    status = shlex.join([*cli.command("status"), f"--workdir={sweep.workdir}"])
     print(
         f"Submitted Slurm job {job}; its output goes to {array.logs(job)}.\n"
         f"To see the progress:\n  {status}\n"
@@ -126,40 +105,59 @@ def submit(array: slurm.SlurmArray, sweep: Sweep) -> None:
     )
 
 
-def dry_run(sweep: Sweep, config, options: WorkerOptions) -> None:
+@cli.usage_errors()
+def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
     """Prints the runs that would be trained with their cost, or what Slurm would be given."""
     if _LAUNCHER.value == "slurm":
-        command = _worker_command(sweep, options)
-        print(_slurm_array(command).describe())
+        print(_slurm_array(_command(sweep, options)).describe())
         return
     sweep.validate()
-    todo = sweep.todo()
+    todo = sweep.state.todo()
     if not todo:
         print("Every run has its record.")
         return
+    # In a form that can be searched and counted: one run a line.
     for run in todo.values():
         words = [f"{name}={shlex.quote(str(value))}" for name, value in run.hparams.items()]
         print(" ".join(words))
     examples = sum(run.plan.num_examples for run in todo.values())
-    print(f"{len(todo):,} runs, {examples:,} training examples.")
-    rate = config.get("gpu_examples_per_second")
+    if sweep.state.is_race:
+        print(f"These {len(todo):,} runs begin the race. {_describe_race(sweep)}")
+    else:
+        print(f"{len(todo):,} runs, {examples:,} training examples.")
+    # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
+    rate = sweep.config.get("gpu_examples_per_second")
     if rate:
         print(f"{examples / rate / 3600:,.2f} GPU-hours at the {rate:,} examples/s assumed.")
     if _LAUNCHER.value == "ray":
-        executor = _executor(_worker_command(sweep, options))
+        executor = _ray_executor(_command(sweep, options))
         print(executor.describe())
         executor.stop()
         return
     _print_duration(sweep, todo, options)
 
 
+def _describe_race(sweep):
+    """Says how much a race may cost, without the runs that have a record and extensions."""
+    numbers = []
+    for runs in (sweep.state.fewest(), sweep.state.most()):
+        left = [run for name, run in runs.items() if name not in sweep.state.done]
+        numbers.append((len(left), sum(run.plan.num_examples for run in left)))
+    (least, least_examples), (most, most_examples) = numbers
+    return (
+        f"In all it takes {least:,} to {most:,} runs, {least_examples:,} to {most_examples:,} "
+        "training examples."
+    )
+
+
 def _print_duration(sweep, todo, options):
     """Measures and prints how long some runs take here."""
     print("Measuring how long they take here; for a large network this takes minutes.")
-    if streams.lost():  # no reader is left
+    if streams.lost():  # no reader is left, so nobody waits for the measurement
         return
+    # The tasks of different batch sizes may be fastest with different settings.
     seconds, settings = 0.0, set()
-    for task, runs in sweep.by_task(todo).items():
+    for task, runs in sweep.state.by_task(todo).items():
         config, expected = training.autotune(task, list(runs.values()), **options.pool)
         seconds += expected
         settings.add(f"{config.lanes} lanes, microbatch {config.microbatch}")
@@ -171,15 +169,23 @@ def _print_duration(sweep, todo, options):
     )
 
 
-def _experiment_name(argv):
-    """Returns the experiment that --config or the first word names."""
-    if cli.CONFIG.value is None and len(argv) > 1:
-        cli.no_arguments(argv[1:])
-        return argv[1]
-    cli.no_arguments(argv)
-    if not cli.CONFIG.value:
-        raise ValueError("Missing --config=..., an experiment, such as experiments/digits.py.")
-    return cli.CONFIG.value
+@cli.usage_errors()
+def _read(argv):
+    """Reads the command line and the experiment; returns the sweep and the workers' options."""
+    words = [word for word in argv[1:] if not word.startswith("-")]
+    name = cli.CONFIG.value or next(iter(words), None)
+    if not name:
+        raise UsageError("Missing --config=..., an experiment, such as experiments/digits.py.")
+    options = _options()
+    _prepare_jax()  # before the experiment, which may use it
+    experiment = load_experiment(name)
+    config = experiment.get_config()
+    # Only now is it known which words are flags of the config.
+    cli.flag_or_word(cli.CONFIG, config_flags.override(config, argv))
+    workdir = None
+    if cli.WORKDIR.value or not _DRY_RUN.value or _LAUNCHER.value == "slurm":
+        workdir = cli.workdir(cli.WORKDIR.value)
+    return experiment.get_sweep(config, workdir), options
 
 
 def _options():
@@ -188,17 +194,11 @@ def _options():
     if _SHARE.value is not None:
         match = re.fullmatch(r"(\d+)/(\d+)", _SHARE.value)
         if match is None or int(match[1]) >= int(match[2]):
-            raise ValueError(
+            raise UsageError(
                 f"--share={_SHARE.value} must be INDEX/COUNT with INDEX below COUNT, such as 0/8."
             )
         share = int(match[1]), int(match[2])
-    return WorkerOptions(
-        share=share,
-        pool=_pool(),
-        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
-        keep_params=_KEEP_PARAMS.value,
-        heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
-    )
+    return WorkerOptions(share=share, pool=_pool(), **_worker())
 
 
 def _starts_workers():
@@ -206,74 +206,91 @@ def _starts_workers():
     return _WORKERS.value is not None or _LAUNCHER.value != "local"
 
 
-def _prepare():
-    """Checks flags that exclude each other, and prepares JAX before it is first used."""
+def _prepare_jax():
+    """Refuses flags that exclude each other, then chooses the devices of this process."""
     if _WORKERS.value is not None:
         local.parse_workers(_WORKERS.value)
     if _starts_workers():
         for flag in (_SHARE, _DISTRIBUTED):
             if flag.value is not None:
-                raise ValueError(
+                raise UsageError(
                     f"--{flag.name} is for a single worker: leave it out, or --workers and "
                     "--launcher."
                 )
     if _LAUNCHER.value != "local":
         jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
-    if _DISTRIBUTED.value:
+    if _DISTRIBUTED.value:  # before the devices, which are then those of all processes
         multihost.join(_DISTRIBUTED.value)
     if not _starts_workers():
         cli.check_devices()
 
 
-def _worker_command(sweep, options):
+@cli.usage_errors()
+def _check(sweep, options):
+    """Checks everything before anything is written.
+
+    Returns:
+      The Slurm jobs, or the executor, that start the workers; None if this process is the worker
+      or nothing is left to train.
+    """
+    # Mistakes that are found quickly come first.
+    command, array, slots = _command(sweep, options), None, None
+    if _LAUNCHER.value == "slurm":
+        array = _slurm_array(command)
+        array.check()
+    # To validate the sweep uses JAX, which from here on leaves the accelerators to the workers.
+    if _LAUNCHER.value == "local" and _WORKERS.value is not None:
+        slots = local.detect_slots(_WORKERS.value)
+    sweep.validate()
+    _check_pool(options.pool)
+    if _REPORT.value:
+        _check_report(sweep)
+    if not sweep.state.todo():  # the report can be written without Slurm or Ray
+        return None
+    if _LAUNCHER.value == "ray":
+        return _ray_executor(command)
+    return local.LocalExecutor(command, slots) if slots else array
+
+
+def _command(sweep, options):
     """Returns the command of the workers that other programs start."""
-    experiment = sweep.meta["experiment"]
+    experiment = sweep.origin.experiment
     return WorkerCommand(workdir=str(sweep.workdir), experiment=experiment, options=options)
 
 
 def _slurm_array(command):
-    """Returns the jobs of the sweep, or None if Slurm is not to start the workers."""
-    if _LAUNCHER.value != "slurm":
-        return None
+    """Returns the Slurm jobs of the sweep."""
     num_workers = local.parse_workers(_WORKERS.value or "1")
     if num_workers is None:
-        raise ValueError("--workers=auto is for this host and Ray; give Slurm a number.")
+        raise UsageError("--workers=auto is for this host and Ray; give Slurm a number.")
     return slurm.SlurmArray(command, slurm.SlurmConfig(**_slurm()), num_workers)
 
 
-def _local_slots():
-    """Returns the slots of workers on this host, or None if there are to be none."""
-    if _LAUNCHER.value == "local" and _WORKERS.value is not None:
-        return local.detect_slots(_WORKERS.value)
-    return None
-
-
-def _executor(command, slots=None):
-    """Returns the executor that starts the workers, or None if this process is the worker."""
-    if _LAUNCHER.value == "ray":
-        config = ray.RayConfig(**_ray())
-        return ray.RayExecutor(command, config, local.parse_workers(_WORKERS.value or "auto"))
-    return None if slots is None else local.LocalExecutor(command, slots)
+def _ray_executor(command):
+    """Returns an executor that is connected to the Ray cluster."""
+    num_workers = local.parse_workers(_WORKERS.value or "auto")
+    return ray.RayExecutor(command, ray.RayConfig(**_ray()), num_workers)
 
 
 def _check_pool(given):
-    """Checks the given settings of the pool by themselves; others are yet to be measured."""
+    """Checks the given settings of the pool before anything is begun."""
+    # The smallest settings that go with them stand for those that are yet to be measured.
     lanes, batch = given.get("lane_devices", 1), given.get("batch_devices", 1)
     training.PoolConfig(**{"lanes": lanes, "microbatch": batch, "eval_batch": batch, **given})
     if not _starts_workers() and lanes * batch > jax.device_count():
-        raise ValueError(
+        raise UsageError(
             f"--pool.lane_devices={lanes} times --pool.batch_devices={batch} is {lanes * batch} "
             f"devices; there are {jax.device_count()}."
         )
 
 
-def _check_report(experiment, sweep):
+def _check_report(sweep):
+    """Checks that a report can be made. The user's own functions may raise anything."""
     try:
         sweep.validate_report()
-    except Exception as error:  # of the user's functions, which label the report
-        raise ValueError(
-            f"{experiment.path}: no report could be made: {cli.explained(error)}"
-        ) from error
+    except Exception as error:
+        experiment = sweep.origin.experiment
+        raise UsageError(f"{experiment}: no report could be made: {one_line(error)}") from error
 
 
 def _user_command(sweep):
@@ -284,7 +301,7 @@ def _user_command(sweep):
     if not _REPORT.value and (sweep.workdir / "sweep.json").exists():
         return storage.read_sweep(sweep.workdir).get("command", "")
     words = sys.orig_argv[1:]
-    if pathlib.Path(words[0]).name == "noisegen":  # the installed command
+    if cli.is_installed():
         return shlex.join(["noisegen", *words[1:]])
     return shlex.join(["python", *words])
 

@@ -12,8 +12,8 @@ import time
 from absl import flags
 
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.experiment import warn_if_changed
 from noisegen.sweeps.progress import Display
+from noisegen.sweeps.sweep_json import warn_if_changed
 from noisegen.sweeps.worker import Worker, WorkerOptions
 
 from . import cli, multihost
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     if _EXIT_WITH_STDIN.value:
         _exit_with_stdin()
     cli.check_devices()
-    work(cli.workdir(), _EXPERIMENT.value, json.loads(_OPTIONS.value))
+    work(cli.workdir(cli.WORKDIR.value), _EXPERIMENT.value, json.loads(_OPTIONS.value))
 
 
 def work(workdir: str, experiment: str | None, options: dict) -> None:
@@ -49,21 +49,30 @@ def work(workdir: str, experiment: str | None, options: dict) -> None:
         checkpointed.
     """
     options = WorkerOptions(**options | {"share": tuple(options.get("share", (0, 1)))})
-    sweep = Sweep.open(workdir, experiment)
+    with cli.usage_errors():
+        sweep = Sweep.open(workdir, experiment)
     if multihost.is_follower():
         multihost.follow(sweep, options)
         return
-    warn_if_changed(sweep)
-    sweep.validate()
-    if options.keep_params:
-        sweep.discard_damaged_params()
+    with cli.usage_errors():
+        warn_if_changed(sweep)
+        sweep.validate()
+        if options.keep_params:
+            sweep.state.discard_damaged_params()
     make_worker(sweep, options).run()
 
 
 def make_worker(sweep: Sweep, options: WorkerOptions) -> Worker:
     """Returns the worker of this process, which leads the others if several are joined."""
-    kind = multihost.MultihostWorker if multihost.is_joined() else Worker
+    kind = multihost.MultihostWorker if multihost.is_joined() else _Worker
     return kind(sweep, options, Display(sweep))
+
+
+class _Worker(Worker):
+    """A worker that shows in one line if settings of the pool do not suit the task."""
+
+    make_pool = cli.usage_errors()(Worker.make_pool)
+    autotune = cli.usage_errors()(Worker.autotune)
 
 
 def _exit_with_stdin():
@@ -73,11 +82,12 @@ def _exit_with_stdin():
     """
 
     def wait():
-        while os.read(0, 1):
+        while os.read(0, 1):  # returns nothing once the pipe is closed
             pass
+        # As a signal, so that the main thread checkpoints its runs.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
-        os._exit(cli.INTERRUPTED)
+        os._exit(cli.INTERRUPTED)  # it hangs
 
     threading.Thread(target=wait, daemon=True).start()
 

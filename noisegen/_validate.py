@@ -25,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def positive(**values: Any) -> list[Any]:
-    """Checks that every value is a finite number above zero, or a schedule."""
-    return _check("a finite number > 0", lambda v: (v > 0) & (v < np.inf), values, schedules=True)
+def positive(*, schedules: bool = False, **values: Any) -> list[Any]:
+    """Checks that every value is a finite number above zero, or a schedule if those are allowed."""
+    return _check("a finite number > 0", lambda v: (v > 0) & (v < np.inf), values, schedules)
 
 
-def non_negative(**values: Any) -> list[Any]:
-    """Checks that every value is a finite number, zero or above, or a schedule."""
-    return _check("a finite number >= 0", lambda v: (v >= 0) & (v < np.inf), values, schedules=True)
+def non_negative(*, schedules: bool = False, **values: Any) -> list[Any]:
+    """Checks that every value is a finite number from zero on, or a schedule if allowed."""
+    return _check("a finite number >= 0", lambda v: (v >= 0) & (v < np.inf), values, schedules)
 
 
 def in_range(low: float, high: float, **values: Any) -> list[Any]:
@@ -111,10 +111,11 @@ def _check(
     requirement: str,
     holds: Callable[[Any], Any],
     values: dict[str, Any],
-    *,
     schedules: bool = False,
 ) -> list[Any]:
     """Returns the numbers; raises ValueError for the first concrete one that fails the check."""
+    if schedules:
+        requirement += " or a schedule"
     numbers = []
     for name, value in values.items():
         if schedules and callable(value):
@@ -143,7 +144,8 @@ def _number(value: Any) -> Any:
         array = np.asarray(value)
         if array.dtype == object and isinstance(value, int):  # An integer of more than 64 bits.
             return float(value)
-    except (ValueError, OverflowError):  # Rows of unequal lengths, an integer beyond every float.
+    # Rows of unequal lengths, an integer beyond every float, a list of traced numbers.
+    except (ValueError, OverflowError, TypeError):
         return None
     if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
         return None

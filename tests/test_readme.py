@@ -80,5 +80,8 @@ def test_a_file_that_is_named_exists(path):
 def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     sweep = sweeps.Sweep.open(ROOT / "experiments" / "results" / name)
-    [table] = reports.load_report(sweep).tables()
+    report = reports.load_report(sweep)
+    [table] = report.tables()
     assert table.strip() in README
+    stated = [answer for answer in report.readings[0].answers if answer.kind != "open"]
+    assert stated and all(answer.text in README for answer in stated)

@@ -5,7 +5,7 @@ set as the batch, noise of eta = 1 "significantly accelerates" training, and aft
 are 100 updates, the test accuracy is "higher by 5%". No number is printed.
 
 Readings as in Table 1, momentum .5 included. The learning rate of .01 is the draft's. It shows one
-run of each kind; here are three, each of 6 million images, which is minutes of a processor core.
+run of each kind; here are three. Each sees 6 million images, which takes a processor core minutes.
 """
 
 import ml_collections

@@ -2,7 +2,7 @@
 
 Claim of the draft "Even larger batch size with additive gradient noise": noise added to the
 gradient, of standard deviation eta / (1 + t)^0.55, improves the test accuracy that very large
-batches reach in 15 epochs, and is no help at small ones.
+batches reach in 15 epochs, and does not help small ones.
 
 Readings, when the draft leaves them open: the 20-50-500 network of PyTorch's MNIST example, without
 dropout. eta is a standard deviation. Noise is added to the mean gradient, before momentum, and t
@@ -46,6 +46,7 @@ def get_config(scale: str = "paper") -> ml_collections.ConfigDict:
                 "eta": (0.0, 0.3, 0.1, 0.03, 0.01, 0.005),
                 "batch_size": (45000, 32768, 16384, 8192, 4096, 2048),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )
@@ -103,6 +104,7 @@ def make_protocol(
         tune=("learning_rate", "eta"),
         best=num_seeds,
         of=num_seeds,
+        search=config.get("search", "grid"),  # Figures that tune nothing lack it.
         max_extensions=0,  # The draft gives the range of learning rates.
     )
 

@@ -53,6 +53,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "eta": (0.0, 0.3, 0.01, 0.005),
                 "batch_size": (8192, 4096, 2048, 1024),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 30_000,  # assumed, to price a dry run
         }

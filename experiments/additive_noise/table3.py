@@ -3,8 +3,8 @@
 Published: 97.13 % of test accuracy with noise of eta = 1, at a learning rate of .01, "allowed to
 converge". As Figure 2, five times as long. The run without noise is ours, for comparison.
 
-One run of each kind, as in the draft, because each is 30 million images, 20 to 30 minutes of a
-processor core. `--config.grid.seed=0,1,2` makes it three.
+There is one run of each kind, as in the draft, because each sees 30 million images, which takes a
+processor core 20 to 30 minutes. `--config.grid.seed=0,1,2` makes it three.
 """
 
 import ml_collections

@@ -1,8 +1,8 @@
 """Additive gradient noise, section 5.3: WikiText-2, LSTM language model with and without noise
 
-Planned in the draft "Even larger batch size with additive gradient noise", never run: there is no
-number to compare with. The question is that of its tables: whether noise lowers the test loss that
-large batches reach in a fixed number of epochs.
+The draft "Even larger batch size with additive gradient noise" plans this experiment and has no
+results of it, so there is no number to compare with. The question is that of its tables: does noise
+lower the test loss that large batches reach in a fixed number of epochs?
 
 The network is that of PyTorch's example for this text: 200 units, 2 layers, dropout .2, initial
 values in U(-.1, .1), windows of 35, batches of 20 at a learning rate of 20, gradients clipped to a
@@ -61,6 +61,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "eta": (0.0, 1e-3, 1e-4),
                 "batch_size": (1280, 640, 320, 160, 80, 40, 20),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )

@@ -9,6 +9,8 @@ table`:
 - `first_record`: seconds from the command to the first record;
 - `host_overhead`: share of the time in which the device waits for the host;
 - `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
+- `many_workers`: cost of claiming and recording 10,000 tiny runs over 4 workers;
+- `devices`: LeNet-5 on two devices against one;
 
 and before all others, if there is an accelerator or `--parts` names them:
 

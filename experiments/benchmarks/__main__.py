@@ -21,13 +21,16 @@ from absl import flags
 from experiments.benchmarks import (
     device_agreement,
     devices,
+    false_sentences,
     first_record,
     host_overhead,
+    interval_coverage,
     machine,
     many_lanes,
     many_records,
     many_workers,
     mnist,
+    race_replay,
     report,
     wide_resnet,
     wide_resnet_profile,
@@ -48,6 +51,9 @@ ANYWHERE = {
     "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,
+    "interval_coverage": interval_coverage,
+    "race_replay": race_replay,
+    "false_sentences": false_sentences,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 
@@ -64,11 +70,14 @@ def main(argv: list[str]) -> None:
     # Else the first process to use an accelerator takes most of its memory from its children.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = default_parts() if _ONLY.value is None else _ONLY.value
-    if unknown := set(chosen) - set(PARTS):
-        raise ValueError(f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}.")
+    unknown = set(chosen) - set(PARTS)
+    if unknown:
+        raise cli.UsageError(
+            f"--parts={','.join(sorted(unknown))}: expected some of {list(PARTS)}."
+        )
     rounds = _ROUNDS.value or (1 if _QUICK.value else 2)
     if not _OUT.value:
-        raise ValueError("Missing --out=..., the directory of the records and the table.")
+        raise cli.UsageError("Missing --out=..., the directory of the records and the table.")
     out = pathlib.Path(_OUT.value)
     options = machine.Options(_QUICK.value, rounds, _TORCH.value)
     out.mkdir(parents=True, exist_ok=True)

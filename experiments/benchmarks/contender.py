@@ -11,21 +11,21 @@ from noisegen.sweeps.machine import num_cores
 def train(
     python: str, program: str, processes: int, spec: dict, *, accelerator: bool = False
 ) -> dict:
-    """Has the runs of the spec trained, shared out among some processes.
+    """Trains the runs of the spec in some processes, which share them.
 
     Args:
-      python: the interpreter.
-      program: module of `contenders`.
-      processes: how many share out `spec["runs"]`.
-      spec: what they are told; see `contenders.exchange.read_spec`.
-      accelerator: whether they may use one, where there is one.
+      python: The interpreter.
+      program: Module of `contenders`.
+      processes: Number of processes, among which `spec["runs"]` are divided.
+      spec: What to train, see `contenders.exchange.read_spec`.
+      accelerator: Whether the processes may use an accelerator if there is one.
 
     Returns:
       The first process's answer with the `runs` of all, and `seconds` from the start to the end of
       the last run.
 
     Raises:
-      ChildProcessError: a process failed; what it said has gone to stderr.
+      ChildProcessError: If a process failed. Its own message is on stderr.
     """
     started = time.time()
     spec = spec | {"threads": num_cores() // processes, "started": started}

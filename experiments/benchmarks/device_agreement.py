@@ -30,7 +30,7 @@ def measure(options: machine.Options) -> dict:
     """Trains the runs of every task twice.
 
     Raises:
-      RuntimeError: what must agree does not.
+      RuntimeError: If the devices do not agree.
     """
     dtypes = () if options.quick else ("bfloat16", "float32")  # half a minute each to compile
     made = {"CNN, float32": _cnn()} | {f"WRN-10-1, {d}": _wide_resnet(d) for d in dtypes}
@@ -61,12 +61,13 @@ def differences(
     """Returns the largest differences in accuracy and loss between two trainings of the same runs.
 
     Args:
-      name: of the task; ends with its type.
-      results: of one training, in any order.
-      others: of the other.
+      name: Name of the task, which ends with its dtype.
+      results: Results of one training, in any order.
+      others: Results of the other.
 
     Raises:
-      RuntimeError: a status or a number of updates differs, or a metric by more than the tolerance.
+      RuntimeError: If a status or a number of updates differs, or a metric differs by more than the
+        tolerance.
     """
     largest = {"accuracy": 0.0, "loss": 0.0}
     for one, other in zip(_ordered(results), _ordered(others), strict=True):
@@ -78,10 +79,12 @@ def differences(
                 what = metric.rpartition("_")[2]
                 apart = np.abs(np.subtract(one.curve[metric], other.curve[metric]))
                 largest[what] = float(np.max([largest[what], *apart]))
-    if not all(largest[what] <= most for what, most in TOLERANCES[_dtype(name)].items()):
+    tolerances = TOLERANCES[_dtype(name)]
+    # A nan agrees with nothing, hence not `any(... > ...)`.
+    if not all(largest[what] <= most for what, most in tolerances.items()):
         raise RuntimeError(
             f"{name}: the devices do not agree: the largest differences are {largest}, expected at "
-            f"most {TOLERANCES[_dtype(name)]}."
+            f"most {tolerances}."
         )
     return largest
 

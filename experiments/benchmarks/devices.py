@@ -45,17 +45,15 @@ def measure(options: machine.Options) -> dict:
 def rows(record: dict) -> list[tuple[str, str, str]]:
     """Returns the speed on two devices over that on one; 2 would be no loss."""
     rounds = record["images_per_second"]
-    return [
-        (
-            f"images/s, {name}, over one device: batch size {size}",
-            report.spread([each[name][size] / each["one device"][size] for each in rounds]),
-            "",
-        )
-        for name in ("lanes over two", "batch over two")
-        for size in rounds[0]["one device"]
-    ]
+    table = []
+    for name in ("lanes over two", "batch over two"):
+        for size in rounds[0]["one device"]:
+            ratios = [speeds[name][size] / speeds["one device"][size] for speeds in rounds]
+            what = f"images/s, {name}, over one device: batch size {size}"
+            table.append((what, report.spread(ratios), ""))
+    return table
 
 
 def _runs(size):
-    """Trains two runs, which two lanes train side by side."""
+    """Returns two runs, which two lanes train side by side."""
     return [run for seed in (0, 1) for run in noisegen_pool.make_runs([(size, 0.1)], seed)]

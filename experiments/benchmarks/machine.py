@@ -14,16 +14,16 @@ import noisegen
 from noisegen.sweeps.machine import devices, num_cores, processor
 
 ROOT = pathlib.Path(__file__).parents[2]
-_VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy")
+_VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
 class Options(NamedTuple):
-    """What the command line says.
+    """Holds the options of the command line.
 
     Attributes:
-      quick: measure a miniature.
-      rounds: repetitions of every timing.
-      torch_python: interpreter that has torch and numpy, or None.
+      quick: Whether to measure a miniature.
+      rounds: Repetitions of every timing.
+      torch_python: Interpreter that has torch and numpy, or None.
     """
 
     quick: bool = False
@@ -33,19 +33,23 @@ class Options(NamedTuple):
 
 def describe(command: str, options: Options) -> dict[str, Any]:
     """Returns the command, the date, the hardware and the versions."""
+    hardware = {
+        "cpu": processor(),
+        "cores": num_cores(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "load_average_before": os.getloadavg()[0],
+    }
+    if has_accelerator():
+        hardware["accelerator"] = devices()
+    versions = {"python": platform.python_version(), "noisegen": noisegen.__version__}
+    for name in _VERSIONED:
+        versions[name] = importlib.metadata.version(name)
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "quick": options.quick,
-        "hardware": {
-            "cpu": processor(),
-            "cores": num_cores(),
-            "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
-            "load_average_before": os.getloadavg()[0],
-        }
-        | ({"accelerator": devices()} if has_accelerator() else {}),
-        "versions": {"python": platform.python_version(), "noisegen": noisegen.__version__}
-        | {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "hardware": hardware,
+        "versions": versions,
     }
 
 

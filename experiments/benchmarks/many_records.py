@@ -33,9 +33,9 @@ def measure(options: machine.Options) -> dict:
     with tempfile.TemporaryDirectory() as workdir:
         sweep = experiment.get_sweep(config, workdir)
         with sweep.begun():  # writes sweep.json
-            count = _write(workdir, sweep.wanted)
+            count = _write(workdir, sweep.state.wanted)
         timed = {
-            "to plan": lambda: _counted(count, experiment.get_sweep(config).runs()),
+            "to plan": lambda: _counted(count, experiment.get_sweep(config).state.runs()),
             "to load": lambda: _counted(count, storage.read_records(workdir, curves=False)),
             "to load, with curves": lambda: _counted(count, storage.read_records(workdir)),
             "of launch.status": lambda: _command("status", workdir),

@@ -96,7 +96,9 @@ def _round(spec, torch_python):
 
 def _accuracy(rounds, name, size):
     """Returns the mean over learning rates and rounds in percent, and its standard error."""
-    runs = [[r for r in answers[name]["runs"] if r["batch_size"] == size] for answers in rounds]
-    means = [100 * statistics.mean(run["test_accuracy"] for run in each) for each in runs]
+    means = []  # of each round
+    for answers in rounds:
+        runs = [run for run in answers[name]["runs"] if run["batch_size"] == size]
+        means.append(100 * statistics.mean(run["test_accuracy"] for run in runs))
     error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else math.nan
     return f"{statistics.mean(means):.2f} ± {error:.2f}"

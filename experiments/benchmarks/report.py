@@ -9,10 +9,13 @@ def markdown(parts: Mapping[str, ModuleType], records: Mapping[str, dict | None]
     """Returns the tables of all parts that have a record."""
     blocks = ["# Benchmarks\n"]
     for name, part in parts.items():
-        if (record := records[name]) is not None:
-            blocks += [f"## {part.TITLE}\n", _where(record)]
-            blocks.append(table(("measured", "value", "goal"), part.rows(record)))
-            blocks += [part.details(record)] if hasattr(part, "details") else []
+        record = records[name]
+        if record is None:
+            continue
+        blocks += [f"## {part.TITLE}\n", _where(record)]
+        blocks.append(table(("measured", "value", "goal"), part.rows(record)))
+        if hasattr(part, "details"):
+            blocks.append(part.details(record))
     blocks.append("Values are medians, with the smallest and largest in brackets.\n")
     return "\n".join(blocks)
 

@@ -10,6 +10,7 @@ other. Each tries several microbatches (the examples whose gradients are compute
 noisegen two ways to convolve and two types; the best at each batch size counts.
 """
 
+import statistics
 import sys
 import tempfile
 
@@ -95,14 +96,18 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
             ("noisegen", "float32", ""),
             ("PyTorch", "bfloat16", ""),
         ):
-            if (found := _best(record, name, dtype, size)) is not None:
-                best[name, dtype], setting = found
+            found = _best(record, name, dtype, size)
+            if found is not None:
+                speeds, setting = found
+                best[name, dtype] = speeds
                 what = f"{name}, {dtype}, batch size {size}, images/s ({setting})"
-                table.append((what, report.spread(best[name, dtype]), goal))
-        ours, theirs = (best.get((name, "bfloat16")) for name in ("noisegen", "PyTorch"))
-        value = _missing(record)
+                table.append((what, report.spread(speeds), goal))
+        ours, theirs = best.get(("noisegen", "bfloat16")), best.get(("PyTorch", "bfloat16"))
         if ours and theirs:
+            # One ratio for each round, in which both were measured one after the other.
             value = report.spread([a / b for a, b in zip(ours, theirs, strict=True)])
+        else:
+            value = _missing(record)
         table.append((f"noisegen / PyTorch, batch size {size}", value, f">= {RATIO}"))
     return table
 
@@ -113,7 +118,11 @@ def details(record: dict) -> str:
     lines = []
     for name, answer in record["answers"].items():
         for run in answer["runs"]:
-            speeds = [report.spread(s) if (s := run["speeds"].get(size)) else "" for size in sizes]
+            # A setting that does not fit the device has no speeds, and says why in `failed`.
+            speeds = []
+            for size in sizes:
+                measured = run["speeds"].get(size)
+                speeds.append(report.spread(measured) if measured else "")
             losses = [f"{run['losses'][size]:.3f}" for size in sizes if size in run["losses"]]
             first = run["failed"] if "failed" in run else f"{run['first_seconds']:.1f}"
             lines.append((name, _setting(run), run["dtype"], *speeds, ", ".join(losses), first))
@@ -145,12 +154,14 @@ def _check(answers):
 def _best(record, name, dtype, size):
     """Returns images a second in every round, with the setting whose median is the largest."""
     runs = record["answers"].get(name, {"runs": []})["runs"]
-    speeds = [
-        (run["speeds"][str(size)], _setting(run))
-        for run in runs
-        if run["dtype"] == dtype and str(size) in run["speeds"]
-    ]
-    return max(speeds, key=lambda each: sorted(each[0])[len(each[0]) // 2], default=None)
+    best = None
+    for run in runs:
+        speeds = run["speeds"].get(str(size))
+        if run["dtype"] != dtype or speeds is None:
+            continue
+        if best is None or statistics.median_high(speeds) > statistics.median_high(best[0]):
+            best = speeds, _setting(run)
+    return best
 
 
 def _missing(record):

@@ -75,13 +75,12 @@ def _kernels(folder):
 
 def _events(planes):
     """Returns the events of the accelerator's streams, or the program's on the processor."""
-    planes = list(planes)
-    if streams := [
-        line
-        for plane in planes
-        for line in plane.lines
-        if plane.name.startswith("/device:") and line.name.startswith("Stream")
-    ]:
+    streams, others = [], []
+    for plane in planes:
+        for line in plane.lines:
+            is_stream = plane.name.startswith("/device:") and line.name.startswith("Stream")
+            (streams if is_stream else others).append(line)
+    if streams:
         return [event for line in streams for event in line.events]
-    events = [event for plane in planes for line in plane.lines for event in line.events]
+    events = [event for line in others for event in line.events]
     return [event for event in events if "hlo_op" in dict(event.stats)]

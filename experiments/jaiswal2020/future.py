@@ -1,7 +1,7 @@
 """Jaiswal & Taura, future work: other networks and data, with and without noise
 
 The paper plans to try its noise on networks "like MLP, GoogleNet and AlexNet" and on MNIST,
-CIFAR-10 and CIFAR-100, among others; there is no number. ResNet-18 stands in for GoogLeNet and
+CIFAR-10 and CIFAR-100, among others. It prints no number. ResNet-18 stands in for GoogLeNet and
 AlexNet; Caltech-256 and ImageNet are not among ours. Here, with learning rate over batch size
 constant as in Table 2: LeNet-5 on MNIST, or, by overrides,
 

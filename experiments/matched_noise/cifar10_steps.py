@@ -1,6 +1,8 @@
 """Matched noise on CIFAR-10 at equal steps
 
-As on MNIST; network as at equal epochs.
+Batch sizes of up to three quarters of the training set make as many updates as a small batch, with
+and without noise that is matched to it, as in mnist_steps.py. The network is the Wide-ResNet of
+cifar10_epochs.py.
 """
 
 import ml_collections
@@ -25,7 +27,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "ghost_size": 64,
                 "noise_group": 64,
             },
-            # The small batch and its learning rate, good for each other.
+            # The small batch, and a learning rate that is good for it.
             "base": {"batch_size": 128, "learning_rate": 1.0},
             "run": {
                 "num_updates": 5000,

@@ -97,8 +97,8 @@ def example_weights(hparams: Mapping[str, Any]) -> Callable[..., jax.Array]:
     """Returns the weights of a run's examples: random if they match the whole covariance."""
     reference = _reference(hparams, "full")
 
-    def weights(key, places, batch_size):
-        return noisegen.matched_weights(key, places, batch_size, reference)
+    def weights(key, positions, batch_size):
+        return noisegen.matched_weights(key, positions, batch_size, reference)
 
     return weights
 
@@ -170,6 +170,7 @@ def make_protocol(config: ml_collections.ConfigDict) -> sweeps.Protocol:
         tune=("learning_rate", "eta"),
         best=num_seeds,
         of=num_seeds,
+        search=config.get("search", "grid"),  # Sweeps at one learning rate lack it.
         max_extensions=0,  # Beyond some learning rate a large batch is as hot as the reference.
         report=("train_loss",),
     )

@@ -1,10 +1,10 @@
 """Matched noise on MNIST at equal epochs
 
 Batch sizes of up to three quarters of the training set get as many epochs as a small batch, and so
-far fewer updates. The learning rate is tuned for each kind of run. Matched noise supplies the noise
-that is lacking, at that learning rate, to the temperature of the small batch at the reference's
-rate. It has nothing else to tune. The rules start from that rate, and are not tuned either.
-LeNet-5; tuned on the test set.
+far fewer updates. The learning rate is tuned for each kind of run. Matched noise adds what the
+large batch lacks at its learning rate: every run then has the temperature of the small batch at the
+base learning rate. It has nothing else to tune. The scaling rules start from the base learning
+rate, and are not tuned either. The network is LeNet-5. All tuning is on the test set.
 """
 
 import ml_collections
@@ -26,7 +26,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "pixels": 28,
                 "noise_group": 32,
             },
-            # The small batch and its learning rate, good for each other.
+            # The small batch, and a learning rate that is good for it.
             "base": {"batch_size": 64, "learning_rate": 2**-3},
             "run": {
                 "num_epochs": 15.0,
@@ -42,6 +42,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "learning_rate": sweeps.powers_of_two(2**-6, 2),
                 "batch_size": (1024, 8192, 45_000),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )

@@ -1,10 +1,11 @@
 """Matched noise on MNIST at equal steps
 
 Batch sizes of up to three quarters of the training set make as many updates as a small batch, all
-at the learning rate of the reference, which is not tuned again. Matched noise then gives every
-update the covariance that it has there. If a kind of noise still lacks something of the small
-batch, it differs from the small batch; if the noise is good for something, it differs from the
-large batch without noise. The rules scale the learning rate. LeNet-5; eta is tuned on the test set.
+at the learning rate of the small batch, which is not tuned again. Matched noise then gives every
+update the covariance of an update of the small batch. If a kind of noise lacks something that the
+small batch has, the two differ. If the noise is good for something, the large batches with it and
+without differ. The scaling rules are the only kinds of run with another learning rate. The network
+is LeNet-5. Eta is tuned on the test set.
 """
 
 import ml_collections
@@ -26,7 +27,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "pixels": 28,
                 "noise_group": 32,
             },
-            # The small batch and its learning rate, good for each other.
+            # The small batch, and a learning rate that is good for it.
             "base": {"batch_size": 64, "learning_rate": 2**-3},
             "run": {
                 "num_updates": 5000,

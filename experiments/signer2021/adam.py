@@ -1,8 +1,8 @@
 """Signer & Barbier, section V: do the scaling rules hold for Adam?
 
-Asked there and left open. Our choices: the base learning rate .001 at batch size 64, decay rates .9
-and .999 and epsilon 1e-8, Adam's own defaults; all three rules. At 64, where the rules agree, the
-run stands in the first column.
+The report asks this and leaves it open. Our choices are all three rules, the base learning rate
+.001 at batch size 64, and Adam's own defaults: decay rates .9 and .999, epsilon 1e-8. At batch size
+64 the rules agree, and the run stands in the first column.
 """
 
 from collections.abc import Mapping

@@ -32,6 +32,7 @@ def get_config(scale: str = "paper") -> ml_collections.ConfigDict:
                 "batch_size": (64,),
                 "learning_rate": sweeps.doublings(0.00125, 0.16),
             },
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "auto",  # or "patches", "lax": speed only
         }
     )
@@ -48,7 +49,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     return sweeps.Sweep(
         lambda: scaling_rules.make_task(config),
         scaling_rules.make_sgd_runs(config, points),
-        scaling_rules.make_protocol(config, max_extensions=3),
+        scaling_rules.make_protocol(config, max_extensions=3, search=config.search),
         # The learning rate chosen. The report gives no error bar.
         published={("", 64): {"learning_rate": (0.01, 0.01, 0.01)}},
     )

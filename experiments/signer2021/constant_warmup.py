@@ -1,8 +1,8 @@
 """Signer & Barbier, section II: the linear rule after a constant warm-up
 
-Described there but not plotted: the first epochs at the learning rate of the smallest batch size,
-then at that of the linear rule. They name no number of epochs; nine, as many as the gradual
-warm-up of Figure 4 takes to arrive, is our choice.
+The report describes this warm-up but does not plot it: the first epochs have the learning rate of
+the smallest batch size, the others that of the linear rule. It gives no number of epochs. Nine, as
+many as the gradual warm-up of Figure 4 takes to arrive, are our choice.
 """
 
 import ml_collections

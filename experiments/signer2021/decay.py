@@ -1,9 +1,9 @@
 """Signer & Barbier, section V: the scaling rules with a learning rate that falls every epoch
 
-Suggested there, against the instability at large learning rates, and left open. Our choice: a
-factor of .9 after every one of the first 29 epochs, so that the thirtieth has a twentieth of the
-rule's learning rate. Figures 1, 2 and 3 are the same without. At batch size 64, where the rules
-agree, the run stands in the first column.
+The report suggests this against the instability at large learning rates, and leaves it open. Our
+choice is a factor of .9 after every one of the first 29 epochs, so that the thirtieth has a
+twentieth of the rule's learning rate. Figures 1, 2 and 3 show the same rules without decay. At
+batch size 64 the rules agree, and the run stands in the first column.
 """
 
 from collections.abc import Mapping

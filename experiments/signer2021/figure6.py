@@ -85,7 +85,7 @@ def _learning_rate_scaled(config):
 
 
 def _momentum_scaled(config):
-    """Returns the points beyond at which the momentum grows instead."""
+    """Returns the points at larger batch sizes, at which the momentum grows instead."""
     base, rule = config.base, noisegen.square_root_rule
     turn = base.momentum_batch_size
     learning_rate = scaling_rules.scaled(config, turn, rule)

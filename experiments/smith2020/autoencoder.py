@@ -8,7 +8,7 @@ the measure, no L2, and all budgets and grids are our choices.
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import optimizers
 from noisegen import data, models, sweeps, tasks, training
 
@@ -22,6 +22,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "dataset": "mnist",
                 "widths": (784, 1000, 500, 250, 30),
                 "num_train": 60_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
             },
             "run": {
@@ -37,6 +38,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-1),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )
@@ -73,12 +75,12 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         effective_learning_rate=grid.effective_learning_rate,
     )
     protocol = sweeps.Protocol(
-        metric="test_squared_error",
         mode="min",
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
-        report=("train_loss",),
+        **validation.tuned_on(config.task, "test_squared_error", report=("train_loss",)),
     )
     return sweeps.Sweep(lambda: make_task(config), points * sweeps.fixed(**config.run), protocol)
 
@@ -89,6 +91,7 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
     dataset = data.subsample_and_downscale(
         data.load(fields.dataset), fields.num_train, fields.num_test, 28
     )
+    dataset = validation.hold_out(dataset, fields)
 
     def make_model(rngs):
         return models.Autoencoder(fields.widths, rngs=rngs)
@@ -97,5 +100,5 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
         dataset,
         make_model,
         optimizers.hold_then_halve,
-        name=f"smith2020 {fields.to_json(sort_keys=True)}",
+        name=f"smith2020 {validation.to_json(fields)}",
     )

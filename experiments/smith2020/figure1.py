@@ -10,7 +10,7 @@ The paper prints no numbers of this figure, nor the batch sizes and learning rat
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -25,6 +25,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -47,6 +48,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "momentum": (0.0, 0.9),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -104,18 +106,18 @@ def make_protocol(config: ml_collections.ConfigDict, metric: str, mode: str) -> 
 
     Args:
       config: Config of the experiment.
-      metric: Metric that the learning rate is tuned for.
+      metric: Metric that the learning rate is tuned for, of the test set.
       mode: "max" or "min".
     """
     return sweeps.Protocol(
-        metric=metric,
         mode=mode,
         series=_label,
         labels=LABELS,
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(config.grid.seed),
-        report=("train_loss",),
+        **validation.tuned_on(config.task, metric, report=("train_loss",)),
     )
 
 

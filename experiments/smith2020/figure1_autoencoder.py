@@ -21,6 +21,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "dataset": "mnist",
                 "widths": (784, 1000, 500, 250, 30),
                 "num_train": 60_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
             },
             "run": {
@@ -37,6 +38,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "momentum": (0.0, 0.9),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )

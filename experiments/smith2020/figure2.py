@@ -11,7 +11,7 @@ paper prints no numbers of this figure.
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -24,6 +24,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -45,6 +46,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-4, 4),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -89,10 +91,15 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         "row": "num_epochs",
         "tune": ("effective_learning_rate",),
         "best": config.best,
+        "search": config.search,
         "of": len(grid.seed),
     }
     protocols = [
-        sweeps.Protocol(metric="test_accuracy", mode="max", report=("train_loss",), **shared),
+        sweeps.Protocol(
+            **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
+            mode="max",
+            **shared,
+        ),
         sweeps.Protocol(
             metric="train_loss",
             mode="min",

@@ -6,7 +6,7 @@ Budgets and grids are our choice.
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import autoencoder
 from noisegen import sweeps
 
@@ -20,6 +20,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "dataset": "mnist",
                 "widths": (784, 1000, 500, 250, 30),
                 "num_train": 60_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
             },
             "run": {
@@ -35,6 +36,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-10, 2**-3),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )
@@ -89,9 +91,12 @@ def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweep
         "row": "num_epochs",
         "tune": ("effective_learning_rate",),
         "best": config.best,
+        "search": config.search,
         "of": len(config.grid.seed),
     }
     return [
-        sweeps.Protocol(metric=metric, report=("train_loss",), **shared),
+        sweeps.Protocol(
+            **validation.tuned_on(config.task, metric, report=("train_loss",)), **shared
+        ),
         sweeps.Protocol(metric="train_loss", report=(metric,), **shared),
     ]

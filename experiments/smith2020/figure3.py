@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 import noisegen
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import optimizers, wide_resnet
 from noisegen import sweeps
 
@@ -27,6 +27,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -43,6 +44,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "final_effective_learning_rate": sweeps.powers_of_two(2**-15, 2**-4),
             },
             "best": 5,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -91,7 +93,10 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         final_effective_learning_rate=grid.final_effective_learning_rate,
         num_epochs=grid.num_epochs,
     )
-    for_accuracy = {"metric": "test_accuracy", "mode": "max", "report": ("train_loss",)}
+    for_accuracy = {
+        "mode": "max",
+        **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
+    }
     for_loss = {
         "metric": "train_loss",
         "mode": "min",
@@ -118,6 +123,7 @@ def _protocol(config, bar_of, other, **goal):
         # Of the other learning rate another protocol has the bar, and extends the grid.
         domains={other: sweeps.Domain("fixed")},
         best=config.best,
+        search=config.search,
         of=len(config.grid.seed),
         **goal,
     )

@@ -44,6 +44,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(2**-3, 16),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )
@@ -114,6 +115,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         mode="min",
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
         report=("train_loss",),
     )

@@ -21,6 +21,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these, as in figure1.py
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,

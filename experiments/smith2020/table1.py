@@ -7,7 +7,7 @@ examples, falls: the noise of small batches helps generalization.
 
 import ml_collections
 
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -20,6 +20,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -41,6 +42,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "effective_learning_rate": sweeps.powers_of_two(1, 64),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -97,8 +99,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     protocol = sweeps.Protocol(
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
-        report=("train_loss",),
+        **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
     )
     return sweeps.Sweep(
         lambda: wide_resnet.make_task(config),

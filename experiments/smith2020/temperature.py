@@ -1,9 +1,9 @@
 """One temperature schedule, two ways: decaying the learning rate, growing the batch
 
 Claim of Smith et al., Don't Decay the Learning Rate, Increase the Batch Size (2018): the
-temperature, effective learning rate over batch size, decides while noise dominates. Dividing the
-learning rate by a factor and multiplying the batch size by it then give the same curves and
-accuracy after the same number of epochs, the second in far fewer updates.
+temperature, effective learning rate over batch size, determines training while noise dominates.
+Dividing the learning rate by a factor, or multiplying the batch size by it, then gives the same
+curves and accuracy after the same number of epochs, the second in far fewer updates.
 
 The schedules here fall by a factor of 4 after 10, 14 and 17 of 20 epochs, so that the last batch is
 64 times the first. Factors and epochs are our choice. This is not one of the paper's figures: it
@@ -17,7 +17,7 @@ import ml_collections
 import optax
 
 import noisegen
-from experiments import scales
+from experiments import scales, validation
 from experiments.smith2020 import wide_resnet
 from noisegen import sweeps
 
@@ -34,6 +34,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": {
                 "dataset": "cifar10",
                 "num_train": 50_000,
+                "validation": 0,  # images held out of these to tune on; 0: on the test set
                 "num_test": 10_000,
                 "pixels": 32,
                 "depth": 16,
@@ -55,6 +56,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "growth": (1, FACTOR),  # of the batch, each time that the temperature falls
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -95,8 +97,11 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         labels=LABELS,
         tune=("effective_learning_rate",),
         best=config.best,
+        search=config.search,
         of=len(grid.seed),
-        report=("train_loss", "clean_train_loss", "num_updates"),
+        **validation.tuned_on(
+            config.task, "test_accuracy", report=("train_loss", "clean_train_loss", "num_updates")
+        ),
     )
     return sweeps.Sweep(
         lambda: wide_resnet.make_task(config, make_optimizer, batch_size=batch_size),
@@ -152,7 +157,8 @@ def _ends(hparams):
     last_drop = 0
     for drop in DROPS:
         examples = (drop - last_drop) * total / 20
-        num_updates = num_updates + -(-examples // size)  # rounded up
+        # Rounded up. Plain operators work on the host's numbers and on the device's.
+        num_updates = num_updates + -(-examples // size)
         ends.append(num_updates)
         size = size * hparams["growth"]
         last_drop = drop

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments import validation
 from experiments.smith2020 import optimizers
 from noisegen import data, models, tasks, training
 
@@ -36,6 +37,7 @@ def make_task(
     dataset = data.subsample_and_downscale(
         dataset or _load(fields.dataset), fields.num_train, fields.num_test, fields.pixels
     )
+    dataset = validation.hold_out(dataset, fields)
 
     def make_model(rngs):
         return models.WideResNet(
@@ -60,7 +62,7 @@ def make_task(
         augment=augment,
         batch_size=batch_size,
         clean_train_loss=True,
-        name=f"smith2020 {fields.to_json(sort_keys=True)}",
+        name=f"smith2020 {validation.to_json(fields)}",
     )
 
 

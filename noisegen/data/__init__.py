@@ -9,7 +9,13 @@ Importing this package reads no data, and imports neither tensorflow-datasets no
 """
 
 from noisegen.data.augmentation import pad_crop_flip, random_resized_crop
-from noisegen.data.datasets import NAMES, Dataset, load, subsample_and_downscale
+from noisegen.data.datasets import (
+    NAMES,
+    Dataset,
+    load,
+    split_validation,
+    subsample_and_downscale,
+)
 from noisegen.data.text import Text, load_text
 
 __all__ = [
@@ -20,5 +26,6 @@ __all__ = [
     "load_text",
     "pad_crop_flip",
     "random_resized_crop",
+    "split_validation",
     "subsample_and_downscale",
 ]

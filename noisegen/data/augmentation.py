@@ -65,12 +65,15 @@ def pad_crop_flip(
     """
     image_HxWxC = jnp.asarray(image_HxWxC)
     _check_padding(image_HxWxC.shape, padding, mode)
+    # Split even if nothing is mirrored, so that `flip` does not change the shifts.
     offset_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image_HxWxC, ((padding, padding), (padding, padding), (0, 0)), mode)
     row, column = jax.random.randint(offset_key, (2,), 0, 2 * padding + 1)
+    # The size of the window is static, only its place is not.
     cropped = lax.dynamic_slice(padded, (row, column, 0), image_HxWxC.shape)
     if not flip:
         return cropped
+    # Both versions are computed, as there are no branches under vmap.
     return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)
 
 
@@ -116,20 +119,23 @@ def random_resized_crop(
     image_HxWxC = jnp.asarray(image_HxWxC)
     _check_crop(image_HxWxC.shape, pixels, area, ratio)
     area_key, ratio_key, position_key, flip_key = jax.random.split(key, 4)
-    image_size = jnp.array(image_HxWxC.shape[:2], jnp.float32)
+    image_size = jnp.array(image_HxWxC.shape[:2], jnp.float32)  # Height, width.
     share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])
     log_ratio = jax.random.uniform(ratio_key, minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
     width_to_height = jnp.exp(log_ratio)
+    # Height and width of a rectangle of the image's area.
     height_and_width = jnp.stack([1 / width_to_height, width_to_height])
+    # Limited and not drawn again, because a loop until it fits would run for the unluckiest image.
     size = jnp.minimum(jnp.sqrt(share * image_size.prod() * height_and_width), image_size)
     start = jax.random.uniform(position_key, (2,)) * (image_size - size)
     scale = pixels / size
+    # The output has a static shape, whereas the rectangle's own size is traced.
     cropped = jax.image.scale_and_translate(
         image_HxWxC.astype(jnp.float32),
         (pixels, pixels, image_HxWxC.shape[2]),
         (0, 1),
         scale,
-        -start * scale,
+        -start * scale,  # In pixels of the output.
         method="linear",
         antialias=True,
     )

@@ -97,6 +97,7 @@ def read(path: pathlib.Path, names: Collection[str]) -> Entry | None:
       PermissionError: If the entry must not be read.
     """
     metadata = path / _METADATA
+    # The metadata was written last, so without it the entry is not complete.
     try:
         described = json.loads(metadata.read_bytes())
         expected = {name: described[name] for name in names}
@@ -133,6 +134,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     path.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
+        # The default argument binds this array, and not the last one of the loop.
         _replace(path / f"{name}.npy", lambda file, array=array: np.save(file, array))
     described = {name: _describe(array) for name, array in arrays.items()}
     text = json.dumps({_ENTRY: path.name, **described}, indent=1)
@@ -146,7 +148,7 @@ def _temporary() -> pathlib.Path:
     # Another user may have created the directory, or a link, under this predictable name.
     status = path.lstat()
     is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    if not is_private or status.st_mode & 0o022:
+    if not is_private or status.st_mode & 0o022:  # Writable by the group or by all.
         raise PermissionError(
             f"{path}, in place of a home directory, is open to other users; name a directory of "
             "your own with NOISEGEN_CACHE_DIR"

@@ -10,6 +10,7 @@
 """
 
 import difflib
+import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from noisegen import _validate
 from noisegen.data import cache, digits, tfds_reader
 
 
@@ -31,6 +33,7 @@ class Dataset(NamedTuple):
     std: tuple[float, ...]
     fingerprint: str  # 16 hexadecimal digits, equal for equal arrays whatever their encoding.
     source: str  # One line: version and description, for example that images are lossy.
+    valid: dict[str, np.ndarray] | None = None  # Like `train`, see `split_validation`.
 
 
 class _Spec(NamedTuple):
@@ -151,7 +154,8 @@ def subsample_and_downscale(
       changes, the data set itself.
 
     Raises:
-      ValueError: If there are fewer examples, or the images are not whole blocks.
+      ValueError: If there are fewer examples, the images are not whole blocks, or the data set has
+        a validation split.
 
     Examples:
       >>> from noisegen import data
@@ -160,6 +164,11 @@ def subsample_and_downscale(
       >>> small.train["image"].shape, small.test["label"].shape
       ((512, 4, 4, 1), (100,))
     """
+    if dataset.valid is not None:
+        raise ValueError(
+            f"{dataset.name} has a validation split already: call subsample_and_downscale before "
+            "split_validation."
+        )
     kept = {"train": num_train, "test": num_test}
     shapes = {"train": dataset.train["image"].shape, "test": dataset.test["image"].shape}
     if all(shapes[split][:3] == (kept[split], pixels, pixels) for split in _SPLITS):
@@ -189,6 +198,58 @@ def subsample_and_downscale(
     return dataset._replace(train=train, test=test, fingerprint=entry.fingerprint, source=source)
 
 
+def split_validation(dataset: Dataset, num_examples: int) -> Dataset:
+    """Holds out training examples for validation, so that no choice need be made on the test set.
+
+    Every class is held out in proportion to its size. The split follows from the labels and the
+    number alone, by a fixed permutation, and a larger split contains every smaller one. All
+    examples stay in their order. The training images are copied in host memory.
+
+    Mean and standard deviation per channel stay those of all training images.
+
+    Args:
+      dataset: Data set, see `load`.
+      num_examples: Number of training examples to hold out, at least one of each class.
+
+    Returns:
+      A `Dataset` with `valid`, fewer training examples, its own fingerprint, and a source that
+      describes the split. A task of it has other run ids than one of `dataset`.
+
+    Raises:
+      ValueError: If a class would have no validation or no training example, or the data set has a
+        validation split already.
+
+    Examples:
+      >>> from noisegen import data
+      >>> digits = data.split_validation(data.load("digits"), 200)
+      >>> len(digits.train["label"]), len(digits.valid["label"]), len(digits.test["label"])
+      (1237, 200, 360)
+    """
+    if dataset.valid is not None:
+        raise ValueError(
+            f"{dataset.name} has a validation split of {len(dataset.valid['label'])} examples "
+            "already: split the data set that it was made of."
+        )
+    is_valid = _choose_validation(dataset, num_examples)
+    train = {field: array[~is_valid] for field, array in dataset.train.items()}
+    valid = {field: array[is_valid] for field, array in dataset.train.items()}
+    test = {field: array[:] for field, array in dataset.test.items()}  # Views.
+    splits = {"train": train, "valid": valid, "test": test}
+    entry = cache.in_memory(
+        {
+            f"{split}_{field}": array
+            for split, examples in splits.items()
+            for field, array in examples.items()
+        }
+    )
+    return dataset._replace(
+        train=train,
+        valid=valid,
+        fingerprint=entry.fingerprint,
+        source=f"{dataset.source}; {num_examples:,} training images held out for validation",
+    )
+
+
 def stratified_split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Pools the examples of both splits, and splits them again 3 : 1 within each class.
 
@@ -208,15 +269,18 @@ def stratified_split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     identities = [
         b"%d/%s" % identity for identity in zip(label.tolist(), name.tolist(), strict=True)
     ]
-    # Sorting by a checksum shuffles the examples, in the same way wherever they come from.
-    shuffled = sorted(
-        range(len(identities)), key=lambda i: (zlib.crc32(identities[i]), identities[i])
-    )
-    order = np.array(shuffled)
+
+    # Sorting by a checksum shuffles the examples, in the same way wherever they come from. Equal
+    # checksums are told apart by the identity itself.
+    def by_checksum(index: int) -> tuple[int, bytes]:
+        return zlib.crc32(identities[index]), identities[index]
+
+    order = np.array(sorted(range(len(identities)), key=by_checksum))
     rank = np.empty(len(order), int)  # Position of an example among those of its class.
     for each_label in np.unique(label):
         members = order[label[order] == each_label]
         rank[members] = np.arange(len(members))
+    # rank < 3 n / 4, in integers.
     is_train = 4 * rank < 3 * np.bincount(label)[label]
     train, test = order[is_train[order]], order[~is_train[order]]
     return {
@@ -225,6 +289,39 @@ def stratified_split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "test_image": image[test],
         "test_label": label[test],
     }
+
+
+def _choose_validation(dataset: Dataset, num_examples: int) -> np.ndarray:
+    """Returns a mask (N,) of the training examples to hold out, stratified by class."""
+    [num_examples] = _validate.whole(0, num_examples=num_examples)
+    label = np.asarray(dataset.train["label"])
+    # The stream of RandomState is frozen. That of default_rng may change with NumPy's version.
+    order = np.random.RandomState(0).permutation(len(label))
+    # The examples of a class are spread evenly over the interval from 0 to 1. Those below any
+    # threshold are then about the same share of every class.
+    position = np.empty(len(label))
+    shuffled = label[order]
+    for each_label in np.unique(label):
+        members = order[shuffled == each_label]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    ranked = order[np.argsort(position[order], kind="stable")]
+    # Each class must have its first example in the validation split, and its last one not in it.
+    _, first = np.unique(label[ranked], return_index=True)
+    _, last_from_end = np.unique(label[ranked[::-1]], return_index=True)
+    least, most = first.max() + 1, len(label) - last_from_end.max() - 1
+    if least > most:
+        raise ValueError(
+            f"{dataset.name} has a class of one training example, which cannot be in both splits: "
+            "remove that class."
+        )
+    if not least <= num_examples <= most:
+        raise ValueError(
+            f"num_examples={num_examples} must be from {least} to {most}, so that each class of "
+            f"{dataset.name} has examples for validation and for training."
+        )
+    is_valid = np.zeros(len(label), bool)
+    is_valid[ranked[:num_examples]] = True
+    return is_valid
 
 
 def _check_pixels(name: str, pixels: int | None) -> None:
@@ -261,13 +358,16 @@ def _cached(
     arrays = _decode(prepared, pixels)
     try:
         cache.write(path, arrays)
+        # Read back, so that the first call returns mapped arrays as later ones do.
         return cache.read(path, _ARRAYS) or cache.in_memory(arrays)
     except (OSError, cache.CorruptCacheError) as error:
         _warn_not_cached(prepared, path, error)
         return cache.in_memory(arrays)
 
 
-def _warn_not_cached(prepared: tfds_reader.Prepared, path, error: Exception) -> None:
+def _warn_not_cached(
+    prepared: tfds_reader.Prepared, path: str | os.PathLike, error: Exception
+) -> None:
     """Warns that every start will decode the data set."""
     warnings.warn(
         f"cannot keep {prepared.name} in the data cache {path} ({error}), so each start decodes it "

@@ -21,7 +21,8 @@ def load() -> dict[str, np.ndarray]:
     order = np.random.RandomState(0).permutation(len(label_N))
     is_test = np.zeros(len(label_N), bool)
     for label in range(10):
-        is_test[order[label_N[order] == label][:_TEST_PER_CLASS]] = True
+        members = order[label_N[order] == label]
+        is_test[members[:_TEST_PER_CLASS]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
     return {
         "train_image": image_NxHxWxC[train],

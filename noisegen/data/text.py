@@ -43,7 +43,7 @@ _OTHER_FORMATS = (
 
 
 class Text(NamedTuple):
-    """Training and test text as tokens, which are indices into the vocabulary."""
+    """Training, test and perhaps validation text as tokens: indices into the vocabulary."""
 
     name: str
     train: np.ndarray  # int32 (n,)
@@ -51,12 +51,17 @@ class Text(NamedTuple):
     vocabulary: tuple[str, ...]  # Word of each token: <unk>, <eos>, then the most frequent first.
     fingerprint: str  # 16 hexadecimal digits, equal for equal tokens.
     source: str  # One line: the files and their sizes.
+    valid: np.ndarray | None = None  # int32 (k,)
 
 
 def load_text(
-    train: str | os.PathLike, test: str | os.PathLike, vocabulary_size: int | None = None
+    train: str | os.PathLike,
+    test: str | os.PathLike,
+    vocabulary_size: int | None = None,
+    *,
+    valid: str | os.PathLike | None = None,
 ) -> Text:
-    """Reads two files of words.
+    """Reads files of words.
 
     Every line, even an empty one, ends with the word `<eos>`. Words outside the vocabulary become
     `<unk>`.
@@ -71,6 +76,8 @@ def load_text(
       test: Path of the text used for evaluation.
       vocabulary_size: Number of words to keep, the most frequent ones, including `<unk>` and
         `<eos>`. None keeps all.
+      valid: Path of the validation text, on which a learning rate may be chosen. None if there is
+        none.
 
     Returns:
       The `Text`.
@@ -84,24 +91,33 @@ def load_text(
         if vocabulary_size < 3:
             raise ValueError(f"vocabulary_size={vocabulary_size} must leave a word: at least 3.")
     # pathlib's expanduser raises if there is no home directory, whereas this one keeps the name.
-    paths = [pathlib.Path(os.path.expanduser(os.fsdecode(path))) for path in (train, test)]
-    train_words, test_words = [_words(path) for path in paths]
-    vocabulary = _vocabulary(train_words, vocabulary_size)
+    given = {"train": train, "test": test}
+    if valid is not None:
+        given["valid"] = valid
+    paths = {
+        split: pathlib.Path(os.path.expanduser(os.fsdecode(path))) for split, path in given.items()
+    }
+    words = {split: _words(path) for split, path in paths.items()}
+    vocabulary = _vocabulary(words["train"], vocabulary_size)
     token_of = {word: token for token, word in enumerate(vocabulary)}
     unknown = token_of[UNKNOWN]
-    train_tokens = np.array([token_of.get(word, unknown) for word in train_words], np.int32)
-    test_tokens = np.array([token_of.get(word, unknown) for word in test_words], np.int32)
-    size = np.int32([len(vocabulary)])
-    entry = cache.in_memory({"train": train_tokens, "test": test_tokens, "size": size})
-    train_name, test_name = [path.name for path in paths]
+    tokens = {
+        split: np.array([token_of.get(word, unknown) for word in of_split], np.int32)
+        for split, of_split in words.items()
+    }
+    entry = cache.in_memory(tokens | {"size": np.int32([len(vocabulary)])})
+    source = f"{paths['train'].name} ({len(tokens['train']):,} tokens, {len(vocabulary):,} words)"
+    for split, verb in (("test", "tested"), ("valid", "validated")):
+        if split in tokens:
+            source += f", {verb} on {paths[split].name} ({len(tokens[split]):,} tokens)"
     return Text(
-        name=train_name,
-        train=train_tokens,
-        test=test_tokens,
+        name=paths["train"].name,
+        train=tokens["train"],
+        test=tokens["test"],
         vocabulary=vocabulary,
         fingerprint=entry.fingerprint,
-        source=f"{train_name} ({len(train_tokens):,} tokens, {len(vocabulary):,} words), tested on "
-        f"{test_name} ({len(test_tokens):,} tokens)",
+        source=source,
+        valid=tokens.get("valid"),
     )
 
 
@@ -111,7 +127,7 @@ def _vocabulary(words: Sequence[str], size: int | None) -> tuple[str, ...]:
     ordinary = counts.keys() - {END, UNKNOWN}
     by_frequency = sorted(ordinary, key=lambda word: (-counts[word], word))
     if size is not None:
-        by_frequency = by_frequency[: size - 2]
+        by_frequency = by_frequency[: size - 2]  # The two special words count too.
     return (UNKNOWN, END, *by_frequency)
 
 
@@ -140,6 +156,7 @@ def _read(path: pathlib.Path) -> bytes:
             f"{path} has a NUL byte at offset {offset}, so it is not UTF-8 text: give a text file, "
             "or convert this one with `iconv -t UTF-8 -f` and its encoding."
         )
+    # Only to find bytes that are not UTF-8, where the message can name them.
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -155,7 +172,7 @@ def _lines(raw: bytes) -> list[list[str]]:
 
     The text is split as bytes, at ASCII blanks only. str.split also splits at others.
     """
-    if b"\n" not in raw:
+    if b"\n" not in raw:  # Classic Mac OS ended lines by carriage returns.
         raw = raw.replace(b"\r", b"\n")
     lines = [line.removeprefix(codecs.BOM_UTF8) for line in raw.split(b"\n")]
     if not lines[-1]:  # Nothing follows the end of the last line.

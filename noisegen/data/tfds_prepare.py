@@ -13,6 +13,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from noisegen._errors import one_line
 from noisegen.data import datasets, tfds_reader
@@ -48,11 +49,12 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
     with tfds_reader.quiet():
         import tensorflow_datasets as tfds
 
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty():  # In a log file, the bars would be thousands of lines.
             tfds.disable_progress_bar()
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         archives = _archive_names(builder)
         if manual_dir is not None:
+            # Before anything is written. Otherwise a missing archive would be downloaded.
             _require_archives(manual_dir, archives)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         try:
@@ -67,6 +69,7 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
 
 def _find_or_prepare(name: str, data_dir: str, manual_dir: str | None) -> tfds_reader.Prepared:
     """Returns a prepared data set; prepares it if needed, which takes TensorFlow."""
+    # Found data needs no TensorFlow, which many machines lack.
     with contextlib.suppress(FileNotFoundError):
         return tfds_reader.find(name, data_dir)
     _require_tensorflow()
@@ -74,7 +77,7 @@ def _find_or_prepare(name: str, data_dir: str, manual_dir: str | None) -> tfds_r
     return tfds_reader.find(name, data_dir)
 
 
-def _archive_names(builder) -> list[str]:
+def _archive_names(builder: Any) -> list[str]:
     """Returns the file names of the original archives, as far as tensorflow-datasets lists them."""
     if builder.builder_config:  # The list covers all configurations, and most do not apply.
         return []

@@ -49,6 +49,7 @@ def find(name: str, data_dir: str | None = None) -> Prepared:
     """
     root = data_directory(data_dir)
     paths = [info.parent for info in (root / name).glob("*/dataset_info.json")]
+    # While it prepares, tensorflow-datasets writes to directories of other names.
     versions = [path for path in paths if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if not versions:
         raise FileNotFoundError(
@@ -56,6 +57,7 @@ def find(name: str, data_dir: str | None = None) -> Prepared:
             "(add --manual_dir=DIR if its archives are already on disk), "
             "or name the directory where it is with data_dir or TFDS_DATA_DIR"
         )
+    # Compared as numbers, as 10.0.0 is newer than 9.0.0.
     directory = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
     info = _read_info(name, directory)
     description = info.get("description", "").strip().split("\n")[0]
@@ -138,6 +140,7 @@ def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silences warnings of tensorflow-datasets about its own installation."""
+    # It logs through absl, and its dependencies warn through `warnings`.
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -190,7 +193,8 @@ def _decode_split(
 ) -> dict[str, np.ndarray]:
     """Decodes one split in threads, which write the images in place."""
 
-    def decode_chunk(start):
+    # Threads are enough, because decoders release Python's lock.
+    def decode_chunk(start: int) -> tuple[np.ndarray, list[int], list[bytes]]:
         chunk = records.__getitems__(range(start, min(start + _CHUNK, len(records))))
         images = [example["image"] for example in chunk]
         if pixels is not None:
@@ -203,6 +207,7 @@ def _decode_split(
     names = []
     starts = range(0, len(records), _CHUNK)
     with futures.ThreadPoolExecutor() as executor:
+        # In the order of the files, whichever thread is first.
         chunks = executor.map(decode_chunk, starts)
         for start, (chunk_images, chunk_labels, chunk_names) in zip(starts, chunks, strict=True):
             if images is None:
@@ -225,6 +230,7 @@ def _square(image_HxWxC: np.ndarray, pixels: int) -> np.ndarray:
     height, width, _ = image_HxWxC.shape
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
+    # Cutting out and resizing in one step, so that half a pixel is not lost to rounding.
     box = (left, top, left + side, top + side)
     resized = Image.fromarray(image_HxWxC).resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     return np.asarray(resized)
@@ -235,7 +241,7 @@ def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
     path = directory / "dataset_info.json"
     try:
         info = json.loads(path.read_text())
-        file_format = info.get("fileFormat", "tfrecord")
+        file_format = info.get("fileFormat", "tfrecord")  # Old versions named no format.
     except (ValueError, AttributeError) as error:
         command = prepare_command(name, _root(name, directory))
         raise ValueError(
@@ -252,7 +258,7 @@ def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
 
 def _root(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Returns the directory of prepared data sets that holds `directory`, NAME/VERSION."""
-    num_name_parts = name.count("/") + 1
+    num_name_parts = name.count("/") + 1  # A name may have a configuration: NAME/CONFIG.
     return directory.parents[num_name_parts]
 
 

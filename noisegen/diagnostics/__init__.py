@@ -11,14 +11,9 @@
 from noisegen.diagnostics.gradient_noise import (
     GradientNoise,
     GroupSums,
-    RunningNoise,
     estimate_gradient_noise,
     estimate_gradient_noise_from_sums,
     gradient_covariance,
-    gradient_noise_scale,
-    init_running_noise,
-    signal_to_noise_ratio,
-    update_running_noise,
 )
 from noisegen.diagnostics.hessian import (
     HessianEigenvalues,
@@ -29,6 +24,13 @@ from noisegen.diagnostics.interpolation import (
     evaluate_on_line,
     evaluate_on_plane,
     interpolate,
+)
+from noisegen.diagnostics.noise_scale import (
+    RunningNoise,
+    gradient_noise_scale,
+    init_running_noise,
+    signal_to_noise_ratio,
+    update_running_noise,
 )
 from noisegen.diagnostics.sharpness import sharpness
 

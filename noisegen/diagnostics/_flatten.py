@@ -19,7 +19,9 @@ def flatten_loss(
       ValueError: If a leaf of the parameters is not floating-point.
     """
     check_floating(params=params)
-    x, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
+    # Converted before they are raveled, since `unravel` restores the types it has seen.
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    x, unravel = ravel_pytree(single)
     return lambda x: loss(unravel(x)), x
 
 

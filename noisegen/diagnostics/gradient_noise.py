@@ -1,4 +1,4 @@
-"""Gradient noise: covariance of per-example gradients, and the gradient noise scale.
+"""Gradient noise: the covariance of per-example gradients, estimated or exact.
 
 Let g_n be the gradient of example n, and G their mean over the N examples. The covariance is
 K = 1 / (N - 1) sum_n (g_n - G)(g_n - G)^T. The mean gradient of a batch of B examples, drawn
@@ -6,8 +6,8 @@ without replacement, has mean G and covariance (1/B - 1/N) K. With infinitely ma
 covariance is K / B.
 
 The estimates below are unbiased: averaged over many batches they give K and |G|^2. A ratio of
-estimates is biased, so average trace and squared norm separately, and divide last.
-:func:`update_running_noise` and :func:`gradient_noise_scale` do so.
+estimates is biased, so average trace and squared norm separately, and divide last
+(`noisegen.diagnostics.noise_scale`).
 
 A complex gradient counts as its real and imaginary parts. Trace and squared norm are those of the
 pair, and an entry of the diagonal is the sum of both variances.
@@ -21,9 +21,9 @@ pair, and an entry of the diagonal is the sum of both variances.
 
 References:
   McCandlish et al., `An Empirical Model of Large-Batch Training
-  <https://arxiv.org/abs/1812.06162>`_, 2018, appendix A (noise scale, two batch sizes); Jastrzebski
-  et al., `Three Factors Influencing Minima in SGD <https://arxiv.org/abs/1711.04623>`_, 2017
-  (covariance without replacement)
+  <https://arxiv.org/abs/1812.06162>`_, 2018, appendix A (two batch sizes); Jastrzebski et al.,
+  `Three Factors Influencing Minima in SGD <https://arxiv.org/abs/1711.04623>`_, 2017 (covariance
+  without replacement)
 """
 
 import math
@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
@@ -102,15 +101,17 @@ def estimate_gradient_noise(
     sizes, num_examples = _checked_sizes(sizes, num_examples, num_groups)
     total = sizes.sum()
 
-    def mean(leaf):
+    def mean(leaf: ArrayLike) -> jax.Array:
         return _weighted_sum(sizes / total, _single(leaf))
 
-    def variance(leaf):
+    def variance(leaf: ArrayLike) -> jax.Array:
+        # The mean of a group has covariance K / n_j, so every term n_j (g_j - g)^2 counts alike.
         deviations = _single(leaf) - mean(leaf)[None]
         degrees_of_freedom = num_groups - 1 if num_groups > 1 else jnp.nan
         return _weighted_sum(sizes, _square(deviations)) / degrees_of_freedom
 
     diagonal = jax.tree.map(variance, gradients)
+    # The noise of the mean adds to its squared norm, and is subtracted there.
     factor = _variance_of_mean(1 / total, total, num_examples)
     return _noise(jax.tree.map(mean, gradients), diagonal, factor)
 
@@ -146,7 +147,7 @@ def estimate_gradient_noise_from_sums(
     size, groups, weights = _validate.positive(
         size=sums.size, groups=sums.groups, weights=sums.weights
     )
-    least = 1 if isinstance(size, jax.Array) else size
+    least = 1 if isinstance(size, jax.Array) else size  # A traced size is compared below.
     [num_examples] = _validate.at_least(least, num_examples=num_examples)
     size = jnp.asarray(size, jnp.float32)
     groups = jnp.asarray(groups, jnp.float32)
@@ -155,7 +156,7 @@ def estimate_gradient_noise_from_sums(
     degrees_of_freedom = groups - weights / size
     per_example = 1 / jnp.where(degrees_of_freedom > 0, degrees_of_freedom, jnp.nan)
 
-    def variance(squares, gradient):
+    def variance(squares: ArrayLike, gradient: ArrayLike) -> jax.Array:
         [squares] = _validate.real(squares=squares)
         squares = jnp.asarray(squares, jnp.float32)
         # The difference of two large numbers may round to less than zero.
@@ -163,7 +164,9 @@ def estimate_gradient_noise_from_sums(
 
     diagonal = jax.tree.map(variance, sums.squares, sums.gradient)
     mean = jax.tree.map(lambda leaf: _single(leaf) / size, sums.gradient)
-    return _noise(mean, diagonal, _variance_of_mean(weights / size**2, size, num_examples))
+    # Weights make the mean noisier: sum w^2 / B^2 in place of 1 / B.
+    factor = _variance_of_mean(weights / size**2, size, num_examples)
+    return _noise(mean, diagonal, factor)
 
 
 def gradient_covariance(
@@ -200,138 +203,32 @@ def gradient_covariance(
     if total < 2:
         raise ValueError(f"Needs 2 examples or more, got {total}.")
 
-    def gradient(example):
+    def gradient(example: PyTree) -> PyTree:
         return jax.tree.map(_single, jax.grad(loss)(params, example))
 
     # Two passes, so that no difference of large numbers cancels.
     mean = _mean_over_examples(gradient, examples, total, chunk)
 
-    def squared_deviation(example):
+    def squared_deviation(example: PyTree) -> PyTree:
         return jax.tree.map(lambda g, m: _square(g - m), gradient(example), mean)
 
     squares = _mean_over_examples(squared_deviation, examples, total, chunk)
     diagonal = jax.tree.map(lambda s: s * (total / (total - 1)), squares)
+    # The mean over all examples is G itself, without noise.
     return _noise(mean, diagonal, 0.0)
-
-
-def gradient_noise_scale(noise: Any) -> jax.Array:
-    """Returns the simple noise scale, trace K / |G|^2, in examples.
-
-    It is the batch size at which noise and gradient are equally strong. Larger batches help less
-    and less. Its inverse is the signal-to-noise ratio of one example, see
-    :func:`signal_to_noise_ratio`. The noise scale of SGD is :func:`noisegen.sgd_noise_scale`.
-
-    Args:
-      noise: Object with `trace` and `squared_norm`, averaged over many batches.
-
-    Returns:
-      The noise scale. NaN if trace or squared norm is not finite, or if the squared norm is not
-      positive. In the latter case the gradient is lost in the noise: average over more batches.
-
-    Examples:
-      >>> from noisegen import diagnostics
-      >>> float(diagnostics.gradient_noise_scale(diagnostics.RunningNoise(8.0, 2.0, 1)))
-      4.0
-    """
-    trace, norm = _trace_and_norm(noise)
-    defined = (norm > 0) & jnp.isfinite(norm) & jnp.isfinite(trace)
-    return trace / jnp.where(defined, norm, jnp.nan)
-
-
-def signal_to_noise_ratio(noise: Any, batch_size: ArrayLike = 1) -> jax.Array:
-    """Returns the signal-to-noise ratio of a batch's mean gradient, B |G|^2 / trace K.
-
-    It is 1 if the batch size equals the noise scale.
-
-    Args:
-      noise: Object with `trace` and `squared_norm`, averaged over many batches.
-      batch_size: Examples per update B > 0.
-
-    Returns:
-      The ratio. NaN if the squared norm or a traced batch size is not positive.
-
-    Examples:
-      >>> from noisegen import diagnostics
-      >>> float(diagnostics.signal_to_noise_ratio(diagnostics.RunningNoise(8.0, 2.0, 1), 16))
-      4.0
-    """
-    [batch_size] = _validate.positive(batch_size=batch_size)
-    return jnp.where(batch_size > 0, batch_size, jnp.nan) / gradient_noise_scale(noise)
-
-
-class RunningNoise(NamedTuple):
-    """Running means of trace and squared norm, averaged separately over `count` batches."""
-
-    trace: jax.Array  # (), float32
-    squared_norm: jax.Array  # (), float32
-    count: jax.Array  # (), int32
-
-
-def init_running_noise() -> RunningNoise:
-    """Returns the averages before the first batch, which are zero."""
-    return RunningNoise(jnp.float32(0), jnp.float32(0), jnp.int32(0))
-
-
-def update_running_noise(
-    running: RunningNoise, noise: GradientNoise, decay: ArrayLike = 0.99
-) -> RunningNoise:
-    """Adds one batch to bias-corrected exponential averages.
-
-    average(t) = average(t-1) + (1 - decay) / (1 - decay**t) (x(t) - average(t-1))
-
-    With decay = 1 it is the plain mean of all batches. A batch without an estimate (NaN) changes
-    nothing.
-
-    Args:
-      running: Averages so far, starting from :func:`init_running_noise`.
-      noise: Gradient noise of one batch.
-      decay: Decay rate of the average, from 0 to 1.
-
-    Returns:
-      The new averages. NaN if a traced decay is out of its range.
-
-    Raises:
-      ValueError: If a concrete decay is out of its range.
-
-    Examples:
-      >>> from noisegen import diagnostics
-      >>> running = diagnostics.init_running_noise()
-      >>> for trace in (4.0, 8.0):
-      ...     noise = diagnostics.GradientNoise(trace, squared_norm=1.0, diagonal=None)
-      ...     running = diagnostics.update_running_noise(running, noise, decay=1.0)
-      >>> float(diagnostics.gradient_noise_scale(running))
-      6.0
-    """
-    [decay] = _validate.fraction(decay=decay)
-    count = optax.safe_increment(jnp.asarray(running.count))
-    decay = jnp.asarray(decay, jnp.float32)
-    decay = jnp.where((decay >= 0) & (decay <= 1), decay, jnp.nan)
-    share = (1 - decay) / (1 - decay ** count.astype(decay.dtype))
-    share = jnp.where(decay == 1, 1 / count, share)  # The limit of 0 / 0.
-    trace, norm = _trace_and_norm(noise)
-    measured = jnp.isfinite(trace) & jnp.isfinite(norm)
-
-    def average(old, new):
-        return jnp.where(measured, old + share * (new - old), old)
-
-    return RunningNoise(
-        trace=average(running.trace, trace),
-        squared_norm=average(running.squared_norm, norm),
-        count=jnp.where(measured, count, running.count),
-    )
 
 
 def _num_groups(gradients: PyTree) -> int:
     """Returns the length of the leading axis, which all leaves must share."""
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
-    if len(lengths) != 1 or () in lengths:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(gradients)]
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1 or () in shapes:
         raise ValueError(
             "gradients must have one leading axis, of the groups, in every leaf; got lengths "
-            f"{sorted(sum(lengths, ()))}. Stack gradients that are in a list: "
+            f"{sorted(lengths)}. Stack gradients that are in a list: "
             "jax.tree.map(lambda *g: jnp.stack(g), *gradients)."
         )
-    [[num_groups]] = lengths
-    return num_groups
+    return lengths.pop()
 
 
 def _checked_sizes(
@@ -345,6 +242,7 @@ def _checked_sizes(
             f"sizes must be one number or {num_groups}, but their shape is {jnp.shape(sizes)}."
         )
     if not isinstance(sizes, jax.Array):
+        # Traced sizes cannot be refused. `_variance_of_mean` gives NaN for them.
         batch_size = np.broadcast_to(sizes, (num_groups,)).sum()
         _validate.at_least(batch_size, num_examples=num_examples)
     sizes = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), (num_groups,))
@@ -356,7 +254,7 @@ def _mean_over_examples(
 ) -> PyTree:
     """Returns the mean of a function of one example, computed in chunks."""
 
-    def add_chunk(index, sums):
+    def add_chunk(index: jax.Array, sums: PyTree) -> PyTree:
         positions = index * chunk + jnp.arange(chunk)
         # The last chunk repeats the last example, with a weight of 0.
         rows = jnp.minimum(positions, total - 1)
@@ -364,17 +262,12 @@ def _mean_over_examples(
         values = jax.vmap(fn)(jax.tree.map(lambda a: jnp.asarray(a)[rows], examples))
         return jax.tree.map(lambda s, value: s + _weighted_sum(weights, value), sums, values)
 
+    # The shapes of the sums are those of one example's values.
     first = jax.tree.map(lambda a: jnp.asarray(a)[0], examples)
     zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(fn, first))
     num_chunks = math.ceil(total / chunk)
     sums = jax.lax.fori_loop(0, num_chunks, add_chunk, zeros)
     return jax.tree.map(lambda s: s / total, sums)
-
-
-def _trace_and_norm(noise: Any) -> list[jax.Array]:
-    """Returns trace and squared norm as float32."""
-    values = _validate.real(trace=noise.trace, squared_norm=noise.squared_norm)
-    return [jnp.asarray(value, jnp.float32) for value in values]
 
 
 def _variance_of_mean(
@@ -386,12 +279,21 @@ def _variance_of_mean(
 
 
 def _noise(mean: PyTree, diagonal: PyTree, factor: ArrayLike) -> GradientNoise:
-    """Returns the estimates; subtracts from the squared norm the noise of the mean, factor * K."""
+    """Returns the estimates.
+
+    Args:
+      mean: Mean gradient of the batch.
+      diagonal: Estimate of the diagonal of K.
+      factor: Covariance of the mean gradient in units of K. The squared norm of the mean exceeds
+        |G|^2 by factor * trace K, on average.
+    """
     trace = _sum(diagonal)
-    return GradientNoise(trace, _sum(jax.tree.map(_square, mean)) - factor * trace, diagonal)
+    squared_norm = _sum(jax.tree.map(_square, mean)) - factor * trace
+    return GradientNoise(trace, squared_norm, diagonal)
 
 
 def _sum(tree: PyTree) -> jax.Array:
+    """Returns the sum over all leaves, zero without any."""
     return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0))
 
 

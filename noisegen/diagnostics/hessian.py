@@ -111,7 +111,8 @@ def hessian_eigenvalues(
     with jax.default_matmul_precision("highest"):
         value, gradient = jax.value_and_grad(flat_loss)(x)
 
-        def product(v):
+        # Forward over reverse: the derivative of the gradient along v, without a matrix.
+        def product(v: jax.Array) -> jax.Array:
             return jax.jvp(jax.grad(flat_loss), (x,), (v,))[1]
 
         alphas, betas = _lanczos(product, x.size, most, key)
@@ -158,25 +159,41 @@ def critical_learning_rate(largest_eigenvalue: ArrayLike, momentum: ArrayLike = 
 def _lanczos(
     product: Callable[[jax.Array], jax.Array], size: int, num_iterations: int, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the diagonal of T, and its subdiagonal, whose last entry leads out of the basis."""
+    """Runs Lanczos iterations from a random start vector.
+
+    Args:
+      product: Function v -> H v.
+      size: Number of parameters P.
+      num_iterations: Number of iterations m.
+      key: Random key of the start vector.
+
+    Returns:
+      The diagonal of T, and its subdiagonal, `(m,)` each. The last entry of the subdiagonal leads
+      out of the basis.
+    """
     key = jax.random.clone(key)  # Measuring again with the same key is allowed.
 
-    def normal(step):
+    def normal(step: int | jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(key, step), (size,), jnp.float32)
 
-    def step_fn(step, carry):
+    def step_fn(step: jax.Array, carry: tuple) -> tuple:
+        # `basis` (m, P) has zeros below row `step`, and `largest` estimates |H| from below.
         basis, alphas, betas, largest = carry
         v = basis[step]
         w = product(v)
+        # Against the whole basis, although in exact arithmetic its last two vectors would do:
+        # rounding would bring found eigenvalues back as false copies.
         rest = _orthogonalize(w, basis)
         beta = _norm(rest)
         largest = jnp.maximum(largest, _norm(w))
         # The basis spans an invariant subspace if nothing but rounding is left of w.
         ended = beta <= _ROUNDING * largest
+        # Then the next vector is random, and its coupling to the basis 0.
         following = jnp.where(ended, normal(step + 1), rest / jnp.where(ended, 1.0, beta))
         # Orthogonalize again at unit length, since the rest may be mostly rounding of w.
         following = _orthogonalize(following, basis)
         return (
+            # The vector after the last iteration has no row, and is dropped.
             basis.at[step + 1].set(following / _norm(following), mode="drop"),
             alphas.at[step].set(v @ w),
             betas.at[step].set(jnp.where(ended, 0.0, beta)),
@@ -193,6 +210,7 @@ def _lanczos(
 
 def _ritz(alphas: jax.Array, betas: jax.Array, num_eigenvalues: int) -> HessianEigenvalues:
     """Returns the largest eigenvalues of T, and bounds of their distance to those of H."""
+    # The matrix to decompose is finite in any case. NaN is put in place of the result below.
     finite = jnp.isfinite(alphas).all() & jnp.isfinite(betas).all()
     t = jnp.diag(alphas) + jnp.diag(betas[:-1], 1) + jnp.diag(betas[:-1], -1)
     theta, s = jnp.linalg.eigh(jnp.where(finite, t, 0.0))
@@ -203,6 +221,7 @@ def _ritz(alphas: jax.Array, betas: jax.Array, num_eigenvalues: int) -> HessianE
 
 
 def _orthogonalize(w: jax.Array, basis: jax.Array) -> jax.Array:
+    """Subtracts the projection on a basis `(m, P)`. Its rows of zeros have no effect."""
     return w - (basis @ w) @ basis
 
 

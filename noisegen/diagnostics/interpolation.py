@@ -1,7 +1,7 @@
 """Measures of a network, evaluated on the line or the plane through checkpoints.
 
-For checkpoints A of a small batch and B of a large one, the loss at (1 - alpha) A + alpha B shows
-the width of both minima, and the barrier between them.
+Let A be a checkpoint of a small batch and B one of a large batch. The loss at
+(1 - alpha) A + alpha B shows the width of both minima, and the barrier between them.
 
 >>> import jax.numpy as jnp
 >>> from noisegen import diagnostics
@@ -101,9 +101,10 @@ def evaluate_on_line(measure: Measure, first: PyTree, second: PyTree, alphas: Ar
     [alphas] = _checked(1, alphas=alphas)
     _check_same_network(first=first, second=second)
 
-    def evaluate_at(alpha):
+    def evaluate_at(alpha: jax.Array) -> PyTree:
         return measure(_combine((1 - alpha, alpha), (first, second)))
 
+    # One at a time, in the memory of one evaluation. `jax.vmap` would hold all networks at once.
     return jax.lax.map(evaluate_at, alphas)
 
 
@@ -148,10 +149,11 @@ def evaluate_on_plane(
     alphas, betas = _checked(1, alphas=alphas, betas=betas)
     _check_same_network(origin=origin, first=first, second=second)
 
-    def evaluate_at(alpha, beta):
+    def evaluate_at(alpha: jax.Array, beta: jax.Array) -> PyTree:
+        # origin + alpha (first - origin) + beta (second - origin), in three terms.
         return measure(_combine((1 - alpha - beta, alpha, beta), (origin, first, second)))
 
-    def evaluate_row(alpha):
+    def evaluate_row(alpha: jax.Array) -> PyTree:
         return jax.lax.map(lambda beta: evaluate_at(alpha, beta), betas)
 
     return jax.lax.map(evaluate_row, alphas)
@@ -172,6 +174,7 @@ def _check_same_network(**checkpoints: PyTree) -> None:
 
 
 def _check_same_leaves(name: str, shapes: dict, other_name: str, other_shapes: dict) -> None:
+    """Raises ValueError for the first leaf that only one has, or in another shape."""
     for path in [*shapes, *other_shapes]:
         shape = shapes.get(path, "missing")
         other_shape = other_shapes.get(path, "missing")
@@ -192,13 +195,15 @@ def _checked(ndim: int, **values: ArrayLike) -> list[jax.Array]:
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every leaf, by its path."""
     return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _combine(weights: tuple[ArrayLike, ...], trees: tuple[PyTree, ...]) -> PyTree:
     """Returns the weighted sum of trees, calculated in float32 at least."""
 
-    def combine(*leaves):
+    # A sum of products: with weights of exactly 0 and 1 it returns a finite tree unchanged.
+    def combine(*leaves: ArrayLike) -> jax.Array:
         dtype = jnp.result_type(*leaves)
         wide = _validate.wide(dtype)
         terms = [

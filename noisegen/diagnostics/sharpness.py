@@ -91,14 +91,15 @@ def sharpness(
       >>> print(f"{diagnostics.sharpness(lambda w: jnp.sum(w**2), w):.4f}")
       0.2002
     """
-    epsilon, _ = _validate.positive(epsilon=epsilon, num_iterations=num_iterations)
+    [epsilon] = _validate.positive(epsilon=epsilon)
     [num_iterations] = _validate.whole(1, num_iterations=num_iterations)
     flat_loss, x = flatten_loss(loss, params)
     # Accelerators round matrix products to 10 bits by default, which exceeds the rise of the loss.
     with jax.default_matmul_precision("highest"):
         half_widths, displace = _box(x, epsilon, subspace, key)
 
-        def loss_in_box(u):  # |u_i| <= 1
+        # The box becomes the cube |u_i| <= 1, so one step length suits coordinates of all sizes.
+        def loss_in_box(u: jax.Array) -> jax.Array:
             return flat_loss(x + displace(half_widths * u))
 
         center = jnp.zeros_like(half_widths)
@@ -137,22 +138,30 @@ def _climb(
 ) -> jax.Array:
     """Returns the highest loss found, from a start point with its loss and gradient."""
 
-    def iterate(_, carry):
+    def iterate(_: jax.Array, carry: tuple) -> tuple:
         u, value, gradient, size = carry
         mean = jnp.abs(gradient).mean()
+        # At a stationary point all coordinates increase, since no direction is better.
         uphill = jnp.where(mean > 0, gradient / mean, 1.0)
 
-        def move(size):
+        def move(size: jax.Array) -> jax.Array:
             return jnp.clip(u + size * uphill, -1, 1)
 
-        size, raised = _backtrack(
-            lambda s: loss(move(s)), lambda s: gradient @ (move(s) - u), value, size
-        )
+        def loss_after(size: jax.Array) -> jax.Array:
+            return loss(move(size))
+
+        def promised_rise(size: jax.Array) -> jax.Array:
+            return gradient @ (move(size) - u)  # Of the linear loss, along the clipped step.
+
+        size, raised = _backtrack(loss_after, promised_rise, value, size)
+        # Stays where it is if no step raises the loss, so the value never falls.
         u = jnp.where(raised, move(size), u)
-        return u, *jax.value_and_grad(loss)(u), jnp.clip(2 * size, _SHORTEST, _LONGEST)
+        value, gradient = jax.value_and_grad(loss)(u)
+        return u, value, gradient, jnp.clip(2 * size, _SHORTEST, _LONGEST)
 
     carry = (*start, jnp.float32(_FIRST_STEP))
-    return jax.lax.fori_loop(0, num_iterations, iterate, carry)[1]
+    _, highest, _, _ = jax.lax.fori_loop(0, num_iterations, iterate, carry)
+    return highest
 
 
 def _backtrack(
@@ -161,11 +170,22 @@ def _backtrack(
     value: jax.Array,
     size: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the first of size, size / 2, ... that raises the loss enough, and if any does."""
+    """Shortens a step until it raises the loss enough.
+
+    Args:
+      loss: Function of the step length, the loss after the step.
+      slope: Function of the step length, the rise that the slope promises.
+      value: Loss before the step.
+      size: Step length to begin with.
+
+    Returns:
+      The first of size, size / 2, ... that raises the loss enough, and whether there is one.
+    """
     smallest = size * 0.5**_HALVINGS
 
-    def is_too_long(s):
+    def is_too_long(s: jax.Array) -> jax.Array:
         raised = loss(s)
+        # A loss that is not finite is no maximum, but a network that has broken down.
         return ~(jnp.isfinite(raised) & (raised >= value + _ENOUGH * slope(s)))
 
     size = jax.lax.while_loop(lambda s: (s >= smallest) & is_too_long(s), lambda s: s / 2, size)

@@ -45,6 +45,7 @@ class Linear(nnx.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        # (out, in), so that the kernel multiplies from the left and examples stay on the last axis.
         self.kernel = nnx.Param(
             uniform_fan_in(rngs.params(), (out_features, in_features), in_features)
         )
@@ -113,12 +114,14 @@ class Conv(nnx.Module):
         self.stride = stride
         self.dtype = dtype
         self.convolve = _convolve_patches if convolution == "patches" else _convolve_lax
+        # The product over patches reads the kernel as a matrix (out, C * size**2) without a copy.
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         if kernel_init is None:
             fan_in = in_channels * kernel_size**2
             kernel = uniform_fan_in(rngs.params(), shape, fan_in)
             bias = uniform_fan_in(rngs.params(), (out_channels,), fan_in)
         else:
+            # Initializers such as He's take the fans from Flax's order of axes.
             flax_shape = (kernel_size, kernel_size, in_channels, out_channels)
             kernel = kernel_init(rngs.params(), flax_shape).transpose(3, 2, 0, 1)
             bias = jnp.zeros(out_channels)
@@ -143,16 +146,18 @@ class Conv(nnx.Module):
         by_patches = self.convolve is _convolve_patches and self.stride == 1
         if not fits or not by_patches or len(x) >= _MANY:
             return max_pool(self(x))
+        # The bias is equal within a window, so it may follow the maximum.
         return self._add_bias(_max_first(_convolve_windows(padded, kernel)))
 
-    def _operands(self, x):
+    def _operands(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns padded images and the kernel, of one type."""
         dtype = self.dtype or jnp.promote_types(x.dtype, self.kernel.dtype)
         pad = (self.padding, self.padding)
         padded = jnp.pad(x.astype(dtype), ((0, 0), pad, pad, (0, 0)))
         return padded, self.kernel[...].astype(dtype)
 
-    def _add_bias(self, y):
+    def _add_bias(self, y: jax.Array) -> jax.Array:
+        """Adds the bias to images `(out, H, W, N)`, if the layer has one."""
         if self.bias is None:
             return y
         bias = self.bias[...].astype(self.dtype or self.bias.dtype)
@@ -167,6 +172,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     """
     if x.shape[1] % 2 or x.shape[2] % 2:
         raise ValueError(f"max_pool halves height and width, which must be even, got {x.shape}.")
+    # Rows first: they are contiguous, and half as many columns are left to read with a stride.
     x = jnp.maximum(x[:, 0::2], x[:, 1::2])
     return jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
 
@@ -193,11 +199,11 @@ def dropout(
     _validate.in_range(0, 1, rate=rate)
     if keys is None or rate == 0:
         return x
-    shape = x.shape[:-1]
+    shape = x.shape[:-1]  # Of one example.
     if whole_channels:
         shape = (x.shape[0],) + (1,) * (x.ndim - 2)
 
-    def keep(key):
+    def keep(key: jax.Array) -> jax.Array:
         return jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, shape)
 
     return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x / (1 - rate), 0)
@@ -213,6 +219,7 @@ def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
     _, height, width, n = x.shape
     h = (height - size) // stride + 1
     w = (width - size) // stride + 1
+    # (C, j, H, W', N), then (C, i, j, H', W', N). Axis 2 is the width, then the height.
     x = jnp.stack([x[:, :, j : j + stride * w : stride] for j in range(size)], 1)
     x = jnp.stack([x[:, :, i : i + stride * h : stride] for i in range(size)], 1)
     y = kernel.reshape(out, -1) @ x.reshape(channels * size**2, h * w * n)
@@ -247,7 +254,9 @@ def _max_first(y: jax.Array) -> jax.Array:
     return y.max(0)
 
 
-def _max_first_forward(y):
+def _max_first_forward(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the maximum, and its index for the backward pass."""
+    # `>=` prefers the first of equals. An index of one byte takes a quarter of a value's memory.
     upper, lower = jnp.maximum(y[0], y[1]), jnp.maximum(y[2], y[3])
     upper_index = jnp.where(y[0] >= y[1], 0, 1)
     lower_index = jnp.where(y[2] >= y[3], 2, 3)
@@ -255,7 +264,8 @@ def _max_first_forward(y):
     return jnp.maximum(upper, lower), index
 
 
-def _max_first_backward(index, gradient):
+def _max_first_backward(index: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    """Sends the gradient to the maximum, and zeros to the other three."""
     indices = jnp.arange(4, dtype=index.dtype).reshape(4, *[1] * index.ndim)
     return (jnp.where(index[None] == indices, gradient[None], 0),)
 
@@ -264,6 +274,7 @@ _max_first.defvjp(_max_first_forward, _max_first_backward)
 
 
 def _convolve_lax(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by XLA's own operation, in the same order of axes."""
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), "VALID", dimension_numbers=("CHWN", "OIHW", "CHWN")
     )

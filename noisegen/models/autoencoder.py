@@ -1,6 +1,7 @@
 """Deep autoencoder of Hinton & Salakhutdinov, as trained by Sutskever et al."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,7 @@ class Autoencoder(nnx.Module):
         x = images.reshape(len(images), -1)
         for index, layer in enumerate(self.layers):
             x = layer(x)
+            # The code is linear, and so are the logits of the pixels.
             if index not in (self.code, len(self.layers) - 1):
                 x = jax.nn.sigmoid(x)
         return x
@@ -83,7 +85,13 @@ def sparse_normal(incoming: int) -> nnx.Initializer:
     """
     _validate.positive(incoming=incoming)
 
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+    # The arguments are those by which Flax calls an initializer.
+    def init(
+        key: jax.Array,
+        shape: tuple[int, ...],
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        out_sharding: Any = None,
+    ) -> jax.Array:
         position_key, value_key = jax.random.split(key)
         # Ranks of random numbers are a random permutation of the inputs of each unit.
         rank = jax.random.uniform(position_key, shape).argsort(0).argsort(0)

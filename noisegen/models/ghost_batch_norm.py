@@ -133,14 +133,16 @@ class GhostBatchNorm(nnx.Module):
     def combine(self, parts: "GhostBatchNorm") -> None:
         """Combines the statistics after parts of a batch into those after the whole batch.
 
-        The parts were processed independently, each starting from the statistics of this layer.
+        The parts were processed independently, each starting from the statistics of this layer. The
+        result is that of one layer which sees the parts one after another.
 
         Args:
           parts: The layer after each part, with a leading axis of parts, in order, on every
             statistic.
         """
         began = self.groups[...]
-        began_mean, began_var = self.mean[...], self.var[...]
+        began_mean = self.mean[...]
+        began_var = self.var[...]
         for part, groups in enumerate(parts.groups[...]):
             num_new = groups - began
             weights = self._combination_weights(began, groups)
@@ -151,7 +153,7 @@ class GhostBatchNorm(nnx.Module):
             self.var[...] = jnp.where(num_new > 0, var, self.var[...])
             self._count(num_new)
 
-    def _axes(self, x):
+    def _axes(self, x: jax.Array) -> "_Axes":
         """Returns the axes of `x`, after a check of its type and features."""
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
@@ -166,7 +168,9 @@ class GhostBatchNorm(nnx.Module):
             )
         return axes
 
-    def _normalize_by_groups(self, x, axes, mask):
+    def _normalize_by_groups(
+        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
+    ) -> jax.Array:
         """Normalizes every group by its own statistics, and updates the running ones."""
         num_examples = x.shape[axes.groups]
         size = min(self.ghost_size, num_examples)
@@ -178,7 +182,7 @@ class GhostBatchNorm(nnx.Module):
         # Split the axis of examples into groups and examples of a group.
         before, after = x.shape[: axes.groups], x.shape[axes.groups + 1 :]
         grouped = x.reshape(*before, -1, size, *after).astype(_validate.wide(x.dtype))
-        if axes.features > axes.groups:
+        if axes.features > axes.groups:  # The new axis moves the features by one.
             axes = axes._replace(features=axes.features + 1)
         if mask is None:
             is_group_seen = jnp.ones(num_examples // size, bool)
@@ -186,33 +190,42 @@ class GhostBatchNorm(nnx.Module):
             mask = mask.reshape(-1, size)
             is_group_seen = mask.any(1)
             mask = axes.expand_mask(mask, grouped.ndim)
+        # Centered twice: by `shift` up to rounding, then by the small mean that is left.
         shift, centered = _center(grouped, axes, mask)
         mean, var = _moments(centered, axes, mask)
         self._update(shift + mean, var, is_group_seen)
         return self._affine(centered, axes, mean, var).reshape(x.shape).astype(x.dtype)
 
-    def _normalize_by_running_statistics(self, x, axes, mask):
+    def _normalize_by_running_statistics(
+        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
+    ) -> jax.Array:
         """Normalizes by the running statistics, which all examples share like a single group."""
         wide = x.astype(_validate.wide(x.dtype))
         mean = self.mean[...][None].astype(wide.dtype)
         var = self.var[...][None].astype(wide.dtype)
         if mask is not None:
+            # By the mean and not by zeros, so that they return the bias as in training.
             shape = [1] * x.ndim
             shape[axes.groups] = len(mask)
             wide = jnp.where(mask.reshape(shape), wide, axes.expand(mean, x.ndim))
         return self._affine(wide, axes, mean, var).astype(x.dtype)
 
-    def _affine(self, x, axes, mean, var):
+    def _affine(self, x: jax.Array, axes: "_Axes", mean: jax.Array, var: jax.Array) -> jax.Array:
         """Normalizes by statistics `(K, C)`, scales and shifts; all of one type."""
         scale = self.scale[...][None].astype(x.dtype)
         bias = self.bias[...][None].astype(x.dtype)
+        # One factor per group and feature, so that the large array is multiplied once.
         scale = jax.lax.rsqrt(var + self.epsilon) * scale
         mean = axes.expand(mean, x.ndim)
         return (x - mean) * axes.expand(scale, x.ndim) + axes.expand(bias, x.ndim)
 
-    def _update(self, mean, var, is_group_seen):
-        """Updates the running statistics by those of groups, `(K, C)`, in order."""
-        position = jnp.cumsum(is_group_seen, dtype=jnp.int32)
+    def _update(self, mean: jax.Array, var: jax.Array, is_group_seen: jax.Array) -> None:
+        """Updates the running statistics by those of groups, `(K, C)`, in order.
+
+        All groups at once: the recursion over K groups is a weighted sum, whose weights are powers
+        of the momentum.
+        """
+        position = jnp.cumsum(is_group_seen, dtype=jnp.int32)  # Counted from 1.
         num_new = position[-1]
         if self.momentum is None:
             seen, all_seen = self._seen(num_new)
@@ -231,7 +244,9 @@ class GhostBatchNorm(nnx.Module):
             running[...] = jnp.where(num_new > 0, updated, old).astype(running[...].dtype)
         self._count(num_new)
 
-    def _combination_weights(self, began, groups):
+    def _combination_weights(
+        self, began: jax.Array, groups: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the weights with which a part is combined, see `_combine`.
 
         Args:
@@ -240,6 +255,7 @@ class GhostBatchNorm(nnx.Module):
         """
         num_new = groups - began
         if self.momentum is not None:
+            # Each group of the part multiplied what was there before by the momentum.
             kept = self.momentum ** num_new.astype(self.mean[...].dtype)
             return kept, kept, jnp.float32(1.0)
         # Averages with equal weights: undo the division by the part's number of groups.
@@ -247,12 +263,12 @@ class GhostBatchNorm(nnx.Module):
         began_share = began.astype(jnp.float32) / jnp.maximum(groups, 1).astype(jnp.float32)
         return seen / all_seen, began_share, groups.astype(jnp.float32) / all_seen
 
-    def _seen(self, num_new):
+    def _seen(self, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the number of groups before and after new ones, the latter at least 1."""
         seen = self.groups[...].astype(jnp.float32)
         return seen, jnp.maximum(seen + num_new.astype(jnp.float32), 1.0)
 
-    def _count(self, num_new):
+    def _count(self, num_new: jax.Array) -> None:
         """Counts new groups; the count stops at the largest value of its type."""
         seen = self.groups[...]
         self.groups[...] = seen + jnp.minimum(num_new, jnp.iinfo(seen.dtype).max - seen)
@@ -273,6 +289,7 @@ class _Axes(NamedTuple):
         """Reshapes statistics, so that they broadcast against an array with `ndim` axes."""
         shape = [1] * ndim
         shape[self.groups], shape[self.features] = values_KxC.shape
+        # A reshape keeps the order of elements, so the two axes come in the order of `x` first.
         values = values_KxC if self.groups < self.features else values_KxC.T
         return values.reshape(shape)
 
@@ -290,6 +307,7 @@ class _Axes(NamedTuple):
 
 
 def _checked_mask(mask: jax.Array, num_examples: int) -> jax.Array:
+    """Returns the mask as a JAX array, after a check of its shape and type."""
     mask = jnp.asarray(mask)
     if mask.shape != (num_examples,) or mask.dtype != bool:
         raise ValueError(
@@ -304,16 +322,20 @@ def _center(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Arra
 
     No gradient passes through these means, since the normalized values do not depend on them.
     """
+    # A product with the mask would not do, because zero times NaN is not zero.
     kept = x if mask is None else jnp.where(mask, x, 0.0)
     shift = jax.lax.stop_gradient(_mean(kept, axes, mask))
     centered = x - axes.expand(shift, x.ndim)
-    return shift, centered if mask is None else jnp.where(mask, centered, 0.0)
+    if mask is not None:
+        centered = jnp.where(mask, centered, 0.0)
+    return shift, centered
 
 
 def _moments(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Returns mean and variance `(K, C)` of centered values, whose difference does not cancel."""
     mean = _mean(x, axes, mask)
     square = _mean(x * x, axes, mask)
+    # Rounding may take a variance of zero below it.
     return mean, jnp.maximum(square - mean * mean, 0.0)
 
 
@@ -326,6 +348,7 @@ def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     if mask is None:
         return total / float(num_positions * x.shape[examples_axis])
     mask_KxG = mask.reshape(x.shape[axes.groups : axes.groups + 2])
+    # At least 1, so that a group without examples has finite statistics, which are not used.
     num_examples = jnp.maximum(mask_KxG.sum(1, keepdims=True), 1)
     return total / (num_examples.astype(x.dtype) * float(num_positions))
 
@@ -351,8 +374,8 @@ def _combine(
       scale: Factor of the contribution.
       non_negative: Whether to clip a contribution below zero, which a variance has by rounding.
     """
-    kept, began_share, scale = (weight.astype(began.dtype) for weight in (kept, began_share, scale))
-    added = scale * (part - began_share * began)
+    dtype = began.dtype
+    added = scale.astype(dtype) * (part - began_share.astype(dtype) * began)
     if non_negative:
         added = jnp.maximum(added, 0.0)
-    return kept * running + added
+    return kept.astype(dtype) * running + added

@@ -59,10 +59,11 @@ class LSTM(nnx.Module):
         self.hidden = hidden
         self.dropout = dropout
 
-        def uniform(*shape):
+        def uniform(*shape: int) -> nnx.Param:
             return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-scale, maxval=scale))
 
         self.embedding = uniform(vocabulary, hidden)
+        # Rows for the input and the last output, columns for the four gates.
         self.kernels = nnx.List(uniform(2 * hidden, 4 * hidden) for _ in range(layers))
         self.biases = nnx.List(uniform(4 * hidden) for _ in range(layers))
         self.head = uniform(hidden, vocabulary)
@@ -83,6 +84,7 @@ class LSTM(nnx.Module):
         self, tokens: jax.Array, carry: jax.Array, keys: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns logits and the next carry; `keys` `(N,)`, one per example, switch dropout on."""
+        # Time comes first, because the scan over time takes slices of the first axis.
         x_TxNxH = self._drop(self.embedding[...][tokens.T], keys, stream=0)
         carries = []
         for index, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
@@ -92,7 +94,7 @@ class LSTM(nnx.Module):
         logits = x_TxNxH @ self.head[...] + self.head_bias[...][None, None]
         return logits.swapaxes(0, 1), jnp.stack(carries)
 
-    def _drop(self, x_TxNxH, keys, stream):
+    def _drop(self, x_TxNxH: jax.Array, keys: jax.Array | None, stream: int) -> jax.Array:
         """Applies dropout, whose function takes the examples on the last axis."""
         x = dropout(jnp.moveaxis(x_TxNxH, 1, -1), keys, self.dropout, stream)
         return jnp.moveaxis(x, -1, 1)
@@ -106,7 +108,9 @@ def _lstm(
     # The products with the inputs do not depend on the recurrence: one matmul for all times.
     inputs = x_TxNxH @ kernel[:hidden] + bias[None, None]
 
-    def step(carry, x):
+    def step(
+        carry: tuple[jax.Array, jax.Array], x: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         cell, output = carry
         gates = x + output @ kernel[hidden:]
         into, forget, new, out = jnp.split(gates, 4, axis=-1)

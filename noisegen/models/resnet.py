@@ -15,6 +15,7 @@ normalization.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +31,9 @@ _HE = nnx.initializers.he_normal()
 class WideResNet(nnx.Module):
     """Wide-ResNet `depth`-`width`, with ghost batch normalization or with SkipInit.
 
-    A convolution to 16 channels; three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times
-    `width` channels, the second and third at half the resolution of the stage before;
-    normalization, ReLU, mean over positions, logits. A block is
+    A convolution leads to 16 channels. Three stages follow, of (depth - 4) / 6 blocks with 16, 32
+    and 64 times `width` channels, the second and third at half the resolution of the stage before.
+    The end is normalization, ReLU, mean over positions and logits. A block is
 
     skip + conv(relu(norm(conv(a)))), a = relu(norm(x)).
 
@@ -106,18 +107,20 @@ class WideResNet(nnx.Module):
         for block in self.blocks:
             x = block(x, mask)
         x = jax.nn.relu(_normalize(self.norm, x, mask))
+        # In float32, since a sum in bfloat16 would lose digits. Logits are float32 in any case.
         x = jnp.mean(x, (1, 2), dtype=jnp.float32)
+        # The last layer is Flax's, which takes examples first.
         return self.logits(dropout(x, keys, self.dropout, stream=0).T)
 
 
 class ResNet18(nnx.Module):
     """ResNet-18 for CIFAR-10, with ghost batch normalization: 11,173,962 parameters.
 
-    A 3 x 3 convolution without pooling; four stages of two blocks with 1, 2, 4 and 8 times `width`
-    channels, each stage after the first at half the resolution of the one before; mean over
-    positions, logits. A block adds two normalized 3 x 3 convolutions to its input, followed by
-    ReLU. If the shape changes, the input passes through a normalized 1 x 1 convolution. Parameters
-    start from PyTorch's default distribution.
+    A 3 x 3 convolution without pooling is followed by four stages of two blocks, with 1, 2, 4 and 8
+    times `width` channels. Each stage after the first has half the resolution of the one before.
+    The end is the mean over positions and logits. A block adds two normalized 3 x 3 convolutions to
+    its input, followed by ReLU. If the shape changes, the input passes through a normalized 1 x 1
+    convolution. Parameters start from PyTorch's default distribution.
 
     Args:
       num_classes: Number of logits.
@@ -182,11 +185,11 @@ class ResNet18(nnx.Module):
 class ResNet50(nnx.Module):
     """ResNet-50 for large images, with ghost batch normalization: 25,557,032 parameters.
 
-    A 7 x 7 convolution of stride 2 to 64 channels, and 3 x 3 max pooling of stride 2; four stages
-    of bottleneck blocks; mean over positions, logits. A block has convolutions of 1 x 1, 3 x 3 and
-    1 x 1, the last to four times the channels, each normalized. Its stride is that of the 3 x 3
-    convolution. The last normalization of a block starts at scale 0, so that every block starts as
-    its skip (Goyal et al.).
+    A 7 x 7 convolution of stride 2 leads to 64 channels, followed by 3 x 3 max pooling of stride 2
+    and four stages of bottleneck blocks. The end is the mean over positions and logits. A block has
+    convolutions of 1 x 1, 3 x 3 and 1 x 1, the last to four times the channels, each normalized.
+    The 3 x 3 convolution has the block's stride. The last normalization of a block starts at scale
+    0, so that every block starts as its skip (Goyal et al.).
 
     Args:
       num_classes: Number of logits.
@@ -230,6 +233,7 @@ class ResNet50(nnx.Module):
 
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         x = jax.nn.relu(self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask))
+        # 3 x 3 max pooling of stride 2, padded by -inf.
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
         x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
         for block in self.blocks:
@@ -240,10 +244,19 @@ class ResNet50(nnx.Module):
 class _Layers:
     """Factory for the layers of a network, which share their options."""
 
-    def __init__(self, ghost_size, recompute, dtype, convolution, rngs, kernel_init=_HE):
+    def __init__(
+        self,
+        ghost_size: int | None,
+        recompute: bool,
+        dtype: jax.typing.DTypeLike,
+        convolution: str,
+        rngs: nnx.Rngs,
+        kernel_init: nnx.Initializer | None = _HE,
+    ):
         self.has_norm = ghost_size is not None
         self._conv = functools.partial(
             Conv,
+            # Normalization subtracts the mean, and any bias with it.
             use_bias=not self.has_norm,
             kernel_init=kernel_init,
             dtype=dtype,
@@ -259,10 +272,12 @@ class _Layers:
             rngs=rngs,
         )
 
-    def conv(self, inputs, outputs, size, stride=1):
+    def conv(self, inputs: int, outputs: int, size: int, stride: int = 1) -> Conv:
+        """Makes a convolution that keeps height and width, but for its stride."""
         return self._conv(inputs, outputs, size, stride=stride, padding=size // 2)
 
-    def norm(self, features, **options):
+    def norm(self, features: int, **options: Any) -> GhostBatchNorm | None:
+        """Makes a normalization, or None in a network without."""
         return self._norm(features, **options) if self.has_norm else None
 
 
@@ -272,17 +287,19 @@ class _Layers:
 class _WideBlock(nnx.Module):
     """Pre-activated block of two 3 x 3 convolutions."""
 
-    def __init__(self, make, inputs, outputs, stride):
+    def __init__(self, make: _Layers, inputs: int, outputs: int, stride: int):
         self.norm1 = make.norm(inputs)
         self.conv1 = make.conv(inputs, outputs, 3, stride)
         self.norm2 = make.norm(outputs)
         self.conv2 = make.conv(outputs, outputs, 3)
         same_shape = inputs == outputs and stride == 1
         self.shortcut = None if same_shape else make.conv(inputs, outputs, 1, stride)
+        # SkipInit: at the start every block is its skip.
         self.gain = None if make.has_norm else nnx.Param(jnp.zeros(()))
 
-    def __call__(self, x, mask):
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         active = jax.nn.relu(_normalize(self.norm1, x, mask))
+        # A shortcut takes the activation that the branch takes, as in Zagoruyko's code.
         skip = x if self.shortcut is None else self.shortcut(active)
         x = jax.nn.relu(_normalize(self.norm2, self.conv1(active), mask))
         x = self.conv2(x)
@@ -294,7 +311,7 @@ class _WideBlock(nnx.Module):
 class _BasicBlock(nnx.Module):
     """Block of two 3 x 3 convolutions, each normalized."""
 
-    def __init__(self, make, inputs, outputs, stride):
+    def __init__(self, make: _Layers, inputs: int, outputs: int, stride: int):
         self.conv1 = make.conv(inputs, outputs, 3, stride)
         self.norm1 = make.norm(outputs)
         self.conv2 = make.conv(outputs, outputs, 3)
@@ -303,7 +320,7 @@ class _BasicBlock(nnx.Module):
         self.shortcut = None if same_shape else make.conv(inputs, outputs, 1, stride)
         self.shortcut_norm = None if same_shape else make.norm(outputs)
 
-    def __call__(self, x, mask):
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         skip = x
         if self.shortcut is not None:
             skip = self.shortcut_norm(self.shortcut(x), mask=mask)
@@ -314,19 +331,20 @@ class _BasicBlock(nnx.Module):
 class _Bottleneck(nnx.Module):
     """Block of three convolutions, each normalized."""
 
-    def __init__(self, make, inputs, width, stride):
+    def __init__(self, make: _Layers, inputs: int, width: int, stride: int):
         outputs = 4 * width
         self.conv1 = make.conv(inputs, width, 1)
         self.norm1 = make.norm(width)
         self.conv2 = make.conv(width, width, 3, stride)
         self.norm2 = make.norm(width)
         self.conv3 = make.conv(width, outputs, 1)
+        # At the start every block is its skip, which allows larger learning rates (Goyal et al.).
         self.norm3 = make.norm(outputs, scale_init=nnx.initializers.zeros)
         same_shape = inputs == outputs and stride == 1
         self.shortcut = None if same_shape else make.conv(inputs, outputs, 1, stride)
         self.shortcut_norm = None if same_shape else make.norm(outputs)
 
-    def __call__(self, x, mask):
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         skip = x
         if self.shortcut is not None:
             skip = self.shortcut_norm(self.shortcut(x), mask=mask)

@@ -1,28 +1,29 @@
 """Reports: tables and plots of a sweep, and one HTML page. Needs Matplotlib to draw."""
 
+from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
+from noisegen.reports.evidence_tables import make_differences, make_evidence
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
+from noisegen.reports.rendering import format_table, to_html, to_latex, to_markdown, to_text
 from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
-from noisegen.reports.tables import (
-    format_table,
-    make_table,
-    to_csv,
-    to_html,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from noisegen.reports.tables import make_table, to_csv
+from noisegen.reports.target_plots import plot_steps_to_target
 
 __all__ = [
     "FORMATS",
+    "Answer",
     "Report",
     "check",
     "format_table",
     "load_report",
+    "make_answers",
+    "make_differences",
+    "make_evidence",
     "make_table",
     "plot_curves",
     "plot_heatmap",
     "plot_metric",
+    "plot_steps_to_target",
     "plot_tuned",
     "table_names",
     "to_csv",

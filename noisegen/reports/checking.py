@@ -134,7 +134,7 @@ def _try_report(sweep, protocols, records, published):
             reading = Reading(protocol, optima, published if index == 0 else None)
             for form in FORMATS:
                 reading.table(form)
-            sections.append(reading.section("Optima"))
+            sections.append(reading.section())
         page.render_page(sweep, records, 0, sections)
     except ValueError:
         raise

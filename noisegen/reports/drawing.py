@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from noisegen.reports import plots, style
+from noisegen.reports import axes, plots, style
 from noisegen.reports.published import Published
 from noisegen.sweeps.protocol import Optimum, Protocol
 
@@ -27,7 +27,7 @@ def svg(draw: Callable[[Any], Any], title: str) -> str:
         canvas = figure.Figure(figsize=(6.4, 4.5), layout="constrained")
         ax = canvas.add_subplot()
         draw(ax)
-        canvas.set_figheight(4.5 + _added_height(plots.legend_lines(ax)))
+        canvas.set_figheight(4.5 + _added_height(axes.legend_lines(ax)))
         file = io.StringIO()
         _save(canvas, file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
@@ -48,7 +48,7 @@ def png(optima: Sequence[Optimum], protocol: Protocol, published: Published | No
         left, right = canvas.subplots(1, 2)
         plots.plot_metric(optima, left, protocol, published)
         plots.plot_tuned(optima, right, protocol)
-        lines = max(plots.legend_lines(left), plots.legend_lines(right))
+        lines = max(axes.legend_lines(left), axes.legend_lines(right))
         canvas.set_figheight(4.2 + _added_height(lines))
         file = io.BytesIO()
         _save(canvas, file, format="png", dpi=120)

@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import markupsafe
 
 from noisegen._errors import one_line
-from noisegen.reports import drawing, markup, plots
-from noisegen.reports.formatting import display_name
+from noisegen.reports import drawing, markup, notes, plots
+from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
+from noisegen.reports.steps import Steps
+from noisegen.reports.target_plots import plot_steps_to_target
 from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Protocol
 
@@ -20,31 +22,50 @@ class Figure:
     """A figure of a page.
 
     Attributes:
+      name: "metric", "tuned", "steps", "heatmap" or "curves".
       title: Its heading.
       caption: The sentences below.
       svg: The drawing; empty if it failed.
       failure: Why it failed, or ''.
     """
 
+    name: str
     title: str
     caption: str
     svg: markupsafe.Markup = markupsafe.Markup()
     failure: str = ""
 
 
-def make_figures(
+def make_overview(
     optima: Sequence[Optimum],
     protocol: Protocol,
     published: Published | None,
-    curves: Mapping[str, Mapping],
+    steps: Steps | None = None,
 ) -> list[Figure]:
-    """Draws the figures that have something to show: of all series, then of each.
+    """Draws the figures that show every series: the metric, the tuned field, the steps to targets.
 
     Args:
       optima, protocol, published: As for `make_table`.
+      steps: Steps to targets, if there are any.
+    """
+    figures = [_metric(optima, protocol, published)]
+    if _is_tuned(optima, protocol):
+        figures.append(_tuned(optima, protocol))
+    if steps is not None:
+        figures.append(_steps(steps, protocol))
+    return figures
+
+
+def make_details(
+    optima: Sequence[Optimum], protocol: Protocol, curves: Mapping[str, Mapping]
+) -> list[Figure]:
+    """Draws the figures of each series that have something to show.
+
+    Args:
+      optima, protocol: As for `make_table`.
       curves: From run_id to curve, for the runs at the optima.
     """
-    figures = list(_figures_of_all(optima, protocol, published))
+    figures = []
     labels = dict.fromkeys(optimum.series for optimum in optima)
     for label in labels:
         series = [optimum for optimum in optima if optimum.series == label]
@@ -61,58 +82,94 @@ def describe_failure(part: str, error: Exception) -> str:
     return f"{part} is left out: {markup.printable(one_line(error))}"
 
 
-def _figures_of_all(optima, protocol, published) -> Iterator[Figure]:
-    """Draws the figures that show every series."""
-    metric, row = display_name(protocol.metric.name), display_name(protocol.row)
-    tuned = display_name(protocol.tune[0])
-    hollow = "; hollow: published" if published else ""
-    yield _draw(
-        f"{metric} against {row}",
-        f"Mean and standard deviation at the optimum{hollow}.",
+def _metric(optima, protocol, published):
+    """Draws the metric of all series."""
+    caption = "Hollow: published." if published else ""
+    if protocol.best > 1:
+        caption = f"Mean ± standard deviation. {caption}"
+    return _draw(
+        "metric",
+        f"{display_name(protocol.metric.name)} against {display_name(protocol.row)}",
+        caption.strip(),
         lambda ax: plots.plot_metric(optima, ax, protocol, published),
     )
-    if not _is_tuned(optima, protocol):
-        return
-    boundaries, sentences, failure = _boundaries(optima, protocol)
-    caption = ""
+
+
+def _tuned(optima, protocol):
+    """Draws the first tuned field of all series, with the boundary between the regimes of SGD."""
+    tuned = display_name(protocol.tune[0])
+    sentences = []
     if protocol.best > 1:  # a single run has no standard deviation, and so no bar
-        caption = f"Bars span every {tuned} within one standard deviation of the best mean."
+        sentences.append(
+            f"Bars: from the smallest to the largest {tuned} whose mean is within one standard"
+            " deviation of the best mean."
+        )
+    boundaries, failure = {}, ""
+    if protocol.has_scaling_rule:
+        sentences.append(f"Dashed: {tuned} proportional to {display_name(protocol.row)}.")
+        try:
+            boundaries = regimes.boundaries(optima, protocol)
+        except Exception as error:
+            failure = describe_failure("The boundary between noise and curvature", error)
+            sentences.append(f"{failure}.")
+    sentences += _describe_boundaries(boundaries)
     figure = _draw(
-        f"best {tuned} against {row}",
-        (caption + sentences).strip(),
+        "tuned",
+        f"best {tuned} against {display_name(protocol.row)}",
+        " ".join(sentences),
         lambda ax: plots.plot_tuned(optima, ax, protocol, boundaries),
     )
     # The figure is whole without the boundaries, but the report is not.
-    yield dataclasses.replace(figure, failure=figure.failure or failure)
+    return dataclasses.replace(figure, failure=figure.failure or failure)
+
+
+def _steps(steps, protocol):
+    """Draws the updates to targets against the batch size."""
+    return _draw(
+        "steps",
+        f"updates to {display_name(protocol.metric.name)} against {display_name(protocol.row)}",
+        "At the learning rate of fewest updates, with 95 % intervals. Dashed: perfect scaling."
+        " Ringed: the largest batch that saves updates. Dotted: the fit of the critical batch size,"
+        " which the tick marks.",
+        lambda ax: plot_steps_to_target(steps.rows, ax, protocol, steps.scalings, steps.fits),
+    )
 
 
 def _heatmap(optima, protocol, of):
     """Draws the heatmap of one series."""
     return _draw(
+        "heatmap",
         f"mean {display_name(protocol.metric)}{of}",
-        "Framed: the optimum. ×: no run survived. Empty: not tried.",
+        "Framed: the best. ×: every run diverged. Empty: not tried.",
         lambda ax: plots.plot_heatmap(optima, ax, protocol),
     )
 
 
 def _curves(optima, protocol, curves, of):
     """Draws the training curves of one series."""
+    sentences = []
+    if notes.was_tuned(optima):
+        tuned = " and ".join(display_name(name) for name in protocol.tune)
+        sentences.append(f"At the best {tuned}.")
+    if protocol.best > 1:
+        sentences.append("Shaded: one standard deviation around the mean.")
     return _draw(
+        "curves",
         f"{display_name(protocol.metric.name)} during training{of}",
-        "At the optimum: mean and standard deviation over seeds.",
+        " ".join(sentences),
         lambda ax: plots.plot_curves(optima, ax, protocol, curves),
     )
 
 
-def _draw(title: str, caption: str, plot: Callable[[Any], Any]) -> Figure:
+def _draw(name: str, title: str, caption: str, plot: Callable[[Any], Any]) -> Figure:
     """Draws one figure, or says why it cannot be drawn."""
-    title = title[0].upper() + title[1:]
+    title = capitalized(title)
     try:
         svg = markupsafe.Markup(drawing.svg(plot, title))
     except Exception as error:  # Matplotlib's, for example; the rest of the report goes on
         failure = describe_failure(f"The figure {title!r}", error)
-        return Figure(title=title, caption=caption, failure=failure)
-    return Figure(title=title, caption=caption, svg=svg)
+        return Figure(name=name, title=title, caption=caption, failure=failure)
+    return Figure(name=name, title=title, caption=caption, svg=svg)
 
 
 def _is_tuned(optima, protocol):
@@ -131,36 +188,32 @@ def _have_curves(optima, protocol, curves):
     return any(len(epochs) > 1 for epochs, _ in loaded)
 
 
-def _boundaries(optima, protocol):
-    """Returns the boundaries between the regimes, sentences about them, and why they are missing.
-
-    The sentences say the latter too.
-    """
-    if not protocol.has_scaling_rule:
-        return {}, "", ""
-    try:
-        boundaries = regimes.boundaries(optima, protocol)
-    except Exception as error:
-        failure = describe_failure("The boundary between noise and curvature", error)
-        return {}, f" {failure}.", failure
+def _describe_boundaries(boundaries):
+    """Says where the regimes meet, and how the figure shows it."""
+    if not boundaries:
+        return []
+    dotted = "Dotted: the fit of two regimes"
+    has_intervals = any(math.isfinite(boundary.low) for boundary in boundaries.values())
+    shaded = "; shaded: the interval of the boundary between them" if has_intervals else ""
     sentences = [describe_boundary(label, each) for label, each in boundaries.items()]
-    return boundaries, "".join(f" {sentence}" for sentence in sentences), ""
+    return [f"{dotted}{shaded}.", *sentences]
 
 
 def describe_boundary(label: str, boundary: regimes.Boundary) -> str:
-    """Says at which batch size noise stops dominating, in a sentence."""
+    """Says in a sentence or two at which batch size noise stops dominating."""
     of = f" of {markup.visible(label)}" if label else ""
-    subject = f"The boundary between noise and curvature{of} lies"
+    subject = f"The boundary between noise and curvature{of}"
     if "no_plateau" in boundary.flags:
-        return f"{subject} at larger batches, if anywhere."
+        return f"{subject} lies beyond the largest batch size, if anywhere."
     if "no_slope" in boundary.flags:
-        return f"{subject} at smaller batches, if anywhere."
+        return f"{subject} lies below the smallest batch size, if anywhere."
     if not math.isfinite(boundary.batch_size) or not math.isfinite(boundary.temperature):
-        return f"{subject} nowhere in these numbers."
+        return f"{subject} cannot be told from these numbers."
     interval = ""
     if boundary.low > 0 and math.isfinite(boundary.high):
-        interval = f" (95 %: {boundary.low:.0f} to {boundary.high:.0f})"
+        interval = f" (95 % interval {boundary.low:.0f} to {boundary.high:.0f})"
     return (
-        f"{subject} at batch size {boundary.batch_size:.0f}{interval}; below it the best"
-        f" temperature is {boundary.temperature:.2g}."
+        f"{subject} lies at batch size {boundary.batch_size:.0f}{interval}. Below it the best"
+        " effective learning rate is proportional to the batch size, with a temperature of"
+        f" {boundary.temperature:.2g}. Above it, it is constant."
     )

@@ -45,6 +45,11 @@ def display_name(name: str | Metric) -> str:
     return markup.visible(re.sub("(?<=[^_])_(?=[^_])", " ", name))
 
 
+def capitalized(sentence: str) -> str:
+    """Returns a sentence with its first letter in upper case and the others as they are."""
+    return sentence[0].upper() + sentence[1:]
+
+
 def format_number(value: Value) -> str:
     """Returns an integer in full, other numbers with six digits at most; words as they are."""
     if isinstance(value, str):

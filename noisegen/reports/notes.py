@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from noisegen.reports.formatting import display_name
+from noisegen.reports.formatting import capitalized, display_name
 from noisegen.sweeps.protocol import FLAGS, Optimum, Protocol
 
 
@@ -22,44 +22,77 @@ def make_notes(
     optima: Sequence[Optimum], protocol: Protocol, published: Mapping | None = None
 ) -> list[tuple[str, str]]:
     """Returns the notes of a table: for each its mark, '' for a general note, and its sentence."""
-    notes = [("", _choice(optima, protocol))]
-    first = display_name(protocol.tune[0])
-    if was_tuned(optima) and protocol.best > 1:
-        notes.append(
-            (
-                "",
-                f"The range in brackets holds every {first} whose mean is within one standard"
-                " deviation of the best.",
+    sentences = [_describe_numbers(optima, protocol)]
+    if was_tuned(optima):
+        if protocol.best > 1:  # a single run has no standard deviation, and so no error bar
+            sentences.append(_describe_range(protocol))
+        if protocol.metric.split == "test":
+            sentences.append(_describe_bias(protocol))
+        if protocol.metric.split == "valid":
+            sentences.append(_describe_validation(protocol))
+        if protocol.search == "race":
+            sentences.append(
+                f"Found by a race: a {display_name(protocol.tune[0])} that cannot be the best has"
+                " fewer seeds, or none."
             )
-        )
-    if was_tuned(optima) and protocol.metric.split == "test":
-        metric = display_name(protocol.metric.name)
-        notes.append(
-            (
-                "",
-                f"Tuned on the test set: {_tuned_fields(protocol)} chosen by the same {metric}"
-                " that is shown.",
-            )
-        )
     if published:
-        notes.append(
-            (
-                "",
-                "Difference: measured minus published, in standard deviations (of both together"
-                " where both are known).",
-            )
+        sentences.append(
+            "Difference: measured minus published, in standard deviations (of both combined if both"
+            " are known)."
         )
+    notes = [("", sentence) for sentence in sentences]
     notes += [(mark, FLAGS[flag]) for flag, mark in flag_marks(optima).items()]
     return notes
 
 
-def _choice(optima, protocol):
-    """Says how many runs a number is of, and how they were chosen."""
-    statistic = "Mean ± standard deviation" if protocol.best > 1 else "Result"
-    best = "" if protocol.best == protocol.of else f"best {protocol.best} of "
-    runs = f"the {best}{protocol.of} runs" if protocol.of > 1 else "one run"
-    tuned = f" with the best {_tuned_fields(protocol)}" if was_tuned(optima) else ""
-    return f"{statistic} (number) of {runs}{tuned}; a diverged run counts as the worst."
+def _describe_numbers(optima, protocol):
+    """Says what the metric's cells hold, of which runs, and how these were chosen."""
+    metric = capitalized(display_name(protocol.metric.name))
+    statistic = "mean ± standard deviation" if protocol.best > 1 else "result"
+    chosen = f", at the best {_tuned_fields(protocol)}" if was_tuned(optima) else ""
+    return (
+        f"{metric}: {statistic} (number of runs) of {_describe_seeds(protocol)}{chosen}. A diverged"
+        " run counts as the worst."
+    )
+
+
+def _describe_seeds(protocol):
+    """Says which runs of a point count. They differ in the seed only."""
+    if protocol.of == 1:
+        return "one seed"
+    if protocol.best == protocol.of:
+        return f"{protocol.of} seeds"
+    if protocol.best == 1:
+        return f"the best of {protocol.of} seeds"
+    return f"the best {protocol.best} of {protocol.of} seeds"
+
+
+def _describe_range(protocol):
+    """Says what the range beside a tuned value is."""
+    first = display_name(protocol.tune[0])
+    return (
+        f"In brackets beside the best {first}: the smallest and the largest {first} whose mean is"
+        " within one standard deviation of the best mean."
+    )
+
+
+def _describe_bias(protocol):
+    """Says that a metric is optimistic because the fields were tuned by it."""
+    metric = display_name(protocol.metric.name)
+    were = "was" if len(protocol.tune) == 1 else "were"
+    return (
+        f"Tuned on the test set: the {_tuned_fields(protocol)} {were} chosen by the {metric} shown,"
+        " which is therefore optimistic."
+    )
+
+
+def _describe_validation(protocol):
+    """Says that fields were tuned without the test set."""
+    were = "was" if len(protocol.tune) == 1 else "were"
+    return (
+        f"Tuned on the validation split: {_tuned_fields(protocol)} {were} chosen by the"
+        f" {display_name(protocol.metric.name)}, without the test set."
+    )
 
 
 def _tuned_fields(protocol):

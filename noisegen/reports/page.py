@@ -9,6 +9,7 @@ import jinja2
 import markupsafe
 
 from noisegen.reports import markup, provenance
+from noisegen.reports.answers import Answer
 from noisegen.reports.figures import Figure
 from noisegen.storage import Record
 
@@ -19,13 +20,19 @@ class Section:
 
     Attributes:
       heading: Heading of the table.
+      answers: The answers that the protocol's optima give.
+      evidence: Tables of the evidence behind the optima, as HTML, '' for none.
       table: The table with its notes, as HTML.
-      figures: Figures above the table.
+      overview: Figures above the table.
+      details: Figures below it.
     """
 
     heading: str
     table: markupsafe.Markup
-    figures: Sequence[Figure] = ()
+    answers: Sequence[Answer] = ()
+    evidence: markupsafe.Markup = markupsafe.Markup()
+    overview: Sequence[Figure] = ()
+    details: Sequence[Figure] = ()
 
 
 def render_page(

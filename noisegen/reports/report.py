@@ -3,23 +3,33 @@
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import markupsafe
 
 from noisegen import storage
-from noisegen.reports import drawing, page, tables
-from noisegen.reports.figures import Figure, describe_failure, make_figures
-from noisegen.reports.formatting import display_name
+from noisegen.reports import (
+    answers,
+    drawing,
+    evidence_tables,
+    figures,
+    page,
+    rendering,
+    tables,
+)
+from noisegen.reports.answers import Answer
+from noisegen.reports.figures import Figure, describe_failure
+from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
+from noisegen.reports.steps import MOST_RUNS, Steps, read_steps
 from noisegen.storage import Record
 from noisegen.sweeps.protocol import Optimum, Protocol, select
 from noisegen.sweeps.sweep import Sweep
 
 FORMATS = {
-    "text": tables.to_text,
-    "markdown": tables.to_markdown,
-    "latex": tables.to_latex,
+    "text": rendering.to_text,
+    "markdown": rendering.to_markdown,
+    "latex": rendering.to_latex,
     "csv": tables.to_csv,
 }
 
@@ -31,15 +41,28 @@ class Reading:
     protocol: Protocol
     optima: Sequence[Optimum]
     published: Published | None = None
+    answers: Sequence[Answer] = ()
+    steps: Steps | None = None
 
     def table(self, form: str) -> str:
         """Returns the table in one of `FORMATS`."""
         return FORMATS[form](self.optima, self.protocol, self.published)
 
-    def section(self, heading: str, figures: Sequence[Figure] = ()) -> page.Section:
-        """Returns the section of a page, with the given figures."""
-        table = tables.to_html(self.optima, self.protocol, self.published)
-        return page.Section(heading, markupsafe.Markup(table), figures)
+    def section(
+        self, overview: Sequence[Figure] = (), details: Sequence[Figure] = ()
+    ) -> page.Section:
+        """Returns the section of a page, with figures above the table and below."""
+        metric = display_name(self.protocol.metric.name)
+        heading = capitalized(f"{metric} for each {display_name(self.protocol.row)}")
+        reading = (self.optima, self.protocol, self.published)
+        return page.Section(
+            heading=heading,
+            table=markupsafe.Markup(rendering.to_html(*reading)),
+            answers=self.answers,
+            evidence=markupsafe.Markup(evidence_tables.to_html(*reading)),
+            overview=overview,
+            details=details,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +83,36 @@ class Report:
     missing: int
     readings: Sequence[Reading]
 
+    def answers(self) -> list[str]:
+        """Returns the answers of each protocol as lines of text, those that have any."""
+        return [answers.to_text(reading.answers) for reading in self.readings if reading.answers]
+
     def tables(self, form: str = "text") -> list[str]:
         """Returns the table of each protocol in one of `FORMATS`."""
         return [reading.table(form) for reading in self.readings]
 
+    def describe_missing(self) -> str:
+        """Says how many runs have no record yet; '' if every run has one."""
+        if not self.missing:
+            return ""
+        total = self.missing + len(self.records)
+        return f"{self.missing:,} of {total:,} runs have no record yet: the table is not final."
+
     def write(self) -> pathlib.Path:
-        """Writes tables, figure and page, see `write_report`; returns the path of the page."""
+        """Writes tables, answers, figure and page, see `write_report`; returns the page's path."""
         # The tables come first, since they need no Matplotlib, which may fail.
         for name, table in zip(table_names(self.readings), self.tables("csv"), strict=True):
             _write(self.workdir / f"{name}.csv", table)
+        _write(self.workdir / "answers.txt", "\n\n".join(self.answers()) + "\n")
         failures = self._write_figure()
         curves = self._curves()
         sections = []
         for reading in self.readings:
-            figures = make_figures(reading.optima, reading.protocol, reading.published, curves)
-            failures += [figure.failure for figure in figures if figure.failure]
-            sections.append(reading.section(self._heading(reading), figures))
+            optima, protocol = reading.optima, reading.protocol
+            overview = figures.make_overview(optima, protocol, reading.published, reading.steps)
+            details = figures.make_details(optima, protocol, curves)
+            failures += [each.failure for each in (*overview, *details) if each.failure]
+            sections.append(reading.section(overview, details))
         path = self.workdir / "report.html"
         _write(path, page.render_page(self.content, self.records, self.missing, sections))
         if failures:
@@ -104,12 +141,6 @@ class Report:
         wanted = {record.run_id for optimum in optima for record in optimum.best}
         return storage.read_curves(self.workdir, wanted)
 
-    def _heading(self, reading):
-        """Returns the heading of a reading's section."""
-        if len(self.readings) == 1:
-            return "Optima"
-        return f"Optima of {display_name(reading.protocol.metric.name)}"
-
 
 def load_report(sweep: Sweep) -> Report:
     """Reads the records of a sweep.
@@ -120,14 +151,41 @@ def load_report(sweep: Sweep) -> Report:
     """
     content = storage.read_sweep(sweep.workdir)
     records = sweep.records()
-    readings = [Reading(protocol, select(records, protocol)) for protocol in sweep.protocols]
+    missing = len(sweep.state.wanted) - len(records)
+    curves = {}
+    if len(records) <= MOST_RUNS:
+        curves = sweep.curves(record.run_id for record in records)
+    readings = []
+    for protocol in sweep.protocols:
+        optima = select(records, protocol)
+        steps = read_steps(records, protocol, curves)
+        found = answers.make_answers(
+            optima,
+            protocol,
+            steps=steps,
+            missing=missing,
+            num_test_examples=content.get("num_test_examples"),
+            more_seeds=_seeds_command(sweep, content),
+        )
+        readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
-    missing = len(sweep.wanted) - len(records)
     return Report(sweep.workdir, content, records, missing, readings)
 
 
+def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
+    """Returns a function from a number of seeds to the command that trains so many, if any can."""
+    command = content.get("command")
+    if not command or sweep.origin is None:
+        return None
+    config = sweep.origin.config
+    if "seed" not in config.get("grid", {}):
+        return None
+    race = " --config.search=race" if "search" in config else ""
+    return lambda number: f"{command} '--config.grid.seed=range({number})'{race}"
+
+
 def write_report(sweep: Sweep) -> pathlib.Path:
-    """Writes report.html, table.csv and figure.png into a sweep's directory.
+    """Writes report.html, answers.txt, table.csv and figure.png into a sweep's directory.
 
     Further protocols make further tables, named by `table_names`, and sections of the page. A
     figure that cannot be drawn is left out with a warning, and the page says why.

@@ -15,6 +15,7 @@ def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> ArrayLike:
     """Returns the value of a constant or of a schedule at update `count`, as a float."""
     if callable(value):
         value = value(count)
+    # Schedules may be the user's own, so anything may come back.
     [value] = _validate.real(**{"the value of a schedule": value})
     return value
 

@@ -22,6 +22,7 @@ from noisegen import _validate
 from noisegen.schedules._counts import as_count, as_float, num_reached
 
 _NUM_DROPS = 10  # One drop per twentieth of the run, in its second half.
+_LATEST = 1e30  # Epoch that stands for infinity in float32, where infinity times 0 would be NaN.
 
 
 def power_decay_schedule(init_value: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
@@ -88,6 +89,7 @@ def power_decay_from_variance_schedule(
       <https://arxiv.org/abs/1511.06807>`_, 2015
     """
     init_variance, gamma = _validate.non_negative(init_variance=init_variance, gamma=gamma)
+    # The square root of the whole law, which is the same law with other numbers.
     return power_decay_schedule(init_variance**0.5, gamma / 2)
 
 
@@ -129,7 +131,11 @@ def hold_then_decay_schedule(
     [init_value] = _validate.positive(init_value=init_value)
     init_value, decay_rate = _checked_rate(init_value, decay_rate)
     drops = _ten_drops(num_steps)
-    return lambda count: init_value * decay_rate ** as_float(num_reached(drops, count))
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        return init_value * decay_rate ** as_float(num_reached(drops, count))
+
+    return schedule
 
 
 def hold_then_decay_to_schedule(
@@ -164,12 +170,17 @@ def hold_then_decay_to_schedule(
     init_value, final_value = _validate.positive(init_value=init_value, final_value=final_value)
     drops = _ten_drops(num_steps)
     ratio = final_value / init_value
-    return lambda count: init_value * ratio ** (as_float(num_reached(drops, count)) / _NUM_DROPS)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        # The exponent is exactly 1 after the tenth drop.
+        return init_value * ratio ** (as_float(num_reached(drops, count)) / _NUM_DROPS)
+
+    return schedule
 
 
 def step_decay_schedule(
     init_value: ArrayLike,
-    epochs: Sequence[float],
+    epochs: Sequence[ArrayLike] | ArrayLike,
     decay_rate: ArrayLike,
     num_updates_per_epoch: ArrayLike,
 ) -> optax.Schedule:
@@ -180,13 +191,13 @@ def step_decay_schedule(
 
     A drop happens at the first update that starts at or after its epoch. Products that are whole
     numbers up to rounding count as whole, so a fractional num_updates_per_epoch cannot delay a
-    drop. A traced one has single precision: in runs of millions of updates, a drop may come one
+    drop. Traced numbers have single precision: in runs of millions of updates, a drop may come one
     update early.
 
     Args:
       init_value: Value before the first drop, > 0.
-      epochs: Epochs of the drops, increasing from above 0, not traced. A drop at infinity, or
-        beyond the largest update that an int32 counts, never happens.
+      epochs: Epochs of the drops, `(K,)`, increasing from above 0. A drop at infinity, or beyond
+        the largest update that an int32 counts, never happens.
       decay_rate: Factor of each drop, in (0, 1], as in optax. 0.5 halves the value.
       num_updates_per_epoch: Updates per epoch, > 0. It is fractional (N / B) if batches straddle
         epochs.
@@ -212,8 +223,16 @@ def step_decay_schedule(
     init_value, decay_rate = _checked_rate(init_value, decay_rate)
     if isinstance(per_epoch, jax.Array):
         init_value = jnp.where(per_epoch > 0, init_value, jnp.nan)
+    epochs = _checked_epochs(epochs)
+    if isinstance(epochs, jax.Array):
+        increase = jnp.all(epochs > 0) & jnp.all(epochs[1:] > epochs[:-1])
+        init_value = jnp.where(increase, init_value, jnp.nan)
     boundaries = _first_updates(epochs, per_epoch)
-    return lambda count: init_value * decay_rate ** as_float(num_reached(boundaries, count))
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        return init_value * decay_rate ** as_float(num_reached(boundaries, count))
+
+    return schedule
 
 
 def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
@@ -228,7 +247,7 @@ def _checked_rate(init_value: ArrayLike, decay_rate: ArrayLike) -> tuple[ArrayLi
 def _ten_drops(num_steps: ArrayLike) -> Any:
     """Returns the update indices of the ten drops, calculated in whole numbers."""
     _validate.in_range(2 * _NUM_DROPS, np.inf, num_steps=num_steps)
-    num_steps = as_count(num_steps)[..., None]
+    num_steps = as_count(num_steps)[..., None]  # With an axis for the drops.
     xp = jnp if isinstance(num_steps, jax.Array) else np
     if jnp.issubdtype(num_steps.dtype, jnp.floating):
         num_steps = xp.floor(num_steps)
@@ -238,21 +257,50 @@ def _ten_drops(num_steps: ArrayLike) -> Any:
     return hold + interval * xp.arange(_NUM_DROPS, dtype=num_steps.dtype)
 
 
-def _first_updates(epochs: Sequence[float], per_epoch: ArrayLike) -> Any:
-    """Returns the first update at or after each epoch, infinite for a drop that never happens."""
+def _checked_epochs(epochs: Sequence[ArrayLike] | ArrayLike) -> Any:
+    """Returns epochs as an array `(K,)`, of JAX if one of them is a JAX array, else of NumPy.
+
+    Raises:
+      ValueError: If they are not numbers along one axis, or are concrete and do not increase from
+        above 0.
+    """
+    # Traced fields of a run come one by one, and become one array.
+    if isinstance(epochs, list | tuple) and any(isinstance(e, jax.Array) for e in epochs):
+        numbers = []
+        for epoch in epochs:
+            _validate.scalar(epochs=epoch)
+            [number] = _validate.real(epochs=epoch)
+            numbers.append(jnp.asarray(number))
+        epochs = jnp.stack(numbers)
     [epochs] = _validate.real(epochs=epochs)
+    if isinstance(epochs, jax.Array):
+        if epochs.ndim != 1:
+            raise ValueError(
+                f"epochs must be numbers along one axis, but their shape is {epochs.shape}."
+            )
+        return epochs
     epochs = np.asarray(epochs, float)
     if epochs.ndim != 1 or not np.all(np.diff(epochs, prepend=0) > 0):
         raise ValueError(
             f"epochs must be increasing numbers above zero, but they are {epochs.tolist()}."
         )
-    # Double precision if the number is concrete, single precision if it is traced.
-    if isinstance(per_epoch, jax.Array):
-        epochs = jnp.asarray(np.minimum(epochs, 1e30), per_epoch.dtype)
+    return epochs
+
+
+def _first_updates(epochs: Any, per_epoch: ArrayLike) -> Any:
+    """Returns the first update at or after each epoch, infinite for a drop that never happens."""
+    # Double precision if both are concrete, single precision if one is traced.
+    if isinstance(epochs, jax.Array):
+        if not isinstance(per_epoch, jax.Array):
+            per_epoch = jnp.asarray(per_epoch, epochs.dtype)
+        epochs = jnp.minimum(epochs.astype(per_epoch.dtype), _LATEST)
+    elif isinstance(per_epoch, jax.Array):
+        epochs = jnp.asarray(np.minimum(epochs, _LATEST), per_epoch.dtype)
     else:
         per_epoch = np.float64(per_epoch)
     with np.errstate(over="ignore"):  # An epoch that overflows is never reached.
         updates = epochs * per_epoch[..., None]
     # Division and product each round once. Without this margin, 60000.004 would become 60001.
     shrunk = updates * (1 - 2 * float(jnp.finfo(updates.dtype).eps))
+    # In NumPy, concrete boundaries stay float64, which is exact for every count.
     return jnp.ceil(shrunk) if isinstance(shrunk, jax.Array) else np.ceil(shrunk)

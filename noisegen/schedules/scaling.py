@@ -33,7 +33,7 @@ def constant_rule(ratio: ArrayLike) -> ArrayLike:
       1.0
     """
     [ratio] = _validate.positive(ratio=ratio)
-    return ratio**0
+    return ratio**0  # Like the ratio, a number or an array.
 
 
 def linear_rule(ratio: ArrayLike) -> ArrayLike:
@@ -91,7 +91,7 @@ def logarithmic_rule(ratio: ArrayLike) -> ArrayLike:
       (3.0, 0.5)
     """
     [ratio] = _validate.positive(ratio=ratio)
-    xp = jnp if isinstance(ratio, jax.Array) else np
+    xp = jnp if isinstance(ratio, jax.Array) else np  # Numbers stay numbers, in float64.
     doublings = xp.log2(ratio)
     # The sign is 1 or -1 and selects the value or its inverse, also when the ratio is an array.
     return (1 + abs(doublings)) ** xp.sign(doublings)
@@ -117,7 +117,8 @@ def scale_learning_rate(
       The learning rate: a number if all arguments are numbers, otherwise an array.
 
     Raises:
-      ValueError: If a concrete argument or the resulting learning rate is not positive.
+      ValueError: If a concrete argument, the rule's value or the resulting learning rate is not
+        positive.
 
     Examples:
       >>> import noisegen
@@ -129,7 +130,8 @@ def scale_learning_rate(
         batch_size=batch_size,
         base_batch_size=base_batch_size,
     )
-    learning_rate = base_learning_rate * rule(batch_size / base_batch_size)
+    learning_rate = base_learning_rate * _factor(rule, batch_size / base_batch_size)
+    # The product may leave the range of floats, even if both factors are in it.
     _validate.positive(learning_rate=learning_rate)
     return learning_rate
 
@@ -156,7 +158,8 @@ def scale_momentum(
       The momentum. A traced momentum is negative if even m = 0 is too large for the batch size.
 
     Raises:
-      ValueError: If a concrete argument or the resulting momentum is out of its range.
+      ValueError: If a concrete argument, the rule's value or the resulting momentum is out of its
+        range.
 
     Examples:
       >>> import noisegen
@@ -171,6 +174,19 @@ def scale_momentum(
     batch_size, base_batch_size = _validate.positive(
         batch_size=batch_size, base_batch_size=base_batch_size
     )
-    momentum = 1 - (1 - base_momentum) / rule(batch_size / base_batch_size)
+    momentum = 1 - (1 - base_momentum) / _factor(rule, batch_size / base_batch_size)
+    # Below 0, no momentum makes 1 / (1 - m) small enough for the batch size.
     _validate.in_range(0, 1, momentum=momentum)
     return momentum
+
+
+def _factor(rule: Rule, ratio: ArrayLike) -> ArrayLike:
+    """Returns the rule's value at a ratio of batch sizes, after a check of both."""
+    if not callable(rule):
+        raise ValueError(
+            "rule must be a function of the ratio of batch sizes, such as noisegen.linear_rule, "
+            f"but it is {_validate.kind(rule)}."
+        )
+    factor = rule(ratio)
+    _validate.positive(**{"the value of the rule": factor})
+    return factor

@@ -31,6 +31,9 @@ from jax.typing import ArrayLike
 
 from noisegen import _validate
 
+# The checks convert Python and NumPy numbers to float64. Below, unsigned integers can therefore not
+# wrap around, and float16 cannot overflow.
+
 
 def effective_learning_rate(learning_rate: ArrayLike, momentum: ArrayLike) -> ArrayLike:
     """Returns the effective learning rate, lr / (1 - m).
@@ -164,6 +167,7 @@ def sgd_noise_scale(
       4.5
     """
     batch_size, num_examples = _validate.positive(batch_size=batch_size, num_examples=num_examples)
+    # The name is for the message. The full batch is allowed, and has no noise.
     _validate.non_negative(num_examples_beyond_the_batch=num_examples - batch_size)
     return effective_learning_rate(learning_rate, momentum) * (num_examples / batch_size - 1)
 
@@ -192,6 +196,7 @@ def learning_rate_from_sgd_noise_scale(
     """
     [noise_scale] = _validate.non_negative(noise_scale=noise_scale)
     batch_size, num_examples = _validate.positive(batch_size=batch_size, num_examples=num_examples)
+    # The full batch is refused, since no learning rate gives it noise.
     _validate.positive(num_examples_beyond_the_batch=num_examples - batch_size)
     return learning_rate_from_effective(noise_scale / (num_examples / batch_size - 1), momentum)
 

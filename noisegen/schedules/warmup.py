@@ -40,9 +40,9 @@ def constant_warmup_schedule(
       Goyal et al., `Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour
       <https://arxiv.org/abs/1706.02677>`_, 2017, section 2.2
     """
-    init_value, after, _ = _validate.non_negative(
-        init_value=init_value, after=after, num_steps=num_steps
-    )
+    init_value, _ = _validate.non_negative(init_value=init_value, num_steps=num_steps)
+    [after] = _validate.non_negative(schedules=True, after=after)
+    # The warm-up has one boundary, at its end.
     end = as_count(num_steps)[..., None]
 
     def schedule(count: ArrayLike) -> jax.Array:
@@ -95,14 +95,15 @@ def gradual_warmup_schedule(
       Goyal et al., `Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour
       <https://arxiv.org/abs/1706.02677>`_, 2017, section 2.2
     """
-    init_value, after, length = _validate.non_negative(
-        init_value=init_value, after=after, num_steps=num_steps
-    )
+    init_value, length = _validate.non_negative(init_value=init_value, num_steps=num_steps)
+    [after] = _validate.non_negative(schedules=True, after=after)
+    # The end is compared as a whole number, exactly. The length divides as a float.
     end = as_count(num_steps)[..., None]
     [step] = _validate.in_range(1, np.inf, num_steps_per_increment=num_steps_per_increment)
 
     def schedule(count: ArrayLike) -> jax.Array:
         target = value_at(after, count)
+        # Updates up to the last increment. Those since then do not count.
         num_risen = as_float(count) // step * step
         # With num_steps = 0 the warm-up value is never used, but must not be NaN.
         warming = init_value + (target - init_value) * num_risen / jnp.maximum(length, 1.0)

@@ -13,15 +13,16 @@ import shutil
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from noisegen._errors import one_line
-from noisegen.storage import checksums
+from noisegen.storage import checkpoint_files
 from noisegen.storage.claims import Claims, has_ended
 from noisegen.training.run import Run
 
-FORMAT = 2  # Changes when older checkpoints would be misread.
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
 _NEGLIGIBLE_SECONDS = 10.0  # Training time that is not worth a checkpoint before a stop.
 _STALE_SECONDS = 3600.0  # Age after which an unfinished checkpoint counts as abandoned.
 
@@ -31,7 +32,7 @@ class _Location(NamedTuple):
 
     num_updates: int
     path: pathlib.Path  # Directory of the checkpoint.
-    lane: int
+    lane: int  # Index of the run's entry in every array.
     checksums: dict[str, int]  # Of the arrays, by name.
 
 
@@ -67,22 +68,26 @@ class Checkpoints:
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._seconds = seconds
         self._recorded = recorded
+        # Without claims there are no other workers, but a name is still needed.
         self._claims = claims or Claims(workdir)
         self._own = self._root / self._claims.name
-        self._manager = None  # Orbax's, made for the first checkpoint.
-        self._step = 0
+        self._manager: ocp.CheckpointManager | None = None  # Made for the first checkpoint.
+        self._step = 0  # Number of the last checkpoint.
         self._saved_at = time.monotonic()
         self._latest: dict[str | None, int] = {}  # Updates by run in our last checkpoint.
         # The arrays of the checkpoint that was read last, since lanes of one come together.
         self._read_path: pathlib.Path | None = None
         self._read_arrays: dict[str, Any] = {}
+        # What was found out about other checkpoints, so that each is read, and warned of, once.
         self._unreadable: set[pathlib.Path] = set()
         self._metas: dict[pathlib.Path, dict | None] = {}
         self.hurried = False
 
     def due(self) -> bool:
         """Returns whether it is time to save."""
-        return self.hurried or 0 < self._seconds <= time.monotonic() - self._saved_at
+        if self.hurried:
+            return True
+        return self._seconds > 0 and time.monotonic() - self._saved_at >= self._seconds
 
     def hurry(self) -> None:
         """Requests a checkpoint now, before a stop, unless little training would be lost."""
@@ -102,6 +107,7 @@ class Checkpoints:
           counts: The number of updates of each lane.
           arrays: Arrays by name, with one entry for each lane. They are copied before this returns.
         """
+        # Even if the write fails: the next attempt comes after the whole interval.
         self._saved_at = time.monotonic()
         self.hurried = False
         self._forget_read()  # Runs that resume have been read by now.
@@ -114,8 +120,9 @@ class Checkpoints:
             manager.wait_until_finished()
             self._remove_superseded()
             _check_space(self._root, arrays)
-            meta = self._describe(names, counts, _checksums(arrays))
-            manager.save(self._step, args=_arguments(arrays=dict(arrays), meta=meta))
+            place = f"{self._own.name}/{self._step}"
+            meta = checkpoint_files.describe(place, names, counts, arrays)
+            manager.save(self._step, args=checkpoint_files.save_arguments(arrays, meta))
             self._latest = dict(zip(names, counts, strict=True))
         except Exception as error:  # Of any kind: training matters more than its checkpoints.
             self._failed(error)
@@ -138,7 +145,7 @@ class Checkpoints:
                 yield {name: array[location.lane] for name, array in arrays.items()}
             else:
                 self._unreadable.add(location.path)
-                _warn_skipped(
+                checkpoint_files.warn_skipped(
                     location.path, f"it names a run of lane {location.lane}, which it lacks"
                 )
 
@@ -172,21 +179,14 @@ class Checkpoints:
         metas = {}
         for file in sorted(self._root.glob("*/*/meta/metadata")):
             path = file.parents[1]
-            if path.name.isdigit():  # Else orbax has not finished it.
-                metas[path] = self._metas[path] if path in self._metas else _read_meta(path)
-        self._metas = metas
+            if not path.name.isdigit():
+                continue  # Orbax renames a directory to its number once it is whole.
+            if path in self._metas:
+                metas[path] = self._metas[path]
+            else:
+                metas[path] = checkpoint_files.read_meta(path)
+        self._metas = metas  # Forgets the checkpoints that were removed.
         return metas
-
-    def _describe(self, names, counts, sums) -> dict[str, Any]:
-        """Returns a checkpoint's metadata."""
-        meta = {
-            "format": FORMAT,
-            "place": f"{self._own.name}/{self._step}",
-            "runs": names,
-            "counts": counts,
-            "arrays": sums,
-        }
-        return meta | {"checksum": checksums.of_json(meta)}
 
     def _locations(self) -> dict[str | None, list[_Location]]:
         """Returns the locations of each run's state, by run_id."""
@@ -199,25 +199,27 @@ class Checkpoints:
                 locations.setdefault(name, []).append(location)
         return locations
 
-    def _read(self, location) -> dict[str, Any] | None:
+    def _read(self, location: _Location) -> dict[str, Any] | None:
         """Returns the arrays of a checkpoint, or None if they are unreadable."""
         if location.path in self._unreadable:
             return None
         if location.path != self._read_path:
-            arrays = _read_arrays(location.path, location.checksums)
+            arrays = checkpoint_files.read_arrays(location.path, location.checksums)
             if arrays is None:
                 self._unreadable.add(location.path)
                 return None
-            self._read_path, self._read_arrays = location.path, arrays
+            self._read_path = location.path
+            self._read_arrays = arrays
         return self._read_arrays
 
     def _forget_read(self) -> None:
         """Frees the memory of the checkpoint that was read last."""
-        self._read_path, self._read_arrays = None, {}
+        self._read_path = None
+        self._read_arrays = {}
 
-    def _failed(self, error) -> None:
+    def _failed(self, error: Exception) -> None:
         """Warns that a checkpoint could not be written, and removes its parts."""
-        self._latest = {}
+        self._latest = {}  # Nothing of ours supersedes the checkpoints of others.
         self._manager = None  # The next checkpoint gets a new one.
         for path in self._own.glob("*-tmp"):
             shutil.rmtree(path, ignore_errors=True)
@@ -228,7 +230,7 @@ class Checkpoints:
         )
 
     def _remove_superseded(self) -> None:
-        """Removes the directories of writers that nobody needs any more.
+        """Removes the directories of writers that are no longer needed.
 
         A writer's directory stays if any of these is true:
         * Its worker is alive. It removes the directory itself.
@@ -239,6 +241,7 @@ class Checkpoints:
         kept = {self._root / worker.name for worker in self._claims.others()}
         if self._manager is not None:
             kept.add(self._own)
+        # Directories that certainly have no writer any more.
         abandoned = {self._own}
         for path, meta in self._finished().items():
             if meta is None or not self._is_superseded(meta):
@@ -249,17 +252,18 @@ class Checkpoints:
         for directory in list(self._root.glob("*")):
             if directory in kept:
                 continue
+            # Workers of other hosts show by their files only that they write.
             idle = directory in abandoned or has_ended(directory.name)
             if idle or not _may_be_written(directory):
                 shutil.rmtree(directory, ignore_errors=True)
         with contextlib.suppress(OSError):  # The directory is not empty, or does not exist.
             self._root.rmdir()
 
-    def _is_recorded(self, meta) -> bool:
+    def _is_recorded(self, meta: Mapping[str, Any]) -> bool:
         """Returns whether every run of a checkpoint has a record."""
         return all(name is None or name in self._recorded for name in meta["runs"])
 
-    def _is_superseded(self, meta) -> bool:
+    def _is_superseded(self, meta: Mapping[str, Any]) -> bool:
         """Returns whether each run of a checkpoint is recorded, or as far in our own last one."""
         for name, count in zip(meta["runs"], meta["counts"], strict=True):
             if name is None or name in self._recorded:
@@ -268,169 +272,31 @@ class Checkpoints:
                 return False
         return True
 
-    def _writer(self):
+    def _writer(self) -> "ocp.CheckpointManager":
         """Returns orbax's manager of our own directory."""
-        import orbax.checkpoint as ocp  # Slow to import, and few sweeps take so long as to need it.
-
         if self._manager is None:
             self._own.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False, **_alone())
-            self._manager = ocp.CheckpointManager(
-                self._own, options=options, item_handlers=_handlers()
-            )
+            self._manager = checkpoint_files.make_manager(self._own)
         return self._manager
 
 
-def _read_meta(path) -> dict[str, Any] | None:
-    """Returns a checkpoint's metadata, or None, with a warning, if it must not be used."""
-    import orbax.checkpoint as ocp
-
-    meta = _restored(_checkpointer("meta"), path / "meta", ocp.args.JsonRestore())
-    if meta is None:
-        return None
-    problem = _find_problem(path, meta)
-    if problem:
-        _warn_skipped(path, problem)
-        return None
-    return meta
-
-
-def _find_problem(path, meta) -> str | None:
-    """Returns why a checkpoint must not be used, or None if it may be."""
-    version = meta.get("format") if isinstance(meta, dict) else None
-    if version != FORMAT:
-        return f"it is of another version (format {version})"
-    if not _has_fields(meta):
-        return "its metadata makes no sense"
-    unsigned = {name: value for name, value in meta.items() if name != "checksum"}
-    if meta["checksum"] != checksums.of_json(unsigned):
-        return "its metadata has changed since it was written (checksum)"
-    place = f"{path.parent.name}/{path.name}"
-    if meta["place"] != place:
-        return f"it was written as {meta['place']}, and is now in {place}"
-    return None
-
-
-def _has_fields(meta) -> bool:
-    """Returns whether the metadata has every field, and a run and a count for each lane."""
-    kinds = {"runs": list, "counts": list, "arrays": dict, "place": str, "checksum": int}
-    return (
-        all(isinstance(meta.get(name), kind) for name, kind in kinds.items())
-        and all(isinstance(name, str | None) for name in meta["runs"])
-        and all(isinstance(count, int) for count in meta["counts"])
-        and len(meta["runs"]) == len(meta["counts"])
-    )
-
-
-def _may_be_written(directory) -> bool:
+def _may_be_written(directory: pathlib.Path) -> bool:
     """Returns whether a writer's directory has recent unfinished parts, or is recent and empty."""
     with contextlib.suppress(OSError):  # Another worker has removed it meanwhile.
         parts = list(directory.iterdir())
         unfinished = [part for part in parts if not part.name.isdigit()]
         if not parts:  # Its writer may be about to begin.
             unfinished = [directory]
+        # The clocks of hosts disagree by seconds, which hardly count against an hour.
         now = time.time()
         return any(now - part.stat().st_mtime < _STALE_SECONDS for part in unfinished)
     return False
 
 
-def _check_space(root, arrays) -> None:
+def _check_space(root: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Raises OSError if a checkpoint would fill the disk, which records need too."""
     root.mkdir(parents=True, exist_ok=True)
     needed = sum(array.nbytes for array in arrays.values())
     free = shutil.disk_usage(root).free
     if free < needed:
         raise OSError(f"no space left on the disk: {needed:,} bytes needed, {free:,} free")
-
-
-def _checksums(arrays) -> dict[str, int]:
-    """Computes the checksum of each array by name, on all cores, since training waits."""
-    import jax
-
-    on_host = jax.device_get(list(arrays.values()))
-    with futures.ThreadPoolExecutor() as executor:
-        sums = executor.map(checksums.of_array, on_host)
-        return dict(zip(arrays, sums, strict=True))
-
-
-def _arguments(arrays, meta):
-    """Returns orbax's arguments for saving a checkpoint."""
-    import orbax.checkpoint as ocp
-
-    return ocp.args.Composite(arrays=ocp.args.PyTreeSave(arrays), meta=ocp.args.JsonSave(meta))
-
-
-def _read_arrays(path, expected) -> dict[str, Any] | None:
-    """Reads the arrays of a checkpoint.
-
-    Args:
-      path: Directory of the checkpoint.
-      expected: The checksum of each array, by name.
-
-    Returns:
-      The arrays by name, or None, with a warning, if one is unreadable or has another checksum.
-    """
-    import numpy as np
-    import orbax.checkpoint as ocp
-
-    arrays = {}
-    checkpointer = _checkpointer("arrays")
-    for name, checksum in expected.items():
-        # One array at a time: if several fail at once, orbax raises one error and prints the rest.
-        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
-        item = ocp.args.PyTreeRestore({name: 0}, restore_args=kinds, partial_restore=True)
-        restored = _restored(checkpointer, path / "arrays", item)
-        if restored is None:
-            return None
-        if checksums.of_array(restored[name]) != checksum:
-            _warn_skipped(path, f"its {name} has changed since it was written (checksum)")
-            return None
-        arrays |= restored
-    return arrays
-
-
-def _checkpointer(item):
-    """Returns orbax's reader of one item of a checkpoint, "arrays" or "meta"."""
-    import orbax.checkpoint as ocp
-
-    return ocp.Checkpointer(_handlers()[item], **_alone())
-
-
-def _restored(checkpointer, path, arguments):
-    """Reads one item of a checkpoint, or one array. Returns None, with a warning, if this fails."""
-    try:
-        return checkpointer.restore(path, args=arguments)
-    except Exception as error:  # Damaged files fail in many ways.
-        _warn_skipped(path.parent, one_line(error))
-    return None
-
-
-def _warn_skipped(path, reason) -> None:
-    """Warns that a checkpoint is not used."""
-    warnings.warn(
-        f"skipped the checkpoint {path}: {reason}; its runs resume from an older checkpoint or from"
-        " the start. Delete it if nobody needs it.",
-        stacklevel=2,
-    )
-
-
-def _handlers():
-    """Returns orbax's handlers of the items of a checkpoint."""
-    import orbax.checkpoint as ocp
-
-    return {
-        "arrays": ocp.PyTreeCheckpointHandler(**_alone()),
-        "meta": ocp.JsonCheckpointHandler(**_alone()),
-    }
-
-
-def _alone() -> dict[str, Any]:
-    """Returns options that keep orbax from waiting for other processes of `jax.distributed`."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    if jax.process_count() == 1:
-        return {}
-    index = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(index, {index}, f"noisegen {index}")
-    return {"multiprocessing_options": options}

@@ -10,13 +10,14 @@ trained twice. Only the record that was finished first counts.
 >>> from noisegen import storage
 >>> workdir = tempfile.mkdtemp()
 >>> with storage.Claims(workdir) as one, storage.Claims(workdir) as other:
-...     print(one.claim("9f"), other.claim("9f"), other.claim("a0"))
+...     print(one.claim_all(["9f"]), other.claim_all(["9f", "a0"]))
 ...     one.release("9f")  # After its record is written.
-True False True
+{'9f'} {'a0'}
 """
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -30,6 +31,18 @@ from typing import Any, NamedTuple, Self
 _HEARTBEAT_SECONDS = 1.0  # Shortest time between two reports of progress.
 _JITTER_SECONDS = 0.02  # Longest pause after a refused claim.
 _MAX_COUNT = 2**63  # Counts of examples are below it.
+
+# Types of the attributes of `WorkerStatus`, as they are in a file.
+_KINDS = {
+    "name": str,
+    "host": str,
+    "pid": int,
+    "heartbeat": int,
+    "timeout": int | float,
+    "doing": str,
+    "runs": dict,
+    "settings": dict,
+}
 
 
 class WorkerStatus(NamedTuple):
@@ -77,6 +90,7 @@ class Claims:
         self.name = writer_name()
         self.timeout = timeout
         self._root = pathlib.Path(workdir) / "workers"
+        # What others read. Its dicts are changed in place, and published with the next heartbeat.
         self._status = WorkerStatus(
             name=self.name,
             host=_host(),
@@ -87,25 +101,19 @@ class Claims:
             runs={},
             settings={},
         )
-        self._beaten_at = -float("inf")
-        self._claimed: set[str] = set()  # Claimed by others, as last read.
+        self._beaten_at = -math.inf  # Time of the last heartbeat.
+        # As last read. Runs in it are not claimed again, which spares the files of other workers.
+        self._claimed: set[str] = set()
         # Of each other worker the last heartbeat, and our time when we first read it. Only
         # differences of our own clock count, as clocks of hosts disagree.
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def claim(self, run_id: str) -> bool:
-        """Claims a run before it is trained, and returns whether this worker has it.
+    def claim_all(self, run_ids: Iterable[str]) -> set[str]:
+        """Claims runs before they are trained, and returns the runs that this worker has.
 
         If two workers claim a run at the same moment, both may be refused, but never do both get
-        it.
-        """
-        return bool(self.claim_all([run_id]))
-
-    def claim_all(self, run_ids: Iterable[str]) -> set[str]:
-        """Claims several runs at once, and returns the runs that this worker has.
-
-        The cost does not depend on their number. One file is written, and the files of the other
-        workers are read.
+        it. The cost does not depend on the number of runs. One file is written, and the files of
+        the other workers are read.
         """
         names = set(run_ids) - self._claimed
         if not names:
@@ -138,7 +146,7 @@ class Claims:
         """
         runs = self._status.runs
         for name, count in examples.items():
-            if name in runs:
+            if name in runs:  # A run that has just ended is released already.
                 runs[name] = count
         due = self.is_due()
         if due:
@@ -150,6 +158,7 @@ class Claims:
         if self._status.doing != "training":
             return True
         elapsed = time.monotonic() - self._beaten_at
+        # Ten heartbeats within a short timeout, so that a late one does no harm.
         return elapsed >= min(_HEARTBEAT_SECONDS, self.timeout / 10)
 
     def heartbeat(self, doing: str | None = None, timeout: float | None = None) -> None:
@@ -178,7 +187,7 @@ class Claims:
     def share_settings(self, key: str, settings: Mapping[str, Any]) -> None:
         """Publishes the settings that this worker measured for `key`."""
         self._status.settings[key] = dict(settings)
-        self.heartbeat()
+        self.heartbeat()  # At once, since other workers may be about to measure the same.
 
     def others(self) -> list[WorkerStatus]:
         """Returns the other live workers, and removes the files of dead ones."""
@@ -187,6 +196,7 @@ class Claims:
         for worker in read_workers(self._root.parent):
             if worker.name == self.name:
                 continue
+            # A worker that is seen for the first time, or has a new heartbeat, was alive just now.
             heartbeat, since = self._seen.get(worker.name, (None, now))
             if heartbeat != worker.heartbeat:
                 since = now
@@ -195,6 +205,7 @@ class Claims:
             if silent_seconds <= worker.timeout and not _is_gone(worker):
                 alive.append(worker)
             else:
+                # If it is alive after all, its next heartbeat writes the file again.
                 self._path(worker.name).unlink(missing_ok=True)
         return alive
 
@@ -217,7 +228,7 @@ class Claims:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _path(self, name) -> pathlib.Path:
+    def _path(self, name: str) -> pathlib.Path:
         """Returns the file of a worker."""
         return self._root / f"{name}.json"
 
@@ -225,6 +236,7 @@ class Claims:
         """Replaces this worker's file. It is not synced, since it is of no use after a crash."""
         content = self._status._asdict()
         del content["name"]  # The file's own name says it, and can be trusted.
+        # Readers see the old file or the new one, never a part of it: replacing is atomic.
         draft = self._root / f".{self.name}"
         with contextlib.suppress(OSError):  # If the disk is full, the next record reports it.
             self._root.mkdir(parents=True, exist_ok=True)
@@ -244,24 +256,19 @@ def read_workers(workdir: str | os.PathLike) -> list[WorkerStatus]:
     return workers
 
 
-def _is_valid(worker) -> bool:
-    """Returns whether every attribute of a worker has the right type."""
-    kinds = {
-        "name": str,
-        "host": str,
-        "pid": int,
-        "heartbeat": int,
-        "timeout": int | float,
-        "doing": str,
-        "runs": dict,
-        "settings": dict,
-    }
-    if not all(isinstance(getattr(worker, name), kind) for name, kind in kinds.items()):
+def _is_valid(worker: WorkerStatus) -> bool:
+    """Returns whether every attribute of a worker has the right type.
+
+    The file may be of another version, or written by hand. Whatever passes must not crash those
+    who read it.
+    """
+    if not all(isinstance(getattr(worker, name), kind) for name, kind in _KINDS.items()):
         return False
-    counts = worker.runs.values()
-    return all(type(count) is int and 0 <= count < _MAX_COUNT for count in counts) and all(
-        isinstance(settings, dict) for settings in worker.settings.values()
-    )
+    for count in worker.runs.values():
+        # Compared by type, because a boolean is an instance of int.
+        if type(count) is not int or not 0 <= count < _MAX_COUNT:
+            return False
+    return all(isinstance(settings, dict) for settings in worker.settings.values())
 
 
 def writer_name() -> str:
@@ -271,6 +278,7 @@ def writer_name() -> str:
 
 def has_ended(name: str) -> bool:
     """Returns whether a writer's name is that of an ended process of this host."""
+    # From the right, because the name of a host may have dashes: HOST-PID-WORD.
     host, _, pid = name.rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and pid.isdecimal() and not _is_running(int(pid))
 
@@ -282,12 +290,12 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _is_gone(worker) -> bool:
-    """Returns whether a worker's process is known to have ended."""
+def _is_gone(worker: WorkerStatus) -> bool:
+    """Returns whether a worker's process is known to have ended, without waiting for a timeout."""
     return worker.is_here() and not _is_running(worker.pid)
 
 
-def _is_running(pid) -> bool:
+def _is_running(pid: int) -> bool:
     """Returns whether a process of this host is running. A zombie is not."""
     try:
         os.kill(pid, 0)  # Sends nothing, but fails if there is no such process.
@@ -299,5 +307,5 @@ def _is_running(pid) -> bool:
         # The line reads "pid (name) state ...", and the name may hold brackets and any bytes.
         stat = pathlib.Path(f"/proc/{pid}/stat").read_bytes()
         state = stat.rpartition(b") ")[2][:1]
-        return state not in (b"Z", b"X")
+        return state not in (b"Z", b"X")  # Zombie, dead.
     return True

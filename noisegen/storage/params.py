@@ -42,7 +42,9 @@ def save_params(workdir: str | os.PathLike, run_id: str, params: PyTree) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {_name(key_path): _wide(leaf) for key_path, leaf in jax.tree.leaves_with_path(params)}
     arrays[_RUN_ID] = np.array(run_id)
+    # Last, so that it covers the run_id too: a file under another run's name is detected.
     arrays[_CHECKSUM] = np.uint32(_checksum(arrays))
+    # In memory first, because `write_file` replaces a whole file or none.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_file(path, buffer.getvalue())
@@ -69,9 +71,12 @@ def load_params(workdir: str | os.PathLike, run_id: str, like: PyTree) -> PyTree
         )
     arrays = _read(path, run_id)
     _check_shapes(path, arrays, like)
-    return jax.tree.map_with_path(
-        lambda key_path, leaf: arrays[_name(key_path)].astype(leaf.dtype), like
-    )
+
+    def as_saved(key_path: tuple, leaf: Any) -> np.ndarray:
+        # Undoes `_wide` without loss.
+        return arrays[_name(key_path)].astype(leaf.dtype)
+
+    return jax.tree.map_with_path(as_saved, like)
 
 
 def without_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[str]:
@@ -104,10 +109,11 @@ def damaged_params(workdir: str | os.PathLike, run_ids: Iterable[str]) -> list[s
     return damaged
 
 
-def _read(path, run_id) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path, run_id: str) -> dict[str, np.ndarray]:
     """Returns the arrays of a file by name, after checking that they were written for the run."""
     content = path.read_bytes()
     try:
+        # Without pickles, which could execute code.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = dict(file)
         checksum = arrays.pop(_CHECKSUM, None)  # Older versions wrote none.
@@ -121,10 +127,11 @@ def _read(path, run_id) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_shapes(path, arrays, like) -> None:
+def _check_shapes(path: pathlib.Path, arrays: dict[str, np.ndarray], like: PyTree) -> None:
     """Checks that a file has exactly the arrays of a network, in its shapes."""
     wanted = {_name(key_path): leaf.shape for key_path, leaf in jax.tree.leaves_with_path(like)}
     found = {name: array.shape for name, array in arrays.items()}
+    # The names of both, as arrays may be missing or superfluous.
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise ValueError(
@@ -134,21 +141,21 @@ def _check_shapes(path, arrays, like) -> None:
             )
 
 
-def _wide(leaf) -> np.ndarray:
+def _wide(leaf: Any) -> np.ndarray:
     """Returns a leaf as an array of at least 32 bits, since NumPy's files know no bfloat16."""
     return np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))  # Exact.
 
 
-def _checksum(arrays) -> int:
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
     """Returns the checksum of arrays and their names."""
     return checksums.of_json({name: checksums.of_array(array) for name, array in arrays.items()})
 
 
-def _path(workdir, run_id) -> pathlib.Path:
+def _path(workdir: str | os.PathLike, run_id: str) -> pathlib.Path:
     """Returns the file of a run."""
     return pathlib.Path(workdir) / "params" / f"{run_id}.npz"
 
 
-def _name(key_path) -> str:
+def _name(key_path: tuple) -> str:
     """Returns the name of a leaf, such as "['dense']['kernel']"."""
     return jax.tree_util.keystr(key_path)

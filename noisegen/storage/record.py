@@ -29,6 +29,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from noisegen.training.pool import Result
 from noisegen.training.run_id import run_id as make_run_id
 
 STATUSES = ("finished", "diverged")
@@ -51,6 +52,10 @@ class LineError(ValueError):
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """The outcome of one run.
+
+    It has the fields of a `training.Result`, except for the parameters, and says how the run was
+    trained. The fields are declared again, as a record may lack them: older versions wrote fewer,
+    and JSON has no number that is not finite.
 
     Attributes:
       run_id: Hash of the task's name and the hyperparameters, see `run_id`.
@@ -83,6 +88,20 @@ class Record:
     finished_at: str | None = None
     jax_config: Mapping[str, Any] | None = None
     curve: Mapping[str, list] | None = None
+
+    @classmethod
+    def from_result(cls, result: Result, **provenance: Any) -> Self:
+        """Returns the record of a result.
+
+        Args:
+          result: What the pool yields.
+          **provenance: The fields that say how it was trained: device, versions, settings,
+            finished_at and jax_config.
+        """
+        names = {field.name for field in dataclasses.fields(result)} - {"params"}
+        outcome = {name: getattr(result, name) for name in names}
+        outcome["seconds"] = round(result.seconds, 3)
+        return cls(**outcome, **provenance)
 
     def to_json(self) -> bytes:
         """Returns the record's line; numbers that are not finite become null.

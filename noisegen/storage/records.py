@@ -31,7 +31,7 @@ from noisegen.storage.claims import writer_name
 from noisegen.storage.record import LineError, Record
 
 _NAMED = 5  # lines that a warning names one by one
-_RUN_ID = re.compile(rb'"run_id": "([^"]*)"')
+_RUN_ID = re.compile(rb'"run_id": "([^"]*)"')  # As `Record.to_json` writes it.
 
 
 class RecordWriter:
@@ -47,8 +47,8 @@ class RecordWriter:
         if writer is None:
             writer = writer_name()
         self.path = pathlib.Path(workdir) / "records" / f"{writer}.jsonl"
-        self._file: int | None = None
-        self._torn = False
+        self._file: int | None = None  # Descriptor of the open file.
+        self._torn = False  # Whether the file may end within a line.
 
     def append(self, record: Record) -> None:
         """Writes one record and flushes it to the disk.
@@ -75,23 +75,29 @@ class RecordWriter:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _write(self, line):
+    def _write(self, line: bytes) -> None:
         """Appends one line, never to the end of a torn one, and waits for the disk."""
         if self._file is None:
             self._open()
+        # The torn line becomes a line of its own, which readers skip.
         rest = b"\n" + line if self._torn else line
+        # Until the whole line is written, since any write may fail or be interrupted.
         self._torn = True
         while rest:  # One pass, unless the system takes only a part.
-            rest = rest[os.write(self._file, rest) :]
+            num_written = os.write(self._file, rest)
+            rest = rest[num_written:]
         self._torn = False
         os.fsync(self._file)
 
-    def _open(self):
+    def _open(self) -> None:
         """Opens the file and looks whether its last line is whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # A descriptor, and not a file of Python's, whose buffer would keep a line that could not be
+        # written, and write it later.
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._file).st_size
         self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+        # The name of a new file is durable only with its directory.
         workdir_lib.sync_directory(self.path.parent)
 
 
@@ -108,11 +114,12 @@ class RecordReader:
     def __init__(
         self, workdir: str | os.PathLike, curves: bool = False, task_name: str | None = None
     ):
-        self._root, self._curves = pathlib.Path(workdir) / "records", curves
+        self._root = pathlib.Path(workdir) / "records"
+        self._curves = curves
         self._task_name = task_name
-        self._read: dict[pathlib.Path, tuple[int, int]] = {}  # bytes and lines
+        self._read: dict[pathlib.Path, tuple[int, int]] = {}  # bytes and lines read of each file
         self._skipped: dict[str, list[str]] = {}  # reason -> places
-        self._begun = False
+        self._begun = False  # Whether `new` was called before.
 
     def new(self) -> list[Record]:
         """Returns the records added since the last call, at first all of them.
@@ -121,17 +128,20 @@ class RecordReader:
         warning for each reason.
         """
         found: list[Record] = []
+        # `sweep.json` may be written after this reader was made.
         self._task_name = self._task_name or _task_name(self._root.parent)
         for path in sorted(self._root.glob("*.jsonl")):
             offset, _ = self._read.get(path, (0, 0))
+            # Most files have nothing new, and their size says so without opening them.
             if path not in self._read or path.stat().st_size != offset:
                 self._read[path] = self._read_file(path, found)
         for reason, places in self._skipped.items():
             _warn_skipped(self._root, reason, places)
-        self._skipped, self._begun = {}, True
+        self._skipped = {}
+        self._begun = True
         return found
 
-    def _read_file(self, path, found):
+    def _read_file(self, path: pathlib.Path, found: list[Record]) -> tuple[int, int]:
         """Adds the new records of one file; returns how many bytes and lines of it are read."""
         offset, number = self._read.get(path, (0, 0))
         with path.open("rb") as file:
@@ -140,14 +150,15 @@ class RecordReader:
                 ended = line.endswith(b"\n")
                 try:
                     found.append(Record.from_json(line, self._curves, self._task_name))
+                    is_record = True
                 except LineError as error:
-                    # The last line may be half written: its rest is waited for, but at first.
+                    is_record = False
+                    # A last line without its end may be half written. It is read again by the next
+                    # call, so only the first call, of a sweep that may have crashed, warns of it.
                     if line.strip() and (ended or not self._begun):
                         place = f"{path.name} line {number + 1}"
                         self._skipped.setdefault(str(error), []).append(place)
-                    if ended:
-                        offset += len(line)
-                else:
+                if is_record or ended:
                     offset += len(line)
                 if ended:
                     number += 1
@@ -184,9 +195,10 @@ def read_curves(workdir: str | os.PathLike, names: Collection[str]) -> dict[str,
     for path in sorted(pathlib.Path(workdir).glob("records/*.jsonl")):
         with path.open("rb") as file:
             for line in file:
+                # A search in the bytes is much faster than parsing a line with a long curve.
                 named = _RUN_ID.search(line)
                 if named and named[1].decode(errors="replace") in names:
-                    with contextlib.suppress(LineError):
+                    with contextlib.suppress(LineError):  # `RecordReader` warns of these.
                         add_first_finished(records, Record.from_json(line))
     return {name: record.curve for name, record in records.items() if record.curve}
 
@@ -198,7 +210,7 @@ def add_first_finished(records: dict[str, Record], record: Record) -> None:
         records[record.run_id] = record
 
 
-def _task_name(workdir):
+def _task_name(workdir: pathlib.Path) -> str | None:
     """Returns the task's name from `sweep.json`, if the file is there and says so."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         if (workdir / "sweep.json").exists():
@@ -206,8 +218,8 @@ def _task_name(workdir):
     return None
 
 
-def _warn_skipped(root, reason, places):
-    """Warns of lines that were skipped."""
+def _warn_skipped(root: pathlib.Path, reason: str, places: list[str]) -> None:
+    """Warns of lines that were skipped for one reason."""
     lines = "1 line" if len(places) == 1 else f"{len(places)} lines"
     more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
     remedy = ""
@@ -220,6 +232,6 @@ def _warn_skipped(root, reason, places):
     )
 
 
-def _finished_at(record):
+def _finished_at(record: Record) -> str:
     """Returns when a run finished, as text that sorts by time; runs without a time come last."""
-    return str(record.finished_at or "~")
+    return str(record.finished_at or "~")  # In ASCII, the tilde comes after digits and letters.

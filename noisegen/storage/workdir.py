@@ -67,6 +67,7 @@ def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_name: str) -
     if not (pathlib.Path(workdir) / "sweep.json").exists():
         return
     content = read_sweep(workdir)
+    # Run ids depend on the task, and would name other runs.
     for word, value in {"sweep": sweep_name, "task": task_name}.items():
         if content.get(word) != value:
             raise ValueError(
@@ -86,6 +87,7 @@ def check_writable(workdir: str | os.PathLike) -> None:
         existing = existing.parent
     if not existing.is_dir():
         return  # `open_workdir` reports this.
+    # Permissions alone do not tell: the disk may be full, or read-only.
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"0")
@@ -101,27 +103,34 @@ def undone_if_refused(workdir: str | os.PathLike) -> Iterator[None]:
     """
     workdir = pathlib.Path(workdir)
     had_sweep = (workdir / "sweep.json").exists()
-    parts = [workdir / name for name in _PARTS]
-    missing = [path for path in (*parts, workdir, *workdir.parents) if not path.exists()]
+    missing_parts = [workdir / name for name in _PARTS if not (workdir / name).exists()]
+    missing_parents = [path for path in (workdir, *workdir.parents) if not path.exists()]
     try:
         yield
-    except Exception:
+    except Exception:  # Not Ctrl-C, after which the user may want to look or to continue.
         if not had_sweep:
-            _undo(workdir, missing)
+            _undo(workdir, missing_parts, missing_parents)
         raise
 
 
-def _undo(workdir, made) -> None:
-    """Removes the directories that were made, inner ones first, unless one holds a result."""
+def _undo(
+    workdir: pathlib.Path, made_parts: list[pathlib.Path], made_parents: list[pathlib.Path]
+) -> None:
+    """Removes the directories that were made, unless one holds a result.
+
+    Args:
+      workdir: The directory of the sweep.
+      made_parts: Directories in it that did not exist.
+      made_parents: The workdir and its parents that did not exist, inner ones first.
+    """
     with contextlib.suppress(OSError):  # Stops at the first directory that is not empty.
-        for path in made:
-            if path.parent == workdir and path.exists():
+        for path in made_parts:
+            if path.exists():
                 path.rmdir()
         if os.listdir(workdir) == ["sweep.json"]:
             (workdir / "sweep.json").unlink()
-        for path in made:
-            if path.parent != workdir:
-                path.rmdir()
+        for path in made_parents:
+            path.rmdir()
 
 
 def read_sweep(workdir: str | os.PathLike) -> dict:
@@ -138,7 +147,7 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
         raise FileNotFoundError(
             f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
         ) from None
-    except ValueError:
+    except ValueError:  # Neither UTF-8 nor JSON.
         content = None
     if not isinstance(content, dict):
         raise ValueError(
@@ -161,11 +170,13 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
       OSError: If the disk is full or read-only. The message names the file and the remedy.
     """
     path = pathlib.Path(path)
-    # Readers see the old file or the new one, since replacing a file by a draft is atomic.
+    # Readers see the old file or the new one, since replacing a file by a draft is atomic. The
+    # draft's name is unique, because other workers may write the same file at the same time.
     draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(draft, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
+            # Content before name: after a crash, a new name must not hold an empty file.
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -193,7 +204,7 @@ def explained(error: OSError, path: str | os.PathLike, problem: str) -> OSError:
       problem: The beginning of the message, to which the path is added.
     """
     remedy = "choose a writable workdir"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # No space, or the user's quota is reached.
         remedy = "free space on the disk"
     return type(error)(
         error.errno,
@@ -202,6 +213,7 @@ def explained(error: OSError, path: str | os.PathLike, problem: str) -> OSError:
     )
 
 
-def _crc(content) -> int:
+def _crc(content: Mapping) -> int:
     """Returns the checksum of the content of `sweep.json`."""
+    # In the order of the file, which JSON keeps.
     return zlib.crc32(json.dumps(content).encode())

@@ -44,6 +44,8 @@ def check_protocol(protocol) -> None:
         )
     if not isinstance(protocol.mode, str) or protocol.mode not in ("max", "min"):
         raise ValueError(f"Protocol mode must be 'max' or 'min', got {protocol.mode!r:.80}.")
+    if not isinstance(protocol.search, str) or protocol.search not in ("grid", "race"):
+        raise ValueError(f"Protocol search must be 'grid' or 'race', got {protocol.search!r:.80}.")
     _check_tune(protocol)
     _check_counts(protocol)
     if protocol.series is not None and not callable(protocol.series):

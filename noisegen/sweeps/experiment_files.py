@@ -1,7 +1,7 @@
 """Finds the file of an experiment and imports it once.
 
-The file is imported under a name that other modules could import it by, so that its functions can
-be pickled and it may import its neighbors. A file in a directory with `__init__.py`, or one with
+The file may import its neighbors: by their names, as if it had been started as a program, by the
+names of their package, or relatively. A file in a directory with `__init__.py`, or one with
 relative imports, belongs to a package.
 """
 
@@ -87,10 +87,12 @@ def load(path: pathlib.Path) -> types.ModuleType:
         known_source, module = _loaded[file]
         if known_source == source:
             return module
-    name = _importable_name(file, _parse(path, source))
-    module = sys.modules.get(name)  # Another module may have imported it already.
-    if file in _loaded or getattr(module, "__file__", None) != str(file):
-        module = _execute(path, source, name)
+    package = _find_package(file, _parse(path, source))
+    # The directory of the outermost package, or of the file itself as if it were a program.
+    _search(0, file.parents[len(package)])
+    # The directory of a file in a package comes last: names in it may be those of libraries.
+    _search(len(sys.path), file.parent)
+    module = _execute(path, source, package)
     _loaded[file] = source, module
     return module
 
@@ -127,31 +129,6 @@ def _parse(path, source) -> ast.Module:
         raise ValueError(f"{path} is not a Python file: {error}.") from error
 
 
-def _importable_name(file, tree) -> str:
-    """Returns the name under which other modules can import a file, and makes this possible.
-
-    The name is the file's stem, after the name of the file's package if it is in one. If this is
-    the name of another module, the file gets a name of its own that begins with `experiment_`.
-    """
-    stem = file.stem.replace(".", "_")
-    own_name = f"experiment_{stem}"
-    package = _find_package(file, tree)
-    if not package:
-        # Once its directory is searched, the file would hide another module of the same name.
-        is_free = _is_free(stem, file)
-        _search(0, file.parent)
-        return stem if is_free else own_name
-    _search(0, file.parents[len(package)])
-    # Neighbors can also be imported by their stem. The directory comes last, since the names in a
-    # package may be those of libraries.
-    _search(len(sys.path), file.parent)
-    parent = ".".join(package)
-    if file.parent not in _directories(parent):  # Another package has this name.
-        return own_name
-    name = f"{parent}.{stem}"
-    return name if _is_free(name, file) else f"{parent}.{own_name}"
-
-
 def _find_package(file, tree) -> tuple[str, ...]:
     """Returns the names of the packages that a file is in, outermost first."""
     depth = 0
@@ -171,37 +148,16 @@ def _search(index, directory) -> None:
         sys.path.insert(index, str(directory))
 
 
-def _directories(package) -> list[pathlib.Path]:
-    """Imports a package and returns its directories, none if there is no such package."""
-    try:
-        module = importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        # A missing import within the package is another error.
-        if error.name and f"{package}.".startswith(f"{error.name}."):
-            return []
-        raise
-    return [pathlib.Path(directory).resolve() for directory in getattr(module, "__path__", ())]
-
-
-def _is_free(name, file) -> bool:
-    """Returns whether no module has a name, or the file itself has it."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return name not in sys.modules
-    if spec is None:
-        return True
-    return spec.has_location and pathlib.Path(spec.origin).resolve() == file
-
-
-def _execute(path, source, name) -> types.ModuleType:
-    """Executes a file as a module of this name."""
+def _execute(path, source, package) -> types.ModuleType:
+    """Executes a file as a module of a package, or of none."""
     file = path.resolve()
+    # A name that no other module has, so that an experiment `optax.py` does not replace Optax.
+    name = ".".join([*package, f"experiment_{file.stem.replace('.', '_')}"])
     loader = importlib.machinery.SourceFileLoader(name, str(file))
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # Dataclasses and relative imports look it up meanwhile.
+    before = sys.modules.get(name)  # Its version before a change, or a file of the same name.
+    sys.modules[name] = module  # Dataclasses look it up.
     try:
         # Bytecode is neither written nor read: it may be stale if the file changed within a second.
         exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))

@@ -97,11 +97,11 @@ def _propose_round(group, optimum: Optimum, runs, protocol, check) -> list[dict]
     proposed = []
     for name, up in ends:
         # Including the runs proposed before keeps a grid of several fields without gaps.
-        proposed += _extend_field(name, up, group, runs + proposed, protocol, check)
+        proposed += extend_field(name, up, group, runs + proposed, protocol, check)
     return proposed
 
 
-def _extend_field(name, up, group, runs, protocol, check) -> list[dict]:
+def extend_field(name, up, group, runs, protocol, check) -> list[dict]:
     """Returns the runs at one end of a field's values, moved one value outwards."""
     values = tuple({run[name] for run in runs})
     # Words have no ends. They come here only if all runs diverged.

@@ -11,8 +11,8 @@ class Metric:
       name: Key of a record's `metrics`, or one of `noisegen.storage.RUN_TOTALS`.
       unit: Unit that follows the name in tables and figures. With "%" the values are fractions,
         and they are shown times 100.
-      split: The data it is measured on. With "test" the table notes that the sweep was tuned on
-        the test set.
+      split: The data it is measured on. If a protocol tunes on it, the table notes that the sweep
+        was tuned on the test set ("test") or on the validation split ("valid").
 
     >>> Metric("top5_accuracy", unit="%", split="test").factor
     100
@@ -34,14 +34,16 @@ class Metric:
         return 100 if self.unit == "%" else 1
 
 
-# The metrics that the tasks of noisegen.tasks measure on test data. A protocol may name these by a
-# plain string. The unit and the split of any other metric are declared with `Metric`.
+# The metrics that the tasks of noisegen.tasks measure on test data, and on validation data if they
+# have any. A protocol may name these by a plain string. The unit and the split of any other metric
+# are declared with `Metric`.
 WELL_KNOWN = {
     metric.name: metric
+    for split in ("test", "valid")
     for metric in (
-        Metric("test_accuracy", unit="%", split="test"),
-        Metric("test_loss", split="test"),
-        Metric("test_squared_error", split="test"),
+        Metric(f"{split}_accuracy", unit="%", split=split),
+        Metric(f"{split}_loss", split=split),
+        Metric(f"{split}_squared_error", split=split),
     )
 }
 

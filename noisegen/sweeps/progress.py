@@ -13,9 +13,10 @@ from typing import Any, Self
 from rich import box, console, live, measure, panel, progress_bar, table, text
 
 from noisegen import training
-from noisegen.reports import formatting, markup
-from noisegen.storage import RUN_TOTALS, Record
+from noisegen.reports import formatting, markup, rendering
+from noisegen.storage import Record
 from noisegen.sweeps import encoding
+from noisegen.sweeps import protocol as protocol_lib
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.sweep import Sweep
 
@@ -52,7 +53,7 @@ class Observer:
 
 
 class Tally:
-    """Counts runs, done and diverged, and keeps the best run of every series and row.
+    """Counts the runs of a sweep, done and diverged, and shows the optima so far.
 
     Args:
       sweep: The sweep; its records are counted.
@@ -60,20 +61,21 @@ class Tally:
 
     def __init__(self, sweep: Sweep):
         self.protocol: Protocol = sweep.protocols[0]
-        self.wanted = len(sweep.wanted)
-        self.done = self.diverged = 0
-        self.best: dict[tuple, Record] = {}
-        for name in sweep.wanted:
-            if name in sweep.done:
-                self.add(sweep.done[name])
+        self.wanted = len(sweep.state.wanted)
+        self.diverged = 0
+        self._records: list[Record] = []
+        for record in sweep.state.records():
+            self.add(record)
+
+    @property
+    def done(self) -> int:
+        """Number of runs with a record."""
+        return len(self._records)
 
     def add(self, record: Record) -> None:
         """Counts a finished run."""
-        self.done += 1
+        self._records.append(record)
         self.diverged += record.status == "diverged"
-        group = self.protocol.group(record.hparams)
-        if self._score(record) > self._score(self.best.get(group)):
-            self.best[group] = record
 
     def line(self) -> str:
         """Returns the numbers of runs in words."""
@@ -81,37 +83,24 @@ class Tally:
         return f"{self.done:,}/{self.wanted:,} runs{diverged}"
 
     def table(self) -> table.Table:
-        """Returns a table of the best run of every series and row so far."""
-        protocol, several = self.protocol, self.protocol.series is not None
-        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        if several:
-            shown.add_column("", overflow="fold")
-        best = f"best run's {formatting.display_name(protocol.metric)}"
-        tuned = [formatting.display_name(name) for name in protocol.tune]
-        for name in (formatting.display_name(protocol.row), best, *tuned):
-            shown.add_column(_Plain(name), justify="right", overflow="fold")
-        groups = protocol.order(self.best)
-        row_as = formatting.decimal_formatter(row for _, row in groups)
-        runs = [record.hparams for record in self.best.values()]
-        tuned_as = {
-            name: formatting.decimal_formatter(run[name] for run in runs) for name in protocol.tune
-        }
-        for label, row in groups:
-            record = self.best[label, row]
-            value = protocol.metric.factor * _metric(record, protocol.metric.name)
-            size = abs(value)
-            score = f"{value:.2f}" if size == 0 or 0.01 <= size < 1e9 else f"{value:.3g}"
-            tuned = [tuned_as[name](record.hparams[name]) for name in protocol.tune]
-            cells = (*[markup.visible(label)] * several, row_as(row), score, *tuned)
-            shown.add_row(*map(_Plain, cells))
-        return shown
+        """Returns the optima so far, chosen as in the report. Each cell is the report's.
 
-    def _score(self, record):
-        """Returns the score to maximize, -inf without a record or if the run diverged."""
-        score = record and _metric(record, self.protocol.metric.name)
-        if score is None or record.status == "diverged":
-            return -float("inf")
-        return self.protocol.sign * score
+        Raises:
+          ValueError: If a record lacks the metric, or another field that the protocol names.
+        """
+        # A copy, since a thread draws the panel while another adds records.
+        optima = protocol_lib.select(list(self._records), self.protocol)
+        headings, lines = rendering.format_optima(optima, self.protocol)
+        # A sweep without series has a blank label in every line.
+        first_column = 0 if self.protocol.series is not None else 1
+        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, heading in enumerate(headings):
+            if index >= first_column:
+                justify = "left" if index == 0 else "right"
+                shown.add_column(_Plain(heading), justify=justify, overflow="fold")
+        for cells in lines:
+            shown.add_row(*map(_Plain, cells[first_column:]))
+        return shown
 
 
 class Display(Observer):
@@ -122,15 +111,19 @@ class Display(Observer):
     """
 
     def __init__(self, sweep: Sweep):
-        self._sweep, self._tally = sweep, Tally(sweep)
+        self._state, self._tally = sweep.state, Tally(sweep)
         self._title = " ".join(markup.printable(sweep.title).split())
         # Training examples of the runs that are left.
-        self._examples = {name: run.plan.num_examples for name, run in sweep.todo().items()}
+        self._examples = {name: run.plan.num_examples for name, run in sweep.state.todo().items()}
         self._running: Sequence[training.Progress] = ()
         self._consumed = 0  # examples of the runs that ended since the start
         self._doing = ""
         self._started = self._at_start = None
-        self._live, self._encoding = None, getattr(sys.stderr, "encoding", None)
+        self._table: console.RenderableType | None = None  # the one shown last
+        self._table_runs = 0  # number of records in that table
+        self._table_due = 0.0  # time at which it may be made again
+        self._encoding = getattr(sys.stderr, "encoding", None)
+        self._live = None
         if sys.stderr is not None:  # it is None if standard error is closed
             terminal = console.Console(file=sys.stderr)
             if terminal.is_terminal and not terminal.is_dumb_terminal:
@@ -146,6 +139,7 @@ class Display(Observer):
         if error[0] is None or self._started is not None:
             self._print(self.line())
         if self._live:
+            self._table_due = 0.0  # the last panel, which stays, holds all records
             self._live.__exit__(*error)
 
     def say(self, doing: str) -> None:
@@ -160,14 +154,14 @@ class Display(Observer):
 
     def extended(self, runs: Mapping[str, Mapping]) -> None:
         self._tally.wanted += len(runs)
-        planned = self._sweep.runs()
+        planned = self._state.runs()
         for name in runs:
             self._examples[name] = planned[name].plan.num_examples
             # Another worker may have trained it before this process knew of it. Such a run says
             # nothing about the speed from now on.
-            if name in self._sweep.done:
+            if name in self._state.done:
                 del self._examples[name]
-                self._tally.add(self._sweep.done[name])
+                self._tally.add(self._state.done[name])
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         self._running, self._doing = running, ""
@@ -188,10 +182,13 @@ class Display(Observer):
         words = [self._tally.line()]
         rate = self._rate()
         if rate:
+            words.append(f"{rate:,.0f} examples/s")
             left = sum(self._examples.values()) - sum(run.examples for run in self._running)
-            words += [f"{rate:,.0f} examples/s"]
-            words += [f"{duration(left / rate)} left"] * (left > 0)
-        return ", ".join([*words, self._doing] if self._doing else words)
+            if left > 0:
+                words.append(f"{duration(left / rate)} left")
+        if self._doing:
+            words.append(self._doing)
+        return ", ".join(words)
 
     def _rate(self):
         """Returns training examples per second, 0 before there is anything to measure."""
@@ -205,15 +202,36 @@ class Display(Observer):
 
     def _panel(self):
         """Returns the panel for a terminal."""
-        under_way = sum(each.examples / each.run.plan.num_examples for each in self._running)
-        done, wanted = self._tally.done + under_way, max(self._tally.wanted, 1)
+        # A run in training counts by the part of its examples that it has seen.
+        done = float(self._tally.done)
+        for running in self._running:
+            done += running.examples / running.run.plan.num_examples
         rows = table.Table.grid()
-        rows.add_row(progress_bar.ProgressBar(wanted, done, width=64))
+        rows.add_row(progress_bar.ProgressBar(max(self._tally.wanted, 1), done, width=64))
         rows.add_row(_Plain(self.line()))
-        if self._tally.best and not (self._live and self._live.console.width < _NARROW):
-            rows.add_row(self._tally.table())
+        self._update_table()
+        is_narrow = self._live is not None and self._live.console.width < _NARROW
+        if self._table is not None and not is_narrow:
+            rows.add_row("")
+            rows.add_row(_Plain("Best so far, as in the report:"))
+            rows.add_row(self._table)
         title = text.Text(encoding.for_encoding(self._title, self._encoding))
         return panel.Panel.fit(rows, title=title, padding=(1, 2))
+
+    def _update_table(self):
+        """Makes the table of the panel again, if there are new records and it is time."""
+        started = time.monotonic()
+        if self._tally.done == self._table_runs or started < self._table_due:
+            return
+        self._table_runs = self._tally.done
+        try:
+            self._table = self._tally.table()
+        except ValueError as error:  # older records may lack a metric: the sweep goes on
+            self._table = _Plain(str(error))
+        # The panel is drawn four times a second, but the table of 100,000 records takes a third of
+        # a second. With this pause it takes at most 2 % of the time.
+        finished = time.monotonic()
+        self._table_due = finished + 50 * (finished - started)
 
     def _print(self, line):
         """Prints a plain line if no panel is shown."""
@@ -240,52 +258,77 @@ class _Plain:
         return text.Text(encoding.for_encoding(self._said, options.encoding), overflow="fold")
 
 
-def _metric(record, name):
-    """Returns a metric of a record, or one of its totals, or None if it has neither."""
-    return getattr(record, name) if name in RUN_TOTALS else record.metrics.get(name)
-
-
 def describe_extension(
-    protocol: Protocol,
-    runs: Iterable[Mapping[str, Any]],
-    known: Iterable[Mapping[str, Any]] | None = None,
+    protocol: Protocol, new: Iterable[Mapping[str, Any]], records: Iterable[Record]
 ) -> str:
-    """Returns in words why a grid is extended, and by which values.
+    """Says by which values a grid is extended, in which rows, and why.
 
     Args:
-      protocol: Names the tuned fields.
-      runs: The new runs.
-      known: The runs before. Without them, only values of the first tuned field are listed.
+      protocol: The protocol by which the grid is extended.
+      new: The new runs.
+      records: The records of all runs before.
+
+    Returns:
+      Two sentences for each field and reason, all in one line.
     """
-    names = protocol.tune[:1] if known is None else protocol.tune
-    new, old = _tuned(protocol, runs), _tuned(protocol, known or ())
+    added = _find_added_values(protocol, new, protocol_lib.select(records, protocol))
     sentences = []
-    for name in names:
-        added = {where: values[name] - old[where][name] for where, values in new.items()}
-        if written := set().union(*added.values()):
-            write = formatting.number_formatter(written)
-            lists = (
-                f"{write(value)} at {where}" for where in added for value in sorted(added[where])
-            )
-            why = formatting.display_name(name)
-            if name == protocol.tune[0]:
-                why += ", its bar or a divergence"
-            sentences.append(f"The grid ends at the best {why}; next: {', '.join(lists)}")
-    return ". ".join(sentences or ["The grid grows for another protocol"])
-
-
-def _tuned(protocol, runs):
-    """Returns the values of each tuned field by series and row, which are named in words."""
-    found = collections.defaultdict(lambda: collections.defaultdict(set))
-    for run in runs:
-        label, row = protocol.group(run)
-        series = f"{markup.visible(label)} " if label else ""
-        place = found[
-            f"{series}{formatting.display_name(protocol.row)} {formatting.format_number(row)}"
+    for (name, reason), rows_by_value in added.items():
+        write = formatting.number_formatter(rows_by_value)
+        values = [
+            f"{write(value)} at {_describe_rows(protocol, rows)}"
+            for value, rows in sorted(rows_by_value.items())
         ]
+        field = formatting.display_name(name)
+        sentences.append(f"The grid is extended to the {field} {', '.join(values)}. {reason}")
+    # A run whose tuned fields are all within the values tried was added by another protocol.
+    return " ".join(sentences or ["The grid is extended for a further protocol of this sweep."])
+
+
+def _find_added_values(protocol, new, optima):
+    """Returns the rows that get a new value, by field and reason and then by value."""
+    optima_by_row = {(optimum.series, optimum.row): optimum for optimum in optima}
+    added = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for run in new:
+        group = protocol.group(run)
+        optimum = optima_by_row.get(group)
+        if optimum is None:
+            continue
         for name in protocol.tune:
-            place[name].add(run[name])
-    return found
+            tried = {point.values[name] for point in optimum.points}
+            end = max(tried) if run[name] > max(tried) else min(tried)
+            if run[name] > max(tried) or run[name] < min(tried):
+                reason = _describe_reason(name, end, tried, optimum)
+                added[name, reason][run[name]][group] = None  # a dict keeps the order of the rows
+    return added
+
+
+def _describe_reason(name, end, tried, optimum):
+    """Says why a field is extended beyond the largest or the smallest value tried."""
+    if not optimum.n:
+        return "There every run diverged."
+    which = "largest" if end == max(tried) else "smallest"
+    quality = "the best" if optimum.values[name] == end else "as good within one standard deviation"
+    return f"There the {which} {formatting.display_name(name)} tried is {quality}."
+
+
+def _describe_rows(protocol, groups):
+    """Names rows, those of one series together: 'noise batch size 64 and 128'."""
+    rows_by_series = collections.defaultdict(list)
+    for series, row in groups:
+        rows_by_series[series].append(formatting.format_number(row))
+    field = formatting.display_name(protocol.row)
+    names = []
+    for series, rows in rows_by_series.items():
+        label = f"{markup.visible(series)} " if series else ""
+        names.append(f"{label}{field} {_listed(rows)}")
+    return _listed(names)
+
+
+def _listed(words):
+    """Joins words: 'a', 'a and b', 'a, b and c'."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def count(number: int, what: str) -> str:

@@ -37,7 +37,7 @@ from typing import Any
 
 from noisegen import _values
 from noisegen.storage.record import RUN_TOTALS, Record
-from noisegen.sweeps import checks
+from noisegen.sweeps import checks, race_rule
 from noisegen.sweeps.checks import SEED
 from noisegen.sweeps.domains import Domain, standard
 from noisegen.sweeps.metrics import Metric, as_metric, as_metrics
@@ -60,6 +60,8 @@ class Protocol:
       tune: The fields that are tuned; the error bar concerns the first, which holds numbers.
       best: k, the number of runs of a point that count.
       of: n >= k, the number of runs out of which the k are the best.
+      search: "grid" to train every planned run, "race" to train those that decide, see
+        `noisegen.sweeps.search`.
       max_extensions: How often the grid of a series and row may grow. Each time every tuned field
         grows by a value at each end that the optimum touches.
       domains: From a tuned field to its `Domain`, where the field has no usual name
@@ -82,6 +84,7 @@ class Protocol:
     tune: tuple[str, ...] = ("learning_rate",)
     best: int = 1
     of: int = 1
+    search: str = "grid"
     max_extensions: int = 3
     report: tuple[Metric | str, ...] = ()
     scaling_rule: bool | None = None
@@ -113,6 +116,16 @@ class Protocol:
         if self.scaling_rule is not None:
             return self.scaling_rule
         return self.row == "batch_size" and self.tune[0] in LEARNING_RATES
+
+    def num_counted(self, tried: int) -> int:
+        """Returns how many runs of a point count, the best ones, out of those that were tried.
+
+        In a race they are the same share of any number of runs, so that values with different
+        numbers of seeds can be compared: ceil(k m / n) of m.
+        """
+        if self.search == "race":
+            return math.ceil(self.best * min(tried, self.of) / self.of)
+        return self.best
 
     def group(self, run: Mapping) -> tuple[str, float]:
         """Returns the series and the row of a run."""
@@ -153,6 +166,7 @@ class Point:
     std: float  # With ddof = 1; nan for fewer than two runs.
     best: tuple[Record, ...]  # The records that count, at most k, best first.
     scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
+    seeds: tuple[int, ...] = ()  # Of these runs, ascending.
     run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
 
     @property
@@ -188,9 +202,12 @@ class Optimum:
 
 
 FLAGS = {
-    "at_boundary": "The optimum or its error bar touches the edge of the values tried.",
+    "at_boundary": (
+        "The best value, or another one within its error bar, is the smallest or the largest tried."
+        " A better one may lie beyond."
+    ),
     "few_runs": "Chosen with fewer runs than the protocol asks for.",
-    "unsettled": "Not final: a value that may prove better still lacks runs.",
+    "unsettled": "Not final: another value may prove better, but still lacks runs.",
     "one_value": "A single value was tried: not tuned.",
     "all_diverged": "Every run diverged.",
 }
@@ -244,18 +261,28 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         return Optimum(series=series, row=row, flags=("all_diverged",), points=points)
     most = max(len(point.best) for point in alive)
     candidates = [point for point in alive if len(point.best) == most]
-    rivals = [point for point in alive if len(point.best) < most and point.tried < protocol.of]
     sign, first = protocol.sign, protocol.tune[0]
     best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
     least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
-    bar = [point.values[first] for point in candidates if sign * point.mean >= least]
+    if protocol.search == "race":
+        # A value that the race has dropped belongs to the error bar by the seeds that it has.
+        compared = [
+            point for point in alive if len(point.best) == protocol.num_counted(point.tried)
+        ]
+        is_unsettled = bool(race_rule.more_seeds(_entries(points, protocol)))
+    else:
+        compared = candidates
+        rivals = [point for point in alive if len(point.best) < most and point.tried < protocol.of]
+        is_unsettled = any(sign * point.mean >= least for point in rivals)
+    bar = [point.values[first] for point in compared if sign * point.mean >= least]
+    bar.append(best.values[first])
     low, high = min(bar), max(bar)
     flags = {
         "at_boundary": any(
             _goes_on(points, end, protocol) for end in ends(points, best.values, low, high)
         ),
         "few_runs": best.tried < protocol.of or most < protocol.best,
-        "unsettled": any(sign * point.mean >= least for point in rivals),
+        "unsettled": is_unsettled,
         "one_value": points[0].values[first] == points[-1].values[first],
     }
     return Optimum(
@@ -271,10 +298,27 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         best=best.best,
         points=points,
         report={
-            name: _mean_std([_metric_of(record, name) for record in best.best])
+            name: _mean_std([metric_of(record, name) for record in best.best])
             for name in protocol.metric_names[1:]
         },
     )
+
+
+def _entries(points, protocol) -> list[race_rule.Entry]:
+    """Returns the points of one series and row as a race sees them."""
+    entries = []
+    for point in points:
+        scores = [None if score is None else protocol.sign * score for score in point.scores]
+        entries.append(
+            race_rule.Entry(
+                values=tuple(point.values.values()),
+                scores=tuple(scores),
+                most=protocol.of,
+                best=protocol.best,
+                of=protocol.of,
+            )
+        )
+    return entries
 
 
 def ends(
@@ -300,6 +344,19 @@ def ends(
             if up == max(tried):
                 found.append((name, True))
     return found
+
+
+def touches_edge(points: Sequence[Point], values: Mapping[str, Any], protocol: Protocol) -> bool:
+    """Returns whether a point lies at an edge of the values tried, beyond which there are more.
+
+    Args:
+      points: All points of one series and row.
+      values: The tuned fields of the point, in the order of the protocol.
+      protocol: The protocol, whose domains end some fields.
+    """
+    first = values[protocol.tune[0]]
+    touched = ends(points, values, first, first)
+    return any(_goes_on(points, end, protocol) for end in touched)
 
 
 def _goes_on(points, end, protocol):
@@ -362,10 +419,10 @@ def _by_seed(records):
 def _point(values, records, protocol):
     """Summarizes the best k of the first n runs of one point."""
     first = sorted(records, key=lambda record: record.hparams.get(SEED, 0))[: protocol.of]
-    scored = [(_metric_of(record, protocol.metric.name), record) for record in first]
+    scored = [(metric_of(record, protocol.metric.name), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
-    best = alive[: protocol.best]
+    best = alive[: protocol.num_counted(len(scored))]
     mean, std = _mean_std([score for score, _ in best])
     return Point(
         values=values,
@@ -373,11 +430,12 @@ def _point(values, records, protocol):
         std=std,
         best=tuple(record for _, record in best),
         scores=tuple(score for score, _ in scored),
+        seeds=tuple(record.hparams.get(SEED, 0) for record in first),
         run=first[0].hparams,
     )
 
 
-def _metric_of(record, name):
+def metric_of(record, name):
     """Returns a metric of a record, None if the run diverged or the metric is not finite."""
     if record.status == "diverged":
         return None

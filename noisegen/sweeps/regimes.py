@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from noisegen import statistics
 from noisegen.storage.record import Record
 from noisegen.sweeps.protocol import LEARNING_RATES, Optimum, Protocol
 
@@ -220,9 +221,10 @@ def _optimal_rates(optimum, protocol, random, num_resamples) -> np.ndarray:
     """Returns the optimal rate and those of the resamples, of shape (1 + R,)."""
     rates = np.array([_rate_of(point.best, protocol) for point in optimum.points])  # (P,)
     scores, tried = _scores(optimum.points, protocol)
-    best = min(protocol.best, scores.shape[1])
-    sampled = _resample(scores, tried, random, num_resamples)
-    return np.array([_rate_of(optimum.best, protocol), *_select(sampled, best, rates)])
+    sampled = statistics.resample_runs(scores, tried, random, num_resamples)
+    selected = statistics.best_points(sampled, protocol.best)
+    selected_rates = np.where(selected >= 0, rates[selected], np.nan)
+    return np.array([_rate_of(optimum.best, protocol), *selected_rates])
 
 
 def _scores(points, protocol) -> tuple[np.ndarray, np.ndarray]:
@@ -240,50 +242,6 @@ def _scores(points, protocol) -> tuple[np.ndarray, np.ndarray]:
         signed = protocol.sign * np.array(point.scores, float)  # nan if a run diverged.
         row[: point.tried] = np.where(np.isnan(signed), -np.inf, signed)
     return scores, tried
-
-
-def _resample(scores, tried, random, num_resamples) -> np.ndarray:
-    """Resamples the runs of each point with replacement, as many as were tried.
-
-    Args:
-      scores: Scores of shape (P, N).
-      tried: Number of runs of each point, of shape (P,).
-      random: Random generator.
-      num_resamples: Number of resamples, R.
-
-    Returns:
-      Scores of shape (R, P, N), -inf beyond the number of runs of a point.
-    """
-    # A single bound for all points is twice as fast, and gives the same numbers.
-    bound = tried[0] if (tried == tried[0]).all() else tried[:, None]
-    indices = random.integers(0, bound, (num_resamples, *scores.shape))
-    sampled = np.take_along_axis(scores[None], indices, 2)
-    missing = np.arange(scores.shape[1]) >= tried[:, None]  # (P, N)
-    sampled[:, missing] = -np.inf
-    return sampled
-
-
-def _select(scores, best, rates) -> np.ndarray:
-    """Selects the rate of the optimum in each resample, as `protocol.optimum` does.
-
-    Args:
-      scores: Scores of shape (R, P, N), -inf for diverged and missing runs.
-      best: Number of runs of a point that count, k.
-      rates: Rate of each point, of shape (P,).
-
-    Returns:
-      The rates, of shape (R,), nan if no run survived.
-    """
-    top = np.partition(scores, -best, 2)[:, :, -best:]  # (R, P, k)
-    top.sort(2)  # Equal scores then have equal sums, whatever their order was.
-    survived = np.isfinite(top).sum(2)  # (R, P)
-    sums = np.where(np.isfinite(top), top, 0).sum(2)
-    means = np.where(survived > 0, sums / np.maximum(survived, 1), -np.inf)
-    # Points with fewer survivors than another are not eligible.
-    most = survived.max(1, keepdims=True)
-    means = np.where(survived == most, means, -np.inf)
-    selected = rates[means.argmax(1)]
-    return np.where(np.isfinite(means).any(1), selected, np.nan)
 
 
 def largest_stable(

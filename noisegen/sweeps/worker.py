@@ -76,17 +76,20 @@ class Worker:
 
     def __init__(self, sweep: Sweep, options: WorkerOptions, observer: Observer):
         self.sweep, self.options, self.observer = sweep, options, observer
+        self.state = sweep.state
         self.pool: training.Pool | None = None
         self._order: dict[str, tuple] = {}  # sort key of each run
         self._queue: dict[str, Run] = {}  # runs that have yet to begin, in order
         self._claimed: set[str] = set()  # those of them that are claimed ahead
+        self._begun: set[str] = set()  # runs that this worker trains or has trained
+        self._num_read = -1  # records read when a race was last continued
         self._program: tuple | None = None  # constants of the run that began last
         self._pace = Pace()
         self._stopping = self._in_training = False
         self.claims = storage.Claims(sweep.workdir, options.heartbeat_timeout)
         self.writer = storage.RecordWriter(sweep.workdir, self.claims.name)
         self.checkpoints = storage.Checkpoints(
-            sweep.workdir, 60 * options.checkpoint_minutes, sweep.done.keys(), self.claims
+            sweep.workdir, 60 * options.checkpoint_minutes, self.state.done.keys(), self.claims
         )
 
     def run(self) -> None:
@@ -101,10 +104,12 @@ class Worker:
             for context in contexts:
                 stack.enter_context(context)
             todo = self._todo()
-            if known := self.checkpoints.known(todo):
+            known = self.checkpoints.known(todo)
+            if known:
                 self.observer.note(f"{len(known)} of {len(todo)} runs resume from a checkpoint.")
-            while todo := self._todo():
-                if self._stopping:  # since the last progress, so that nothing is left to keep
+            while todo:
+                # A signal that came after the last progress finds no run in training to keep.
+                if self._stopping:
                     raise KeyboardInterrupt
                 claimed = self.claims.claimed_by_others()
                 free = {name: run for name, run in todo.items() if name not in claimed}
@@ -113,8 +118,11 @@ class Worker:
                     self._refresh()
                 else:
                     self._wait()
+                todo = self._todo()
 
     # What a worker that is spread over several processes does differently.
+
+    feeds_lanes = True  # whether runs of a race can begin while others are trained
 
     def make_pool(self, task: training.Task, config: training.PoolConfig) -> training.Pool:
         """Returns the pool that trains."""
@@ -141,12 +149,12 @@ class Worker:
         watch(self.sweep, self.observer, self.claims.others())
 
     def _refresh(self):
-        for record in self.sweep.refresh():
+        for record in self.state.refresh():
             self.observer.finished(record)
 
     def _train(self, runs):
         """Trains those of some runs that are still free when their turn comes."""
-        for task, group in self.sweep.by_task(self._sorted(runs)).items():
+        for task, group in self.state.by_task(self._sorted(runs)).items():
             # The order in which the pool takes the runs: those of one program after another.
             programs = training.by_constants(group.values()).values()
             ordered = [run for runs in programs for run in runs]
@@ -163,6 +171,7 @@ class Worker:
                 self.checkpoints,
                 self.options.keep_params,
                 self._take,
+                self._more if self.state.is_race and self.feeds_lanes else None,
             )
             for result in results:
                 self._finish(result)
@@ -170,9 +179,11 @@ class Worker:
 
     def _sorted(self, runs):
         """Returns the runs in the order in which this worker trains them."""
+        # All workers must deal the same runs, so all wanted runs are dealt, not only those left.
+        # Runs that extend the grid later are dealt by themselves, and the others keep their keys.
         new = {
             name: run.plan.num_examples
-            for name, run in self.sweep.runs().items()
+            for name, run in self.state.runs().items()
             if name not in self._order
         }
         if new:
@@ -182,8 +193,10 @@ class Worker:
     def _take(self, run):
         """Claims a run whose turn has come; returns whether this worker trains it."""
         del self._queue[run.id]
-        done = self.sweep.done
+        done = self.state.done
         if run.id not in self._claimed and run.id not in done:
+            # To claim writes and reads files, so short runs are claimed together with those that
+            # the pool takes after them.
             following = itertools.islice(self._queue, self._pace.runs() - 1)
             names = {run.id, *following} - done.keys() - self._claimed
             self._claimed |= self.claims.claim_all(names)
@@ -194,6 +207,7 @@ class Worker:
         if run.id in done:
             self.claims.release(run.id)
             return False
+        self._begun.add(run.id)
         program = training.constants(run.hparams)
         if program != self._program:
             # The pool may compile before the next progress: for these constants, or for longer
@@ -202,9 +216,23 @@ class Worker:
             self.claims.heartbeat(timeout=COMPILE_TIMEOUT_FACTOR * self.options.heartbeat_timeout)
         return True
 
+    def _more(self) -> list[Run]:
+        """Returns the runs that a race has asked for since, for lanes without a run."""
+        self._refresh()
+        if len(self.state.done) == self._num_read:
+            return []
+        self._num_read = len(self.state.done)
+        extend(self.sweep, self.observer)
+        taken = self.claims.claimed_by_others() | self._begun
+        todo = {name: run for name, run in self.state.todo().items() if name not in taken}
+        by_task = self.state.by_task(self._sorted(todo))
+        self._queue = dict(by_task.get(self.pool.task, {}))
+        return list(self._queue.values())
+
     def _progress(self, running: Sequence[training.Progress]):
         self._in_training = True
-        # A checkpoint that was hurried is written first.
+        # A checkpoint that a signal hurried is written after this progress, and the worker stops at
+        # the next one.
         self.check_stop(self._stopping and not self.checkpoints.hurried)
         if self.claims.report_progress({each.run.id: each.examples for each in running}):
             self._refresh()
@@ -212,10 +240,11 @@ class Worker:
 
     def _finish(self, result):
         record = make_record(result, self.pool.config)
+        # The record comes last, so that a run with a record has its parameters.
         if result.params is not None:
             storage.save_params(self.sweep.workdir, record.run_id, result.params)
         self.writer.append(record)
-        if self.sweep.add(record):
+        if self.state.add(record):
             self.observer.finished(record)
         self.claims.release(record.run_id)
         self._pace.ended()
@@ -226,10 +255,12 @@ class Worker:
         if given.keys() >= training.AUTOTUNED:
             return training.PoolConfig(**given)
         key = settings_key(task, given)
-        if shared := self.claims.shared_settings(key):
+        shared = self.claims.shared_settings(key)
+        if shared:
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
                 return training.PoolConfig(**shared)
         self._say("measuring what is fastest here")
+        # More lanes than this worker's share of the runs would stay idle.
         config = self.autotune(task, runs[: math.ceil(len(runs) / count)])
         self.claims.share_settings(key, vars(config))
         return config
@@ -240,7 +271,8 @@ class Worker:
 
     def _stop(self, number):
         """Handles a signal to stop: runs in training are checkpointed first."""
-        is_first, self._stopping = not self._stopping, True
+        is_first = not self._stopping
+        self._stopping = True
         if not is_first and number != signal.SIGINT:
             return  # Slurm sends several, and only a person may insist
         if not is_first or not self._in_training:
@@ -255,7 +287,9 @@ class Pace:
     """
 
     def __init__(self):
-        self._since, self._ended, self._per_second = time.monotonic(), 0, 0.0
+        self._since = time.monotonic()  # start of the interval in which ends are counted
+        self._ended = 0
+        self._per_second = 0.0  # in the interval before
 
     def ended(self) -> None:
         """Notes that a run has ended."""
@@ -273,49 +307,49 @@ class Pace:
 def make_record(result: training.Result, config: training.PoolConfig) -> Record:
     """Returns the record of a result, with the machine and the settings that trained it."""
     finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    return Record(
-        run_id=result.run_id,
-        hparams=dict(result.hparams),
-        status=result.status,
-        diverged_at=result.diverged_at,
-        metrics=result.metrics,
-        num_updates=result.num_updates,
-        num_examples=result.num_examples,
-        seconds=round(result.seconds, 3),
+    return Record.from_result(
+        result,
         device=machine.device(),
         versions=machine.versions(),
         settings={name: value for name, value in vars(config).items() if value is not None},
         finished_at=finished_at,
         jax_config=machine.jax_config(),
-        curve=result.curve,
     )
 
 
 def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
-    """Returns the runs without a record; if there are none, those that extend the grid."""
-    todo = sweep.todo()
-    if not todo:
-        before = list(sweep.wanted.values())
-        new = sweep.extend()
-        if new:
-            observer.note(describe_extension(sweep.protocols[0], new.values(), before))
-            observer.extended(new)
-            todo = sweep.todo()
-    return todo
+    """Returns the runs without a record, with those that extend the grid when all others are done.
+
+    A race is continued each time.
+    """
+    if sweep.state.is_race or not sweep.state.todo():
+        extend(sweep, observer)
+    return sweep.state.todo()
+
+
+def extend(sweep: Sweep, observer: Observer) -> None:
+    """Extends the grid, or continues the race, and tells the observer."""
+    before = sweep.state.records()
+    new = sweep.state.extend()
+    if not new:
+        return
+    if not sweep.state.is_race:
+        observer.note(describe_extension(sweep.protocols[0], new.values(), before))
+    observer.extended(new)
 
 
 def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStatus]) -> None:
     """Shows the observer what other workers do."""
-    runs, done = sweep.runs(), sweep.done
-    running = [
-        training.Progress(runs[name], examples)
-        for worker in workers
-        for name, examples in worker.runs.items()
-        if name in runs and name not in done
-    ]
+    runs, done = sweep.state.runs(), sweep.state.done
+    running = []
+    for worker in workers:
+        for name, examples in worker.runs.items():
+            # A worker may claim a run whose record is there, or one that we do not yet know of.
+            if name in runs and name not in done:
+                running.append(training.Progress(runs[name], examples))
     if running:
         observer.progress(running)
-    elif not sweep.is_complete():
+    elif not sweep.state.is_complete():
         observer.say(", ".join(dict.fromkeys(worker.doing for worker in workers)))
 
 
@@ -337,6 +371,7 @@ def order(costs: Mapping[str, int], share: tuple[int, int]) -> dict[str, tuple]:
     if count == 1:
         return dict.fromkeys(costs, ())
     dealt = deal(costs, count)
+    # False sorts before True: the own share comes first.
     return {name: (index != own, -costs[name]) for name, index in dealt.items()}
 
 
@@ -345,7 +380,7 @@ def deal(costs: Mapping[str, int], count: int) -> dict[str, int]:
 
     Each run goes to the worker with the least to do so far, so all processes deal alike.
     """
-    loads = [(0, index) for index in range(count)]
+    loads = [(0, index) for index in range(count)]  # a heap: the smallest load comes first
     dealt = {}
     for name in sorted(costs, key=costs.get, reverse=True):
         load, index = loads[0]

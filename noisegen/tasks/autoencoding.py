@@ -23,10 +23,12 @@ def autoencoding(
 
     The loss is the cross-entropy of the pixels in nats, summed over an image. Metrics are
     `test_loss`, and `test_squared_error`: the squared difference between image and reconstruction,
-    summed over an image, as reported by Sutskever et al.
+    summed over an image, as reported by Sutskever et al. With a validation split they are
+    `valid_loss` and `valid_squared_error` besides.
 
     Args:
-      dataset: Data set, see `noisegen.data.load`. Labels are ignored.
+      dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`. Labels are
+        ignored.
       make_model: Function `rngs -> model`. The model is called as `model(images)` with images
         `(N, H, W, C)`, and returns logits of the pixels `(N, H * W * C)`.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
@@ -39,7 +41,8 @@ def autoencoding(
       Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
     """
 
-    def reconstruct(model, batch: Batch):
+    def reconstruct(model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns logits and pixels, `(N, H * W * C)` each."""
         images = batch.data["image"] / jnp.float32(255)
         logits = model(images)
         pixels = images.reshape(len(images), -1)
@@ -50,11 +53,12 @@ def autoencoding(
             )
         return logits, pixels
 
-    def loss(model, batch):
+    def loss(model: nnx.Module, batch: Batch) -> jax.Array:
         logits, pixels = reconstruct(model, batch)
+        # Gray pixels are probabilities of white.
         return optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1)
 
-    def metrics(model, batch):
+    def metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         logits, pixels = reconstruct(model, batch)
         return {
             "test_loss": optax.sigmoid_binary_cross_entropy(logits, pixels).sum(1),
@@ -68,6 +72,7 @@ def autoencoding(
         name=f"{name} autoencoding {dataset.name} {dataset.fingerprint}",
         train={"image": dataset.train["image"]},
         test={"image": dataset.test["image"]},
+        valid=None if dataset.valid is None else {"image": dataset.valid["image"]},
         make_optimizer=make_optimizer,
         source=dataset.source,
     )

@@ -12,7 +12,7 @@ from flax import nnx
 
 from noisegen import data
 from noisegen.tasks.nnx_task import from_nnx, ghost_norms
-from noisegen.training import Task
+from noisegen.training import Batch, Task
 
 # Splitting a key gives the same keys as folding in 0, 1, ..., so without this number dropout would
 # repeat the draws of augmentation.
@@ -33,10 +33,10 @@ def image_classification(
 
     Images are scaled to [0, 1], and normalized by the data set's mean and standard deviation per
     channel. The loss is the cross-entropy in nats. Metrics are `test_accuracy` (a fraction) and
-    `test_loss` (nats).
+    `test_loss` (nats). With a validation split they are `valid_accuracy` and `valid_loss` besides.
 
     Args:
-      dataset: Data set, see `noisegen.data.load`.
+      dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`.
       make_model: Function `rngs -> model`. The model is called as `model(images)`. In training it
         also receives `keys` (one per example, for dropout) and `mask` (the examples that count, for
         normalization) if its call has arguments of these names.
@@ -70,25 +70,27 @@ def image_classification(
     """
     predict = _make_predict(dataset)
 
-    def loss(model, batch):
+    def loss(model: nnx.Module, batch: Batch) -> jax.Array:
         images = batch.data["image"]
         if augment is not None:
+            # One image and one key at a time, so that the microbatch changes nothing.
             keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, _AUGMENT)
             images = jax.vmap(augment)(keys, images)
         logits = predict(model, images, keys=batch.keys, mask=batch.mask)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch.data["label"])
 
-    def metrics(model, batch):
-        logits, labels = predict(model, batch.data["image"]), batch.data["label"]
+    def metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
+        logits = predict(model, batch.data["image"])
+        labels = batch.data["label"]
         return {
             "test_accuracy": logits.argmax(1) == labels,
             "test_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
         }
 
-    def evaluation_loss(model, batch):
+    def evaluation_loss(model: nnx.Module, batch: Batch) -> jax.Array:
         return metrics(model, batch)["test_loss"]
 
-    def train_metrics(model, batch):
+    def train_metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         squares = [jnp.sum(w**2) for w in jax.tree.leaves(nnx.state(model, nnx.Param))]
         return {
             "clean_train_loss": evaluation_loss(model, batch),
@@ -105,6 +107,7 @@ def image_classification(
         name=f"{name} on {dataset.name} {dataset.fingerprint}",
         train=dataset.train,
         test=dataset.test,
+        valid=dataset.valid,
         make_optimizer=make_optimizer,
         source=dataset.source,
         evaluation_loss=evaluation_loss,
@@ -117,8 +120,10 @@ def _make_predict(dataset: data.Dataset) -> Callable[..., jax.Array]:
     mean = np.array(dataset.mean, np.float32).reshape(1, 1, 1, -1)
     std = np.array(dataset.std, np.float32).reshape(1, 1, 1, -1)
 
-    def predict(model, images, **arguments):
+    def predict(model: nnx.Module, images: jax.Array, **arguments: jax.Array) -> jax.Array:
+        # (images / 255 - mean) / std, with one multiplication and one subtraction per pixel.
         images = images * (1 / (255 * std)) - mean / std
+        # A model need not have arguments that it has no use for.
         accepted = inspect.signature(model).parameters
         if "mask" in arguments and "mask" not in accepted and ghost_norms(model):
             raise ValueError(

@@ -10,7 +10,7 @@ from flax import nnx
 
 from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx
-from noisegen.training import Task
+from noisegen.training import Batch, Task
 
 _TEST_STREAMS = 10
 
@@ -22,7 +22,7 @@ class Carry(nnx.Variable):
 class _Streams(nnx.Module):
     """A model together with its recurrent state for the streams it reads in training."""
 
-    def __init__(self, model, num_streams):
+    def __init__(self, model: nnx.Module, num_streams: int):
         self.model = model
         self.carry = Carry(model.initial_carry(num_streams))
 
@@ -48,7 +48,8 @@ def language_modeling(
 
     The loss of an example is summed over its window, as in Zaremba et al., so `train_loss` is in
     nats per window. The metric `test_loss` is in nats per token; its exponential is the perplexity.
-    The test text is read as 10 streams from beginning to end.
+    The test text is read as 10 streams from beginning to end. A validation text is read likewise,
+    and its metric is `valid_loss`.
 
     Args:
       text: Text, see `noisegen.data.load_text`.
@@ -73,12 +74,17 @@ def language_modeling(
     """
     _validate.positive(batch_size=batch_size, window=window)
 
+    def held_out(tokens):
+        return {"tokens": _windows(tokens, _TEST_STREAMS, window)}
+
     def loss(streams, batch):
         carry = streams.carry[...]
         stream = batch.data["stream"]  # Index of each example's stream.
         initial = streams.model.initial_carry(len(stream))
+        # At the start of an epoch the streams begin anew.
         before = jnp.where(batch.data["first"][:, None], initial, carry[..., stream, :])
         tokens = batch.data["tokens"]
+        # Every token but the last is read, and every one but the first predicted.
         logits, after = streams.model(tokens[:, :-1], before, batch.keys)
         after = jax.lax.stop_gradient(after)
         # Examples outside the mask get an index out of bounds, which the scatter drops.
@@ -86,11 +92,12 @@ def language_modeling(
         streams.carry[...] = carry.at[..., target, :].set(after, mode="drop")
         return _cross_entropy(logits, tokens[:, 1:]).sum(1)
 
-    def metrics(streams, batch):
+    def metrics(streams: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         tokens = batch.data["tokens"]  # (M, windows, T + 1)
         carry = streams.model.initial_carry(len(tokens))
 
-        def step(carry, window_tokens):
+        # A test example is a whole stream, so its carry lives within one call.
+        def step(carry: jax.Array, window_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits, carry = streams.model(window_tokens[:, :-1], carry)
             return carry, _cross_entropy(logits, window_tokens[:, 1:]).mean(1)
 
@@ -103,7 +110,8 @@ def language_modeling(
         metrics=metrics,
         name=f"{name}, windows of {window}, on {text.name} {text.fingerprint}",
         train=_examples(text.train, batch_size, window),
-        test={"tokens": _windows(text.test, _TEST_STREAMS, window)},
+        test=held_out(text.test),
+        valid=None if text.valid is None else held_out(text.valid),
         make_optimizer=make_optimizer,
         only_batch_size=batch_size,
         shuffle=False,
@@ -119,9 +127,10 @@ def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
         raise ValueError(
             f"A text of {len(tokens):,} tokens is too short for {num_streams:,} streams of at "
             f"least one window of {window} tokens and the token after it; make the batch smaller, "
-            "or the test text longer."
+            "or the text longer."
         )
     streams = tokens[: num_streams * length].reshape(num_streams, length)
+    # Windows overlap by one token: the last to be predicted is the first to be read.
     positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)
     return streams[:, positions]
 
@@ -138,4 +147,5 @@ def _examples(tokens: np.ndarray, num_streams: int, window: int) -> dict[str, np
 
 
 def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the cross-entropy of every token in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens)

@@ -92,6 +92,7 @@ def from_nnx(
         "loss": model.loss,
         "metrics": functools.partial(model.evaluate, metrics),
         "train_metrics": functools.partial(model.evaluate, train_metrics),
+        # Whole groups of this size are whole groups for every layer. It is 1 without layers.
         "ghost_size": math.lcm(*(norm.ghost_size for norm in model.norms)),
         "recompute_state": any(norm.momentum is None for norm in model.norms),
         "combine_state": model.combine_state if model.can_combine_state else None,
@@ -103,7 +104,7 @@ def from_nnx(
     if model.draws_for_each_example:
         defaults["loss"] = model.loss_of_each_example
         defaults["joint_loss"] = model.loss
-    return Task(**{**defaults, **fields})
+    return Task(**{**defaults, **fields})  # The user's own fields win.
 
 
 class _NnxModel:
@@ -112,7 +113,11 @@ class _NnxModel:
     The graph of the model and its random streams are constant. Parameters and state are arguments.
     """
 
-    def __init__(self, make_model, loss):
+    def __init__(
+        self,
+        make_model: Callable[[nnx.Rngs], nnx.Module],
+        loss: Callable[[nnx.Module, Batch], jax.Array],
+    ):
         self._make_model = make_model
         self._loss = loss
         self._graph, self._streams, state, self.norms = _abstract_parts(make_model)
@@ -121,16 +126,18 @@ class _NnxModel:
         has_state = any(isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(state))
         has_streams = bool(jax.tree.leaves(self._streams))
         self.draws_for_each_example = has_streams and not has_state
+        # Devices can agree on ghost statistics, but on no other state (see `Task.combine_state`).
         num_statistics = sum(norm.num_statistics for norm in self.norms)
         only_statistics = num_statistics == len(jax.tree.leaves(state))
         self.can_combine_state = bool(self.norms) and only_statistics
 
-    def init(self, key):
+    def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
+        """Returns first parameters and state."""
         model = _make_and_check(self._make_model, nnx.Rngs(key))
         _, params, _, state = nnx.split(model, *_PARTS)
         return params, state
 
-    def loss(self, params, state, batch):
+    def loss(self, params: PyTree, state: PyTree, batch: Batch) -> tuple[jax.Array, PyTree]:
         """Returns the losses of examples, computed together, and the new state."""
         model = self._merge(params, state, batch)
         model.train()
@@ -139,35 +146,52 @@ class _NnxModel:
         _, _, _, new_state = nnx.split(model, *_PARTS)
         return losses, new_state
 
-    def loss_of_each_example(self, params, state, batch):
+    def loss_of_each_example(
+        self, params: PyTree, state: PyTree, batch: Batch
+    ) -> tuple[jax.Array, PyTree]:
         """Returns the losses of examples, computed one by one, and the unchanged state."""
 
-        def loss_of_example(example):
+        def loss_of_example(example: Batch) -> jax.Array:
+            # A batch of one, whose first key is the example's own.
             losses, _ = self.loss(params, state, jax.tree.map(lambda a: a[None], example))
             return losses[0]
 
         return jax.vmap(loss_of_example)(batch), state
 
-    def evaluate(self, measure, params, state, batch):
+    def evaluate(
+        self,
+        measure: Callable[[nnx.Module, Batch], Any],
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+    ) -> Any:
         """Returns `measure(model, batch)` of the model in evaluation mode."""
         model = self._merge(params, state, batch)
         model.eval()
         return measure(model, batch)
 
-    def diagnose(self, diagnostics, loss, params, state, train):
+    def diagnose(
+        self,
+        diagnostics: Diagnostics,
+        loss: Callable[[nnx.Module, Batch], jax.Array],
+        params: PyTree,
+        state: PyTree,
+        train: PyTree,
+    ) -> dict[str, jax.Array]:
         """Returns the diagnostics, for which it makes the mean loss of examples."""
 
-        def mean_loss(params, examples):
+        def mean_loss(params: PyTree, examples: PyTree) -> jax.Array:
             count = len(jax.tree.leaves(examples)[0])
+            # The same keys at every call, so that the loss is one function of the parameters.
             keys = jax.random.split(make_key(0), count)
             batch = Batch(examples, keys, jnp.ones(count, bool))
             return jnp.mean(self.evaluate(loss, params, state, batch))
 
         return diagnostics(mean_loss, params, train)
 
-    def combine_state(self, params, state, parts):
+    def combine_state(self, params: PyTree, state: PyTree, parts: PyTree) -> PyTree:
         """Returns the state after a batch, from those after parts of it."""
-        streams = _begin(self._streams, make_key(0))
+        streams = _begin(self._streams, make_key(0))  # Needed to make a model, but not used.
         # Copies, as in `_merge`.
         model = nnx.merge(self._graph, params, streams, state, copy=True)
         part_models = nnx.merge(self._graph, params, streams, parts, copy=True)
@@ -176,7 +200,7 @@ class _NnxModel:
         _, _, _, new_state = nnx.split(model, *_PARTS)
         return new_state
 
-    def _merge(self, params, state, batch):
+    def _merge(self, params: PyTree, state: PyTree, batch: Batch) -> nnx.Module:
         """Returns the model, with random streams that begin at the key of the first example."""
         # A clone, since the loss may use the same key.
         key = jax.random.fold_in(jax.random.clone(batch.keys)[0], _STREAMS)
@@ -233,6 +257,7 @@ def _mark_arrays_as_data(model: nnx.Module) -> None:
       ValueError: If an attribute is a Python container of arrays.
     """
     known = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+    # A list of the attributes, because they change in the loop.
     for path, module in nnx.iter_modules(model):
         for name, value in list(vars(module).items()):
             is_container = isinstance(value, list | tuple | dict)
@@ -240,6 +265,7 @@ def _mark_arrays_as_data(model: nnx.Module) -> None:
             if not any(isinstance(array, jax.Array) for array in arrays):
                 continue
             attribute = (*path, name)
+            # The attribute itself, or something within it, is known to Flax already.
             if any(other[: len(attribute)] == attribute for other in known):
                 continue
             if is_container:
@@ -255,7 +281,8 @@ def _abstract_parts(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, 
     """Returns graph, random streams, state and ghost norms of a model, without computing any."""
     static = {}  # Values that are not arrays cannot be returned through eval_shape.
 
-    def split():
+    # Under eval_shape no parameter is initialized, which takes seconds for a large network.
+    def split() -> tuple[Any, Any]:
         model = _make_and_check(make_model, nnx.Rngs(0))
         _check_annotations(model)
         static["norms"] = [
@@ -319,7 +346,7 @@ def _begin(streams: Any, key: jax.Array) -> Any:
     """Returns the random streams of a model's layers at their start, each with its own key."""
     leaves, treedef = jax.tree.flatten(streams)
 
-    def begin(index, leaf):
+    def begin(index: int, leaf: Any) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jnp.zeros(leaf.shape, leaf.dtype)  # The count of draws.
         own_key = jax.random.fold_in(key, index)

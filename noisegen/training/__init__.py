@@ -4,7 +4,7 @@ from noisegen.training.autotune import AUTOTUNED, autotune
 from noisegen.training.config import PRECISIONS, PoolConfig
 from noisegen.training.evaluation import MetricSpec, evaluate_params, metric_spec
 from noisegen.training.lane_checkpoint import Checkpoints
-from noisegen.training.plan import Plan, plan, plan_runs
+from noisegen.training.plan import Plan, plan
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.run import Run, by_constants, constants, make_runs
 from noisegen.training.task import Batch, Task, make_key
@@ -30,5 +30,4 @@ __all__ = [
     "make_runs",
     "metric_spec",
     "plan",
-    "plan_runs",
 ]

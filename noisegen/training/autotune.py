@@ -51,7 +51,8 @@ def autotune(
       The config, and the predicted time of all the runs together without evaluations, in seconds.
 
     Raises:
-      ValueError: If a run or a fixed field makes no sense, or no config fits the device's memory.
+      ValueError: If a field of a run or a fixed field is out of its range, or no config fits the
+        device's memory.
     """
     if not runs:
         raise ValueError("A config is chosen for given runs: there must be at least one run.")
@@ -60,8 +61,11 @@ def autotune(
     devices = default_devices() if devices is None else devices
     on_cpu = devices[0].platform == "cpu"
     runs = as_runs(task, runs)
+    # Runs with equal plans take equally long. There are far fewer plans than runs.
     plans = collections.Counter(run.plan for run in runs)
-    best, failure = None, None
+    best: tuple[PoolConfig, float] | None = None
+    failure: Exception | None = None
+    # A dict drops repeated candidates, and keeps their order.
     for config in dict.fromkeys(_candidates(devices, plans, task, **fixed)):
         try:
             step_seconds = make_pool(task, config, devices).seconds_per_step(runs[0])
@@ -70,7 +74,8 @@ def autotune(
             continue
         seconds = _predict(plans, config, step_seconds)
         if best is None or seconds < best[1]:
-            best = config, seconds
+            best = (config, seconds)
+        # An accelerator is searched in full: its first candidates, with one lane, are the slowest.
         if on_cpu and best[1] < _SHORT:
             break
     if best is None:
@@ -91,6 +96,7 @@ def _candidates(
     """Yields the configs worth measuring, the likeliest first."""
     kind = "cpu" if devices[0].platform == "cpu" else "accelerator"
     num_runs = sum(plans.values())
+    # Sharing a batch costs communication, so it is never chosen here.
     batch_devices = fixed.get("batch_devices", 1)
     lane_devices = fixed.get("lane_devices") or _lane_devices(devices, num_runs, fixed)
     microbatches = _microbatches(kind, plans, task)
@@ -100,8 +106,10 @@ def _candidates(
         if not _fits(microbatch, max(largest_batch, microbatches[0])):
             continue
         for lanes in _LANES[kind]:
+            # More lanes than runs would be idle from the start.
             if lanes > 1 and not _fits(lanes * lane_devices, num_runs):
                 break
+            # The tables are for one device. The fields count over all devices.
             chosen = {
                 "microbatch": microbatch * batch_devices,
                 "lanes": lanes * lane_devices,
@@ -113,30 +121,33 @@ def _candidates(
             yield PoolConfig(**{"lanes_per_rare_step": rare} | chosen)
 
 
-def _lane_devices(devices, num_runs, fixed):
+def _lane_devices(devices: Sequence[jax.Device], num_runs: int, fixed: Mapping[str, Any]) -> int:
     """Returns the most devices that the lanes can share evenly."""
     most = max(1, min(len(devices) // fixed.get("batch_devices", 1), num_runs))
+    # Any number of devices fits if the number of lanes is free. Else it must divide it.
     fitting = [count for count in range(1, most + 1) if fixed.get("lanes", count) % count == 0]
     return fitting[-1]
 
 
-def _microbatches(kind, plans, task):
+def _microbatches(kind: str, plans: Mapping[Plan, int], task: Task) -> list[int]:
     """Returns the microbatches of a device to try, the likeliest first, each once."""
     sizes = _MICROBATCHES[kind]
     smallest = min(int(plan.batch_sizes.max()) for plan in plans)
+    # A microbatch of 32 is twice the work for a batch of 16.
     likely = 32 if kind == "cpu" and smallest > 16 else sizes[0]
+    # A dict drops repeated sizes, and keeps their order.
     return list(dict.fromkeys(_adjusted(task, size) for size in (likely, *sizes)))
 
 
-def _adjusted(task, size):
+def _adjusted(task: Task, size: int) -> int:
     """Returns the microbatch nearest to `size` that the task allows."""
     if task.noise_microbatch:
-        return task.noise_microbatch
+        return task.noise_microbatch  # Part of the measurement, so there is no choice.
     if task.only_batch_size:
         size = min(size, task.only_batch_size)
     return ceil_div(size, task.ghost_size) * task.ghost_size
 
 
 def _fits(capacity: int, load: int) -> bool:
-    """Returns whether a load fills more than half of a capacity."""
+    """Returns whether a load fills more than half of a capacity, so that little of it is idle."""
     return capacity < 2 * load

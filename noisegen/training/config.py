@@ -9,7 +9,15 @@ import dataclasses
 import math
 import numbers
 
+# The names that jax.default_matmul_precision takes on every platform.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+
+# Fields that must be a multiple of another: each device takes an equal share.
+_SHARED = (
+    ("lanes", "lane_devices"),
+    ("microbatch", "batch_devices"),
+    ("eval_batch", "batch_devices"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,11 +49,7 @@ class PoolConfig:
     def __post_init__(self):
         for name, value in vars(self).items():
             check_field(name, value)
-        for name, devices in (
-            ("lanes", "lane_devices"),
-            ("microbatch", "batch_devices"),
-            ("eval_batch", "batch_devices"),
-        ):
+        for name, devices in _SHARED:
             if getattr(self, name) % getattr(self, devices):
                 raise ValueError(
                     f"PoolConfig: {name}={getattr(self, name)} must be a multiple of "
@@ -56,8 +60,10 @@ class PoolConfig:
 def check_field(name: str, value: int | float | str | None) -> None:
     """Checks one field of `PoolConfig` by itself.
 
+    Autotuning calls it for the fields that are given, before it chooses the others.
+
     Raises:
-      ValueError: If its value makes no sense.
+      ValueError: If the value is of another kind or out of its range.
     """
     if name == "precision":
         if value not in (None, *PRECISIONS):
@@ -65,6 +71,7 @@ def check_field(name: str, value: int | float | str | None) -> None:
                 f"PoolConfig: precision={value!r} must be one of {PRECISIONS}, or None."
             )
     elif name == "host_sync_seconds":
+        # The comparison refuses NaN, too.
         if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
             raise ValueError(f"PoolConfig: host_sync_seconds={value!r} must be a number above 0.")
     elif not isinstance(value, numbers.Integral) or value < 1:

@@ -16,24 +16,33 @@ from noisegen.training.task import Batch, PyTree, Task, concrete_init, make_key
 
 
 class RunInputs(NamedTuple):
-    """The values by which runs differ, as scalars (one entry a lane)."""
+    """The values by which runs differ, as scalars (with a leading axis of lanes in a program)."""
 
-    hparams: dict[str, jax.Array]  # seed and num_updates among them
+    hparams: dict[str, jax.Array]  # float32, counts int32; seed and num_updates among them
     permutation_length: jax.Array  # int32, examples taken from one permutation: usually an epoch
     epoch_ends_batch: jax.Array  # bool
     eval_updates: jax.Array  # int32 (E,), update counts, padded with zeros
 
 
 def stream(inputs: RunInputs, name: str) -> jax.Array:
-    """Returns the key of a run's named random stream."""
+    """Returns the key of a run's named random stream.
+
+    Streams of other names are independent, so a new one changes no number of the others.
+    """
     key = make_key(inputs.hparams["seed"])
+    # A checksum, because Python's hash of text differs from process to process. The mask keeps it
+    # within int32.
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def permutation(task: Task, inputs: RunInputs, epoch: jax.Array) -> jax.Array:
-    """Returns the order of the examples in an epoch; the run uses `permutation_length` of them."""
+    """Returns the order of the examples in an epoch, int32 (N,).
+
+    The run uses the first `permutation_length` of them.
+    """
     if not task.shuffle:
         return jnp.arange(task.num_examples, dtype=jnp.int32)
+    # The epoch's own key: any epoch can be drawn without those before it, as when a run resumes.
     key = jax.random.fold_in(stream(inputs, "permutation"), epoch)
     return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
 
@@ -52,14 +61,28 @@ def take(
     microbatch: int,
     train: PyTree,
 ) -> Batch:
-    """Returns the `taken` examples from `offset` on, which may reach into the next epoch."""
+    """Returns the `taken` examples from `offset` on, which may reach into the next epoch.
+
+    Args:
+      inputs: Inputs of the run.
+      permutations: Orders of this epoch and the next, int32 (2, N).
+      epoch: Permutations used up, int32.
+      offset: Examples taken from this epoch, int32.
+      taken: Examples to take, int32, at most `microbatch`.
+      microbatch: Examples of a microbatch, over all batch devices.
+      train: The training set, a pytree of (N, ...).
+
+    Returns:
+      This device's share of the microbatch, in which a mask marks the examples that were taken.
+    """
+    # The shape is that of a whole microbatch whatever `taken` is, so one program serves all sizes.
     within = local_positions(microbatch)
     mask = within < taken
     # Positions outside the mask hold an example of the batch: the gradient of another one may be
     # infinite, and zero times infinity is not zero.
     positions = offset + jnp.where(mask, within, 0)
     # A microbatch is no longer than an epoch, so two permutations are enough.
-    later = (positions >= inputs.permutation_length).astype(jnp.int32)
+    later = (positions >= inputs.permutation_length).astype(jnp.int32)  # 0 or 1
     examples = permutations[later, positions - later * inputs.permutation_length]
     return Batch(
         data=jax.tree.map(lambda a: a[examples], train),
@@ -73,8 +96,10 @@ def take(
 
 def combined_state(task: Task, params: PyTree, before: PyTree, after: PyTree) -> PyTree:
     """Returns the state after a microbatch that was shared among the batch devices."""
+    # Without `combine_state` the task has no state, or there is one batch device (see `Program`).
     if jax.lax.axis_size("batch") == 1 or task.combine_state is None:
         return after
+    # A leading axis of devices, in the order of their shares of the microbatch.
     parts = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, "batch"), after)
     return task.combine_state(params, before, parts)
 
@@ -86,21 +111,40 @@ def recomputed_state(
     orders: tuple[RunInputs, jax.Array],
     train: PyTree,
 ) -> PyTree:
-    """Returns the state after one pass over the training set, in the run's first order."""
+    """Returns the state after one pass over the training set, in one order of the run.
+
+    Args:
+      task: The task.
+      microbatch: Examples of a microbatch, over all batch devices.
+      params: Parameters, at which the loss is computed.
+      orders: Inputs of the run, and its orders of the examples (2, N), of which the first is used.
+      train: The training set, a pytree of (N, ...).
+    """
+    # The pass covers all N examples, also those that an epoch of the run drops.
     inputs = orders[0]._replace(permutation_length=jnp.int32(task.num_examples))
 
     def piece(index, state):
         offset = index * microbatch
+        # The last piece may be ragged, and its mask says so.
         taken = jnp.minimum(task.num_examples - offset, microbatch)
         batch = take(inputs, orders[1], 0, offset, taken, microbatch, train)
         return combined_state(task, params, state, task.loss(params, state, batch)[1])
 
+    # It starts from the state of a fresh run, so nothing of the state in training is left in it.
     state = concrete_init(task, stream(inputs, "init"))[1]
     return jax.lax.fori_loop(0, ceil_div(task.num_examples, microbatch), piece, state)
 
 
 def first_orders(task: Task, seed: int) -> tuple[RunInputs, jax.Array]:
-    """Returns inputs that hold a seed only, and the first orders of that seed's examples."""
+    """Returns inputs that hold a seed only, and the first orders of that seed's examples.
+
+    They are the `orders` of `recomputed_state` for parameters without a run.
+    """
     zero = jnp.int32(0)
-    inputs = RunInputs({"seed": jnp.int32(seed)}, zero, jnp.bool_(False), zero[None])
+    inputs = RunInputs(
+        hparams={"seed": jnp.int32(seed)},
+        permutation_length=zero,
+        epoch_ends_batch=jnp.bool_(False),
+        eval_updates=zero[None],
+    )
     return inputs, first_permutations(task, inputs)

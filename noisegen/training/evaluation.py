@@ -1,11 +1,12 @@
 """Evaluates a task's metrics over a whole split of its examples."""
 
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from noisegen import _validate
 from noisegen._math import ceil_div
@@ -19,6 +20,7 @@ class MetricSpec(NamedTuple):
     """The names of everything that a pool measures of a task's runs, by source."""
 
     test: tuple[str, ...]  # `Task.metrics`
+    valid: tuple[str, ...]  # the same on `Task.valid`
     train: tuple[str, ...]  # `Task.train_metrics`, at the end of a run only
     diagnostics: tuple[str, ...]  # `Task.diagnostics`
     noise: tuple[str, ...]  # of the gradient, if the task measures it
@@ -26,12 +28,19 @@ class MetricSpec(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Every metric of a finished run."""
-        return (*self.test, *self.train, *self.diagnostics, "train_loss", *self.noise)
+        return (
+            *self.test,
+            *self.valid,
+            *self.train,
+            *self.diagnostics,
+            "train_loss",
+            *self.noise,
+        )
 
     @property
     def curve(self) -> tuple[str, ...]:
         """The metrics of every evaluation."""
-        return (*self.test, *self.diagnostics, "train_loss", *self.noise)
+        return (*self.test, *self.valid, *self.diagnostics, "train_loss", *self.noise)
 
     @property
     def may_be_nan(self) -> tuple[str, ...]:
@@ -39,6 +48,7 @@ class MetricSpec(NamedTuple):
         return (*self.diagnostics, *self.noise)
 
 
+# Cached for the task in training and its form with constants: every program asks again.
 @functools.lru_cache(maxsize=2)
 def metric_spec(task: Task) -> MetricSpec:
     """Finds the names of a task's metrics by tracing its functions.
@@ -49,6 +59,7 @@ def metric_spec(task: Task) -> MetricSpec:
     """
     spec = MetricSpec(
         test=_split_names(task, "test"),
+        valid=() if task.valid is None else _split_names(task, "valid"),
         train=_split_names(task, "train"),
         diagnostics=_diagnostic_names(task),
         noise=noise.METRICS if task.noise_microbatch else (),
@@ -57,29 +68,55 @@ def metric_spec(task: Task) -> MetricSpec:
     return spec
 
 
+def evaluated_splits(task: Task) -> tuple[str, ...]:
+    """Returns the splits of every evaluation: the test set and, if there is one, `Task.valid`."""
+    return tuple(split for split in task.splits if split != "train")
+
+
 def evaluate(
     task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
 ) -> dict[str, jax.Array]:
     """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
-    total, devices = len(jax.tree.leaves(examples)[0]), jax.lax.axis_size("batch")
+    total = len(jax.tree.leaves(examples)[0])
+    devices = jax.lax.axis_size("batch")
+    # No larger than the split, rounded up to whole shares of the devices.
     eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
+    # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
 
-    def piece(index, sums):
+    def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         positions = index * eval_batch + local_positions(eval_batch)
+        # The last piece repeats the last example, outside the mask.
         mask = positions < total
         data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
+        totals = {}
         for name, values in metrics.items():
             check_shape(task, f"The metric {name!r}", values, mask)
-        return {
-            name: sums[name] + jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0))
-            for name, values in metrics.items()
-        }
+            # Not a product with the mask, because zero times infinity is not zero.
+            counted = jnp.where(mask, values.astype(jnp.float32), 0)
+            totals[name] = sums[name] + jnp.sum(counted)
+        return totals
 
     zeros = dict.fromkeys(getattr(metric_spec(task), split), jnp.float32(0))
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
+    # Sums first, since the devices' shares of the last piece differ.
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
+
+
+def evaluate_splits(
+    task: Task,
+    splits: Sequence[str],
+    eval_batch: int,
+    params: PyTree,
+    state: PyTree,
+    data: Mapping[str, PyTree],
+) -> dict[str, jax.Array]:
+    """Returns the metrics of several splits of the data by name, see `evaluate`."""
+    metrics = {}
+    for split in splits:
+        metrics |= evaluate(task, split, eval_batch, params, state, data[split])
+    return metrics
 
 
 def evaluate_params(
@@ -98,19 +135,20 @@ def evaluate_params(
     Args:
       task: The task whose `metrics` are evaluated.
       params: Parameters as `task.init` gives them.
-      examples: A pytree of arrays `(T, ...)` like `task.test` (the default) or like `task.train`,
-        or any pytree of such sets.
+      examples: A pytree of arrays `(T, ...)` like those of a split of the task, or any pytree of
+        such sets. By default the test set and, if there is one, the validation set.
       microbatch: Examples of the pass over the training set that are taken at once, a multiple of
         the ghost size.
       eval_batch: Examples evaluated at once.
 
     Returns:
       Each metric's mean over the examples, `()`, by its name. For a pytree of sets of examples, a
-      pytree of these. Works under ``jit``, ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
+      pytree of these. By default the metrics of an evaluation in training. Works under ``jit``,
+      ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
       ValueError: If the microbatch cuts ghost batches, the parameters are of another network, or
-        the examples are like neither of the task's splits.
+        the examples are like none of the task's splits.
 
     Examples:
       >>> import jax, optax
@@ -138,17 +176,20 @@ def evaluate_params(
             f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
             "or parameters from Pool.train or storage.load_params."
         )
-    examples = task.test if examples is None else examples
     is_set = _check_examples(task, examples)
-    train, examples = jax.tree.map(jnp.asarray, (task.train, examples))
+    data = task.splits if examples is None else {"train": task.train, "examples": examples}
+    data = jax.tree.map(jnp.asarray, data)
 
     def on_one_device(_):
-        recomputed = state
+        recomputed = state  # Shapes only, of which there are none if the task has no state.
         if jax.tree.leaves(state):
             orders = first_orders(task, seed=0)
-            recomputed = recomputed_state(task, microbatch, params, orders, train)
+            recomputed = recomputed_state(task, microbatch, params, orders, data["train"])
+        if examples is None:
+            splits = evaluated_splits(task)
+            return evaluate_splits(task, splits, eval_batch, params, recomputed, data)
         evaluate_set = functools.partial(evaluate, task, "test", eval_batch, params, recomputed)
-        return jax.tree.map(evaluate_set, examples, is_leaf=is_set)
+        return jax.tree.map(evaluate_set, data["examples"], is_leaf=is_set)
 
     # `evaluate` sums over the devices of a batch. Here a vmapped axis of one stands for them.
     metrics = jax.vmap(on_one_device, axis_name="batch")(jnp.zeros(1))
@@ -158,7 +199,8 @@ def evaluate_params(
 def abstract_examples(examples: PyTree, size: int) -> PyTree:
     """Returns the shapes and dtypes of `size` examples of a split."""
 
-    def abstract(array):
+    def abstract(array: np.ndarray | jax.Array) -> jax.ShapeDtypeStruct:
+        # The type on the device: float64 data of NumPy become float32 unless x64 is enabled.
         dtype = jax.dtypes.canonicalize_dtype(array.dtype)
         return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
 
@@ -166,18 +208,35 @@ def abstract_examples(examples: PyTree, size: int) -> PyTree:
 
 
 def _metrics_of(task, split):
-    return {"test": task.metrics, "train": task.train_metrics}[split]
+    functions = {
+        "test": task.metrics,
+        "valid": functools.partial(_valid_metrics, task),
+        "train": task.train_metrics,
+    }
+    return functions[split]
+
+
+def _valid_metrics(task, params, state, batch):
+    """Returns the task's metrics, with the names that they have on the validation set."""
+    metrics = task.metrics(params, state, batch)
+    return {f"valid_{name.removeprefix('test_')}": values for name, values in metrics.items()}
 
 
 def _check_names_differ(task: Task, spec: MetricSpec) -> None:
     """Checks that no metric has the name of another or of the pool's own columns."""
+    if task.valid is not None and len(spec.valid) < len(spec.test):
+        raise ValueError(
+            f"Two metrics of task {task.name!r} get one name on the validation set, as test_loss "
+            f"and loss both become valid_loss; rename one of {', '.join(spec.test)}."
+        )
     sources = {
         "metrics": spec.test,
+        "metrics of the validation set": spec.valid,
         "train_metrics": spec.train,
         "diagnostics": spec.diagnostics,
         "the pool's own curves": ("epoch", "update", "train_loss", *spec.noise),
     }
-    for name in (*spec.test, *spec.train, *spec.diagnostics):
+    for name in (*spec.test, *spec.valid, *spec.train, *spec.diagnostics):
         among = [source for source, names in sources.items() if name in names]
         if len(among) > 1:
             raise ValueError(
@@ -189,7 +248,8 @@ def _check_names_differ(task: Task, spec: MetricSpec) -> None:
 def _split_names(task: Task, split: str) -> tuple[str, ...]:
     """Returns the names of a split's metrics."""
 
-    def metrics(data):
+    # Two examples, so that a metric that averages over them has another shape.
+    def metrics(data: PyTree) -> dict[str, jax.Array]:
         mask = jnp.ones((2,), bool)
         params, state = task.init(make_key(0))
         keys = jax.random.split(make_key(0), 2)
@@ -204,7 +264,7 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
     """Checks the metrics that a task's function returned."""
     if not _is_by_name(metrics):
         raise ValueError(
-            f"The {'metrics' if split == 'test' else 'train_metrics'} of task {task.name!r} "
+            f"The {'train_metrics' if split == 'train' else 'metrics'} of task {task.name!r} "
             "must be a dictionary of numbers an example by name (text), but what the function "
             f"returned is {_validate.kind(metrics)}."
         )
@@ -217,7 +277,7 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
 def _diagnostic_names(task: Task) -> tuple[str, ...]:
     """Returns the names of the task's diagnostics."""
 
-    def diagnostics(train):
+    def diagnostics(train: PyTree) -> dict[str, jax.Array]:
         values_by_name = task.diagnostics(*task.init(make_key(0)), train)
         # Checked inside the trace, because JAX refuses non-arrays in words of its own.
         _check_diagnostics(task, values_by_name)
@@ -245,26 +305,28 @@ def _check_diagnostics(task: Task, diagnostics: object) -> None:
             )
 
 
-def _is_by_name(values):
+def _is_by_name(values: object) -> bool:
+    """Returns whether a value is a mapping from text."""
     return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
 
 
 def _check_examples(task, examples):
     """Checks the examples of `evaluate_params`; returns a test for one set among them."""
-    structures = [jax.tree.structure(split) for split in (task.test, task.train)]
+    structures = [jax.tree.structure(split) for split in task.splits.values()]
 
     def is_set(tree):
         return jax.tree.structure(tree) in structures
 
     if not all(map(is_set, jax.tree.leaves(examples, is_leaf=is_set))):
         raise ValueError(
-            f"examples must be like the test or training set of task {task.name!r}, "
-            f"{structures[0]} or {structures[1]}, or a pytree of such, but they are "
-            f"{jax.tree.structure(examples)}."
+            f"examples must be like a split of task {task.name!r}, "
+            f"{' or '.join(map(str, dict.fromkeys(structures)))}, or a pytree of such, but they "
+            f"are {jax.tree.structure(examples)}."
         )
     return is_set
 
 
-def _shapes(tree):
+def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+    """Returns structure and shapes, in which parameters of different networks differ."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, [jnp.shape(leaf) for leaf in leaves]

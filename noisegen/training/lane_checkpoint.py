@@ -13,7 +13,10 @@ import numpy as np
 
 from noisegen.training.lanes import SUMS, Lane
 from noisegen.training.run import Run
+from noisegen.training.task import PyTree
 
+# The fields of a lane that are saved. The inputs follow from the run, its status is TRAINING, and
+# the final metrics are not measured yet.
 KEPT = tuple(name for name in Lane._fields if name not in ("inputs", "status", "final"))
 
 
@@ -39,13 +42,14 @@ class Checkpoints(Protocol):
 
 
 def to_arrays(lanes: Lane) -> dict[str, jax.Array]:
-    """Returns the lanes as arrays by name. Random keys become data, empty arrays are left out."""
-    named = _named({field: getattr(lanes, field) for field in KEPT})
-    return {
-        name: jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        for name, leaf in named.items()
-        if leaf.size
-    }
+    """Returns the lanes as arrays by name, each with a leading axis of lanes."""
+    arrays = {}
+    for name, leaf in _named({field: getattr(lanes, field) for field in KEPT}).items():
+        if leaf.size == 0:
+            continue  # Orbax refuses arrays without elements.
+        # A file holds no random keys, but their data.
+        arrays[name] = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return arrays
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], lanes: Lane) -> dict[str, Any]:
@@ -63,13 +67,15 @@ def from_arrays(arrays: Mapping[str, np.ndarray], lanes: Lane) -> dict[str, Any]
     """
     like = {field: getattr(lanes, field) for field in KEPT}
     wanted = {name for name, leaf in _named(like).items() if leaf.size}
+    # Another version of this package or of optax may have other state. Three names tell enough.
     odd = wanted ^ arrays.keys()
     if odd:
         raise ValueError(f"it differs in {', '.join(sorted(odd)[:3])}")
 
-    def value(path, leaf):
-        name, field = jax.tree_util.keystr(path), path[0].key
-        if name not in wanted:
+    def value(path: tuple, leaf: jax.Array) -> np.ndarray | jax.Array:
+        name = jax.tree_util.keystr(path)
+        field = path[0].key
+        if name not in wanted:  # It has no elements.
             return np.zeros(leaf.shape[1:], leaf.dtype)
         return _fitted(name, field, arrays[name], leaf)
 
@@ -77,27 +83,38 @@ def from_arrays(arrays: Mapping[str, np.ndarray], lanes: Lane) -> dict[str, Any]
 
 
 def _fitted(name: str, field: str, value: np.ndarray, leaf: jax.Array) -> np.ndarray | jax.Array:
-    """Returns one lane's value in the shape of the lanes' leaf."""
+    """Returns one lane's value in the shape of the lanes' leaf.
+
+    Args:
+      name: Name of the array, for the message.
+      field: Field of `Lane` that it belongs to.
+      value: One lane's array, without an axis of lanes.
+      leaf: The array of all lanes, of which only shape and type are read.
+    """
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
     shape = leaf.shape[1:]
     if field == "curve":
         # The longest curve of a pool makes the room for all, so another pool has more or less.
+        # The run's own evaluations fit both, and entries beyond them are NaN.
         curve = np.full(max(len(value), *shape), np.nan, value.dtype)
         curve[: len(value)] = value
         value = curve[: shape[0]]
     elif field in SUMS and value.shape[0] != shape[0]:
         # Another number of batch devices: the first one takes the whole sum.
-        value = np.concatenate([value.sum(0, keepdims=True), np.zeros((shape[0] - 1, *shape[1:]))])
+        whole = value.sum(0, keepdims=True)
+        value = np.concatenate([whole, np.zeros((shape[0] - 1, *shape[1:]))])
     if value.shape != shape:
         raise ValueError(f"its {name} has shape {value.shape}, not {shape}")
     return value.astype(leaf.dtype)
 
 
-def _named(tree):
+def _named(tree: PyTree) -> dict[str, jax.Array]:
+    """Returns the leaves of a tree by their paths, such as "['params']['w']"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _is_key(leaf):
+def _is_key(leaf: jax.Array) -> bool:
+    """Returns whether an array holds random keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -11,6 +11,9 @@ compilation serves all. The micro-step:
 
 Rare work (start of a run, new permutation, evaluation) is done for the lanes that need it only, a
 few at a time.
+
+Functions that take `lanes` see the lanes of one device, with a leading axis of L. Functions that
+take a `lane` see one of them without that axis, under ``jax.vmap``.
 """
 
 import functools
@@ -32,7 +35,8 @@ from noisegen.training.data_order import (
     stream,
     take,
 )
-from noisegen.training.evaluation import evaluate, metric_spec
+from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
+from noisegen.training.rare_work import for_due, select_lanes
 from noisegen.training.sharding import check_shape, local_positions
 from noisegen.training.task import (
     PyTree,
@@ -51,7 +55,7 @@ class Shape(NamedTuple):
 
     microbatch: int  # examples, over all devices of the batch axis
     eval_batch: int  # likewise
-    lanes_per_rare_step: int  # lanes that do rare work together
+    lanes_per_rare_step: int  # lanes of a device that do rare work together
 
 
 class Lane(NamedTuple):
@@ -59,9 +63,11 @@ class Lane(NamedTuple):
 
     inputs: RunInputs
     status: jax.Array  # int32: IDLE, TRAINING, FINISHED or DIVERGED
+    # Equal on all devices of the batch axis, since all make the same updates.
     params: PyTree
     state: PyTree
     opt_state: optax.OptState
+    # The next epoch's too, because a microbatch may reach into it.
     permutations: jax.Array  # int32 (2, N), of this epoch and the next
     count: jax.Array  # int32, updates made
     epoch: jax.Array  # int32, permutations used up
@@ -79,6 +85,7 @@ class Lane(NamedTuple):
     noise: RunningNoise | None  # over the updates since the last evaluation
 
 
+# The fields that differ between the devices of the batch axis.
 SUMS = ("gradients", "batch_loss", "loss", "examples", "groups")
 LANE_SPEC = Lane(
     **{
@@ -90,15 +97,22 @@ LANE_SPEC = Lane(
 
 def empty(task: Task, inputs: RunInputs) -> Lane:
     """Returns idle lanes, all zeros, one for each entry of the inputs."""
+    # Only the shapes of a start are needed, and IDLE is 0.
     shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task)), inputs)
     return jax.tree.map(jnp.zeros_like, shapes)
 
 
 def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: RunInputs) -> Lane:
-    """Starts the runs of the inputs in the fresh lanes."""
-    return _for_due(
-        fresh, functools.partial(_start, task), inputs, lanes, shape.lanes_per_rare_step
-    )
+    """Starts the runs of the inputs in the fresh lanes.
+
+    Args:
+      task: The task.
+      shape: Sizes of the program.
+      lanes: The lanes.
+      fresh: Lanes to start, booleans (L,). The others stay as they are.
+      inputs: Inputs of the runs, with a leading axis of L.
+    """
+    return for_due(fresh, functools.partial(_start, task), inputs, lanes, shape.lanes_per_rare_step)
 
 
 def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
@@ -106,26 +120,31 @@ def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lan
     count = len(lanes.status)
     # Each device compares the global indices of its own lanes.
     here = jax.lax.axis_index("lanes") * count + jnp.arange(count) == index
-    fields = jax.tree.map(lambda value: value[None], fields)
-    return lanes._replace(
-        **{name: _where(here, value, getattr(lanes, name)) for name, value in fields.items()}
-    )
+    replaced = {}
+    for name, value in fields.items():
+        # One lane's value, against all lanes of this device.
+        value = jax.tree.map(lambda leaf: leaf[None], value)
+        replaced[name] = select_lanes(here, value, getattr(lanes, name))
+    return lanes._replace(**replaced)
 
 
-def _start(task, inputs):
+def _start(task: Task, inputs: RunInputs) -> Lane:
     """Returns a lane at the beginning of its run."""
     spec = metric_spec(task)
     params, state = concrete_init(task, stream(inputs, "init"))
     optimizer = _optimizer(task, inputs)
     zero = jnp.int32(0)
+    # At least float32, so that a large batch of bfloat16 gradients is not rounded at every step.
     zeros = jax.tree.map(
         lambda p: jnp.zeros((1, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params
     )
     groups, running = noise.begin(task, zeros)
+    # NaN until they are measured, so that a run that diverges before shows none.
     final = dict.fromkeys(spec.train, jnp.float32(jnp.nan))
     curve = jnp.full(inputs.eval_updates.shape, jnp.nan, jnp.float32)
     return Lane(
         inputs=inputs,
+        # A horizon of zero updates stands for no run.
         status=jnp.where(inputs.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
         params=params,
         state=state,
@@ -152,29 +171,43 @@ def advance(
 ) -> tuple[Lane, jax.Array]:
     """Makes micro-steps until a run ends or `num_steps` are made.
 
+    Args:
+      task: The task.
+      shape: Sizes of the program.
+      lanes: The lanes.
+      data: The task's arrays, by split.
+      num_steps: Most micro-steps to make, int32.
+
     Returns:
       The lanes and, as an array `(1,)`, the number of micro-steps made.
     """
 
-    def must_continue(carry):
+    # The loop runs on the device, because a return to the host after every micro-step would cost
+    # more than the micro-step of a small network. Devices that share lanes leave it independently;
+    # those that share a batch hold the same lanes and leave it together.
+    def must_continue(carry: tuple[jax.Array, Lane]) -> jax.Array:
         step, lanes = carry
         ended = (lanes.status == FINISHED) | (lanes.status == DIVERGED)
         return (step < num_steps) & ~ended.any() & (lanes.status == TRAINING).any()
 
-    def body(carry):
+    def body(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
         step, lanes = carry
         return step + 1, micro_step(task, shape, lanes, data)
 
     steps, lanes = jax.lax.while_loop(must_continue, body, (jnp.int32(0), lanes))
-    return lanes, steps[None]
+    return lanes, steps[None]  # An axis, along which the mesh concatenates its devices.
 
 
 def accumulate(
     task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
 ) -> Lane:
-    """Takes microbatches and their gradients only, nearly all of the time of `advance`."""
+    """Takes microbatches and their gradients only, nearly all of the time of `advance`.
 
-    def body(_, lanes):
+    Batches never end: once they are complete, the masks are empty. The time is the same, because
+    the shapes are.
+    """
+
+    def body(_: jax.Array, lanes: Lane) -> Lane:
         return _take_and_accumulate(task, shape, lanes, data["train"])[0]
 
     return jax.lax.fori_loop(0, num_steps, body, lanes)
@@ -188,29 +221,33 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
     epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
     due = (lanes.seen == size) | (epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0))
     due &= training
+    # In most micro-steps of large batches no lane is due, and the whole update is skipped.
     lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
+
+    def next_permutations(lane: Lane) -> jax.Array:
+        # The next epoch's order moves up, and that of the epoch after it is drawn.
+        current = lane.permutations[1]
+        following = permutation(task, lane.inputs, lane.epoch + 2)
+        return jnp.stack([current, following])
 
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
+        # Not 0: the last microbatch may have reached into the next epoch.
         offset=jnp.where(epoch_over, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
-        permutations=_for_due(
-            epoch_over,
-            lambda lane: jnp.stack(
-                [lane.permutations[1], permutation(task, lane.inputs, lane.epoch + 2)]
-            ),
-            lanes,
-            lanes.permutations,
-            shape.lanes_per_rare_step,
+        permutations=for_due(
+            epoch_over, next_permutations, lanes, lanes.permutations, shape.lanes_per_rare_step
         ),
     )
     return _evaluate(task, shape, lanes, due, data)
 
 
-def _take_and_accumulate(task, shape, lanes, train):
-    """Does the first half of a micro-step; returns the lanes and their batch sizes."""
+def _take_and_accumulate(
+    task: Task, shape: Shape, lanes: Lane, train: PyTree
+) -> tuple[Lane, jax.Array]:
+    """Does the first half of a micro-step; returns the lanes and their batch sizes, int32 (L,)."""
     size = jax.vmap(functools.partial(_batch_size, task))(lanes)
 
-    def one(lane, size):
+    def one(lane: Lane, size: jax.Array) -> Lane:
         return _accumulate(task, shape.microbatch, lane, size, train)
 
     if len(size) > 1:
@@ -220,17 +257,20 @@ def _take_and_accumulate(task, shape, lanes, train):
     return jax.tree.map(lambda a: a[None], lane), size
 
 
-def _accumulate(task, microbatch, lane, size, train):
+def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train: PyTree) -> Lane:
     """Takes the lane's next examples and adds the gradient of their summed loss."""
     inputs = lane.inputs
     # The batch takes what it lacks, but not from the next epoch if the epoch ends it.
     left = inputs.permutation_length - lane.offset
     room = jnp.where(inputs.epoch_ends_batch, jnp.minimum(size - lane.seen, left), size - lane.seen)
+    # A lane without a run in training computes as the others do, with an empty mask.
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
     batch = take(inputs, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
+    # `seen + room` is the size that the batch will have, fewer than `size` if it is ragged.
     weights = _weights(task, lane, lane.seen + room, batch.mask)
 
-    def summed_loss(params):
+    # The sum and not the mean: sums of microbatches add up to that of the batch, however it is cut.
+    def summed_loss(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
         losses, state = task.loss(params, lane.state, batch)
         check_shape(task, "The loss", losses, batch.mask)
         # Not a product: zero times an infinite loss is not zero.
@@ -240,6 +280,7 @@ def _accumulate(task, microbatch, lane, size, train):
     (weighted, (loss, state)), gradients = jax.value_and_grad(summed_loss, has_aux=True)(
         lane.params
     )
+    # No communication here: each device sums its own share, and `_update` adds up the devices.
     return lane._replace(
         state=combined_state(task, lane.params, lane.state, state),
         offset=lane.offset + taken,
@@ -252,24 +293,28 @@ def _accumulate(task, microbatch, lane, size, train):
     )
 
 
-def _weights(task, lane, batch_size, mask):
-    """Returns the weights of a microbatch's losses, zero outside the mask."""
+def _weights(task: Task, lane: Lane, batch_size: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the weights of a microbatch's losses, float32 (M,), zero outside the mask."""
     ones = mask.astype(jnp.float32)
     if task.example_weights is None:
         return ones
+    # Positions in the whole batch, and one key per update: the weights do not depend on how the
+    # batch is cut into microbatches.
     positions = lane.seen + local_positions(len(mask) * jax.lax.axis_size("batch"))
     key = jax.random.fold_in(stream(lane.inputs, "weights"), lane.count)
     return ones * task.example_weights(lane.inputs.hparams)(key, positions, batch_size)
 
 
-def _update(task, due, lanes):
+def _update(task: Task, due: jax.Array, lanes: Lane) -> Lane:
     """Makes one optax update on the whole batch's mean gradient in the lanes that are due."""
 
-    def updated(lane):
+    def updated(lane: Lane) -> Lane:
+        # The sums over devices: once per update, not once per microbatch.
         total, value, groups = jax.tree.map(
             lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.batch_loss, lane.groups)
         )
         seen = lane.seen.astype(jnp.float32)
+        # Rounded once to the type of the parameters, as the gradient of a single batch would be.
         mean = jax.tree.map(
             lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
         )
@@ -279,6 +324,7 @@ def _update(task, due, lanes):
             _optimizer(task, lane.inputs), mean, lane.opt_state, lane.params, value / seen, extra
         )
         params = optax.apply_updates(lane.params, updates)
+        # Parameters that are not finite stay so, so the run ends here and frees its lane.
         finite = [jnp.isfinite(p).all() for p in jax.tree.leaves(params)]
         finite = jnp.all(jnp.array(finite, bool))  # True without parameters
         return lane._replace(
@@ -295,27 +341,33 @@ def _update(task, due, lanes):
 
     # Every lane computes an update, and lanes that are not due discard it: an update costs little
     # beside the microbatches, and gathering lanes would cost more.
-    return _where(due, jax.vmap(updated)(lanes), lanes)
+    return select_lanes(due, jax.vmap(updated)(lanes), lanes)
 
 
-def _evaluate(task, shape, lanes, updated, data):
+def _evaluate(
+    task: Task, shape: Shape, lanes: Lane, updated: jax.Array, data: dict[str, PyTree]
+) -> Lane:
     """Evaluates the lanes that have just made an update after which their plan evaluates."""
     next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
+    # A lane whose update diverged is not evaluated.
     due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
+    # Every plan evaluates after its last update, so each run that ends is due.
     last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
     spec = metric_spec(task)
 
-    def metrics_of(split, lane):
+    def metrics_of(splits, lane):
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.inputs, lane.permutations)
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
-        metrics = evaluate(task, split, shape.eval_batch, params, state, data[split])
-        if split == "test":
+        metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data)
+        if "test" in splits:
             metrics |= task.diagnostics(params, state, data["train"])
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-    def record(lane, last, metrics, final):
+    def record(
+        lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
+    ) -> Lane:
         examples = jax.lax.psum(lane.examples[0], "batch")
         metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples.astype(jnp.float32)
         metrics |= noise.metrics(lane.noise)
@@ -324,53 +376,21 @@ def _evaluate(task, shape, lanes, updated, data):
             evals=lane.evals + 1,
             final=final,
             status=jnp.where(last, FINISHED, TRAINING),
+            # The means of the next evaluation begin anew.
             loss=jnp.zeros_like(lane.loss),
             examples=jnp.zeros_like(lane.examples),
             noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 
-    def measured(split, names, due):
+    def measured(splits, names, due):
         blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-        function = functools.partial(metrics_of, split)
-        return _for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
+        function = functools.partial(metrics_of, splits)
+        return for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
 
-    metrics = measured("test", (*spec.test, *spec.diagnostics), due)
-    final = measured("train", spec.train, last) if spec.train else {}
-    return _where(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
-
-
-def _for_due(due, fn, inputs, outputs, count):
-    """Returns `outputs`, with `fn(inputs)` in the lanes that are due, `count` lanes at a time.
-
-    A vmapped conditional would do the work of every lane if one lane is due.
-    """
-    if len(due) <= count:
-        # No loop: its body would not depend on the step, so XLA would hoist it and always run it.
-        return jax.lax.cond(
-            due.any(), lambda: _where(due, jax.vmap(fn)(inputs), outputs), lambda: outputs
-        )
-
-    def body(carry):
-        due, outputs = carry
-        # A stable sort puts the lanes that are due first. The last round may include others, whose
-        # outputs `_where` keeps.
-        chosen = jnp.argsort(~due, stable=True)[:count]
-        old, arguments = jax.tree.map(lambda a: a[chosen], (outputs, inputs))
-        new = _where(due[chosen], jax.vmap(fn)(arguments), old)
-        outputs = jax.tree.map(lambda a, n: a.at[chosen].set(n), outputs, new)
-        return due.at[chosen].set(False), outputs
-
-    return jax.lax.while_loop(lambda carry: carry[0].any(), body, (due, outputs))[1]
-
-
-def _where(condition, new, old):
-    """Returns `new` in the lanes where the condition holds, `old` in the others."""
-
-    def select(new, old):
-        # The condition gets axes of length 1 behind that of the lanes.
-        return jnp.where(condition.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(select, new, old)
+    names = (*spec.test, *spec.valid, *spec.diagnostics)
+    metrics = measured(evaluated_splits(task), names, due)
+    final = measured(("train",), spec.train, last) if spec.train else {}
+    return select_lanes(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
 
 
 def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
@@ -379,11 +399,14 @@ def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
     return eval_params(task, opt_state, params)
 
 
-def _optimizer(task, inputs):
+def _optimizer(task: Task, inputs: RunInputs) -> optax.GradientTransformation:
+    """Builds the optimizer of a run from its traced hyperparameters."""
     return build_optimizer(task, inputs.hparams, stream(inputs, "optimizer"))
 
 
-def _batch_size(task, lane):
+def _batch_size(task: Task, lane: Lane) -> jax.Array:
+    """Returns the size of the batch that a lane works on, int32."""
     if task.batch_size is None:
         return lane.inputs.hparams["batch_size"]
+    # The conversion drops a fraction, as the plan does.
     return jnp.asarray(task.batch_size(lane.inputs.hparams)(lane.count), jnp.int32)

@@ -2,7 +2,7 @@
 
 Every process runs the same program. Values that differ between processes, such as a measured time,
 are broadcast from process 0. Otherwise the processes would run different programs and wait for each
-other for ever.
+other forever.
 """
 
 import json
@@ -46,10 +46,10 @@ class MultihostPool(Pool):
                 f"must be all of the {count} devices, as several processes share them."
             )
 
-    def _broadcast(self, value):
+    def _broadcast(self, value: Any) -> Any:
         return broadcast_json(value)
 
-    def _gather(self, tree):
+    def _gather(self, tree: PyTree) -> PyTree:
         return gather(tree)
 
 
@@ -61,6 +61,7 @@ def autotune(
 ) -> tuple[PoolConfig, float]:
     """Chooses the fastest config for a `MultihostPool`; see `noisegen.training.autotune`."""
     devices = default_devices() if devices is None else devices
+    # All devices take part, even if there are fewer runs: no process may be left out.
     fixed.setdefault("lane_devices", len(devices) // fixed.get("batch_devices", 1))
     return autotune_pool(task, runs, devices, make_pool=MultihostPool, **fixed)
 
@@ -76,6 +77,7 @@ def broadcast_json(value: Any) -> Any:
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     # The processes need arrays of one size, so process 0's size is broadcast first.
     size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+    # The other processes send bytes of their own, which are ignored but must have this size.
     buffer = np.zeros(size, np.uint8)
     used = min(size, text.size)
     buffer[:used] = text[:used]
@@ -86,6 +88,7 @@ def broadcast_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarr
     """Broadcasts process 0's arrays by name, or its None, to all processes."""
     if jax.process_count() == 1:
         return arrays
+    # First names, shapes and types, of which the others make arrays to receive the content.
     kinds = None
     if arrays is not None:
         kinds = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
@@ -100,7 +103,8 @@ def broadcast_arrays(arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarr
 def gather(tree: PyTree) -> PyTree:
     """Returns arrays on the devices of all processes, whole, as NumPy arrays on every process."""
 
-    def whole(leaf):
+    def whole(leaf: Any) -> Any:
+        # All other arrays are whole in this process, and need no communication.
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return multihost_utils.process_allgather(leaf, tiled=True)
         return leaf

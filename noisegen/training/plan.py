@@ -12,33 +12,37 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from noisegen import _values
 from noisegen._math import ceil_div
-from noisegen.training.run_id import Value, canonicalize, check_is_mapping
-from noisegen.training.task import Task
+from noisegen.training.run_fields import plain_fields
+from noisegen.training.run_id import Value
 
-RUN_FIELDS = {
-    *("batch_size", "num_epochs", "num_updates", "seed", "last_batch", "eval_every", "num_evals")
-}
-_NUMBERS = RUN_FIELDS - {"last_batch"}
-_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+BatchSizeFn = Callable[[np.ndarray], np.ndarray]  # update counts -> batch sizes
+
 _DEFAULTS = {
     "last_batch": "straddle",
-    "eval_every": 0.0,
+    "eval_every": 0.0,  # only the end
     "num_evals": 1,
     "num_epochs": None,
     "num_updates": None,
 }
 
+# Relative margin that lifts a product of floats which rounding took just below an integer: 0.29
+# epochs of 100 updates are 28.999999999999996, and must be 29 updates.
+_ROUNDED_DOWN = 1 + 1e-12
 
+
+# Plans are compared by identity. Equal ones are one object (see `_plan_constant`), so identity
+# finds them, and hashing does not read an array of a million updates.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """The course of one run, known before it starts. Runs of equal course share one object.
+    """The updates and evaluations of one run, known before it starts.
+
+    Runs of a constant batch size share one object if their plans are equal.
 
     Attributes:
       examples_seen: ``(num_updates,)`` int64, examples consumed when each update is made.
@@ -69,7 +73,8 @@ class Plan:
         return int(self.examples_seen[-1])
 
     def micro_steps(self, microbatch: int, count: int = 0) -> int:
-        """Returns the micro-steps after `count` updates. A microbatch ends with its batch."""
+        """Returns the micro-steps left after `count` updates."""
+        # A microbatch ends with its batch, so each batch rounds up on its own.
         return int(np.sum(ceil_div(self.batch_sizes[count:], microbatch)))
 
     @functools.cached_property
@@ -84,34 +89,55 @@ class Plan:
 
 
 class _Epoch(NamedTuple):
-    """The course of an epoch of constant batch size; see `Plan`."""
+    """One epoch of constant batch size, in the terms of `Plan`."""
 
-    length: int
-    updates: float
-    permutation_length: int
+    length: int  # examples
+    updates: float  # a fraction if batches straddle epochs
+    permutation_length: int  # examples
     ends_batch: bool
 
 
 def _straddle(batch_size: int, num_examples: int) -> _Epoch:
     """Takes one continuous stream of examples: a batch may straddle epochs."""
-    return _Epoch(num_examples, num_examples / batch_size, num_examples, ends_batch=False)
+    return _Epoch(
+        length=num_examples,
+        updates=num_examples / batch_size,
+        permutation_length=num_examples,
+        ends_batch=False,
+    )
 
 
 def _keep(batch_size: int, num_examples: int) -> _Epoch:
     """Ends every epoch with a ragged batch of the examples that are left."""
-    updates = ceil_div(num_examples, batch_size)
-    return _Epoch(num_examples, updates, num_examples, ends_batch=True)
+    return _Epoch(
+        length=num_examples,
+        updates=ceil_div(num_examples, batch_size),
+        permutation_length=num_examples,
+        ends_batch=True,
+    )
 
 
 def _drop(batch_size: int, num_examples: int) -> _Epoch:
     """Drops the examples that fill no batch at the end of an epoch."""
     length = num_examples // batch_size * batch_size
-    return _Epoch(length, length / batch_size, length, ends_batch=False)
+    return _Epoch(
+        length=length,
+        updates=length / batch_size,
+        # The next permutation begins after the last whole batch, so the dropped examples differ
+        # from epoch to epoch.
+        permutation_length=length,
+        ends_batch=False,
+    )
 
 
 def _resample(batch_size: int, num_examples: int) -> _Epoch:
     """Draws every batch from a new order of the whole training set."""
-    return _Epoch(num_examples, num_examples / batch_size, batch_size, ends_batch=False)
+    return _Epoch(
+        length=num_examples,
+        updates=num_examples / batch_size,
+        permutation_length=batch_size,
+        ends_batch=False,
+    )
 
 
 LAST_BATCH = {"straddle": _straddle, "keep": _keep, "drop": _drop, "resample": _resample}
@@ -120,14 +146,14 @@ LAST_BATCH = {"straddle": _straddle, "keep": _keep, "drop": _drop, "resample": _
 def plan(
     run: Mapping[str, float | str],
     num_examples: int,
-    batch_size_fn: Callable[[np.ndarray], np.ndarray] | None = None,
+    batch_size_fn: BatchSizeFn | None = None,
 ) -> Plan:
-    """Reads a run's course from its hyperparameters.
+    """Plans a run from its hyperparameters.
 
     Args:
       run: A flat mapping with these fields. Other fields are the optimizer's.
 
-        * ``batch_size``: Examples an update, 1 to N.
+        * ``batch_size``: Examples per update, from 1 to N.
         * ``num_epochs`` or ``num_updates``: The horizon. Epochs may be a fraction.
         * ``seed``: An integer, 0 to 2**31 - 1.
         * ``last_batch``: ``'straddle'`` (the default) takes one continuous stream, with
@@ -141,20 +167,23 @@ def plan(
         constant.
 
     Returns:
-      The `Plan`; runs of equal course share one.
+      The `Plan`. Runs of a constant batch size share one object if their plans are equal.
 
     Raises:
-      ValueError: If a field makes no sense. The message names the field and valid values.
+      ValueError: If a field is out of its range. The message names the field and its range.
     """
-    return _plan_of(plain_fields(run), num_examples, batch_size_fn)
+    return plan_of_fields(plain_fields(run), num_examples, batch_size_fn)
 
 
-def _plan_of(fields, num_examples, batch_size_fn=None):
-    """Plans a run whose fields are plain."""
+def plan_of_fields(
+    fields: Mapping[str, Value], num_examples: int, batch_size_fn: BatchSizeFn | None = None
+) -> Plan:
+    """Plans a run whose fields are plain; see `plan`."""
     values = {**_DEFAULTS, **fields}
-    _check_course(values, num_examples)
+    _check_fields(values, num_examples)
     if batch_size_fn is not None:
         return _growing(batch_size_fn, values, num_examples)
+    # The arguments are the key of a cache: only the fields that the plan depends on, in one type.
     return _plan_constant(
         batch_size=int(values["batch_size"]),
         last_batch=values["last_batch"],
@@ -166,59 +195,9 @@ def _plan_of(fields, num_examples, batch_size_fn=None):
     )
 
 
-def plain_fields(run: Mapping[str, Any]) -> dict[str, int | float | bool | str]:
-    """Returns a run with Python's own numbers, booleans and words.
-
-    Args:
-      run: Flat mapping from field to a finite number, a boolean or a word. NumPy scalars and
-        arrays of shape ``()``, also JAX's, count as such.
-
-    Raises:
-      ValueError: If a field holds anything else, or a number that float32 cannot hold.
-    """
-    check_is_mapping(run)
-    return {name: _plain(name, value) for name, value in run.items()}
-
-
-def canonical_fields(run: Mapping[str, Any]) -> dict[str, Value]:
-    """Returns a run as `canonicalize` does, and refuses the values that `plain_fields` refuses."""
-    return canonicalize(run, lambda name, value: _values.plain(name, _plain(name, value)))
-
-
-def _plain(name, value):
-    if type(value) in (int, float) and (value == 0 or _TINY <= abs(value) <= _HUGE):
-        return value  # nearly always
-    try:
-        plain = value if type(value) is int else _values.plain(name, value)
-    except ValueError as error:
-        raise ValueError(
-            f"Run field {name}={_values.shown(value)} must be a finite number, a boolean or a word."
-        ) from error
-    if isinstance(plain, str) and _is_number_in_quotes(plain):
-        raise ValueError(
-            f"Run field {name}={plain!r} must be a finite number; write it without quotes."
-        )
-    if isinstance(plain, bool | str):
-        if name in _NUMBERS:
-            raise ValueError(f"Run field {name}={plain!r} must be a number.")
-        return plain
-    if plain and not _TINY <= abs(plain) <= _HUGE:
-        raise ValueError(
-            f"Run field {name}={_values.shown(plain)} is beyond the float32 numbers that devices "
-            f"compute with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
-        )
-    return plain
-
-
-def _is_number_in_quotes(word):
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
-
-
-def _check_course(values, num_examples):
-    """Checks the fields that a plan is made from."""
+def _check_fields(values: Mapping[str, Value | None], num_examples: int) -> None:
+    """Checks the fields that a plan is made from; defaults are filled in."""
+    # Seeds are int32 on the device.
     if not 0 <= _integer(values, "seed") < 2**31:
         raise ValueError(f"seed={values['seed']} must be between 0 and 2**31 - 1.")
     batch_size = _integer(values, "batch_size")
@@ -231,12 +210,14 @@ def _check_course(values, num_examples):
         raise ValueError(
             f"last_batch={values['last_batch']!r} must be one of {', '.join(LAST_BATCH)}."
         )
-    if (values["num_epochs"] is None) == (values["num_updates"] is None):
+    has_epochs, has_updates = values["num_epochs"] is not None, values["num_updates"] is not None
+    if has_epochs == has_updates:
         raise ValueError(
             "A run needs a horizon: exactly one of num_epochs and num_updates, got "
             f"num_epochs={values['num_epochs']} and num_updates={values['num_updates']}."
         )
-    if _integer(values, "num_evals") < 1 or (values["num_evals"] > 1 and values["eval_every"]):
+    num_evals = _integer(values, "num_evals")
+    if num_evals < 1 or (num_evals > 1 and values["eval_every"]):
         raise ValueError(
             f"num_evals={values['num_evals']} must be at least 1, and 1 if eval_every="
             f"{values['eval_every']} says when to evaluate."
@@ -247,86 +228,25 @@ def _check_course(values, num_examples):
         )
 
 
-def plan_runs(task: Task, runs: Sequence[Mapping[str, float | str]]) -> list[Plan]:
-    """Returns the `plan` of each run of a task.
-
-    Raises:
-      ValueError: If a run makes no sense, or the task cannot train it.
-    """
-    return plan_plain(task, [plain_fields(run) for run in runs])
-
-
-def plan_plain(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
-    """Plans runs whose fields are plain; see `plan_runs`."""
-    size = task.num_examples
-    if task.batch_size is None:
-        plans = [_plan_of(run, size) for run in runs]
-    else:
-        plans = [_plan_of(run, size, _schedule(task, run)) for run in runs]
-    if task.check_run is not None:
-        for run, course in zip(runs, plans, strict=True):
-            task.check_run(run, course)
-    for course in set(plans):
-        _check_batches(task, course)
-        if course.permutation_length < course.epoch_length and not task.shuffle:
-            raise ValueError(
-                f"last_batch='resample' draws every batch from a new order of the examples, and "
-                f"task {task.name!r} keeps theirs: choose another last_batch."
-            )
-    return plans
-
-
-def _check_batches(task, course):
-    """Checks the batch sizes of a plan against the task.
-
-    A batch is whole ghost batches, or smaller than one. An epoch's ragged batch may be neither.
-    """
-    sizes = course.batch_sizes
-    if course.epoch_ends_batch and not task.takes_whole_batches:
-        sizes = sizes[:1]
-    if task.only_batch_size and (sizes != task.only_batch_size).any():
-        raise ValueError(
-            f"Task {task.name!r} was made for batch_size={task.only_batch_size}, got a run of "
-            f"batch_size={sizes[sizes != task.only_batch_size][0]}: make a task for each."
-        )
-    wrong = sizes[(sizes > task.ghost_size) & (sizes % task.ghost_size > 0)]
-    if wrong.size:
-        below = wrong[0] // task.ghost_size * task.ghost_size
-        raise ValueError(
-            f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
-            f"examples that task {task.name!r} normalizes over, or smaller than one; the nearest "
-            f"are {below} and {below + task.ghost_size}."
-        )
-    if task.noise_microbatch and course.smallest_batch <= task.noise_microbatch:
-        raise ValueError(
-            f"A batch of {course.smallest_batch} is a single group of the {task.noise_microbatch} "
-            f"examples that task {task.name!r} measures the noise of gradients with, and one group "
-            "says nothing about noise: make noise_microbatch half of the smallest batch or less "
-            "(the ragged last one included; last_batch='straddle' has none)."
-        )
-
-
-def _schedule(task, run):
-    """Returns the batch size as a function of the update count."""
-    try:
-        return task.batch_size({**run, "num_examples": task.num_examples})
-    except KeyError as error:
-        raise ValueError(
-            f"The batch size of task {task.name!r} reads {error}, which is neither a number of the "
-            f"run ({', '.join(run)}) nor num_examples."
-        ) from error
-
-
-@functools.lru_cache(maxsize=256)  # so that runs that differ in other fields share a plan
+# Cached, so that runs that differ in other fields (seed, learning rate) share a plan. A plan of a
+# million updates takes 8 MB.
+@functools.lru_cache(maxsize=256)
 def _plan_constant(
-    *, batch_size, last_batch, num_examples, num_epochs, num_updates, eval_every, num_evals
-):
+    *,
+    batch_size: int,
+    last_batch: str,
+    num_examples: int,
+    num_epochs: float | None,
+    num_updates: float | None,
+    eval_every: float,
+    num_evals: int,
+) -> Plan:
     """Returns the plan of a constant batch size."""
     epoch = LAST_BATCH[last_batch](batch_size, num_examples)
     if num_updates is None:
-        # The factor keeps a product that rounding took just below an integer.
-        num_updates = math.floor(num_epochs * epoch.updates * (1 + 1e-12))
+        num_updates = math.floor(num_epochs * epoch.updates * _ROUNDED_DOWN)
     _check_horizon(num_updates, batch_size)
+    # int64, because a long run on a large training set sees more than 2**31 examples.
     counts = np.arange(1, int(num_updates) + 1, dtype=np.int64)
     if epoch.ends_batch:
         epochs, within = np.divmod(counts - 1, int(epoch.updates))
@@ -344,8 +264,11 @@ def _plan_constant(
     )
 
 
-def _growing(batch_size_fn, values, num_examples):
+def _growing(
+    batch_size_fn: BatchSizeFn, values: Mapping[str, Value | None], num_examples: int
+) -> Plan:
     """Returns the plan of a batch size that depends on the update count."""
+    # The other modes need to know how many batches an epoch has.
     if values["last_batch"] != "straddle":
         raise ValueError(
             f"last_batch={values['last_batch']!r} needs a constant batch size; a batch size that "
@@ -353,10 +276,11 @@ def _growing(batch_size_fn, values, num_examples):
         )
     if values["num_updates"] is None:
         most_updates = math.inf
-        most_examples = math.floor(values["num_epochs"] * num_examples * (1 + 1e-12))
+        most_examples = math.floor(values["num_epochs"] * num_examples * _ROUNDED_DOWN)
     else:
         _check_horizon(values["num_updates"], values["batch_size"])
-        most_updates, most_examples = int(values["num_updates"]), math.inf
+        most_updates = int(values["num_updates"])
+        most_examples = math.inf
     examples_seen = _examples_seen(batch_size_fn, num_examples, most_updates, most_examples)
     num_updates = len(examples_seen)
     _check_horizon(num_updates, values["batch_size"])
@@ -366,24 +290,30 @@ def _growing(batch_size_fn, values, num_examples):
         epoch_length=num_examples,
         permutation_length=num_examples,
         epoch_ends_batch=False,
+        # A mean over the run: early epochs have more updates than late ones.
         updates_per_epoch=num_updates * num_examples / int(examples_seen[-1]),
         eval_updates=_eval_updates(examples_seen, num_examples, values["eval_every"], num_evals),
     )
 
 
-def _examples_seen(batch_size_fn, num_examples, most_updates, most_examples):
-    """Returns the examples consumed at each update of a batch size schedule.
-
-    The schedule is evaluated in blocks that grow with the run, as the horizon may be in examples.
-    """
+def _examples_seen(
+    batch_size_fn: BatchSizeFn, num_examples: int, most_updates: float, most_examples: float
+) -> np.ndarray:
+    """Returns the examples consumed at each update of a batch size schedule."""
     examples_seen = np.zeros(0, np.int64)
+    # The horizon may be in examples, so the number of updates is not known before. Blocks double
+    # the updates planned so far: few calls of the schedule, and few counts beyond the end of the
+    # run, for which it may not be made.
     while len(examples_seen) < most_updates:
         start = len(examples_seen)
         counts = np.arange(start, min(2 * start + 64, most_updates))
+        # A schedule may return one constant for all counts.
         requested = np.broadcast_to(batch_size_fn(counts), counts.shape)
         # Clipped to sizes that are refused below, so that no sum overflows.
         sizes = np.clip(requested, 0, num_examples + 1).astype(np.int64)
-        block = examples_seen[-1:].sum() + np.cumsum(sizes)
+        seen_before = examples_seen[-1] if start else 0
+        block = seen_before + np.cumsum(sizes)
+        # Only updates within the horizon are checked and kept.
         within = block <= most_examples
         wrong = np.flatnonzero(within & ((sizes < 1) | (sizes > num_examples)))
         if wrong.size:
@@ -397,7 +327,9 @@ def _examples_seen(batch_size_fn, num_examples, most_updates, most_examples):
     return examples_seen
 
 
-def _eval_updates(examples_seen, epoch_length, eval_every, num_evals):
+def _eval_updates(
+    examples_seen: np.ndarray, epoch_length: int, eval_every: float, num_evals: int
+) -> tuple[int, ...]:
     """Returns the updates after which to evaluate, the last one among them.
 
     These are the first updates at or after each multiple of ``eval_every`` epochs, or at or after
@@ -405,15 +337,19 @@ def _eval_updates(examples_seen, epoch_length, eval_every, num_evals):
     """
     last = len(examples_seen)
     if not eval_every:
+        # `np.unique`, because more evaluations than updates name some updates twice.
         parts = ceil_div(np.arange(1, num_evals + 1) * last, num_evals)
         return _checked_evals(np.unique(parts), examples_seen)
+    # Multiples that each update has passed. A millionth of an example is added, because rounding
+    # may take a multiple of 0.1 epochs just past the update that reaches it.
     passed = np.floor((examples_seen + 1e-6) / (eval_every * epoch_length))
     due = np.flatnonzero(np.diff(passed, prepend=0)) + 1
     return _checked_evals(np.unique(np.append(due, last)), examples_seen)
 
 
-def _checked_evals(updates, examples_seen):
-    """Returns the updates. The device counts the examples between two evaluations in int32."""
+def _checked_evals(updates: np.ndarray, examples_seen: np.ndarray) -> tuple[int, ...]:
+    """Returns the updates as integers of Python, after a check of the examples between them."""
+    # The device counts the examples between two evaluations in int32.
     most = int(np.diff(examples_seen[updates - 1], prepend=0).max())
     if most >= 2**31:
         raise ValueError(
@@ -423,7 +359,8 @@ def _checked_evals(updates, examples_seen):
     return tuple(updates.tolist())
 
 
-def _integer(values, name):
+def _integer(values: Mapping[str, Value | None], name: str) -> int:
+    """Returns a field that must be present and whole."""
     if name not in values:
         raise ValueError(f"A run needs the field {name}.")
     if values[name] != int(values[name]):
@@ -431,7 +368,8 @@ def _integer(values, name):
     return int(values[name])
 
 
-def _check_horizon(num_updates, batch_size):
+def _check_horizon(num_updates: float, batch_size: float) -> None:
+    """Checks that a number of updates is whole, at least 1, and fits the device's counter."""
     if num_updates != int(num_updates):
         raise ValueError(f"num_updates={num_updates} must be a whole number.")
     if num_updates < 1:

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -17,7 +17,8 @@ from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
 from noisegen.training.task import PyTree, Task, abstract_init
 
-_EVERYWHERE, _LANES = PartitionSpec(), PartitionSpec("lanes")
+_EVERYWHERE = PartitionSpec()  # A copy on every device.
+_LANES = PartitionSpec("lanes")  # Cut along the leading axis, and copied along the batch axis.
 _STATE = lanes_lib.LANE_SPEC
 
 
@@ -50,26 +51,41 @@ class Program:
         _check_microbatch(task, config)
         shape = lanes_lib.Shape(config.microbatch, config.eval_batch, config.lanes_per_rare_step)
         if data is None:
-            data = self._put({"train": task.train, "test": task.test}, _EVERYWHERE)
+            data = self._put(task.splits, _EVERYWHERE)
         self.data = data
 
-        def mapped(function, *arguments, inputs, outputs, donate=0, **options) -> Any:
+        def mapped(
+            function: Callable[..., Any],
+            *arguments: Any,
+            inputs: Any,
+            outputs: Any,
+            donate: int | tuple = 0,
+            **options: Any,
+        ) -> Callable[..., Any]:
+            """Maps a function over the mesh; `inputs` and `outputs` are partition specs."""
             function = functools.partial(function, *arguments)
+            # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
+            # even that of a scan in the user's model.
             with_mesh = jax.shard_map(
                 function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
             )
+            # The lanes are donated: the device holds the state of the runs once.
             return jax.jit(with_mesh, donate_argnums=donate, **options)
 
+        # Nothing is compiled before the first call. The number of steps is an argument, so that a
+        # program serves every number.
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
         self._empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE, donate=())
         self._restart = mapped(
             lanes_lib.restart,
-            *(task, shape),
+            task,
+            shape,
             inputs=(_STATE, _LANES, _LANES),
             outputs=_STATE,
             # It is called once a run, so a fast compilation is worth more than fast code.
             compiler_options={"xla_backend_optimization_level": 1},
         )
+        # One lane has the axes of the lanes without the first.
         one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
         self._insert_lane = mapped(
             lanes_lib.insert_lane,
@@ -80,6 +96,7 @@ class Program:
             lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)
         )
         self._accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+        # Without the mesh: the lane may lie on any device, and XLA moves it.
         self._params = jax.jit(functools.partial(lanes_lib.params_of_lane, task))
 
     def empty(self, inputs: RunInputs) -> Lane:
@@ -122,11 +139,12 @@ class Program:
                 self._restart.lower(lanes, *self._put((fresh, inputs), _LANES)),
                 self._advance.lower(lanes, self.data, steps),
             )
+            # XLA compiles without Python's lock, so threads are enough. `list` raises their errors.
             with futures.ThreadPoolExecutor() as executor:
                 list(executor.map(lambda program: program.compile(), lowered))
 
     @contextlib.contextmanager
-    def _computing(self):
+    def _computing(self) -> Iterator[None]:
         """Sets the program's own mesh and precision, in place of those of the caller."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.set_mesh(self._mesh))
@@ -134,15 +152,15 @@ class Program:
                 stack.enter_context(jax.default_matmul_precision(self._config.precision))
             yield
 
-    def _put(self, tree, spec):
+    def _put(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
         """Sends arrays to the devices explicitly, because a user may forbid implicit transfers."""
         sharding = NamedSharding(self._mesh, spec)
 
-        if sharding.is_fully_addressable:
+        if sharding.is_fully_addressable:  # All devices are of this process.
             return jax.device_put(tree, sharding)
 
         # `device_put` compares the arrays of all processes, and refuses arrays that hold NaN.
-        def put(leaf):
+        def put(leaf: Any) -> jax.Array:
             if not isinstance(leaf, np.ndarray):
                 return jax.device_put(leaf, sharding)
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
@@ -161,18 +179,20 @@ def default_devices() -> list[jax.Device]:
     return [chosen, *others]
 
 
-def _mesh(config, devices):
+def _mesh(config: PoolConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """Returns the mesh of the first devices, with the axes "lanes" and "batch"."""
     wanted = config.lane_devices * config.batch_devices
     if len(devices) < wanted:
         raise ValueError(
             f"lane_devices={config.lane_devices} times batch_devices={config.batch_devices} "
             f"is {wanted} devices; there are {len(devices)}."
         )
+    # Devices that share a batch are neighbors in the list, and so most likely well connected.
     grid = np.asarray(devices[:wanted]).reshape(config.lane_devices, config.batch_devices)
     return Mesh(grid, ("lanes", "batch"))
 
 
-def _check_state(task, config):
+def _check_state(task: Task, config: PoolConfig) -> None:
     """Checks that batch devices can agree on a state that each changes by its own examples."""
     if config.batch_devices == 1 or task.combine_state is not None:
         return
@@ -183,27 +203,25 @@ def _check_state(task, config):
         )
 
 
-def _check_microbatch(task, config):
-    share = config.microbatch // config.batch_devices
+def _check_microbatch(task: Task, config: PoolConfig) -> None:
+    """Checks that the microbatch cuts nothing that a task needs whole."""
+    share = config.microbatch // config.batch_devices  # Of one device.
     if task.takes_whole_batches and config.microbatch != task.only_batch_size:
         raise ValueError(
             f"microbatch={config.microbatch} must be {task.only_batch_size} in the config, as "
             f"task {task.name!r} takes whole batches of that size."
         )
+    where = ""
+    if config.batch_devices > 1:
+        where = f" on each of {config.batch_devices} batch devices"
     if task.noise_microbatch and share != task.noise_microbatch:
         raise ValueError(
             f"microbatch={config.microbatch} must be {task.noise_microbatch * config.batch_devices}"
             f" in the config, as task {task.name!r} measures the noise of gradients of "
-            f"{task.noise_microbatch} examples"
-            + (" on each of the batch devices." if config.batch_devices > 1 else ".")
+            f"{task.noise_microbatch} examples{where}."
         )
     if share % task.ghost_size:
         raise ValueError(
             f"microbatch={config.microbatch} must be a multiple of the ghost batches of "
-            f"{task.ghost_size} examples that task {task.name!r} normalizes over"
-            + (
-                f", on each of {config.batch_devices} batch devices."
-                if config.batch_devices > 1
-                else "."
-            )
+            f"{task.ghost_size} examples that task {task.name!r} normalizes over{where}."
         )

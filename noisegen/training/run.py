@@ -1,8 +1,9 @@
 """Makes runs: each is named, planned and checked once."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen.training.data_order import RunInputs
-from noisegen.training.plan import RUN_FIELDS, Plan, canonical_fields, plan_plain
+from noisegen.training.plan import Plan
+from noisegen.training.run_fields import RUN_FIELDS, canonical_fields
 from noisegen.training.run_id import Value, hash_canonical
 from noisegen.training.task import Task, build_optimizer, make_key
-from noisegen.training.task_check import check_optimizer, check_task
+from noisegen.training.task_check import check_optimizer, check_task, first_line
+from noisegen.training.task_plans import plan_runs
 
+# Fields that the device counts with, as int32. Above 2**24, float32 would skip integers.
 _INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
+# Fields that the plan adds to those of a run, for the optimizer to read.
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
 
 
+# Compared by id: the id is a hash of all fields already. Slots, since a grid may have a million.
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Run:
     """One training run. Runs are equal if their ids are.
@@ -26,7 +32,7 @@ class Run:
     Attributes:
       id: Name of the run, see `noisegen.training.run_id`.
       hparams: Its hyperparameters, as `canonicalize` returns them.
-      plan: Its course. Runs of equal course share one object.
+      plan: Its plan, which runs with equal plans share as one object.
     """
 
     id: str
@@ -47,16 +53,16 @@ def make_runs(
 
     Args:
       task: The task to train.
-      hparams: Flat mappings from field to number, boolean or word, one a run. All have the same
+      hparams: Flat mappings from field to number, boolean or word, one per run. All have the same
         fields.
-      ids: Ids of the runs if they are known, see `run_id`. To hash many runs takes seconds.
+      ids: Ids of the runs if they are known, see `run_id`. Hashing many runs takes seconds.
 
     Returns:
       A run for each mapping, in the same order.
 
     Raises:
-      ValueError: If the task's functions do not fit together, a run makes no sense, or the runs
-        lack a field that the task reads or have a field that nothing reads.
+      ValueError: If the task's functions do not fit together, or a field of a run is out of its
+        range. Also if the runs lack a field that the task reads, or have one that nothing reads.
 
     Examples:
       >>> from noisegen import data, models, tasks
@@ -72,9 +78,10 @@ def make_runs(
       >>> run.plan.num_updates, run.plan.num_examples
       (44, 2816)
     """
+    # The task comes first: its mistakes would show up as confusing mistakes of the runs.
     check_task(task)
     canonical = [canonical_fields(fields) for fields in hparams]
-    plans = plan_plain(task, canonical)
+    plans = plan_runs(task, canonical)
     if canonical:
         _check_names(task, canonical)
     if ids is None:
@@ -98,15 +105,15 @@ def as_runs(task: Task, runs: Iterable[Run | Mapping[str, Any]]) -> list[Run]:
 
 
 def constants(hparams: Mapping[str, Value]) -> tuple[tuple[str, bool | str], ...]:
-    """Returns the booleans and words of a run, which are constants of its program."""
-    # `last_batch` is read by the plan only.
-    return tuple(
-        sorted(
-            (name, value)
-            for name, value in hparams.items()
-            if type(value) not in (int, float) and name != "last_batch"
-        )
-    )
+    """Returns the booleans and words of a run, which are constants of its program.
+
+    They are sorted by name, so that runs with the same ones share a program.
+    """
+    # Only the plan reads `last_batch`, and a program trains runs of any plan.
+    others = hparams.keys() - {"last_batch"}
+    fields = [(name, hparams[name]) for name in sorted(others)]
+    # Compared by type, because a boolean is an instance of int.
+    return tuple((name, value) for name, value in fields if type(value) not in (int, float))
 
 
 def by_constants(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
@@ -120,13 +127,14 @@ def by_constants(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
 def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
     """Returns the task with some fields of the run given to its functions as constants."""
     if not fields:
-        return task
+        return task  # The same object, so that what was compiled and checked for it is found.
 
-    def given(function):
+    def given(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
         if function is None:
             return None
         return lambda hparams, *rest: function({**hparams, **fields}, *rest)
 
+    # These are the functions that get the run's fields.
     return dataclasses.replace(
         task,
         make_optimizer=given(task.make_optimizer),
@@ -147,16 +155,20 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     for run in runs:
         if run.keys() != names:
             odd = ", ".join(sorted(run.keys() ^ names))
-            raise ValueError(f"All runs of a sweep must name the same numbers; not all name {odd}.")
-    groups = {(): None}
-    # Nearly all fields of nearly all sweeps are numbers, which need no second look.
-    kinds = set().union(*(set(map(type, run.values())) for run in runs))
+            raise ValueError(f"All runs of a sweep must have the same fields; not all have {odd}.")
+    # Each combination of constants is a program of its own, which may read other fields.
+    groups: dict[tuple, None] = {(): None}
+    kinds: set[type] = set()
+    for run in runs:
+        kinds.update(map(type, run.values()))
+    # Most sweeps have numbers only, and need not be searched for constants run by run.
     if not kinds <= {int, float}:
-        groups = dict.fromkeys(map(constants, runs))
+        groups = dict.fromkeys(constants(run) for run in runs)
         _check_kinds(groups)
-    read = set()
+    read: set[str] = set()
     for fields in groups:
         read |= _names_read(task, frozenset(names), fields)
+    # A field that nothing reads is most likely misspelled, and its grid would train equal runs.
     unread = names - read - RUN_FIELDS
     if unread:
         raise ValueError(
@@ -166,14 +178,17 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
 
 
 def _check_kinds(groups: Iterable[tuple]) -> None:
-    """Checks that a field is a number in all runs, or a boolean, or a word."""
-    kinds = {tuple((name, type(value)) for name, value in fields) for fields in groups}
-    if len(kinds) > 1:
-        differing = sorted(
-            {name for name, _ in set().union(*kinds) - set.intersection(*map(set, kinds))}
-        )
+    """Checks that a field is a number in all runs, or a boolean in all, or a word in all.
+
+    Args:
+      groups: The `constants` of the runs. A field that is missing from some is a number there.
+    """
+    kinds = [{(name, type(value)) for name, value in fields} for fields in groups]
+    differing = set.union(*kinds) - set.intersection(*kinds)
+    if differing:
+        names = sorted({name for name, _ in differing})
         raise ValueError(
-            f"Run field {', '.join(differing)} must hold values of one kind in all runs: numbers, "
+            f"Run field {', '.join(names)} must hold values of one kind in all runs: numbers, "
             "booleans or words."
         )
 
@@ -181,14 +196,19 @@ def _check_kinds(groups: Iterable[tuple]) -> None:
 def run_inputs(run: Run, num_examples: int, num_evals: int) -> RunInputs:
     """Returns the scalars of one run for the device, with room for `num_evals` evaluations."""
     plan = run.plan
-    given = {n: v for n, v in run.hparams.items() if not isinstance(v, bool | str)}
-    given["num_updates"] = plan.num_updates
-    given["updates_per_epoch"] = plan.updates_per_epoch
-    given["num_examples"] = num_examples
+    hparams = {}
+    for name, value in run.hparams.items():
+        if not isinstance(value, bool | str):  # These are constants of the program.
+            hparams[name] = value
+    # In place of `num_epochs`, if the run has that: the device counts updates.
+    hparams["num_updates"] = plan.num_updates
+    hparams["updates_per_epoch"] = plan.updates_per_epoch
+    hparams["num_examples"] = num_examples
+    # Padded with zeros, which no update count equals: counts start at 1.
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
     return RunInputs(
-        hparams={name: np.asarray(value, _dtype(name)) for name, value in given.items()},
+        hparams={name: np.asarray(value, _dtype(name)) for name, value in hparams.items()},
         permutation_length=np.int32(plan.permutation_length),
         epoch_ends_batch=np.bool_(plan.epoch_ends_batch),
         eval_updates=eval_updates,
@@ -196,46 +216,56 @@ def run_inputs(run: Run, num_examples: int, num_evals: int) -> RunInputs:
 
 
 class _Recorder(Mapping):
-    """Records which fields of a run are read."""
+    """A run's fields, which records the names that are read, present or not."""
 
-    def __init__(self, values, read):
-        self._values, self._read = values, read
+    def __init__(self, values: Mapping[str, Any], read: set[str]):
+        self._values = values
+        self._read = read
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         self._read.add(name)
         return self._values[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._values)
 
 
+# Cached, because a sweep makes its runs several times (grid, extensions), and tracing takes longer
+# than all the rest.
 @functools.lru_cache(maxsize=4)
-def _names_read(task, names, fields):
+def _names_read(
+    task: Task, names: frozenset[str], fields: tuple[tuple[str, bool | str], ...]
+) -> set[str]:
     """Returns the fields that the task's optimizer, batch size and weights read.
 
     Traces one update of the optimizer, so that unsuitable optimizers are refused before training.
     """
-    read, fields = set(), dict(fields)
+    constant = dict(fields)
     given = (names | _PLAN_FIELDS) - {"last_batch"}
-    numbers = {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given - fields.keys()}
+    numbers = {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given - constant.keys()}
+    read: set[str] = set()
 
-    def build(numbers):
-        hparams = _Recorder({**numbers, **fields}, read)
-        _build_optimizer(task, hparams)
+    def build(numbers: dict[str, jax.Array], count: jax.Array) -> None:
+        hparams = _Recorder({**numbers, **constant}, read)
+        with _refusing_values_of_tracers(task, "make_optimizer"):
+            optimizer = build_optimizer(task, hparams, make_key(0))
+        check_optimizer(task, optimizer)
         if task.batch_size is not None:
-            task.batch_size(hparams)(0)
+            with _refusing_values_of_tracers(task, "batch_size"):
+                task.batch_size(hparams)(count)
         if task.example_weights is not None:
-            _draw_weights(task, hparams)
+            with _refusing_values_of_tracers(task, "example_weights"):
+                _draw_weights(task, hparams)
 
     try:
-        jax.eval_shape(build, numbers)
+        jax.eval_shape(build, numbers, jax.ShapeDtypeStruct((), jnp.int32))
     except KeyError as error:
         lacking = read - given
         if not lacking:
-            raise
+            raise  # The error is of another mapping, of the user's own.
         raise ValueError(
             f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
             f"the runs lack; they name {', '.join(sorted(names))}."
@@ -243,29 +273,39 @@ def _names_read(task, names, fields):
     return read
 
 
-def _build_optimizer(task, hparams):
-    """Builds and checks the task's optimizer, while tracing."""
+@contextlib.contextmanager
+def _refusing_values_of_tracers(task: Task, function: str) -> Iterator[None]:
+    """Refuses a function of the task that needs the value of a traced number.
+
+    Raises:
+      ValueError: In place of JAX's error, which names neither the function nor a remedy.
+    """
     try:
-        optimizer = build_optimizer(task, hparams, make_key(0))
-    except jax.errors.JAXTypeError as error:
+        yield
+    except TypeError as error:
+        # Some errors come from Python and not from JAX: optax.piecewise_constant_schedule makes a
+        # traced boundary a key of a dict, "unhashable type: 'DynamicJaxprTracer'". Any other
+        # TypeError is a mistake of the user's own, and shows best as it is.
+        if not isinstance(error, jax.errors.JAXTypeError) and "Tracer" not in str(error):
+            raise
         raise ValueError(
-            f"make_optimizer of task {task.name!r} needs the value of a number, but the "
-            "numbers of runs are traced. Make it a boolean or a word in the runs, or use a "
-            f"function that takes traced numbers, as noisegen's schedules do: {error!s:.200}"
+            f"{function} of task {task.name!r} needs the value of a number, but the numbers of "
+            "runs are traced. Make it a boolean or a word in the runs, or use a function that "
+            f"takes traced numbers, as noisegen's schedules do: {first_line(error)}"
         ) from error
-    check_optimizer(task, optimizer)
 
 
-def _draw_weights(task, hparams):
+def _draw_weights(task: Task, hparams: Mapping[str, Any]) -> None:
     """Draws and checks the weight of one example, while tracing."""
     draw = task.example_weights(hparams)
     weights = draw(make_key(0), jnp.zeros((1,), jnp.int32), jnp.int32(1))
     if jnp.shape(weights) != (1,):
         raise ValueError(
-            f"The weights of task {task.name!r} must be one number an example, of shape "
+            f"The weights of task {task.name!r} must be one number per example, of shape "
             f"(M,) = (1,), got shape {jnp.shape(weights)}."
         )
 
 
-def _dtype(name):
+def _dtype(name: str) -> type[np.number]:
+    """Returns the type of a field on the device."""
     return np.int32 if name in _INTEGERS else np.float32

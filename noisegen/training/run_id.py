@@ -20,8 +20,10 @@ Value = _values.Value
 _INTEGERS = ("batch_size", "seed", "num_updates")  # integers on the device; others are float32
 _EXACT = _values.EXACT
 _EXACT_32 = 2**24  # Up to it a float32 holds every integer.
-_FLOAT32 = struct.Struct("f")
+_FLOAT32 = struct.Struct("f")  # For a single number twice as fast as np.float32.
 
+# The text that is hashed. Any change to it changes the id of every run, and with it orphans all
+# records on disk. Made once, because json.dumps makes an encoder at every call.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -45,10 +47,12 @@ def canonicalize(
       {'batch_size': 64, 'learning_rate': 0.1, 'last_batch': 'keep'}
     """
     check_is_mapping(run)
-    canonical = {  # Nearly all are plain integers; a call takes several times as long.
-        name: value if type(value) is int and -_EXACT < value < _EXACT else convert(name, value)
-        for name, value in run.items()
-    }
+    canonical = {}
+    for name, value in run.items():
+        # Small integers need no conversion, whose call takes several times as long.
+        if type(value) is not int or not -_EXACT < value < _EXACT:
+            value = convert(name, value)
+        canonical[name] = value
     if set(map(type, canonical)) - {str}:
         _check_names(canonical)
     return canonical
@@ -97,6 +101,7 @@ def rounded(value: float) -> float:
 
 def close_on_device(values: Iterable[Value]) -> set[Value]:
     """Returns the values of a field that may be equal to a different value on the device."""
+    # Booleans and words are constants of the program, where they stay what they are.
     numbers = [value for value in values if type(value) in (int, float)]
     if all(type(value) is int and abs(value) <= _EXACT_32 for value in numbers):
         return set()
@@ -157,12 +162,17 @@ def once_on_device(planned: Mapping[str, Mapping[str, Value]]) -> Mapping[str, M
     for run in planned.values():
         for name, value in run.items():
             columns[name].add(value)
-    close = {name: close_on_device(values) for name, values in columns.items()}
-    close = {name: values for name, values in close.items() if values}
+    close = {}
+    for name, values in columns.items():
+        close_values = close_on_device(values)
+        if close_values:
+            close[name] = close_values
     if not close:
         return planned
-    once, seen = {}, set()
+    once = {}
+    seen = set()
     for run_name, run in planned.items():
+        # A run without a close value equals no other, so only these need a key.
         if any(run.get(name) in values for name, values in close.items()):
             key = frozenset((name, on_device(name, value)) for name, value in run.items())
             if key in seen:
@@ -175,10 +185,11 @@ def once_on_device(planned: Mapping[str, Mapping[str, Value]]) -> Mapping[str, M
 def hash_canonical(task_identity: str, run: Mapping[str, Value]) -> str:
     """Returns the run_id of a run that is already canonical."""
     text = _encode({"task": task_identity, "run": run})
+    # 64 bits: among a million runs, two share an id with a probability of 3e-8.
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_names(run):
+def _check_names(run: Mapping[object, Value]) -> None:
     """Checks that the names of fields are text."""
     for name in run:
         if not isinstance(name, str):

@@ -8,24 +8,41 @@ from noisegen.training.task import Task
 
 
 def local_positions(size: int) -> jax.Array:
-    """Returns this device's positions in a piece of `size` examples spread over the batch axis."""
+    """Returns this device's positions in a piece of `size` examples spread over the batch axis.
+
+    Args:
+      size: Examples of the piece, a multiple of the axis size.
+
+    Returns:
+      Consecutive positions, int32 `(size / devices,)`.
+    """
     share = size // jax.lax.axis_size("batch")
+    # Consecutive, so that a ghost batch lies on one device.
     return jax.lax.axis_index("batch") * share + jnp.arange(share)
 
 
 def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
-    """Checks that there is one number an example; a mean would count those outside the mask.
+    """Checks that a function of the task returned one number per example.
+
+    A mean over the microbatch would count examples outside the mask, and could not be combined with
+    the means of other microbatches.
+
+    Args:
+      task: The task.
+      what: The function or metric, at the start of the message.
+      values: The result.
+      mask: Mask of the microbatch, `(M,)`.
 
     Raises:
-      ValueError: If there is not.
+      ValueError: If the result has any other shape.
     """
     if not hasattr(values, "shape"):
         raise ValueError(
-            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
+            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
             f"{mask.shape}, but it is {_validate.kind(values)}."
         )
     if values.shape != mask.shape:
         raise ValueError(
-            f"{what} of task {task.name!r} must be one number an example, of shape (M,) = "
+            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
             f"{mask.shape}, got shape {values.shape}; do not average over the batch."
         )

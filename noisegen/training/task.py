@@ -9,15 +9,14 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-if TYPE_CHECKING:  # A plan is made from a task.
-    from noisegen.training.plan import Plan
+from noisegen.training.plan import Plan
 
 PyTree = Any
 # The run's fields: numbers as traced scalars, booleans and words as they are.
@@ -26,14 +25,18 @@ Hparams = Mapping[str, jax.Array | bool | str]
 
 def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
     """Returns the key of a seed, equal on every platform, whatever JAX's default."""
+    # Of JAX's generators this one draws the same numbers under `vmap` and for every sharding.
     return jax.random.key(seed, impl="threefry2x32")
 
 
 def concrete_init(task: "Task", key: jax.Array) -> tuple[PyTree, PyTree]:
     """Returns a run's first parameters and state, with Python numbers made into arrays."""
 
-    def array(leaf):
-        return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf, jnp.result_type(leaf))
+    def array(leaf: Any) -> Any:
+        if hasattr(leaf, "dtype"):
+            return leaf
+        # With an explicit type the array is strongly typed, as it is after an update.
+        return jnp.asarray(leaf, jnp.result_type(leaf))
 
     return jax.tree.map(array, task.init(key))
 
@@ -50,7 +53,7 @@ class Batch(NamedTuple):
 
     Attributes:
       data: The task's arrays, each ``(M, ...)``.
-      keys: ``(M,)`` PRNG keys, one an example. A key depends only on the run and on the example's
+      keys: ``(M,)`` PRNG keys, one per example. A key depends only on the run and on the example's
         position in its stream. Random draws from it (augmentation, dropout) therefore do not change
         with the microbatch.
       mask: ``(M,)`` booleans. The loss of an example outside the mask is not counted. A function
@@ -62,6 +65,7 @@ class Batch(NamedTuple):
     mask: jax.Array
 
 
+# Compared by identity, so that a task can be the key of a cache. Comparing its arrays is slow.
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """Model, loss, data and optimizer: everything about training that is compiled.
@@ -71,10 +75,14 @@ class Task:
         must have different names.
       train: Pytree of arrays ``(N, ...)``, held whole on the device.
       test: Pytree of arrays ``(T, ...)``, as ``metrics`` takes them.
+      valid: Like ``test``, but to choose hyperparameters on, or None. If given, every evaluation
+        measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
+        ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
+        ``valid_`` in front.
       init: ``key -> (params, state)``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
-      loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss an example. The gradient of
-        an update is that of the mean loss over exactly ``batch_size`` examples.
+      loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss per example. An update uses
+        the gradient of the mean loss over exactly ``batch_size`` examples.
       metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
       train_metrics: The same for the training set as ``loss`` gets it, evaluated once, at the end
         of a run.
@@ -109,7 +117,7 @@ class Task:
         It may read the run's own fields and ``num_examples`` only, because the horizon follows
         from it.
       check_run: ``(hparams, Plan) -> None``, called with each run before it is trained. It raises
-        ValueError for a run that makes no sense for this task, such as
+        ValueError for a run that this task cannot train. An example is
         `noisegen.tasks.check_matched_noise`.
       ghost_size: Examples whose order and company matter to the model (ghost batch normalization).
         Batches are cut into whole groups of this size, in the order of the run's stream. A
@@ -128,7 +136,7 @@ class Task:
         `noisegen.tasks.from_nnx` supplies it for ghost batch normalization.
       joint_loss: The same as ``loss``, if ``loss`` takes one example at a time. A pool does not
         train with it, but checks with it that the model keeps examples apart.
-      source: One line on where the data come from, for the report.
+      source: Origin of the data in one line, for the report.
     """
 
     name: str
@@ -138,13 +146,14 @@ class Task:
     loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]]
     metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]
     make_optimizer: Callable[[Hparams, jax.Array], optax.GradientTransformation]
+    valid: PyTree | None = None
     train_metrics: Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]] = lambda *_: {}
     diagnostics: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] = lambda *_: {}
     noise_microbatch: int | None = None
     eval_params: Callable[[optax.OptState, PyTree], PyTree] | None = None
     example_weights: Callable[[Hparams], Callable[..., jax.Array]] | None = None
     batch_size: Callable[[Hparams], Callable[[Any], Any]] | None = None
-    check_run: Callable[[Mapping[str, Any], "Plan"], None] | None = None
+    check_run: Callable[[Mapping[str, Any], Plan], None] | None = None
     ghost_size: int = 1
     only_batch_size: int | None = None
     shuffle: bool = True
@@ -159,17 +168,19 @@ class Task:
                 f"Task {self.name!r}: ghost_size={self.ghost_size} must be at least 1."
             )
         self._check_noise()
-        for split in ("train", "test"):
-            lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(getattr(self, split))}
+        for split, examples in self.splits.items():
+            lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
             if len(lengths) != 1 or lengths & {(), (0,)}:
                 raise ValueError(
                     f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "
                     f"at least 1 example, got lengths {sorted(sum(lengths, ()))}."
                 )
 
-    def _check_noise(self):
+    def _check_noise(self) -> None:
+        """Checks the fields of gradient noise and example weights."""
         if self.noise_microbatch is None and self.example_weights is None:
             return
+        # Neighbors in a fixed order may be alike, and their gradients correlated.
         if not self.shuffle:
             raise ValueError(
                 f"Task {self.name!r}: shuffle must be True, because the noise of gradients and "
@@ -177,9 +188,9 @@ class Task:
             )
         # Pairs of weights must not be cut, and neither must ghost batches.
         unit = math.lcm(self.ghost_size, 2 if self.example_weights else 1)
-        if self.noise_microbatch is not None and (
-            self.noise_microbatch < 1 or self.noise_microbatch % unit
-        ):
+        if self.noise_microbatch is None:
+            return
+        if self.noise_microbatch < 1 or self.noise_microbatch % unit:
             raise ValueError(
                 f"Task {self.name!r}: noise_microbatch={self.noise_microbatch} must be at least 1 "
                 f"and a multiple of {unit}: of the ghost size and, if examples have weights, of 2."
@@ -188,17 +199,37 @@ class Task:
     @property
     def takes_whole_batches(self) -> bool:
         """Whether every microbatch is one whole batch."""
+        # With a ghost size of 1 no examples mix, and a batch may be cut.
         return self.only_batch_size is not None and self.only_batch_size == self.ghost_size > 1
+
+    @property
+    def splits(self) -> dict[str, PyTree]:
+        """The arrays of every split by name: 'train', 'test' and, if there is one, 'valid'."""
+        splits = {"train": self.train, "test": self.test}
+        if self.valid is not None:
+            splits["valid"] = self.valid
+        return splits
 
     @property
     def num_examples(self) -> int:
         """Examples of the training set, N."""
         return len(jax.tree.leaves(self.train)[0])
 
+    @property
+    def num_test_examples(self) -> int:
+        """Examples of the test set, T."""
+        return len(jax.tree.leaves(self.test)[0])
+
+    @property
+    def num_valid_examples(self) -> int:
+        """Examples of the validation set, V; 0 if there is none."""
+        return 0 if self.valid is None else len(jax.tree.leaves(self.valid)[0])
+
 
 def build_optimizer(task: Task, hparams: Hparams, key: jax.Array) -> optax.GradientTransformation:
     """Builds a run's optimizer; `optax.MultiSteps` becomes a gradient transformation."""
     optimizer = task.make_optimizer(hparams, key)
+    # It has `init` and `update`, but is no transformation that optax can wrap.
     if isinstance(optimizer, optax.MultiSteps):
         return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     return optimizer
@@ -227,6 +258,7 @@ def update_optimizer(
     """
     optimizer = optax.with_extra_args_support(optimizer)
     given = {"value": value, "grad": gradient, **extra}
+    # Binding checks the names of the arguments without a call, which might raise TypeError itself.
     try:
         inspect.signature(optimizer.update).bind(gradient, opt_state, params, **given)
     except TypeError:  # Some optimizers, such as optax.contrib.sam, refuse unknown arguments.

@@ -4,6 +4,7 @@ Most checks only trace the task's functions. `noisegen.training.mixing` runs the
 """
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ from noisegen.training.task import (
     update_optimizer,
 )
 
+# States of optimizers that train other parameters than those to evaluate, and the `eval_params`
+# that finds them.
 _EVALUATED_ELSEWHERE = {
     optax.contrib.ScheduleFreeState: "optax.contrib.schedule_free_eval_params(opt_state, params)",
     optax.contrib.SAMState: (
@@ -33,8 +36,11 @@ _EVALUATED_ELSEWHERE = {
         "opt_state.cache, params)"
     ),
 }
+# The tasks that have passed, held weakly, so that their data can be freed.
 _checked: weakref.WeakSet[Task] = weakref.WeakSet()
 
+# The fields of a task that are functions.
+_NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
 _OPTIONAL = (
     "eval_params",
     "example_weights",
@@ -43,19 +49,21 @@ _OPTIONAL = (
     "combine_state",
     "joint_loss",
 )
-_NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
 
 
 def check_task(task: Task) -> None:
     """Checks that a pool can train a task, once for each task.
 
     Raises:
-      ValueError: If a function returns something a pool cannot use, if the loss or a metric mixes
-        examples that a pool must keep apart, or if JAX is configured so that runs would differ.
+      ValueError: If a function returns a value that a pool cannot use, or the loss or a metric
+        mixes examples that a pool must keep apart. Also if JAX is configured so that runs would
+        differ.
     """
+    # Before the look at `_checked`, since the user may have changed the configuration since.
     check_jax_config()
     if task in _checked:
         return
+    # In this order, as a later check relies on those before: first kinds, then shapes, then values.
     _check_functions(task)
     _check_arrays(task)
     _check_init(task)
@@ -111,6 +119,7 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
             f"returned {_validate.kind(optimizer)}; is there a return?"
         )
     params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
+    # The arguments that a pool gives. Only their shapes and types matter while tracing.
     extra = {}
     if task.noise_microbatch:
         noise = GradientNoise(trace=jnp.float32(0), squared_norm=jnp.float32(0), diagonal=params)
@@ -123,8 +132,9 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         raise ValueError(
             f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
             f"mean gradient, the parameters and {', '.join(['value', 'grad', *extra])}: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
+    # The state is the carry of a loop on the device, which keeps its types.
     if _kinds(before) != _kinds(after):
         raise ValueError(
             f"The optimizer of task {task.name!r} changes the structure, shapes or dtypes of its "
@@ -133,11 +143,11 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
     _check_eval_params(task, before, params)
 
 
-def _check_eval_params(task, opt_state, params):
+def _check_eval_params(task: Task, opt_state: optax.OptState, params: PyTree) -> None:
+    """Checks that the parameters to evaluate are declared, and like those that are trained."""
     if task.eval_params is None:
         for kind, remedy in _EVALUATED_ELSEWHERE.items():
-            nodes = jax.tree.leaves(opt_state, is_leaf=lambda node, k=kind: isinstance(node, k))
-            if any(isinstance(node, kind) for node in nodes):
+            if _holds(opt_state, kind):
                 raise ValueError(
                     f"The optimizer of task {task.name!r} keeps the parameters to evaluate in its "
                     f"{kind.__name__}. Give the task eval_params=lambda opt_state, params: "
@@ -152,26 +162,38 @@ def _check_eval_params(task, opt_state, params):
         )
 
 
-def _check_functions(task):
+def _holds(tree: PyTree, kind: type) -> bool:
+    """Returns whether a tree has a node of a kind, at any depth."""
+
+    def is_kind(node: Any) -> bool:
+        return isinstance(node, kind)
+
+    return any(is_kind(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_kind))
+
+
+def _check_functions(task: Task) -> None:
+    """Checks that the task has a name, and functions where it must."""
     if not isinstance(task.name, str) or not task.name:
         raise ValueError(f"A task's name must be text, but it is {task.name!r}.")
     for name in (*_NEEDED, *_OPTIONAL):
         value = getattr(task, name)
-        if not callable(value) and not (value is None and name in _OPTIONAL):
+        if value is None and name in _OPTIONAL:
+            continue
+        if not callable(value):
             raise ValueError(
                 f"{name} of task {task.name!r} must be a function, but it is {value!r:.80}."
             )
 
 
-def _check_arrays(task):
+def _check_arrays(task: Task) -> None:
     """Checks that the device can hold the data unchanged."""
-    for split in ("train", "test"):
-        for path, leaf in jax.tree.leaves_with_path(getattr(task, split)):
+    for split, examples in task.splits.items():
+        for path, leaf in jax.tree.leaves_with_path(examples):
             where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"
             if isinstance(leaf, jax.Array):
                 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                     raise ValueError(f"{where} holds random keys; give seeds, which are numbers.")
-                continue
+                continue  # It is on a device already.
             if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
                 raise ValueError(f"{where} is {leaf.dtype}; give numbers or booleans.")
             if not leaf.dtype.isnative:
@@ -186,19 +208,23 @@ def _check_arrays(task):
                 )
 
 
-def _is_held(array):
+def _is_held(array: np.ndarray) -> bool:
     """Returns whether the dtype on the device holds every number."""
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    # Complex numbers only lose digits, as do floats, and neither is refused for that.
     if dtype == array.dtype or not array.size or np.iscomplexobj(array):
         return True
     if jnp.issubdtype(dtype, jnp.integer):
+        # An integer out of range would wrap around silently.
         limits = jnp.iinfo(dtype)
         return limits.min <= array.min() and array.max() <= limits.max
+    # Infinities and NaN stay what they are. A finite number must not become infinite.
     finite = array[np.isfinite(array)]
     return not finite.size or np.abs(finite).max() <= jnp.finfo(dtype).max
 
 
-def _check_init(task):
+def _check_init(task: Task) -> None:
+    """Checks that `init` returns parameters that can be trained, and a state."""
     initial = abstract_init(task)
     if not isinstance(initial, tuple) or len(initial) != 2:
         raise ValueError(
@@ -214,26 +240,26 @@ def _check_init(task):
             "no parameters: let init return flax.linen.meta.unbox(params)."
         )
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            complex_too = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-            remedy = (
-                "train its real and its imaginary part"
-                if complex_too
-                else "keep it in the state (in NNX, as an nnx.Variable)"
-            )
-            raise ValueError(
-                f"Parameter {jax.tree_util.keystr(path)} of task {task.name!r} is {leaf.dtype}, "
-                f"and only real floating-point numbers are trained: {remedy}."
-            )
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        remedy = "keep it in the state (in NNX, as an nnx.Variable)"
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            remedy = "train its real and its imaginary part"
+        raise ValueError(
+            f"Parameter {jax.tree_util.keystr(path)} of task {task.name!r} is {leaf.dtype}, "
+            f"and only real floating-point numbers are trained: {remedy}."
+        )
 
 
-def _check_loss(task):
+def _check_loss(task: Task) -> None:
+    """Checks that the loss returns one real number per example, and a state like the first."""
     params, state = abstract_init(task)
     size = task.ghost_size * ceil_div(64, task.ghost_size)  # about a microbatch
     data = abstract_examples(task.train, size)
-    function = task.joint_loss or task.loss
+    # `loss` takes one example at a time if there is a joint loss, and computes the same.
+    function: Callable[..., Any] = task.joint_loss or task.loss
 
-    def loss(params, state, data):
+    def loss(params: PyTree, state: PyTree, data: PyTree) -> tuple[jax.Array, PyTree]:
         mask = jnp.ones(size, bool)
         returned = function(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
         if not isinstance(returned, tuple) or len(returned) != 2:
@@ -255,16 +281,17 @@ def _check_loss(task):
         )
 
 
-def _kinds(tree: PyTree) -> tuple:
+def _kinds(tree: PyTree) -> tuple[Any, list[tuple]]:
     """Returns structure, shapes and dtypes."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
 
-def _is_boxed(node):
+def _is_boxed(node: Any) -> bool:
     """Returns whether a node is a parameter with Flax's metadata around it."""
     return hasattr(node, "unbox") and hasattr(node, "replace_boxed")
 
 
-def _first_line(error):
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message. JAX adds many that explain its own terms."""
     return str(error).strip().split("\n")[0]

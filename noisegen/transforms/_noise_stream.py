@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from noisegen import _validate
 from noisegen.transforms import samplers
 
-_PRNG = "threefry2x32"
+_PRNG = "threefry2x32"  # The only generator of JAX that draws the same noise with and without vmap.
 
 
 class AddGradientNoiseState(NamedTuple):
@@ -33,6 +33,8 @@ def next_noise(
     state: AddGradientNoiseState, tree: Any, sampler: samplers.Sampler
 ) -> tuple[Any, AddGradientNoiseState]:
     """Returns noise of variance 1 for every leaf of a tree, and the state after this update."""
+    # The key stays, and the count makes it a new one. A restart therefore needs the count only, and
+    # no chain of splits.
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=_PRNG), state.count)
     return sampler(key, tree), state._replace(count=optax.safe_increment(state.count))
 
@@ -41,6 +43,7 @@ def add_scaled(gradient: jax.Array, stddev: ArrayLike, noise: jax.Array) -> jax.
     """Adds stddev * noise to a leaf in float32 or wider, and rounds once to the leaf's type."""
     gradient = jnp.asarray(gradient)
     wide = _validate.wide(gradient.dtype)
+    # One rounding in place of three: of the standard deviation, of the product and of the sum.
     noisy = gradient.astype(wide) + jnp.asarray(stddev, wide) * noise.astype(wide)
     return noisy.astype(gradient.dtype)
 

@@ -24,11 +24,13 @@ def variances(covariance: str, gradient_noise: Any, updates: Any) -> Any:
         diagonal = _measured(gradient_noise, "diagonal", like=updates)
         return jax.tree.map(lambda leaf: _number(leaf, "diagonal"), diagonal)
     trace = _number(_measured(gradient_noise, "trace", like=0.0), "trace")
+    # The mean over all coordinates that were measured, and not over those of unmasked updates.
     mean = trace / _num_coordinates(gradient_noise, updates)
     return jax.tree.map(lambda leaf: mean, updates)
 
 
 def _number(value: Any, field: str) -> Any:
+    """Returns a field of the noise as a number or an array to calculate with."""
     [number] = _validate.real(**{f"gradient_noise.{field}": value})
     return number
 
@@ -55,6 +57,7 @@ def _shapes(tree: Any) -> tuple[Any, list[str]]:
 def _without_masked(measured: Any, updates: Any) -> Any:
     """Removes the parts of a measured tree that are masked in the updates."""
     leaves, structure = jax.tree.flatten(updates, is_leaf=_is_absent)
+    # A masked leaf may stand for a whole subtree of what was measured.
     try:
         parts = structure.flatten_up_to(measured)
     except ValueError:
@@ -66,6 +69,7 @@ def _without_masked(measured: Any, updates: Any) -> Any:
 
 
 def _is_absent(leaf: Any) -> bool:
+    """Returns whether a leaf has no update: masked by optax, or removed as None."""
     return leaf is None or samplers.is_masked(leaf)
 
 
@@ -84,6 +88,7 @@ def _num_coordinates(gradient_noise: Any, updates: Any) -> float:
         )
     if diagonal:
         return float(max(num_measured, 1))
+    # Without a diagonal only the updates tell the number, and masked ones do not.
     leaves = jax.tree.leaves(updates, is_leaf=samplers.is_masked)
     if any(samplers.is_masked(leaf) for leaf in leaves):
         raise ValueError(

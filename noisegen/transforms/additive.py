@@ -93,12 +93,15 @@ def add_gradient_noise(
       Neelakantan et al., `Adding Gradient Noise Improves Learning for Very Deep Networks
       <https://arxiv.org/abs/1511.06807>`_, 2015
     """
-    _validate.non_negative(stddev=stddev)
+    _validate.non_negative(schedules=True, stddev=stddev)
     _validate.scalar(stddev=stddev)
     begin = begin_noise(key)
     # The default is None instead of the function, which inject_hyperparams would take for a
     # schedule.
     sampler = sampler or samplers.normal_noise
+
+    # Closures over arguments that may be traced: the transformation is built inside the compiled
+    # program, once per run.
 
     def init_fn(params: Any) -> AddGradientNoiseState:
         del params
@@ -108,6 +111,7 @@ def add_gradient_noise(
         updates: Any, state: AddGradientNoiseState, params: Any = None, **extra_args: Any
     ) -> Any:
         del params, extra_args
+        # Checked again, because only now a schedule shows its value, unless that is traced.
         [sigma] = _validate.non_negative(stddev=value_at(stddev, state.count))
         _validate.scalar(stddev=sigma)
         noise, state = next_noise(state, updates, sampler)

@@ -60,9 +60,10 @@ def langevin_noise(
     References:
       Welling & Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics, 2011
     """
-    _validate.non_negative(temperature=temperature, learning_rate=learning_rate)
+    _validate.non_negative(schedules=True, temperature=temperature, learning_rate=learning_rate)
     _validate.scalar(temperature=temperature, learning_rate=learning_rate)
 
+    # The noise enters after the learning rate, so it is in units of the parameters.
     def stddev(count: ArrayLike) -> jax.Array:
         return jnp.sqrt(2.0 * value_at(learning_rate, count) * value_at(temperature, count))
 

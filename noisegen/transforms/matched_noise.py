@@ -49,8 +49,8 @@ def matched_noise(
     learning rates differ, pass the :func:`matched_reference`.
 
     **Part of the parameters.** Inside ``optax.masked`` or ``optax.partition`` the noise is the same
-    as without the mask: d counts all coordinates on which K was measured, and each leaf takes its
-    part of the diagonal. Pass the whole of K, measured on all parameters.
+    as without the mask. Pass the whole of K, measured on all parameters: d counts all coordinates
+    on which K was measured, and each leaf takes its part of the diagonal.
 
     The update takes two extra arguments, which the pool of `noisegen.training` passes if the task
     has a `noise_microbatch`:
@@ -111,11 +111,12 @@ def matched_noise(
                 "matched_noise needs update(..., batch_size=, gradient_noise=); in a pool, set the "
                 "noise_microbatch of the task."
             )
+        # The covariance that the batch lacks is `lacking` times that of one example.
         lacking = matched_variance(batch_size, reference_batch_size)
         per_example = variances(covariance, gradient_noise, updates)
         noise, state = next_noise(state, updates, samplers.normal_noise)
 
-        def add(gradient, variance, xi):
+        def add(gradient: jax.Array, variance: ArrayLike, xi: jax.Array) -> jax.Array:
             dtype = _validate.wide(xi.dtype)
             variance = jnp.asarray(lacking, dtype) * jnp.asarray(variance, dtype)
             # If no noise is lacking, a variance of NaN (not measured) must do no harm.

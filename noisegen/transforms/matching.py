@@ -136,7 +136,7 @@ def matched_reference(
     )
     [num_examples] = _validate.at_least(_largest(reference_batch_size), num_examples=num_examples)
     ratio = reference_learning_rate / learning_rate
-    noise = ratio / reference_batch_size + (1 - ratio) / num_examples
+    noise = ratio / reference_batch_size + (1 - ratio) / num_examples  # 1/B0'
     if isinstance(noise, jax.Array):
         valid = (reference_batch_size > 0) & (num_examples >= reference_batch_size)
         return jnp.where(valid & (noise > 0), 1 / noise, jnp.nan)
@@ -200,13 +200,15 @@ def matched_weights(
     positions = positions.astype(jnp.int32)
     lacking = matched_variance(batch_size, reference_batch_size)
     [size] = _validate.positive(batch_size=batch_size)
+    # Of the B examples, 2 floor(B / 2) have a partner, and carry the noise of all.
     num_paired = size // 2 * 2
     # Infinite in a batch of 1: its only example has no partner, and gets a weight of NaN.
     variance = jnp.asarray(lacking, jnp.float32) / jnp.asarray(num_paired, jnp.float32)
     size = jnp.asarray(size, jnp.float32)
     deviation = size * jnp.sqrt(jnp.where(lacking == 0, 0.0, variance))
 
-    def draw(pair):
+    # One key per pair: its draw is the same in every microbatch and on every device.
+    def draw(pair: jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(key, pair), dtype=jnp.float32)
 
     num_paired = jnp.asarray(num_paired).astype(jnp.int32)

@@ -52,7 +52,7 @@ def uniform_noise(key: jax.Array, tree: Any) -> Any:
       >>> round(float(noise.std()), 1), round(float(noise.max()), 2)
       (1.0, 1.73)
     """
-    width = 3**0.5
+    width = 3**0.5  # U(-w, w) has the variance w**2 / 3.
 
     def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, minval=-width, maxval=width)
@@ -80,10 +80,12 @@ def sphere_noise(key: jax.Array, tree: Any) -> Any:
     References:
       Ge et al., `Escaping From Saddle Points <https://arxiv.org/abs/1503.02101>`_, 2015
     """
+    # A normal vector has a uniform direction. Its length is set over all leaves together.
     noise = normal_noise(key, tree)
     leaves = jax.tree.leaves(noise)
     dtypes = [leaf.dtype for leaf in leaves]
     dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.float32)
+    # In the widest type of the leaves.
     total = sum((jnp.sum(leaf**2).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
     # A float, because int32 cannot hold the number of coordinates of the largest networks.
     num_coordinates = float(max(sum(leaf.size for leaf in leaves), 1))
@@ -105,6 +107,7 @@ def _draw(draw: Callable[..., jax.Array], key: jax.Array, tree: Any) -> Any:
             return leaf
         dtype = jnp.result_type(leaf)
         _check_floating(index, dtype)
+        # Counts masked leaves too, so a mask changes no noise of other leaves.
         own_key = jax.random.fold_in(key, index)
         return draw(own_key, jnp.shape(leaf), _validate.wide(dtype))
 

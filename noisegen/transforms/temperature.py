@@ -51,11 +51,12 @@ def scale_by_temperature(
       Smith, Elsen & De, `On the Generalization Benefit of Noise in Stochastic Gradient Descent
       <https://arxiv.org/abs/2006.15081>`_, 2020, sections 2 and 3
     """
-    _validate.non_negative(temperature=temperature)
-    _validate.positive(batch_size=batch_size)
+    _validate.non_negative(schedules=True, temperature=temperature)
+    _validate.positive(schedules=True, batch_size=batch_size)
     _validate.in_range(0, 1, momentum=momentum)
     _validate.scalar(temperature=temperature, batch_size=batch_size, momentum=momentum)
 
+    # Constants and schedules alike, as functions of the count that scale_by_learning_rate keeps.
     def learning_rate(count: ArrayLike) -> ArrayLike:
         return learning_rate_from_temperature(
             value_at(temperature, count), value_at(batch_size, count), momentum

@@ -59,6 +59,17 @@ def test_fingerprint_follows_the_tokens(files):
     assert data.load_text(*files("a b\n", "a\n")).fingerprint == prints[0]
 
 
+def test_a_validation_text_is_read_like_the_test_text(files, tmp_path):
+    paths = files("a b a\n", "a c\n")
+    (tmp_path / "valid.tokens").write_text("b z\n")
+    text = data.load_text(*paths, valid=tmp_path / "valid.tokens")
+    without = data.load_text(*paths)
+    assert words(text, "valid") == ["b", "<unk>", "<eos>"] and text.valid.dtype == np.int32
+    assert text.vocabulary == without.vocabulary and without.valid is None
+    assert text.source == f"{without.source}, validated on valid.tokens (3 tokens)"
+    assert text.fingerprint != without.fingerprint
+
+
 def test_invalid_texts_are_refused(files, tmp_path):
     train, test = files("a\n", "\n")
     with pytest.raises(ValueError, match=r"test\.tokens has no words"):

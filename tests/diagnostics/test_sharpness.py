@@ -193,7 +193,7 @@ def test_undefined_sharpness_is_nan(loss):
     ("settings", "message"),
     [
         ({"epsilon": 0.0}, "epsilon must be a finite number > 0"),
-        ({"num_iterations": 0}, "num_iterations must be a finite number > 0"),
+        ({"num_iterations": 0}, "num_iterations must be a whole number >= 1"),
         ({"subspace": 2}, "2 without a key"),
         ({"subspace": 4, "key": jax.random.key(0)}, "between 1 and the number of parameters, 3"),
     ],

@@ -176,8 +176,8 @@ def test_the_batch_is_normalized_whole_or_in_ghost_batches():
     assert {size: task.ghost_size for size, task in tasks.items()} == {4: 4, 8: 8}
     assert tasks[4].name == tasks[8].name
     run = sweep.planned[0]
-    [plan] = training.plan_runs(tasks[8], [run | {"batch_size": 8, "num_epochs": 1.0}])
-    assert plan.batch_sizes.tolist() == [8, 8, 6]
+    [made] = training.make_runs(tasks[8], [run | {"batch_size": 8, "num_epochs": 1.0}])
+    assert made.plan.batch_sizes.tolist() == [8, 8, 6]
     sweep = table2_ghost.get_sweep(shrunk(table2_ghost.get_config()))
     ghosts = sweep.task_of(sweep.planned[0])
     assert ghosts.ghost_size == 16 and ghosts.name != tasks[8].name

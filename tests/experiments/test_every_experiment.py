@@ -104,7 +104,7 @@ def test_it_trains_and_makes_a_table(name, made_data, tmp_path):
     assert len(records) >= len(sweep.planned)
     assert {record.status for record in records} == {"finished"}
     for record in records:
-        plan = sweep.runs()[record.run_id].plan
+        plan = sweep.state.runs()[record.run_id].plan
         assert (record.num_updates, record.num_examples) == (plan.num_updates, plan.num_examples)
     for protocol in sweep.protocols:
         rows = {run[protocol.row] for run in sweep.planned}
@@ -114,7 +114,7 @@ def test_it_trains_and_makes_a_table(name, made_data, tmp_path):
 
 def test_the_name_of_the_task_has_what_is_trained_and_not_how_fast(made_data):
     name = "additive_noise/table1"
-    first = load(name, "test").task_name
-    assert load(name, "test", convolution="lax").task_name == first
-    assert load(name, "test", **{"task.dropout": 0.5}).task_name != first
-    assert load(name, "test", **{"task.sizes": (2, 3, 5)}).task_name != first
+    first = load(name, "test").state.task_name
+    assert load(name, "test", convolution="lax").state.task_name == first
+    assert load(name, "test", **{"task.dropout": 0.5}).state.task_name != first
+    assert load(name, "test", **{"task.sizes": (2, 3, 5)}).state.task_name != first

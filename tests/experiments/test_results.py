@@ -27,6 +27,8 @@ def test_committed_tables_are_those_of_the_records(name, monkeypatch):
     )
     for each, table in zip(names, report.tables("csv"), strict=True):
         assert table.encode() == (ROOT / name / f"{each}.csv").read_bytes()
+    answers = (ROOT / name / "answers.txt").read_text()
+    assert answers == "\n\n".join(report.answers()) + "\n"
 
 
 def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):

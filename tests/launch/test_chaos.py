@@ -26,10 +26,10 @@ FLAGS = (
 )
 
 
-def ordeal(call, environment, tmp_path, deaths, seed, seeds, epochs):
+def ordeal(call, environment, tmp_path, deaths, seed, seeds, epochs, search="grid"):
     """A sweep whose workers die, completed by one that does not, and the same in peace."""
     size = (f"--config.grid.seed={tuple(range(seeds))}", f"--config.run.num_epochs={epochs}")
-    flags = (*FLAGS, *size)
+    flags = (*FLAGS, *size, f"--config.search={search}")
     died = subprocess.run(
         [sys.executable, CHAOS, str(deaths), str(seed), *flags, f"--workdir={tmp_path / 'chaos'}"],
         cwd=ROOT,
@@ -69,6 +69,12 @@ def check(found, deaths):
 
 def test_workers_killed_at_random_moments_cost_nothing_but_time(call, environment, tmp_path):
     check(ordeal(call, environment, tmp_path, deaths=10, seed=124, seeds=3, epochs=40.0), 10)
+
+
+def test_a_race_whose_workers_are_killed_trains_the_same_runs(call, environment, tmp_path):
+    found = ordeal(call, environment, tmp_path, 10, seed=7, seeds=8, epochs=40.0, search="race")
+    check(found, 10)
+    assert len(metrics(found.chaos)) < 3 * 2 * 8  # of the planned runs
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -89,7 +89,7 @@ def test_an_experiment_is_begun_trained_and_reported(run):
     done = run("sweep", "my_experiment.py", "--workdir=w", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "batch size" in done.stdout and "Report: w/report.html" in done.stdout
-    status = run("status", "--workdir=w")
+    status = run("status", "w")
     assert status.returncode == 0 and "Handwritten digits" in status.stdout, status.stderr
     report = run("report", "--workdir=w")
     assert (report.returncode, report.stdout) == (0, done.stdout), report.stderr
@@ -132,6 +132,7 @@ def test_no_such_command_is_one_line(run, words):
 def test_help_lists_commands_and_flags(run):
     assert "noisegen init FILE.py" in run("--help").stdout
     shown = run("sweep", "--help").stdout
+    assert "noisegen sweep " in shown and "python -m" not in shown
     for flag in ("--workdir", "--workers", "--pool.lanes", "--slurm.partition", "--ray.num_gpus"):
         assert flag in shown, shown
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from noisegen import sweeps
 from tests.launch.harness import DIGITS, TWO_LANES
 
 FLAGS = (
@@ -34,22 +35,21 @@ def row(table, batch_size):
 
 
 def extensions(done):
-    return [line for line in done.stderr.splitlines() if line.startswith("The grid ends at")]
+    return [line for line in done.stderr.splitlines() if line.startswith("The grid is extended")]
 
 
 def test_all_seeds_diverge_at_every_rate(run):
     _, done = run("(1e20, 2e20)")
     assert row(done.stdout, 64).split()[1:] == ["-", "diverged", "[a]"]
     assert "[a] Every run diverged." in done.stdout
-    assert [line.split("next: ")[1] for line in extensions(done)] == [
-        f"{rate} at batch size 64" for rate in ("5e+19", "2.5e+19", "1.25e+19")
-    ]
+    for line, rate in zip(extensions(done), ("5e+19", "2.5e+19", "1.25e+19"), strict=True):
+        assert f"{rate} at batch size 64. There every run diverged." in line
 
 
 def test_an_optimum_that_stays_at_the_edge_and_too_few_runs(run, call):
     workdir, done = run("(1e-6, 2e-6)")  # at which hardly anything is learned
     assert row(done.stdout, 64).endswith("[a]")
-    assert "[a] The optimum or its error bar touches the edge of the values tried." in done.stdout
+    assert f"[a] {sweeps.FLAGS['at_boundary']}" in done.stdout
     assert len(extensions(done)) == 3  # as many as are allowed
 
     for path in workdir.glob("records/*.jsonl"):

@@ -116,7 +116,7 @@ def test_killed_workers_and_nodes_change_nothing(ordeal, finished):
 
 @needs_ray
 def test_progress_is_that_of_all_workers_together(ordeal):
-    assert "The grid ends at" in ordeal.err and "24/24 runs" in ordeal.err.splitlines()[-1]
+    assert "The grid is extended" in ordeal.err and "24/24 runs" in ordeal.err.splitlines()[-1]
     assert not any(word in ordeal.err for word in ("Traceback", "died"))
     assert not list(ordeal.workdir.glob("workers/*"))
     assert "--launcher=ray" in storage.read_sweep(ordeal.workdir)["command"]

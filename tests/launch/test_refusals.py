@@ -102,9 +102,9 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch)
 
 @pytest.fixture
 def digits(tmp_path):
-    """An experiment and its sweep."""
+    """The sweep of an experiment."""
     loaded = experiment.load_experiment("experiments/digits.py")
-    return loaded, loaded.get_sweep(loaded.get_config(), tmp_path / "a b")
+    return loaded.get_sweep(loaded.get_config(), tmp_path / "a b")
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,10 @@ def digits(tmp_path):
     [({("", 64): {"accuracy": (98.0, None)}}, "'accuracy'"), ({("", 64): (0.98, 0.1)}, "fraction")],
 )
 def test_a_report_that_cannot_be_made_is_refused_before_training(digits, published, message):
-    loaded, planned = digits
-    sweep._check_report(loaded, planned)
-    planned.published = published
+    sweep._check_report(digits)
+    digits.published = published
     with pytest.raises(ValueError, match=f"digits.py: no report could be made: .*{message}"):
-        sweep._check_report(loaded, planned)
+        sweep._check_report(digits)
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyError])
@@ -126,10 +125,10 @@ def test_a_report_that_fails_at_the_end_is_one_line_with_the_remedy(monkeypatch,
 
     monkeypatch.setattr(report, "write", fail)
     with pytest.raises(ValueError) as error:
-        report.write_at_end(digits[1])
+        report.write_at_end(digits)
     said = str(error.value)
     assert "runs are trained and kept" in said and "wrong here" in said and "\n" not in said
-    assert said.endswith(f"python -m launch.report '--workdir={digits[1].workdir}'")
+    assert said.endswith(f"python -m launch.report '--workdir={digits.workdir}'")
 
 
 def test_a_deleted_directory_is_named(tmp_path, environment):

@@ -20,7 +20,7 @@ from tests.launch.harness import ROOT
 # each stop that it hears of, and takes a while to checkpoint its runs.
 JOB = """
 import signal, sys, time
-from launch import slurm, worker
+from launch import cli, slurm, worker
 from launch.driver import WorkerCommand
 from noisegen.sweeps import signals
 from noisegen.sweeps.worker import WorkerOptions
@@ -29,7 +29,7 @@ def work(workdir, experiment, options):
     print("share", options["share"], flush=True)
     end = sys.argv[1]
     if end == "error":
-        raise ValueError("no such data")
+        raise cli.UsageError("no such data")
     if end == "stop":
         stopping = []
         with signals.on_stop(stopping.append):
@@ -257,7 +257,7 @@ def test_without_slurm_status_shows_the_workers_all_the_same(finished, call, tmp
     note = {"job": "7", "size": 3, "at": "2026-11-29T00:00:00+00:00"}
     (workdir / "jobs" / "slurm-7.json").write_text(json.dumps(note))
     with storage.Claims(workdir) as claims:
-        claims.claim("a0")
+        claims.claim_all(["a0"])
         claims.heartbeat("training")
         said = call("status", f"--workdir={workdir}", PATH=str(tmp_path))
     (workdir / "jobs" / "slurm-7.json").unlink()

@@ -14,7 +14,8 @@ PROGRAM = """
 import pathlib, sys
 from launch import cli
 def main(argv):
-    print("0.3 ± 0.1 – 2×2 → 3·2", flush=True)
+    cli.show("0.3 ± 0.1 – 2×2 → 3·2")
+    print("α")
     opened = open(sys.argv[1], "w")
     print("x" * 200_000)
     print("warning", file=sys.stderr)

@@ -81,9 +81,9 @@ def test_the_grid_grows_where_the_optimum_is_at_its_edge(finished):
     }
     assert rates[64] == [2.0**k for k in range(-8, -2)]  # three more, the most the protocol allows
     assert rates[256] == rates[64]
-    said = [line for line in done.stderr.splitlines() if line.startswith("The grid ends at")]
-    assert [line.count("batch size 256") for line in said] == [1, 1, 1]
-    assert "next: 2^-5 at batch size 64, 2^-5 at batch size 256" in said[0]
+    said = [line for line in done.stderr.splitlines() if line.startswith("The grid is")]
+    assert [line.count("at batch size 64 and 256.") for line in said] == [1, 1, 1]
+    assert "the learning rate 2^-5 at batch size 64 and 256. There the largest" in said[0]
 
 
 def test_the_same_command_again_trains_nothing_and_prints_the_same(finished, call):

@@ -78,7 +78,7 @@ def test_a_worker_that_is_killed_is_started_again(start, finished, tmp_path):
     stdout, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 0, stderr
     assert stdout.split("\nReport: ")[0] == finished[1].stdout.split("\nReport: ")[0]
-    assert "24/24 runs" in stderr.splitlines()[-1] and "The grid ends at" in stderr
+    assert "24/24 runs" in stderr.splitlines()[-1] and "The grid is extended" in stderr
     logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
     assert logs == {"worker-0.log", "worker-1.log"} and not (tmp_path / "sweep/workers").exists()
     assert stderr.count("died with exit code -9 and is restarted") == 1

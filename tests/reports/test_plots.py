@@ -9,7 +9,7 @@ import pytest
 from matplotlib import figure, patches
 
 from noisegen import reports, storage, sweeps
-from noisegen.reports import plots
+from noisegen.reports import axes, plots
 
 PLOTS = [reports.plot_metric, reports.plot_tuned, reports.plot_heatmap, reports.plot_curves]
 
@@ -155,7 +155,7 @@ def test_odd_sweeps_draw_without_a_warning(plot, mode, records):
 def test_many_ticks_are_thinned():
     records = make(batch_sizes=tuple(2**k for k in range(20)), rates=(0.1,), seeds=1)
     ax = draw(reports.plot_metric, sweeps.select(records, sweeps.Protocol()), sweeps.Protocol())
-    assert len(ax.get_xticks()) <= plots.MAX_TICKS
+    assert len(ax.get_xticks()) <= axes.MAX_TICKS
 
 
 def shown(ax):

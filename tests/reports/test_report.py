@@ -43,9 +43,7 @@ def sweep_of(workdir, protocol, runs=None, published=None):
     """The sweep in a directory, by default with the runs of its records as the plan."""
     if runs is None:
         runs = [record.hparams for record in storage.read_records(workdir)] or RUNS
-    sweep = sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
-    sweep.resume_reading("task")
-    return sweep
+    return sweeps.Sweep(lambda: None, runs, protocol, workdir, published=published)
 
 
 def write_report(*arguments, **fields):
@@ -100,7 +98,7 @@ def test_page_and_tables_are_written(tmp_path):
     table = reports.to_csv(optima, PROTOCOL, {("", 64): (91.0, None)})
     assert (tmp_path / "table.csv").read_text() == table
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert files == {"sweep.json", "report.html", "table.csv", "figure.png"}
+    assert files == {"sweep.json", "report.html", "answers.txt", "table.csv", "figure.png"}
 
 
 @pytest.mark.parametrize("form", reports.FORMATS)
@@ -250,7 +248,7 @@ def test_the_boundary_between_the_regimes_is_named(tmp_path):
             )
     protocol = sweeps.Protocol(best=2, of=2, max_extensions=0)
     text = write_report(tmp_path, protocol, runs).read_text()
-    assert "lies at batch size 256 (95 %: 256 to 256); below it the best temperature" in text
+    assert "lies at batch size 256 (95 % interval 256 to 256). Below it" in text
 
 
 def test_further_protocols_make_further_tables(tmp_path):
@@ -274,7 +272,23 @@ def test_further_protocols_make_further_tables(tmp_path):
     assert names == ["table", "table_2"]
     assert "20.00 (1)" in tables[0] and "published" in tables[0]
     assert "0.1000 (1)" in tables[1] and "published" not in tables[1]
-    assert "<h2>Optima of test accuracy</h2>" in text and "<h2>Optima of train loss</h2>" in text
+    for metric in ("Test accuracy", "Train loss"):
+        assert f"<h2>{metric} for each batch size</h2>" in text
+
+
+def test_figures_of_all_series_stand_above_the_table_and_those_of_each_below(tmp_path):
+    protocol = dataclasses.replace(PROTOCOL, series=lambda run: f"seed {run['seed']}", best=1, of=1)
+    write(tmp_path, map(record_of, RUNS))
+    text = write_report(tmp_path, protocol, RUNS).read_text()
+    parts = ["Test accuracy against batch size", "<table", "Mean test accuracy (%), seed 0"]
+    positions = [text.index(part) for part in parts]
+    assert positions == sorted(positions)
+
+
+def test_a_report_says_how_many_runs_are_missing(tmp_path):
+    write(tmp_path, [record_of(run) for run in list(RUNS)[2:]])
+    assert "2 of 12 runs" in load_report(tmp_path, PROTOCOL, RUNS).describe_missing()
+    assert load_report(tmp_path, PROTOCOL).describe_missing() == ""
 
 
 LABELS = ["$a_b$", "_hidden", "<i>&\"'{title}%s", "x: #22262b", "", "a\nb", "中"]
@@ -354,9 +368,8 @@ def test_regimes_that_cannot_be_found_leave_their_reason(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ends", [(math.nan, math.nan), (16, math.inf), (math.nan, 64)])
 def test_a_boundary_without_an_interval_shows_none(ends):
     boundary = sweeps.Boundary(batch_size=32, learning_rate=0.5, low=ends[0], high=ends[1])
-    assert figures.describe_boundary("", boundary).endswith(
-        "lies at batch size 32; below it the best temperature is 0.016."
-    )
+    said = figures.describe_boundary("", boundary)
+    assert "batch size 32." in said and "0.016" in said and "interval" not in said
     boundary = sweeps.Boundary(batch_size=math.inf, learning_rate=math.nan)
     assert "nan" not in figures.describe_boundary("", boundary)
 
@@ -413,5 +426,101 @@ def test_odd_values_have_a_whole_report(tmp_path, name):
     text = made.write().read_text()
     assert "is left out" not in text
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
-        *("sweep.json", "report.html", "figure.png", "table.csv"),
+        *("sweep.json", "report.html", "answers.txt", "figure.png", "table.csv"),
     }
+
+
+def answered(workdir, labels=("a", "b"), **meta):
+    """Writes a sweep whose records answer something; returns its page and its answers."""
+    runs = sweeps.grid(
+        batch_size=[16, 32, 64, 128],
+        learning_rate=[0.125, 0.25, 0.5, 1, 2],
+        seed=range(5),
+        noise=[0, 1],
+    )
+    protocol = sweeps.Protocol(
+        best=5, of=5, max_extensions=0, series=lambda run: labels[run["noise"]], labels=labels
+    )
+    records = []
+    for run in runs:
+        accuracy = 0.9 - 0.01 * math.log2(run["learning_rate"] / 0.55) ** 2
+        accuracy += 0.001 * ((3 * run["seed"] + run["noise"] + run["batch_size"] // 16) % 5)
+        accuracy -= 0.05 * (run["batch_size"] == 128) + 0.03 * run["noise"]
+        metrics = {"test_accuracy": accuracy}
+        records.append(record_of(run, metrics=metrics, num_updates=8192 // run["batch_size"]))
+    write(workdir, records, **meta)
+    sweep = sweep_of(workdir, protocol)
+    return reports.write_report(sweep).read_text(), sweep
+
+
+@pytest.fixture(scope="module")
+def answered_page(tmp_path_factory):
+    return answered(tmp_path_factory.mktemp("answered"))
+
+
+def test_a_page_begins_with_its_answers(answered_page):
+    text, sweep = answered_page
+    found = sweep.answers()
+    assert {answer.kind for answer in found} >= {"batch_size", "updates", "series", "open"}
+    assert [text.count(answer.text) for answer in found] == [1] * len(found)
+    assert text.index("<h2>Answers</h2>") < text.index(found[0].text) < text.index("<figure")
+    rules = list(dict.fromkeys(answer.rule for answer in found if answer.rule))
+    [notes] = re.findall(r'<ol class="notes">(.*?)</ol>', text, re.DOTALL)
+    assert re.findall("<li>(.*?)</li>", notes) == rules
+    numbers = [rules.index(answer.rule) + 1 for answer in found if answer.rule]
+    assert [int(number) for number in re.findall(r"<sup>(\d+)</sup>", text)] == numbers
+
+
+def test_answers_link_to_figures_that_exist(answered_page):
+    text, sweep = answered_page
+    checker = Checker(text)
+    links = [attributes["href"] for tag, attributes in checker.tags if tag == "a"]
+    figures = [attributes for tag, attributes in checker.tags if tag == "figure"]
+    ids = [attributes["id"] for attributes in figures if "id" in attributes]
+    assert len(links) == sum(bool(answer.figure) for answer in sweep.answers()) > 2
+    assert set(links) <= {f"#{name}" for name in ids} and "#metric-1" in links
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_answers_of_several_protocols_stand_apart(answered_page):
+    _, sweep = answered_page
+    [protocol] = sweep.protocols
+    checker = Checker(write_report(sweep.workdir, [protocol, protocol]).read_text())
+    heading = "Answers: Test accuracy for each batch size"
+    assert checker.text.count(heading) == 2
+    links = {attributes["href"] for tag, attributes in checker.tags if tag == "a"}
+    assert links >= {"#metric-1", "#metric-2"}
+
+
+def test_labels_in_answers_and_evidence_are_escaped(tmp_path):
+    text, sweep = answered(tmp_path, labels=(NASTY, "plain"))
+    assert "<script" not in text
+    words = "".join(Checker(text).text)
+    for answer in sweep.answers():
+        assert answer.text in words
+    assert f"plain − {NASTY}" in words
+
+
+def test_a_page_shows_how_certain_its_numbers_are(answered_page, tmp_path):
+    text, _ = answered_page
+    assert text.index("<h2>Test accuracy for each batch size") < text.index("How certain it is")
+    evidence = text[text.index("How certain it is") :]
+    assert "unseen seeds" in evidence and "b − a" in evidence and "p (Holm)" in evidence
+    single = tmp_path / "single"
+    write(single, map(record_of, [run for run in RUNS if run["seed"] == 0]))
+    assert "How certain it is" not in write_report(single, PROTOCOL).read_text()
+
+
+def test_a_report_without_records_has_no_answers(tmp_path):
+    write(tmp_path, [])
+    assert load_report(tmp_path, PROTOCOL, RUNS).answers() != []  # that runs are missing
+    text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
+    assert "12 runs have no record yet" in text
+
+
+def test_the_command_for_more_seeds_is_that_of_the_sweep(answered_page):
+    _, sweep = answered_page
+    assert [answer.command for answer in sweep.answers() if answer.command] == []  # has none
+    digits = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "digits"
+    [command] = [a.command for a in sweeps.Sweep.open(digits).answers() if a.command]
+    assert re.fullmatch(r"python -m launch.sweep .*--config.grid.seed=range\(\d+\)'.*", command)

@@ -1,4 +1,4 @@
-"""Tables: the numbers, and each way of writing them."""
+"""Tables: the numbers (`tables.py`), and each way of writing them (`rendering.py`)."""
 
 import csv
 import io
@@ -77,7 +77,7 @@ def test_columns_are_series_over_headings(whole):
     ]
     assert list(frame["none"]) == [
         *("test accuracy (%)", "best learning rate", "best eta", "train loss"),
-        *("published", "difference"),
+        *("published", "difference (std)"),
     ]
 
 
@@ -90,8 +90,7 @@ def test_a_sweep_without_series_has_headings_only():
 
 def test_flags_become_marks_with_notes(whole):
     marked = {mark: note for mark, note in notes.make_notes(*whole) if mark}
-    assert list(marked) == ["a", "b"]
-    assert "edge" in marked["a"] and "diverged" in marked["b"]
+    assert marked == {"a": sweeps.FLAGS["at_boundary"], "b": sweeps.FLAGS["all_diverged"]}
 
 
 def general_notes(records, protocol, published=None):
@@ -102,11 +101,35 @@ def general_notes(records, protocol, published=None):
 
 def test_general_notes_say_how_the_numbers_were_chosen():
     text = general_notes(RECORDS, PROTOCOL, PUBLISHED)
-    assert "of the 2 runs with the best learning rate and eta" in text
+    assert "of 2 seeds, at the best learning rate and eta" in text
     assert "Tuned on the test set" in text and "Difference" in text
     protocol = sweeps.Protocol(metric="train_loss", mode="min")
     text = general_notes(make({0.1: [0.5], 0.2: [0.6]}), protocol)
-    assert "test set" not in text and "Difference" not in text and "of one run with" in text
+    assert "test set" not in text and "Difference" not in text
+    assert "of one seed, at the best learning rate" in text
+
+
+@pytest.mark.parametrize(
+    "best, of, said",
+    [(1, 1, "one seed"), (1, 5, "the best of 5 seeds"), (4, 5, "the best 4 of 5 seeds")],
+)
+def test_general_notes_say_how_many_seeds_count(best, of, said):
+    text = general_notes(make({0.1: [0.5]}), sweeps.Protocol(best=best, of=of))
+    assert f"(number of runs) of {said}." in text
+
+
+def test_a_learning_rate_chosen_on_validation_data_is_reported_on_test_data():
+    records = make({0.1: [0.5], 0.2: [0.6]})
+    for record, accuracy in zip(records, (0.9, 0.8), strict=True):
+        record.metrics["valid_accuracy"] = accuracy
+    protocol = sweeps.Protocol(metric="valid_accuracy", report=("test_accuracy",))
+    text = general_notes(records, protocol)
+    assert "Tuned on the validation split: learning rate was chosen by the valid accuracy" in text
+    assert "Tuned on the test set" not in text
+    [optimum] = sweeps.select(records, protocol)
+    assert optimum.values == {"learning_rate": 0.1} and optimum.report["test_accuracy"][0] == 0.5
+    alone = general_notes(records[:1], protocol)
+    assert "Tuned" not in alone  # as nothing was chosen
 
 
 def test_the_split_and_the_unit_of_a_metric_are_declared():
@@ -231,8 +254,8 @@ def test_several_published_numbers_stand_beside_their_own():
     published = {("", 64): printed, ("", 128): {}}
     frame = reports.format_table(optima, protocol, published)
     assert list(frame.columns[4:]) == [
-        *("published test accuracy (%)", "difference"),
-        *("published train loss", "difference", "published learning rate"),
+        *("published test accuracy (%)", "difference (std)"),
+        *("published train loss", "difference (std)", "published learning rate"),
     ]
     cells = frame.to_numpy().tolist()
     assert cells[0][4:] == ["90 ± 1", "+0.6", "0.2", "+7.8", "2^1 (2^0–2^2)"]
@@ -240,7 +263,7 @@ def test_several_published_numbers_stand_beside_their_own():
     first = reports.make_table(optima, protocol, published).iloc[0]
     assert (first["published"], first["published_train_loss"]) == (0.9, 0.2)
     assert first["published_learning_rate_high"] == 4
-    for write in RENDERERS:  # two columns are called "difference"
+    for write in RENDERERS:  # two columns have one heading
         assert write(optima, protocol, published)
     with pytest.raises(ValueError, match="no column to stand beside"):
         reports.make_table(optima, protocol, {("", 64): {"test_loss": (1.0, None)}})

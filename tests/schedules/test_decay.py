@@ -138,6 +138,36 @@ def test_step_decay_with_everything_traced():
         np.testing.assert_allclose(np.unique(values), [1e-4, 1e-3, 1e-2, 0.1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("per_epoch", [7.5, 40])
+def test_epochs_of_step_decay_may_be_traced(per_epoch):
+    counts = jnp.arange(200)
+
+    def schedule(epochs):
+        return noisegen.step_decay_schedule(0.1, epochs, 0.5, per_epoch)(counts)
+
+    first = jnp.array([1.0, 2.5, 3.0])
+    traced = jax.vmap(lambda epoch: schedule((epoch, 2 * epoch, math.inf)))(first)
+    for epoch, values in zip(first.tolist(), traced, strict=True):
+        np.testing.assert_allclose(values, schedule((epoch, 2 * epoch)), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(schedule)(first), schedule(first.tolist()), rtol=1e-6)
+    np.testing.assert_allclose(schedule(first), schedule(first.tolist()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [(2.0, 1.0), (0.0, 1.0), (1.0, 1.0), (1.0, math.nan)])
+def test_traced_epochs_that_do_not_increase_give_nan(epochs):
+    @jax.jit
+    def value(epochs):
+        return noisegen.step_decay_schedule(0.1, epochs, 0.5, 10)(3)
+
+    assert np.isnan(value(epochs)) and np.isnan(value(jnp.array(epochs)))
+
+
+@pytest.mark.parametrize("epochs", [jnp.ones((2, 2)), jnp.float32(1), (jnp.ones(2), 3.0)])
+def test_epochs_have_one_axis(epochs):
+    with pytest.raises(ValueError, match="^epochs must be"):
+        noisegen.step_decay_schedule(0.1, epochs, 0.5, 10)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -183,6 +183,27 @@ def test_values_that_are_not_finite_real_numbers_are_refused_in_one_line(value):
         assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
 
 
+def test_a_schedule_in_place_of_a_number_is_refused():
+    def schedule(count):
+        return 0.1
+
+    for name, call in {
+        "learning_rate": lambda: noisegen.temperature(schedule, 64),
+        "init_value": lambda: noisegen.power_decay_schedule(schedule, 0.5),
+        "gamma": lambda: noisegen.power_decay_schedule(0.1, schedule),
+        "ratio": lambda: noisegen.square_root_rule(schedule),
+        "num_updates_per_epoch": lambda: noisegen.step_decay_schedule(0.1, (1,), 0.5, schedule),
+        "num_steps": lambda: noisegen.constant_warmup_schedule(0.1, schedule, schedule),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            call()
+
+
+def test_a_list_of_traced_numbers_in_place_of_one_is_refused():
+    with pytest.raises(ValueError, match="^num_steps must be"):
+        jax.jit(lambda n: noisegen.hold_then_decay_schedule(0.1, [n, n])(0))(40)
+
+
 def test_jax_arrays_that_are_no_real_numbers_are_refused():
     for value in (jnp.complex64(1), jnp.bool_(True), jax.random.key(0)):
         with pytest.raises(ValueError, match="learning_rate must be a finite number"):

@@ -68,6 +68,8 @@ def test_logarithmic_rule_adds_one_per_doubling():
         (lambda: noisegen.scale_learning_rate(0.1, 64, 0), "base_batch_size must be"),
         (lambda: noisegen.scale_momentum(1.0, 64, 64), r"base_momentum must be a number in \[0, 1"),
         (lambda: noisegen.scale_momentum(0.5, 16, 64), "momentum must be .* but it is -1.0"),
+        (lambda: noisegen.scale_momentum(0.5, 16, 64, 0.5), "rule must be a function"),
+        (lambda: noisegen.scale_learning_rate(0.5, 16, 64, lambda k: -k), "value of the rule must"),
     ],
 )
 def test_bad_numbers_are_refused_by_name(make, message):

@@ -32,12 +32,12 @@ def clock(monkeypatch):
 
 def test_a_run_is_claimed_by_one_worker_until_it_is_released(tmp_path):
     with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
-        assert one.claim("a") and not other.claim("a") and other.claim("b")
+        assert one.claim_all(["a"]) and not other.claim_all(["a"]) and other.claim_all(["b"])
         assert one.claimed_by_others() == {"b"} and other.claimed_by_others() == {"a"}
         one.release("a")
         one.heartbeat()
         other.claimed_by_others()
-        assert other.claim("a") and not one.claim("a")
+        assert other.claim_all(["a"]) and not one.claim_all(["a"])
     assert not (tmp_path / "workers").exists()
 
 
@@ -66,15 +66,15 @@ def test_claiming_many_runs_costs_as_much_as_one(tmp_path, monkeypatch):
 def test_a_worker_that_leaves_releases_its_runs(tmp_path):
     with storage.Claims(tmp_path) as one:
         with storage.Claims(tmp_path) as other:
-            assert other.claim("a") and not one.claim("a")
+            assert other.claim_all(["a"]) and not one.claim_all(["a"])
         assert one.claimed_by_others() == set()
-        assert one.claim("a")
+        assert one.claim_all(["a"])
 
 
 def test_the_last_worker_removes_the_directory(tmp_path):
     with storage.Claims(tmp_path) as one, storage.Claims(tmp_path) as other:
-        one.claim("a")
-        other.claim("b")
+        one.claim_all(["a"])
+        other.claim_all(["b"])
         (tmp_path / "workers" / ".killed").write_text(
             "{"
         )  # Killed before its first claim was visible.
@@ -86,9 +86,9 @@ def test_the_last_worker_removes_the_directory(tmp_path):
 def test_progress_is_published_for_claimed_runs_only(tmp_path):
     watcher = storage.Claims(tmp_path)
     with storage.Claims(tmp_path) as one:
-        one.claim("a")
+        one.claim_all(["a"])
         one.release("a")
-        one.claim("b")
+        one.claim_all(["b"])
         one._beaten_at = -float("inf")
         one.report_progress({"a": 7, "b": 8})
         [worker] = watcher.others()
@@ -97,7 +97,7 @@ def test_progress_is_published_for_claimed_runs_only(tmp_path):
 
 def test_progress_is_published_at_most_once_a_second(tmp_path, clock):
     with storage.Claims(tmp_path) as one:
-        one.claim("a")
+        one.claim_all(["a"])
         one.report_progress({"a": 0})  # The first report is published at once.
         path = tmp_path / "workers" / f"{one.name}.json"
         before = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_silent_worker_is_dead_after_its_timeout_on_our_clock(tmp_path, clock)
     clock[0] += 2
     assert one.claimed_by_others() == {"a"}
     assert not (tmp_path / "workers" / "quick.json").exists()
-    assert one.claim("b")
+    assert one.claim_all(["b"])
 
 
 def test_an_ended_process_of_this_host_is_dead_at_once(tmp_path):
@@ -167,7 +167,7 @@ def test_has_ended_recognizes_ended_writers_of_this_host():
 
 def test_a_worker_mistaken_for_dead_returns_with_its_next_heartbeat(tmp_path, clock):
     one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
-    assert one.claim("a") and other.claimed_by_others() == {"a"}
+    assert one.claim_all(["a"]) and other.claimed_by_others() == {"a"}
     clock[0] += 61
     assert other.claimed_by_others() == set()
     one.heartbeat()
@@ -177,7 +177,7 @@ def test_a_worker_mistaken_for_dead_returns_with_its_next_heartbeat(tmp_path, cl
 def test_the_timeout_for_compiling_lasts_until_training_begins(tmp_path, clock):
     one, other = storage.Claims(tmp_path, 60.0), storage.Claims(tmp_path)
     one.heartbeat("compiling", 900.0)
-    assert one.claim("a")
+    assert one.claim_all(["a"])
     clock[0] += 899
     other.claimed_by_others()  # Sees the heartbeat for the first time.
     clock[0] += 899
@@ -236,7 +236,7 @@ def test_an_impossible_process_id_is_of_a_dead_worker(tmp_path):
 def test_an_unwritable_directory_does_not_stop_a_worker(tmp_path):
     (tmp_path / "workers").write_text("")
     with storage.Claims(tmp_path) as one:
-        assert one.claim("a")
+        assert one.claim_all(["a"])
 
 
 def test_the_content_of_a_file_cannot_remove_another_file(tmp_path, clock):
@@ -257,7 +257,7 @@ def test_a_full_disk_does_not_stop_a_worker(tmp_path, monkeypatch):
 
     with storage.Claims(tmp_path) as one:
         monkeypatch.setattr(claims_lib.pathlib.Path, "write_text", full)
-        assert one.claim("a")  # The next record will report the full disk.
+        assert one.claim_all(["a"])  # The next record will report the full disk.
 
 
 def _claim_all(workdir, names, start, claimed, size):

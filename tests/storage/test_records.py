@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import pytest
 
-from noisegen import storage, sweeps
+from noisegen import storage, sweeps, training
 from noisegen.storage import workdir as workdir_lib
 from noisegen.storage.record import LineError
 
@@ -49,6 +49,34 @@ def write(workdir, records, writer=None):
 
 def without_curve(record):
     return dataclasses.replace(record, curve=None)
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_record_keeps_all_of_a_result_but_its_parameters(status):
+    loss = 0.5 if status == "finished" else math.nan
+    result = training.Result(
+        run_id="9f",
+        hparams={"seed": 0},
+        status=status,
+        diverged_at=None if status == "finished" else 3,
+        metrics={"test_loss": loss},
+        curve={"epoch": [1.0], "update": [3], "test_loss": [loss]},
+        num_updates=3,
+        num_examples=12,
+        seconds=0.25,
+        params={"w": np.ones(2)},
+    )
+    record = storage.Record.from_result(result, device="a GPU")
+    fields = json.loads(record.to_json())
+    assert fields.pop("run") == result.hparams and fields.pop("device") == "a GPU"
+    assert list(fields)[-2:] == ["curve", "crc32"]
+    del fields["crc32"]
+    expected = {name: value for name, value in vars(result).items() if name in fields}
+    assert expected.keys() | {"hparams", "params"} == vars(result).keys()
+    if status == "diverged":
+        expected |= {"metrics": {"test_loss": None}}
+        expected |= {"curve": result.curve | {"test_loss": [None]}}
+    assert fields == expected
 
 
 def test_records_of_several_writers_are_read_sorted_by_run_id(tmp_path):

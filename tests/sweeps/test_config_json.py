@@ -141,14 +141,15 @@ def sweep(tmp_path, monkeypatch):
     exp = experiment.load_experiment("kept_mine.py")
     config = exp.get_config()
     config.rate = 0.25
-    meta = exp.get_sweep(config).meta
+    origin = exp.get_sweep(config).origin
+    meta = {"experiment": origin.experiment, "config": config_json.dump(config)}
     storage.open_workdir(tmp_path / "sweep", exp.name, "task", meta)
     return tmp_path / "sweep"
 
 
 def test_a_sweep_with_a_dtype_and_a_range_is_opened(sweep):
     found = sweeps.Sweep.open(sweep)
-    assert found.config.seed == (0, 1) and found.config.dtype is jnp.bfloat16
+    assert found.origin.config.seed == (0, 1) and found.origin.config.dtype is jnp.bfloat16
     assert [run["learning_rate"] for run in found.planned] == [0.25, 0.25]
 
 
@@ -158,7 +159,7 @@ def test_a_sweep_of_an_older_version_is_opened(sweep, dtype):
     del content["crc32"]
     content["config"] = json.dumps(json.loads(content["config"]) | {"dtype": dtype})
     (sweep / "sweep.json").write_text(json.dumps(content))
-    assert sweeps.Sweep.open(sweep).config.dtype is jnp.bfloat16
+    assert sweeps.Sweep.open(sweep).origin.config.dtype is jnp.bfloat16
 
 
 def test_a_file_that_the_user_names_may_be_anywhere(sweep, tmp_path, monkeypatch):
@@ -167,7 +168,7 @@ def test_a_file_that_the_user_names_may_be_anywhere(sweep, tmp_path, monkeypatch
     monkeypatch.chdir(sweep)
     with pytest.raises(FileNotFoundError, match="--config="):
         sweeps.Sweep.open(sweep)
-    assert sweeps.Sweep.open(sweep, str(moved)).config.rate == 0.25
+    assert sweeps.Sweep.open(sweep, str(moved)).origin.config.rate == 0.25
     other = moved.with_name("other.py")
     other.write_text(SOURCE)
     with pytest.raises(ValueError, match="other.py .*'kept_mine'"):

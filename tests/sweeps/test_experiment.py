@@ -65,7 +65,7 @@ def test_the_file_says_everything(path):
     assert sweep.description == "Some words.\nSome more."
     assert sweep.planned == [{"seed": s, "learning_rate": 0.5, "batch_size": 1} for s in (0, 1)]
     assert sweep.protocols[0].of == 2 and sweep.published == {}
-    assert sweep.task_name == "0.5"
+    assert sweep.state.task_name == "0.5"
 
 
 def test_a_file_is_executed_once(path):
@@ -85,9 +85,9 @@ def test_a_file_that_lacks_a_function_is_refused(path):
 def test_a_sweep_leads_back_to_its_experiment_overrides_included(path, tmp_path):
     begin(path, tmp_path / "sweep", rate=0.25, grid={"seed": (5,)})
     sweep = sweeps.Sweep.open(tmp_path / "sweep")
-    assert (sweep.name, sweep.title, sweep.task_name) == ("mine", "A title", "0.25")
+    assert (sweep.name, sweep.title, sweep.state.task_name) == ("mine", "A title", "0.25")
     assert sweep.planned == [{"seed": 5, "learning_rate": 0.5, "batch_size": 1}]
-    assert sweep.config.grid.seed == (5,)
+    assert sweep.origin.config.grid.seed == (5,)
 
 
 def test_a_field_that_the_file_has_lost_is_named(path, tmp_path):

@@ -1,7 +1,6 @@
 """Tests that experiments of any name and location are imported as ordinary modules."""
 
 import os
-import pickle
 import sys
 
 import pytest
@@ -80,11 +79,6 @@ def test_a_file_is_executed_again_only_if_it_changed(tmp_path):
     write(path, text + "\n")
     experiment.load_experiment(str(path))
     assert (tmp_path / "log").read_text() == "xx"
-
-
-def test_functions_of_a_file_can_be_pickled(tmp_path):
-    get_sweep = files.load(write(tmp_path / "mine.py")).get_sweep
-    assert pickle.loads(pickle.dumps(get_sweep)) is get_sweep
 
 
 @pytest.mark.parametrize("name", ["optax.py", "json.py", "noisegen.py"])

@@ -11,6 +11,14 @@ def test_plain_strings_name_the_metrics_of_noisegens_own_tasks():
     assert {metric.split for metric in (protocol.metric, *protocol.report)} == {"test"}
 
 
+def test_metrics_of_validation_data_are_known_like_those_of_test_data():
+    protocol = sweeps.Protocol(
+        metric="valid_accuracy", report=("valid_loss", "valid_squared_error", "test_accuracy")
+    )
+    assert protocol.metric == sweeps.Metric("valid_accuracy", unit="%", split="valid")
+    assert [metric.split for metric in protocol.report] == ["valid", "valid", "test"]
+
+
 @pytest.mark.parametrize("name", ["accuracy", "validation_accuracy", "test_recall", "seconds"])
 def test_any_other_string_has_no_unit_and_no_split(name):
     assert sweeps.Protocol(metric=name).metric == sweeps.Metric(name)

@@ -6,14 +6,17 @@ import sys
 import pytest
 from rich import console
 
-from noisegen import storage, sweeps, training
+from noisegen import reports, storage, sweeps, training
 from noisegen.sweeps import progress
 
 
-def record(batch_size, learning_rate, accuracy, eta=0.0, status="finished", num_examples=1000):
+def record(
+    batch_size, learning_rate, accuracy, eta=0.0, status="finished", num_examples=1000, seed=0
+):
+    run = {"batch_size": batch_size, "learning_rate": learning_rate, "eta": eta, "seed": seed}
     return storage.Record(
-        run_id=f"{batch_size} {learning_rate} {eta}",
-        hparams={"batch_size": batch_size, "learning_rate": learning_rate, "eta": eta},
+        run_id=str(run),
+        hparams=run,
         status=status,
         metrics={"test_accuracy": accuracy, "test_loss": accuracy},
         num_examples=num_examples,
@@ -27,9 +30,19 @@ class Sweep:
 
     def __init__(self, records, todo=(), protocol=None):
         self.protocols = (protocol or sweeps.Protocol(),)
+        self.state = State(records, todo)
+
+
+class State:
+    """The state of this sweep."""
+
+    def __init__(self, records, todo):
         self.done = {each.run_id: each for each in records}
         self.wanted = {each.run_id: each.hparams for each in (*records, *todo)}
         self._todo = {each.run_id: run_of(each) for each in todo}
+
+    def records(self):
+        return list(self.done.values())
 
     def todo(self):
         return self._todo
@@ -51,14 +64,29 @@ def text(shown):
     return [line.split() for line in capture.get().splitlines() if line.strip()]
 
 
-def test_a_tally_counts_and_keeps_the_best_of_every_row():
+def test_a_tally_counts_and_shows_the_optimum_of_every_row():
     records = [record(64, 0.5, 0.75), record(64, 0.25, 0.5), record(8, 0.5, None, 0, "diverged")]
     tally = progress.Tally(Sweep(records, [record(8, rate, 0) for rate in range(997)]))
     assert tally.line() == "3/1,000 runs (1 diverged)"
-    assert text(tally.table())[2:] == [["64", "75.00", "0.5"]]
+    assert text(tally.table())[2:] == [["8", "-", "diverged"], ["64", "75.00", "(1)", "2^-1"]]
     tally.add(record(64, 0.125, 0.875))
     tally.add(record(8, 0.125, 0.25))
-    assert text(tally.table())[2:] == [["8", "25.00", "0.125"], ["64", "87.50", "0.125"]]
+    shown = [["8", "25.00", "(1)", "2^-3"], ["64", "87.50", "(1)", "2^-3"]]
+    assert text(tally.table())[2:] == shown
+
+
+def test_a_tally_shows_the_numbers_of_the_report():
+    protocol = sweeps.Protocol(best=2, of=2)
+    scores = {0.1: (0.95, 0.5), 0.3: (0.9, 0.8)}  # the best run is not of the best mean
+    records = [
+        record(64, rate, score, seed=seed)
+        for rate, pair in scores.items()
+        for seed, score in enumerate(pair)
+    ]
+    [cells] = text(progress.Tally(Sweep(records, protocol=protocol)).table())[2:]
+    assert cells == ["64", "85.00", "±", "7.07", "(2)", "0.3"]
+    report = reports.to_text(sweeps.select(records, protocol), protocol)
+    assert " ".join(cells) in " ".join(report.split())
 
 
 def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
@@ -71,9 +99,11 @@ def test_a_tally_of_a_loss_by_series_and_two_tuned_fields():
     )
     records = [record(64, 0.5, 3.0, 0.1), record(64, 0.25, 2.0, 0.2), record(64, 0.5, 1.5)]
     shown = text(progress.Tally(Sweep(records, protocol=protocol)).table())
-    names = ["batch", "size", "best", "run's", "test", "loss", "learning", "rate", "eta"]
-    assert shown[0] == names
-    assert shown[2:] == [["none", "64", "1.50", "0.5", "0"], ["noise", "64", "2.00", "0.25", "0.2"]]
+    assert " ".join(shown[0]) == "batch size test loss best learning rate best eta"
+    assert shown[2:] == [
+        ["none", "64", "1.5000", "(1)", "2^-1", "0"],
+        ["noise", "64", "2", "(1)", "2^-2", "0.2"],
+    ]
 
 
 @pytest.fixture
@@ -126,30 +156,56 @@ def test_a_sweep_that_is_stopped_says_how_fast_it_was(clock, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "0/1 runs, 200 examples/s, 0:02 left"
 
 
-def test_growth_says_which_values_are_added_and_why(capsys):
-    protocol = sweeps.Protocol(series=lambda run: "noise", tune=("learning_rate", "eta"))
-    runs = [record(64, rate, 0).hparams for rate in (0.25, 0.125, 0.25)] + [record(8, 2, 0).hparams]
-    text = progress.describe_extension(protocol, runs)
-    assert text == (
-        "The grid ends at the best learning rate, its bar or a divergence; next: "
-        "2^-3 at noise batch size 64, 2^-2 at noise batch size 64, 2^1 at noise batch size 8"
+def test_an_extension_says_which_values_are_added_where_and_why(capsys):
+    protocol = sweeps.Protocol(series=lambda run: "noise")
+    # The best rate is the largest at batch sizes 64 and 32, the smallest at 8.
+    records = [record(size, rate, rate) for size in (64, 32) for rate in (0.5, 1)]
+    records += [record(8, rate, -rate) for rate in (0.5, 1)]
+    new = [record(size, 2, 0).hparams for size in (64, 32)] + [record(8, 0.25, 0).hparams]
+    said = progress.describe_extension(protocol, new, records)
+    assert said == (
+        "The grid is extended to the learning rate 2^1 at noise batch size 64 and 32."
+        " There the largest learning rate tried is the best."
+        " The grid is extended to the learning rate 2^-2 at noise batch size 8."
+        " There the smallest learning rate tried is the best."
     )
-    progress.Display(Sweep([], protocol=protocol)).note(text)
-    assert capsys.readouterr().err == f"{text}\n"
+    progress.Display(Sweep([], protocol=protocol)).note(said)
+    assert capsys.readouterr().err == f"{said}\n"
 
 
-def test_growth_names_every_field_that_grows():
+def test_an_extension_names_the_error_bar_and_divergence():
+    protocol = sweeps.Protocol(best=2, of=2)
+    scores = {0.1: (0.8, 0.9), 0.2: (0.7, 1.1), 0.4: (0.8, 0.8)}
+    records = [
+        record(64, rate, score, seed=seed)
+        for rate, pair in scores.items()
+        for seed, score in enumerate(pair)
+    ]
+    new = [record(64, rate, 0).hparams for rate in (0.05, 0.8)]
+    said = progress.describe_extension(protocol, new, records)
+    assert "smallest learning rate tried is as good within one standard deviation" in said
+    assert "largest learning rate tried is as good within one standard deviation" in said
+    records = [record(64, rate, None, status="diverged") for rate in (0.1, 0.2)]
+    said = progress.describe_extension(protocol, new[:1], records)
+    assert said.endswith("the learning rate 0.05 at batch size 64. There every run diverged.")
+
+
+def test_an_extension_names_every_field_that_is_extended():
     protocol = sweeps.Protocol(tune=("learning_rate", "eta"))
-    known = [record(64, rate, 0, eta).hparams for rate in (0.1, 0.2) for eta in (0.3, 0.5)]
+    records = [record(64, rate, rate + eta, eta) for rate in (0.1, 0.2) for eta in (0.3, 0.5)]
     rates = [record(64, 0.4, 0, eta).hparams for eta in (0.3, 0.5)]
     etas = [record(64, rate, 0, 0.8).hparams for rate in (0.1, 0.2)]
-    first = "The grid ends at the best learning rate, its bar or a divergence; next: 0.4 at batch"
-    second = "The grid ends at the best eta; next: 0.8 at batch size 64"
-    assert progress.describe_extension(protocol, rates, known) == f"{first} size 64"
-    assert progress.describe_extension(protocol, etas, known) == second
-    assert (
-        progress.describe_extension(protocol, rates + etas, known) == f"{first} size 64. {second}"
-    )
+    said = [progress.describe_extension(protocol, new, records) for new in (rates, etas)]
+    assert "learning rate 0.4 at batch size 64." in said[0] and "eta" not in said[0]
+    assert "eta 0.8 at batch size 64." in said[1] and "learning rate" not in said[1]
+    assert progress.describe_extension(protocol, rates + etas, records) == " ".join(said)
+
+
+def test_an_extension_for_another_protocol_says_so():
+    protocol = sweeps.Protocol()
+    records = [record(64, rate, rate) for rate in (0.1, 0.2)]
+    said = progress.describe_extension(protocol, [record(64, 0.1, 0, 0.3).hparams], records)
+    assert "further protocol" in said
 
 
 @pytest.mark.parametrize(
@@ -186,8 +242,8 @@ def test_a_tally_shows_words_and_close_numbers_as_they_are():
         for run in runs
     ]
     assert text(progress.Tally(Sweep(records, protocol=protocol)).table())[2:] == [
-        ["2^3", "1e-05", "0.1", "True"],
-        ["[b]", "1e-05", "0.10000005", "True"],
+        ["2^3", "1e-05", "(1)", "0.1", "True"],
+        ["[b]", "1e-05", "(1)", "0.10000005", "True"],
     ]
 
 
@@ -234,6 +290,18 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch):
     with progress.Display(labelled()) as show:
         show.say("compiling")
         assert stream.shown() == "7/7 runs, compiling\n"
+
+
+def test_a_panel_shows_what_is_wrong_with_its_table(monkeypatch):
+    stream = Stream("utf-8", True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    older = record(64, 0.1, 0.5)
+    del older.metrics["test_accuracy"]
+    with progress.Display(Sweep([older])):
+        pass
+    assert "needs the metric 'test_accuracy'" in stream.shown()
 
 
 def test_progress_needs_no_standard_error(monkeypatch, capsys):

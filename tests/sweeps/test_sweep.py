@@ -1,5 +1,7 @@
 """A sweep: which runs it wants, which are done, and what becomes of their records."""
 
+import dataclasses
+import shutil
 import time
 import tracemalloc
 
@@ -8,11 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from noisegen import storage, sweeps, training
+from noisegen import reports, storage, sweeps, training
+from noisegen.sweeps import progress, worker
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
-RUNS = [{"batch_size": 4, "learning_rate": rate, "seed": 0} for rate in (0.25, 0.5, 1.0)]
+RUNS = [
+    {"batch_size": 4, "learning_rate": rate, "num_epochs": 1, "seed": 0}
+    for rate in (0.25, 0.5, 1.0)
+]
 
 
 def make_task(name="t", **functions):
@@ -42,10 +48,8 @@ def trainable(workdir, task=make_task, **fields):
 
 
 def planned(runs=RUNS, protocol=PROTOCOL, workdir=None):
-    """A sweep whose task is known by name only, as one that is opened to be read."""
-    sweep = sweeps.Sweep(lambda: pytest.fail("loads data"), runs, protocol, workdir)
-    sweep.resume_reading("t")
-    return sweep
+    """The state of a sweep with these runs."""
+    return sweeps.Sweep(make_task, runs, protocol, workdir).state
 
 
 def record(name, run, accuracy, **fields):
@@ -53,18 +57,18 @@ def record(name, run, accuracy, **fields):
     return storage.Record(run_id=name, hparams=run, status="finished", metrics=metrics, **fields)
 
 
-def left(sweep):
-    return {name: run for name, run in sweep.wanted.items() if name not in sweep.done}
+def left(state):
+    return {name: run for name, run in state.wanted.items() if name not in state.done}
 
 
-def train(sweep, until):
+def train(state, until):
     """Gives each run that is left an accuracy that rises up to the learning rate `until`."""
     rates = []
-    while todo := left(sweep):
+    while todo := left(state):
         for name, run in todo.items():
             rates.append(run["learning_rate"])
-            assert sweep.add(record(name, run, -abs(run["learning_rate"] - until)))
-        sweep.extend()
+            assert state.add(record(name, run, -abs(run["learning_rate"] - until)))
+        state.extend()
     return rates
 
 
@@ -100,6 +104,33 @@ def test_a_sweep_that_is_run_again_trains_what_is_missing_only(tmp_path):
     assert {each.run_id: each.metrics for each in first} == again
 
 
+def test_the_directory_says_how_many_examples_the_metrics_are_of(tmp_path):
+    trainable(tmp_path / "one").run(progress=False, pool=POOL)
+    content = storage.read_sweep(tmp_path / "one")
+    assert content["num_test_examples"] == 64 and "num_valid_examples" not in content
+
+
+def test_a_sweep_is_tuned_on_validation_data_and_reported_on_test_data(tmp_path):
+    # The best slope of the validation data is 1, where the test loss is large.
+    x = jnp.linspace(-1, 1, 16)
+    protocol = sweeps.Protocol(
+        metric="valid_loss", mode="min", report=("test_loss",), max_extensions=0
+    )
+    grid = sweeps.grid(batch_size=[64], learning_rate=[0.1, 0.5, 1.5], seed=[0])
+    sweep = sweeps.Sweep(
+        make_task(valid={"x": x, "y": x}), grid * sweeps.fixed(num_updates=3), protocol, tmp_path
+    )
+    sweep.run(progress=False, pool=POOL)
+    content = storage.read_sweep(tmp_path)
+    assert (content["num_test_examples"], content["num_valid_examples"]) == (64, 16)
+    frame = sweep.to_frame().set_index("learning_rate")
+    assert frame["valid_loss"].idxmin() != frame["test_loss"].idxmin()
+    [optimum] = sweep.optima()
+    chosen = frame.loc[optimum.values["learning_rate"]]
+    assert chosen["valid_loss"] == frame["valid_loss"].min()
+    assert optimum.report["test_loss"][0] == chosen["test_loss"] > frame["test_loss"].min()
+
+
 def test_two_sweeps_of_one_directory_share_the_runs(tmp_path):
     one, other = trainable(tmp_path), trainable(tmp_path)
     one.run(progress=False, pool=POOL)
@@ -110,8 +141,32 @@ def test_two_sweeps_of_one_directory_share_the_runs(tmp_path):
 def test_to_read_a_sweep_makes_no_task(tmp_path):
     trainable(tmp_path).run(progress=False, pool=POOL)
     read = trainable(tmp_path, task=lambda: pytest.fail("loads data"))
-    read.resume_reading("t")
     assert len(read.records()) == 6 and len(read.optima()) == 2
+
+
+def test_a_sweep_can_be_made_of_another_with_other_arguments(tmp_path):
+    published = {("", 16): (1, 0)}
+    sweep = trainable(tmp_path / "one", title="One", description="Words", published=published)
+    other = sweep.replace(workdir=tmp_path / "other", title="Other")
+    assert (other.title, other.description, other.workdir.name) == ("Other", "Words", "other")
+    assert (other.planned, other.protocols) == (sweep.planned, sweep.protocols)
+    assert other.published == published and sweep.workdir.name == "one"
+
+
+def test_the_command_of_a_sweep_stays_until_another_is_given(tmp_path):
+    for given, kept in ((None, None), ("one", "one"), (None, "one"), ("other", "other")):
+        with trainable(tmp_path).begun(command=given):
+            pass
+        assert storage.read_sweep(tmp_path).get("command") == kept
+
+
+def test_whether_a_sweep_is_complete_is_read_from_its_directory(tmp_path):
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    assert not sweep.is_complete()
+    with storage.RecordWriter(tmp_path) as writer:
+        for name, run in left(sweep.state).items():  # best at 0.5, between the others
+            writer.append(record(name, run, -abs(run["learning_rate"] - 0.5)))
+    assert sweep.is_complete()
 
 
 def test_parameters_that_are_kept_can_be_read(tmp_path):
@@ -167,17 +222,17 @@ def test_tasks_of_each_batch_size_have_one_name(tmp_path):
 
 
 def test_a_sweep_with_functions_in_its_protocol_is_made_again_to_be_read(tmp_path):
-    sweep = trainable(tmp_path)
-    sweep.protocols = (sweeps.Protocol(metric="test_loss", series=lambda run: "all"),)
+    protocol = sweeps.Protocol(metric="test_loss", series=lambda run: "all")
+    sweep = trainable(tmp_path).replace(protocol=protocol)
     sweep.run(progress=False, pool=POOL)
     with pytest.raises(ValueError, match="make the Sweep as that program did"):
         sweeps.Sweep.open(tmp_path)
 
 
 def test_runs_are_wanted_once_in_the_order_of_the_plan():
-    sweep = planned([*RUNS, {**RUNS[0], "batch_size": 4.0}])
-    assert list(left(sweep).values()) == RUNS
-    assert list(left(sweep)) == [sweeps.run_id("t", run) for run in RUNS]
+    state = planned([*RUNS, {**RUNS[0], "batch_size": 4.0}])
+    assert list(left(state).values()) == RUNS
+    assert list(left(state)) == [sweeps.run_id("t", run) for run in RUNS]
 
 
 def test_the_grid_grows_until_the_optimum_is_inside():
@@ -195,15 +250,15 @@ def test_the_grid_does_not_grow_by_runs_that_cannot_be_trained():
         tune=("batch_size",),
         domains={"batch_size": sweeps.Domain("integer")},
     )
-    sweep = sweeps.Sweep(make_task, runs, protocol)
-    sweep.runs()
+    state = sweeps.Sweep(make_task, runs, protocol).state
+    state.runs()
     for _ in range(2):
-        for name, run in left(sweep).items():
-            sweep.add(record(name, run, run["batch_size"]))
-        if not any(run["batch_size"] == 64 for run in sweep.wanted.values()):
-            assert [run["batch_size"] for run in sweep.extend().values()] == [64]
+        for name, run in left(state).items():
+            state.add(record(name, run, run["batch_size"]))
+        if not any(run["batch_size"] == 64 for run in state.wanted.values()):
+            assert [run["batch_size"] for run in state.extend().values()] == [64]
     with pytest.warns(UserWarning, match="128, which is refused: .* between 1 and the 64"):
-        assert sweep.extend() == {}
+        assert state.extend() == {}
 
 
 def test_a_resumed_sweep_wants_the_same_runs(tmp_path):
@@ -226,11 +281,11 @@ def test_a_resumed_sweep_wants_the_same_runs(tmp_path):
 
 def test_records_of_other_plans_do_not_count(tmp_path):
     other = record("0" * 16, {"batch_size": 8, "learning_rate": 1.0, "seed": 0}, 1.0)
-    sweep = planned(workdir=tmp_path)
+    state = planned(workdir=tmp_path)
     with storage.RecordWriter(tmp_path) as writer:
         writer.append(other)
-    assert sweep.records() == [] and len(left(sweep)) == 3
-    assert not sweep.add(other) and sweep.refresh() == []
+    assert state.records() == [] and len(left(state)) == 3
+    assert not state.add(other) and state.refresh() == []
 
 
 def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
@@ -240,40 +295,49 @@ def test_runs_that_the_protocol_cannot_tell_apart_are_refused_before_training():
 
 
 def test_records_of_others_are_noticed_once(tmp_path):
-    sweep = planned(workdir=tmp_path)
-    name, run = next(iter(sweep.wanted.items()))
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    name, run = next(iter(sweep.state.wanted.items()))
     with storage.RecordWriter(tmp_path) as writer:
         writer.append(record(name, run, 0.5, curve={"epoch": [1]}, device="a GPU"))
-        [noticed] = sweep.refresh()
-        assert noticed.run_id == name and sweep.refresh() == []
+        [noticed] = sweep.state.refresh()
+        assert noticed.run_id == name and sweep.state.refresh() == []
         writer.append(record(name, run, 0.5))
-        assert sweep.refresh() == []
+        assert sweep.state.refresh() == []
     assert (sweep.records()[0].device, sweep.records()[0].curve) == ("a GPU", None)
     assert sweep.curves([name]) == {name: {"epoch": [1]}}
 
 
+def test_to_watch_other_workers_leaves_their_records_to_be_noticed(tmp_path):
+    sweep = sweeps.Sweep(make_task, RUNS, PROTOCOL, tmp_path)
+    name, run = next(iter(sweep.state.wanted.items()))
+    with storage.RecordWriter(tmp_path) as writer:
+        writer.append(record(name, run, 0.5))
+    worker.watch(sweep, progress.Observer(), [])
+    assert [each.run_id for each in sweep.state.refresh()] == [name]
+
+
 def test_of_several_records_of_a_run_the_first_finished_stays():
-    sweep = planned()
-    name = next(iter(sweep.wanted))
+    state = planned()
+    name = next(iter(state.wanted))
     for day, accuracy in ((2, 0.2), (1, 0.1), (3, 0.3)):
-        sweep.add(record(name, RUNS[0], accuracy, finished_at=f"2026-01-0{day}"))
-    assert sweep.done[name].metrics == {"test_accuracy": 0.1} and len(sweep.done) == 1
+        state.add(record(name, RUNS[0], accuracy, finished_at=f"2026-01-0{day}"))
+    assert state.done[name].metrics == {"test_accuracy": 0.1} and len(state.done) == 1
 
 
 def test_memory_stays_small_while_runs_get_their_records():
     grid = sweeps.grid(batch_size=(4, 8), learning_rate=(0.25, 0.5, 1.0), seed=range(500))
-    sweep = planned(grid)
+    state = planned(grid)
     fields = {"finished_at": "2026-01-01T00:00:00.000Z", "versions": {"jax": "0"}, "device": "d"}
     grown = []
     tracemalloc.start()
     try:
-        for name, run in sweep.wanted.items():
+        for name, run in state.wanted.items():
             line = record(name, run, 0.5, **fields).to_json()
-            sweep.add(storage.Record.from_json(line))
+            state.add(storage.Record.from_json(line))
             grown.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert len(sweep.done) == len(grown) == 3000 and sweep.is_complete()
+    assert len(state.done) == len(grown) == 3000 and state.is_complete()
     assert (grown[-1] - grown[300]) / 2700 < 800  # bytes a record
 
 
@@ -302,7 +366,7 @@ def test_a_sweep_that_is_opened_knows_which_runs_the_task_refused(tmp_path):
         sweep.run(progress=False, pool=POOL)
     with pytest.warns(UserWarning, match="learning_rate=0.4, which is refused"):
         opened = sweeps.Sweep.open(tmp_path)
-        assert opened.is_complete() and opened.wanted == sweep.wanted
+        assert opened.is_complete() and opened.state.wanted == sweep.state.wanted
 
 
 def test_a_sweep_that_is_opened_has_its_published_numbers(tmp_path):
@@ -327,3 +391,109 @@ def test_published_numbers_of_another_form_are_refused_before_training(tmp_path,
 def test_a_sweep_needs_runs_and_a_protocol(fields):
     with pytest.raises(ValueError, match="[Aa] (sweep needs|run is)"):
         sweeps.Sweep(**{"task": make_task, "runs": RUNS, **fields})
+
+
+RACE = sweeps.Protocol(
+    metric="test_loss", mode="min", search="race", best=3, of=3, max_extensions=0
+)
+GRID = dataclasses.replace(RACE, search="grid")
+
+
+def racing(workdir, protocol=RACE):
+    """A sweep whose loss is least at learning rates in the middle, trained in a second or two."""
+    rates = [2.0**k for k in range(-7, 2)]
+    grid = sweeps.grid(batch_size=[16, 64], learning_rate=rates, seed=range(3))
+    return sweeps.Sweep(make_task, grid * sweeps.fixed(num_epochs=2), protocol, workdir)
+
+
+def losses(sweep):
+    return {each.run_id: each.metrics for each in sweep.records()}
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    sweep = racing(tmp_path_factory.mktemp("raced"))
+    sweep.run(progress=False, pool=POOL)
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    sweep = racing(tmp_path_factory.mktemp("whole"), GRID)
+    sweep.run(progress=False, pool=POOL)
+    return sweep
+
+
+def test_a_race_trains_a_part_of_the_runs_and_finds_the_optima_of_the_grid(raced, whole):
+    assert raced.is_complete() and whole.is_complete() and len(whole.records()) == 54
+    assert len(raced.records()) < 0.7 * 54
+    assert losses(raced).items() <= losses(whole).items()
+    found = [(each.values, each.mean, each.flags) for each in raced.optima()]
+    assert found == [(each.values, each.mean, each.flags) for each in whole.optima()]
+
+
+def test_a_race_that_is_run_again_trains_the_same_runs(raced, tmp_path):
+    [path] = (raced.workdir / "records").iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / path.name).write_bytes(b"".join(lines[: len(lines) // 2]))
+    racing(tmp_path).run(progress=False, pool=POOL)
+    assert losses(racing(tmp_path)) == losses(raced)
+    counts = [len(file.read_bytes().splitlines()) for file in tmp_path.glob("records/*")]
+    assert len(counts) == 2 and sum(counts) == len(lines)  # none was trained twice
+
+
+def test_two_sweeps_of_one_directory_share_a_race(raced, tmp_path):
+    one, other = racing(tmp_path), racing(tmp_path)
+    with other.begun():  # has read the records before the first one trains
+        one.run(progress=False, pool=POOL)
+    other.run(progress=False, pool=POOL)
+    assert losses(one) == losses(other) == losses(raced)
+    counts = [len(path.read_bytes().splitlines()) for path in tmp_path.glob("records/*")]
+    assert sum(counts) == len(raced.records())
+
+
+def test_a_race_of_a_grid_that_is_trained_keeps_its_records(whole):
+    race = racing(whole.workdir)
+    assert race.is_complete() and losses(race) == losses(whole)
+    assert [each.values for each in race.optima()] == [each.values for each in whole.optima()]
+
+
+def test_a_grid_trains_what_a_race_has_left_out(raced, tmp_path):
+    shutil.copytree(raced.workdir, tmp_path, dirs_exist_ok=True)
+    grid = racing(tmp_path, GRID)
+    assert not grid.is_complete() and len(grid.records()) == len(raced.records())
+    grid.run(progress=False, pool=POOL)
+    assert grid.is_complete() and len(grid.records()) == 54
+    race = racing(tmp_path)  # and back
+    assert race.is_complete() and len(race.records()) == 54
+
+
+def test_a_race_that_is_opened_is_a_race(raced):
+    opened = sweeps.Sweep.open(raced.workdir)
+    assert opened.is_complete() and opened.protocols == (RACE,)
+    assert opened.optima() == raced.optima()
+
+
+def test_the_report_of_a_race_that_is_half_done_says_so(raced, tmp_path):
+    [path] = (raced.workdir / "records").iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    shutil.copy(raced.workdir / "sweep.json", tmp_path)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / path.name).write_bytes(b"".join(lines[: len(lines) // 2]))
+    half = racing(tmp_path)
+    assert not half.is_complete()
+    report = reports.load_report(half)
+    assert report.missing > 0 and "no record yet" in report.describe_missing()
+    assert any("no record yet" in answer.text for answer in half.answers())
+    assert "unsettled" in {flag for optimum in half.optima() for flag in optimum.flags}
+    assert "no record yet" in half.write_report().read_text()
+    whole = reports.load_report(raced)
+    assert whole.missing == 0 and whole.describe_missing() == ""
+    assert not any("no record yet" in answer.text for answer in raced.answers())
+
+
+def test_a_race_says_how_many_runs_it_may_take(raced):
+    state = racing(None).state
+    assert len(state.fewest()) <= len(raced.records()) <= len(state.most()) == 54
+    assert state.is_race and not racing(None, GRID).state.is_race

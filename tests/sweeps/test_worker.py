@@ -2,6 +2,7 @@
 
 import random
 import signal
+import types
 
 import pytest
 
@@ -59,11 +60,13 @@ def test_a_share_is_an_index_below_the_number_of_workers(share):
         worker.WorkerOptions(share=share)
 
 
-class Sweep:
-    """A sweep as far as a worker claims its runs."""
+class State:
+    """The state of a sweep as far as a worker claims its runs."""
 
-    def __init__(self, workdir, names=()):
-        self.workdir, self.done, self.reads = workdir, {}, 0
+    is_race = False
+
+    def __init__(self, names=()):
+        self.done, self.reads = {}, 0
         self.made = {name: training.Run(name, {}, None) for name in names}
 
     def runs(self):
@@ -90,11 +93,11 @@ def clock(monkeypatch):
 
 def begin(workdir, names, monkeypatch, **options):
     """A worker that is to train some runs, and a list that grows when it writes its claims."""
-    sweep = Sweep(workdir, names)
+    sweep = types.SimpleNamespace(workdir=workdir, state=State(names))
     one = worker.Worker(sweep, worker.WorkerOptions(**options), progress.Observer())
     written, write = [], one.claims._write
     monkeypatch.setattr(one.claims, "_write", lambda: (written.append(1), write()))
-    one._queue = dict(sweep.made)
+    one._queue = dict(sweep.state.made)
     return one, written
 
 
@@ -105,7 +108,7 @@ def take_all(one, clock, seconds):
         if one._take(run):
             taken.append(run.id)
             clock[0] += seconds
-            one.sweep.done[run.id] = {}
+            one.state.done[run.id] = {}
             one.claims.release(run.id)
             one._pace.ended()
     return taken
@@ -115,7 +118,7 @@ def test_short_runs_are_claimed_many_at_once(tmp_path, monkeypatch, clock):
     names = [f"{i}" for i in range(1000)]
     one, written = begin(tmp_path, names, monkeypatch)
     assert take_all(one, clock, 0.01) == names
-    assert len(written) < 100 and one.sweep.reads < 100
+    assert len(written) < 100 and one.state.reads < 100
     assert not one._claimed
 
 
@@ -171,14 +174,14 @@ def test_of_runs_claimed_ahead_those_with_a_record_are_left_out(tmp_path, monkey
     one, _ = begin(tmp_path, names, monkeypatch)
     with storage.Claims(tmp_path) as other:
         assert other.claim_all(names[100:110]) == set(names[100:110])
-        one.sweep.done["50"] = {}
+        one.state.done["50"] = {}
         for run in list(one._queue.values())[:90]:  # by now many are claimed at once
             if one._take(run):
                 clock[0] += 0.01
                 one._pace.ended()
         claimed_ahead = [name for name in names[90:] if name in one._claimed]
         assert len(claimed_ahead) > 3
-        one.sweep.done[claimed_ahead[-1]] = {}  # trained by one that was taken for dead
+        one.state.done[claimed_ahead[-1]] = {}  # trained by one that was taken for dead
         taken = take_all(one, clock, 0.01)
     assert claimed_ahead[-1] not in taken and not {*names[100:110]} & {*taken}
     assert len(taken) == 200 - 90 - 10 - 1
@@ -189,7 +192,7 @@ def test_a_stop_after_the_last_progress_is_not_lost(tmp_path, monkeypatch):
     one._in_training = True
     one._stop(signal.SIGTERM)
     with storage.Claims(tmp_path) as other:
-        assert other.claim("9f")  # for which this worker would wait
+        assert other.claim_all(["9f"])  # for which this worker would wait
         with pytest.raises(KeyboardInterrupt):
             one.run()
 

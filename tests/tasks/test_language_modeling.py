@@ -94,7 +94,7 @@ def test_trains_alike_in_microbatches_and_lanes():
 
 def test_runs_of_another_batch_size_are_refused():
     with pytest.raises(ValueError, match="made for batch_size=4"):
-        training.plan_runs(make_task(), [{"batch_size": 8, "num_epochs": 1, "seed": 0}])
+        training.make_runs(make_task(), [{"batch_size": 8, "num_epochs": 1, "seed": 0}])
 
 
 def test_text_too_short_for_the_batch_is_refused():

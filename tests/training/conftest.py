@@ -247,9 +247,16 @@ def _functions(task):
         return optax.apply_updates(params, updates), opt_state
 
     def measure(params, state):
-        total = len(jax.tree.leaves(task.test)[0])
+        found = means(params, state, task.test)
+        if task.valid is not None:
+            on_valid = means(params, state, task.valid)
+            found |= {name.replace("test_", "valid_"): v for name, v in on_valid.items()}
+        return found
+
+    def means(params, state, examples):
+        total = len(jax.tree.leaves(examples)[0])
         keys = jax.random.split(stream(0, "nothing is drawn from these"), total)
-        batch = training.Batch(task.test, keys, jnp.ones((total,), bool))
+        batch = training.Batch(examples, keys, jnp.ones((total,), bool))
         return {name: jnp.mean(v) for name, v in task.metrics(params, state, batch).items()}
 
     return jax.jit(init), jax.jit(gradient), jax.jit(update), jax.jit(measure)

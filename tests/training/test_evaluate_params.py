@@ -148,7 +148,7 @@ def test_examples_of_another_kind_are_refused():
     params, x = task.init(jax.random.key(0))[0], task.test
     task = dataclasses.replace(task, train={"x": x}, test={"x": x, "y": x})
     for examples in (x, {"y": x}, [task.test, {"y": x}]):
-        with pytest.raises(ValueError, match="like the test or training set of task 'normalised'"):
+        with pytest.raises(ValueError, match="like a split of task 'normalised'"):
             training.evaluate_params(task, params, examples)
 
 

@@ -116,7 +116,7 @@ def test_the_ghost_size_of_the_model_is_the_tasks(task):
 
 def test_sizes_that_cut_a_ghost_batch_are_refused(task):
     with pytest.raises(ValueError, match=r"batch_size=6 must be a multiple of the ghost batches"):
-        training.plan_runs(task, [BASE | {"batch_size": 6}])
+        training.make_runs(task, [BASE | {"batch_size": 6}])
     with pytest.raises(ValueError, match=r"microbatch=6 must be a multiple of the ghost batches"):
         training.Pool(task, training.PoolConfig(microbatch=6))
 

@@ -264,6 +264,6 @@ def test_bad_input_is_refused(train):
     with pytest.raises(ValueError, match="multiple of 8"):
         make_task(noise_microbatch=4, ghost_size=8)
     scalar = make_task(name="scalar", example_weights=lambda hparams: lambda *_: jnp.float32(1))
-    refused("one number an example", scalar)
+    refused("one number per example", scalar)
     with pytest.raises(ValueError, match="shuffle must be True"):
         make_task(shuffle=False)

@@ -135,8 +135,9 @@ def test_keys_follow_the_place_in_the_stream_not_the_microbatch(counted, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_state_is_carried_in_every_lane(counting_task, counted, size):
-    plans = training.plan_runs(counting_task, list(COUNTED.values()))
-    for result, plan in zip(counted(size).values(), plans, strict=True):
+    runs = training.make_runs(counting_task, COUNTED.values())
+    for result, run in zip(counted(size).values(), runs, strict=True):
+        plan = run.plan
         steps = plan.micro_steps(SIZES[size]["microbatch"])
         assert result.curve["microbatches"][-1] == steps
         assert result.curve["examples"] == [plan.examples_seen[u - 1] for u in plan.eval_updates]

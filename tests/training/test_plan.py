@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,9 +131,10 @@ def test_evaluations_in_equal_parts_of_the_updates():
 
 def test_resampling_needs_an_order_to_draw(tanh_task):
     run = RUN | {"last_batch": "resample"}
-    assert training.plan_runs(tanh_task, [run])
+    task = dataclasses.replace(tanh_task, make_optimizer=lambda hparams, key: optax.sgd(0.1))
+    assert training.make_runs(task, [run])
     with pytest.raises(ValueError, match="last_batch='resample' draws every batch"):
-        training.plan_runs(dataclasses.replace(tanh_task, shuffle=False), [run])
+        training.make_runs(dataclasses.replace(task, shuffle=False), [run])
 
 
 def test_smith_et_al_count_one_continuous_stream():
@@ -242,4 +244,4 @@ def test_more_evaluations_than_updates_are_one_an_update():
 def test_a_growing_batch_that_reads_what_the_runs_lack(tanh_task):
     task = dataclasses.replace(tanh_task, batch_size=lambda hparams: hparams["growth"])
     with pytest.raises(ValueError, match="batch size of task 'tanh' reads 'growth'"):
-        training.plan_runs(task, [{"batch_size": 10, "num_epochs": 2, "seed": 0}])
+        training.make_runs(task, [{"batch_size": 10, "num_epochs": 2, "seed": 0}])

@@ -73,6 +73,30 @@ def test_settings_change_no_result(tanh_task, train, assert_agrees, settings):
         assert_agrees(tanh_task, result)
 
 
+def test_runs_that_come_while_others_train_change_no_bit(tanh_task):
+    runs = training.make_runs(tanh_task, IN_EPOCHS)
+    pool = training.Pool(tanh_task, training.PoolConfig(**USUAL))
+    alone = {result.run_id: lines([result]) for result in pool.train(runs)}
+    waiting = [runs[2:3], [], runs[3:9], runs[9:]]  # the first leaves lanes idle
+
+    def more():
+        return waiting.pop(0) if waiting else []
+
+    together = {result.run_id: lines([result]) for result in pool.train(runs[:2], more=more)}
+    assert not waiting
+    assert together == alone
+
+
+def test_runs_that_need_another_program_are_left_out(tanh_task):
+    pool = training.Pool(tanh_task, training.PoolConfig(**USUAL))
+    [first, *others] = training.make_runs(
+        tanh_task, [IN_EPOCHS[3], IN_EPOCHS[3] | {"eval_every": 0.1}, IN_EPOCHS[3] | {"seed": 7}]
+    )
+    waiting = [others]
+    results = pool.train([first], more=lambda: waiting.pop() if waiting else [])
+    assert {result.run_id for result in results} == {first.id, others[1].id}
+
+
 def test_queue_and_neighbours_change_no_bit(tanh_task, train):
     alone = lines(train(tanh_task, IN_EPOCHS, **USUAL))
     for seed in range(3):
@@ -120,7 +144,7 @@ def test_batch_size_that_grows_with_the_updates(tanh_task, train, assert_agrees)
         BASE | {"batch_size": 4, "growth": growth, "num_epochs": epochs, "eval_every": 0.5}
         for growth, epochs in [(8, 2.5), (8, 1), (0, 1)]
     ]
-    plans = training.plan_runs(task, runs)
+    plans = [run.plan for run in training.make_runs(task, runs)]
     for result, plan in zip(train(task, runs, **USUAL), plans, strict=True):
         assert_agrees(task, result)
         assert result.num_updates == plan.num_updates
@@ -273,7 +297,7 @@ def test_no_runs_train_nothing(tanh_task):
         ([{"batch_size": 4, "num_epochs": 1, "seed": 0}], "reads the number 'noise', which the"),
         (
             [IN_EPOCHS[0], IN_EPOCHS[1] | {"decay": 1}],
-            "must name the same numbers; not all name decay",
+            "must have the same fields; not all have decay",
         ),
         (
             [IN_EPOCHS[0] | {"decay": 1}],
@@ -338,7 +362,7 @@ def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
         return jax.tree.map(reduce, linear_task.metrics(params, state, batch))
 
     for changes, message in (
-        ({"loss": loss}, r"The loss of task 'tanh' must be one number an example.* \(64,\)"),
+        ({"loss": loss}, r"The loss of task 'tanh' must be one number per example.* \(64,\)"),
         ({"metrics": metrics}, "The metric 'test_loss' of task 'tanh' must be one number"),
     ):
         task = dataclasses.replace(linear_task, **changes)

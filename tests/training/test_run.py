@@ -35,7 +35,7 @@ def test_a_pool_neither_plans_nor_names_nor_checks_again(tanh_task, monkeypatch)
 
     runs = training.make_runs(tanh_task, [FIELDS])
     expected = list(training.Pool(tanh_task).train([FIELDS]))
-    for name in ("plan_plain", "canonical_fields", "hash_canonical", "check_task", "_names_read"):
+    for name in ("plan_runs", "canonical_fields", "hash_canonical", "check_task", "_names_read"):
         monkeypatch.setattr(run_lib, name, refuse)
     pool = training.Pool(tanh_task)
     [result] = pool.train(runs)

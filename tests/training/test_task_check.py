@@ -198,12 +198,45 @@ def test_optimizers_with_updates_of_their_own_train(tanh_task, make_optimizer, e
             lambda h, key: optax.contrib.schedule_free_sgd(h["learning_rate"]),
             "in its ScheduleFreeState.*eval_params",
         ),
-        (lambda h, key: optax.sgd(0.1 if h["learning_rate"] else 1), "needs the value of a number"),
     ],
 )
 def test_optimizers_that_a_pool_cannot_serve_are_refused(tanh_task, make, message):
     with pytest.raises(ValueError, match=message):
         training.make_runs(with_optimizer(tanh_task, make), [PLAIN])
+
+
+@pytest.mark.parametrize(
+    "name, function",
+    [
+        ("make_optimizer", lambda h, key: optax.sgd(0.1 if h["learning_rate"] else 1)),
+        # A traced factor is compared with 0, and a traced boundary is hashed.
+        (
+            "make_optimizer",
+            lambda h, key: optax.sgd(
+                optax.piecewise_constant_schedule(0.1, {5: h["learning_rate"]})
+            ),
+        ),
+        (
+            "make_optimizer",
+            lambda h, key: optax.sgd(
+                optax.piecewise_constant_schedule(h["learning_rate"], {h["num_updates"] // 2: 0.1})
+            ),
+        ),
+        ("batch_size", lambda h: lambda count: h["batch_size"] if np.all(count < 2) else 4),
+        ("example_weights", lambda h: lambda key, positions, size: np.ones(int(size))),
+    ],
+)
+def test_functions_that_need_the_value_of_a_number_are_refused(tanh_task, name, function):
+    task = dataclasses.replace(tanh_task, **{name: function})
+    with pytest.raises(ValueError, match=f"^{name} of task .* needs the value of a number") as info:
+        training.make_runs(task, [RUN])
+    assert "\n" not in str(info.value)
+
+
+def test_a_mistake_in_a_function_of_the_task_shows_as_it_is(tanh_task):
+    task = with_optimizer(tanh_task, lambda hparams, key: optax.sgd("fast" + 1))
+    with pytest.raises(TypeError, match="concatenate"):
+        training.make_runs(task, [PLAIN])
 
 
 def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
@@ -506,9 +539,9 @@ def test_metrics_of_the_training_set_are_checked_too(tanh_task):
 def test_whole_batches_are_never_ragged(tanh_task):
     task = dataclasses.replace(tanh_task, ghost_size=24, only_batch_size=24)
     run = RUN | {"batch_size": 24}
-    assert training.plan_runs(task, [run])
+    assert training.make_runs(task, [run])
     with pytest.raises(ValueError, match="made for batch_size=24, got a run of batch_size=12"):
-        training.plan_runs(task, [run | {"last_batch": "keep"}])
+        training.make_runs(task, [run | {"last_batch": "keep"}])
 
 
 def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):

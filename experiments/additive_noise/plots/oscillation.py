@@ -19,7 +19,9 @@ from noisegen import storage, sweeps
 
 
 def oscillation(accuracy: np.ndarray) -> tuple[float, float, float]:
-    """Returns the largest drop between two epochs, that of the last five, and their deviation.
+    """Returns the largest drop from one epoch to the next, and two numbers of the last five epochs.
+
+    These are the largest drop among them, and their standard deviation.
 
     >>> oscillation(np.array([0.5, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9, 0.9]))
     (0.5, 0.0, 0.0)

@@ -11,14 +11,13 @@ import time
 
 from experiments import digits
 from launch import cli
-from noisegen import sweeps
-from noisegen.sweeps import progress, worker
+from noisegen.sweeps import progress, state, worker
 from noisegen.sweeps.experiment import load_experiment
 
 # What a worker does beside training: what there is to do, who does it, what was found.
 _BOOKKEEPING = {
     worker.Worker: ("_take", "_finish", "_progress", "_sorted"),
-    sweeps.Sweep: ("runs", "todo", "refresh", "extend"),
+    state.SweepState: ("runs", "todo", "refresh", "extend"),
 }
 
 _SPEED = {

@@ -67,19 +67,19 @@ def load(workdir: str, decay_rate: float) -> dict[int, dict[str, np.ndarray]]:
     def along(small, large):
         return diagnostics.evaluate_on_line(accuracies, small, large, ALPHAS)
 
-    found: dict[int, dict[str, list]] = {size: {s: [] for s in SPLITS} for size in larger}
+    curves = {}
     for size in larger:
+        by_split = {split: [] for split in SPLITS}
         for seed in seeds:
             if (size, seed) not in finished:
                 continue
-            small, large = (
-                storage.load_params(workdir, finished[key].run_id, like)
-                for key in ((smallest, seed), (size, seed))
-            )
+            small = storage.load_params(workdir, finished[smallest, seed].run_id, like)
+            large = storage.load_params(workdir, finished[size, seed].run_id, like)
             on_line = along(small, large)
             for split in SPLITS:
-                found[size][split].append(100 * np.asarray(on_line[split]))
-    return {size: {s: np.array(v) for s, v in each.items()} for size, each in found.items()}
+                by_split[split].append(100 * np.asarray(on_line[split]))
+        curves[size] = {split: np.array(values) for split, values in by_split.items()}
+    return curves
 
 
 def table(curves: Mapping[int, Mapping[str, np.ndarray]]) -> list[str]:
@@ -136,6 +136,7 @@ def _accuracies_of(task):
 
     Of the training images only the middles count, as in the test set.
     """
+    # A microbatch holds whole ghost batches, and about 64 examples.
     ghost = task.ghost_size
     microbatch = ghost * math.ceil(64 / ghost)
     edge = (task.train["image"].shape[1] - task.test["image"].shape[1]) // 2

@@ -114,9 +114,10 @@ def plot(curves: Sequence[Curves], canvas: Any, published: Published | None = No
     for panel, size in zip(panels, sizes, strict=False):
         panel.set(title=f"batch size {size}", xlabel="epoch", ylabel="test accuracy (%)")
         panel.grid(color=style.FAINT, alpha=0.25, linewidth=0.8)
-        for each in (each for each in curves if each.batch_size == size):
-            _draw(panel, each, COLORS[labels.index(each.label) % len(COLORS)])
-            _draw_published(panel, each, published or {})
+        for each in curves:
+            if each.batch_size == size:
+                _draw(panel, each, COLORS[labels.index(each.label) % len(COLORS)])
+                _draw_published(panel, each, published or {})
     _legend(canvas)
     return canvas
 
@@ -152,11 +153,13 @@ def _curves(sweep, optimum):
 
 
 def _draw(panel, curves, color):
-    """Draws mean and range of the runs; a line without points if all diverged."""
-    mean = low = high = curves.epochs  # without points
-    if curves.accuracy.size:
-        mean, low, high = curves.accuracy.mean(0), curves.accuracy.min(0), curves.accuracy.max(0)
-    panel.plot(curves.epochs, mean, color=color, label=curves.label)
+    """Draws mean and range of the runs."""
+    if not curves.accuracy.size:
+        # All runs diverged. A line without points puts them into the legend all the same.
+        panel.plot([], [], color=color, label=curves.label)
+        return
+    panel.plot(curves.epochs, curves.accuracy.mean(0), color=color, label=curves.label)
+    low, high = curves.accuracy.min(0), curves.accuracy.max(0)
     panel.fill_between(curves.epochs, low, high, color=color, alpha=0.2, linewidth=0)
 
 

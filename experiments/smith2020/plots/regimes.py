@@ -28,7 +28,7 @@ def compare(whole: str, cheap: str) -> list[dict]:
       ValueError: If the sweeps are of different tasks, or have too few records.
     """
     whole_sweep, cheap_sweep = sweeps.Sweep.open(whole), sweeps.Sweep.open(cheap)
-    if whole_sweep.task_name != cheap_sweep.task_name:
+    if whole_sweep.state.task_name != cheap_sweep.state.task_name:
         raise ValueError(
             f"{whole} and {cheap} are sweeps of different tasks; give two of one scale."
         )

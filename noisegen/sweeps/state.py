@@ -1,0 +1,271 @@
+"""The state of a sweep: which runs it wants, which have their record, and which are left.
+
+`Sweep` is for users. Workers and launchers, which share out the runs and follow the records while
+they are written, use its `SweepState`.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from noisegen import storage, training
+from noisegen.storage import Record
+from noisegen.sweeps import checks
+from noisegen.sweeps.protocol import Protocol
+from noisegen.sweeps.search import Search
+from noisegen.training import Run, Task
+from noisegen.training.run_id import by_run_id, run_id
+
+HParams = Mapping[str, Any]
+
+
+class SweepState:
+    """The runs of a sweep, with the records that this process has read so far.
+
+    Records are read when something first asks for them, and again at `refresh`. A task is made when
+    it is first asked for. Until then, the name of the task and the runs that it refused are those
+    of `sweep.json`, if the directory has one, so that reading a sweep loads no data.
+
+    Args:
+      task: A task, or a function that makes it.
+      planned: The planned runs.
+      protocols: The protocols, which decide what is trained.
+      workdir: Directory of the sweep, None if there is none.
+      per_batch_size: Whether `task` is a function of the batch size.
+    """
+
+    def __init__(
+        self,
+        task: Task | Callable[..., Task],
+        planned: Sequence[HParams],
+        protocols: Sequence[Protocol],
+        workdir: pathlib.Path | None,
+        per_batch_size: bool = False,
+    ):
+        self._planned, self._protocols, self._workdir = planned, protocols, workdir
+        self._make_task, self._per_batch_size = task, per_batch_size
+        self._tasks: dict[Any, Task] = {}  # by batch size, those that are made
+        # What `sweep.json` says, for use while no task is made.
+        self._saved_task_name: str | None = None
+        self._saved_refused: frozenset[str] = frozenset()
+        self._refused: set[str] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets runs and records, so that they are planned and read again; tasks are kept."""
+        self._reader: storage.RecordReader | None = None
+        self._planned_by_id: dict[str, HParams] = {}
+        self._search: Search | None = None
+        self._records: dict[str, Record] | None = None  # None while nothing is read
+        self._wanted: dict[str, HParams] = {}
+        self._runs: dict[str, Run] = {}
+        self._runs_made_of: dict[str, HParams] | None = None  # the `_wanted` that they are made of
+
+    # Runs
+
+    @property
+    def wanted(self) -> dict[str, HParams]:
+        """Hyperparameters by run_id: the planned runs or those of a race, and extensions."""
+        self._load()
+        return self._wanted
+
+    @property
+    def done(self) -> dict[str, Record]:
+        """Records by run_id, as far as they are read, also of runs that are not wanted."""
+        self._load()
+        return self._records
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Ids of runs that would extend the grid, but that the task refuses."""
+        return frozenset(self._refused) if self._tasks else self._saved_refused
+
+    def records(self) -> list[Record]:
+        """Returns the records of the wanted runs, as far as they are read, sorted by run_id."""
+        done = self.done
+        return [done[name] for name in sorted(self._wanted) if name in done]
+
+    def runs(self) -> dict[str, Run]:
+        """Returns every wanted run by run_id, validated and planned.
+
+        Raises:
+          ValueError: If a run makes no sense.
+        """
+        wanted = self.wanted
+        if self._runs_made_of is not wanted:
+            # To make 100,000 runs takes seconds, so only new ones are made.
+            new = {name: hparams for name, hparams in wanted.items() if name not in self._runs}
+            runs = self._runs | self._make_runs(new)
+            self._runs = {name: runs[name] for name in wanted}
+            self._runs_made_of = wanted
+        return self._runs
+
+    def todo(self) -> dict[str, Run]:
+        """Returns the wanted runs without a record, by run_id."""
+        done = self.done
+        return {name: run for name, run in self.runs().items() if name not in done}
+
+    def is_complete(self) -> bool:
+        """Returns whether every wanted run has its record, as far as they are read."""
+        return self.wanted.keys() <= self.done.keys()
+
+    @property
+    def is_race(self) -> bool:
+        """Whether a protocol races, so that records of some runs decide which runs follow."""
+        return any(protocol.search == "race" for protocol in self._protocols)
+
+    def fewest(self) -> dict[str, Run]:
+        """Returns the fewest runs that the sweep may want in the end, by run_id."""
+        self._load()
+        return self._make_runs(self._search.fewest())
+
+    def most(self) -> dict[str, Run]:
+        """Returns the most runs that the sweep may want, but for extensions of the grid."""
+        self._load()
+        return self._make_runs(self._planned_by_id)
+
+    def extend(self) -> dict[str, HParams]:
+        """Continues the race, or extends the grid, as the records ask; returns the new runs."""
+        before = self.wanted
+        self._wanted = self._choose_wanted(self._records)
+        return {name: run for name, run in self._wanted.items() if name not in before}
+
+    # Records
+
+    def refresh(self) -> list[Record]:
+        """Reads what all workers have recorded since; returns the first records of wanted runs."""
+        self._load()
+        if self._reader is None:
+            return []
+        return [record for record in self._reader.new() if self.add(record)]
+
+    def add(self, record: Record) -> bool:
+        """Adds a record; returns whether it is the first of a wanted run."""
+        is_new = record.run_id not in self.done
+        self._keep(self._records, record)
+        return is_new and record.run_id in self._wanted
+
+    def discard_damaged_params(self) -> None:
+        """Counts runs whose kept parameters are damaged as not done, so that they train again."""
+        for name in storage.damaged_params(self._workdir, list(self.done)):
+            del self._records[name]
+
+    # Tasks
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task, which run ids are made with."""
+        if self._tasks:  # All of them have the same name.
+            return next(iter(self._tasks.values())).name
+        if self._saved_task_name is None:
+            self._read_saved()
+        return self._saved_task_name or self.task_of(self._planned[0]).name
+
+    def task_of(self, hparams: HParams) -> Task:
+        """Returns the task of a run, which is made when it is first asked for.
+
+        Raises:
+          ValueError: If the task depends on a batch size that the run lacks, or is not a `Task`.
+        """
+        if self._per_batch_size and "batch_size" not in hparams:
+            raise ValueError(
+                f"A run needs the field batch_size; one has only {', '.join(hparams)}."
+            )
+        key = hparams["batch_size"] if self._per_batch_size else None
+        if key not in self._tasks:
+            task = self._make_task
+            if self._per_batch_size:
+                task = task(key)
+            elif not isinstance(task, Task) and callable(task):
+                task = task()
+            if not isinstance(task, Task):
+                raise ValueError(f"{task!r:.80} is not a Task; is there a return in its function?")
+            self._check_name(task)
+            self._tasks[key] = task
+        return self._tasks[key]
+
+    def tasks(self) -> list[Task]:
+        """Returns the tasks that are made so far."""
+        return list(self._tasks.values())
+
+    def by_task(self, runs: Mapping[str, Any]) -> dict[Task, dict[str, Any]]:
+        """Groups runs, or their hyperparameters, by task, in their order."""
+        groups: dict[Task, dict[str, Any]] = {}
+        for name, run in runs.items():
+            task = self.task_of(run.hparams if isinstance(run, Run) else run)
+            groups.setdefault(task, {})[name] = run
+        return groups
+
+    def _load(self):
+        """Reads the records, once."""
+        if self._records is not None:
+            return
+        self._planned_by_id = by_run_id(self.task_name, self._planned)
+        for protocol in self._protocols:
+            checks.check_points(self._planned_by_id.values(), protocol)
+        # While the records are read, the planned runs share their hyperparameters with them.
+        self._wanted = self._planned_by_id
+        records: dict[str, Record] = {}
+        if self._workdir is not None:
+            self._reader = storage.RecordReader(self._workdir, task_name=self.task_name)
+            for record in self._reader.new():
+                self._keep(records, record)
+        self._wanted = self._choose_wanted(records)
+        self._records = records  # last, so that an error above leaves nothing half read
+
+    def _keep(self, records, record):
+        """Adds a record to others, unless one of the same run finished earlier."""
+        # A worker holds all records. Without their curves, and with shared hyperparameters, 100,000
+        # of them take some 60 MB.
+        hparams = self._wanted.get(record.run_id, record.hparams)
+        record = dataclasses.replace(record, curve=None, hparams=hparams)
+        storage.add_first_finished(records, record)
+
+    def _make_runs(self, hparams_by_id) -> dict[str, Run]:
+        """Returns runs, validated and planned, by run_id."""
+        runs = {}
+        for task, group in self.by_task(hparams_by_id).items():
+            made = training.make_runs(task, group.values(), ids=group)
+            runs.update(zip(group, made, strict=True))
+        return runs
+
+    def _choose_wanted(self, records) -> dict[str, HParams]:
+        """Returns the runs that the sweep wants, given the records so far.
+
+        The result depends on the planned runs and the records alone. Workers that have read the
+        same records want the same runs.
+        """
+        if self._search is None:
+            self._search = Search(self.task_name, self._planned_by_id, self._protocols, self._check)
+        return self._search.wanted(records)
+
+    def _check(self, hparams):
+        """Raises ValueError if the task refuses a run that would extend the grid."""
+        if self._tasks:
+            try:
+                training.make_runs(self.task_of(hparams), [hparams])
+            except ValueError:
+                self._refused.add(run_id(self.task_name, hparams))
+                raise
+        # Without a task, only the one that trained the sweep knows. To make it would load its data.
+        elif self._saved_refused and run_id(self.task_name, hparams) in self._saved_refused:
+            raise ValueError("the task refused it when the sweep was trained")
+
+    def _check_name(self, task):
+        """Checks that the tasks of all batch sizes have one name."""
+        for other in self._tasks.values():
+            if task.name != other.name:
+                raise ValueError(
+                    f"The tasks are named {other.name!r} and {task.name!r}: give those of all "
+                    "batch sizes one name; the batch size is in the run."
+                )
+
+    def _read_saved(self):
+        """Reads what `sweep.json` says of the task, if a task has yet to be made."""
+        if isinstance(self._make_task, Task) or self._workdir is None:
+            return
+        if (self._workdir / "sweep.json").exists():
+            content = storage.read_sweep(self._workdir)
+            self._saved_task_name = content.get("task")
+            self._saved_refused = frozenset(content.get("refused", ()))

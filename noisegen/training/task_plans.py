@@ -1,0 +1,79 @@
+"""Plans the runs of a task, and checks that the task can train them."""
+
+from collections.abc import Mapping, Sequence
+
+from noisegen.training.plan import BatchSizeFn, Plan, plan_of_fields
+from noisegen.training.run_id import Value
+from noisegen.training.task import Task
+
+
+def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
+    """Returns the `plan` of each run of a task.
+
+    Args:
+      task: The task.
+      runs: Runs as `canonical_fields` returns them.
+
+    Raises:
+      ValueError: If a run makes no sense, or the task cannot train it.
+    """
+    size = task.num_examples
+    if task.batch_size is None:
+        plans = [plan_of_fields(run, size) for run in runs]
+    else:
+        plans = [plan_of_fields(run, size, _schedule(task, run)) for run in runs]
+    if task.check_run is not None:
+        for run, course in zip(runs, plans, strict=True):
+            task.check_run(run, course)
+    # Equal plans are one object, so few are left to check of the many runs of a sweep.
+    for course in set(plans):
+        _check_batches(task, course)
+        if course.permutation_length < course.epoch_length and not task.shuffle:
+            raise ValueError(
+                f"last_batch='resample' draws every batch from a new order of the examples, and "
+                f"task {task.name!r} keeps theirs: choose another last_batch."
+            )
+    return plans
+
+
+def _check_batches(task: Task, course: Plan) -> None:
+    """Checks the batch sizes of a plan against the task."""
+    sizes = course.batch_sizes
+    if course.epoch_ends_batch and not task.takes_whole_batches:
+        # The ragged batch of an epoch may be of any size: its last ghost batch is then ragged too.
+        # All others are equal, so the first stands for them.
+        sizes = sizes[:1]
+    if task.only_batch_size and (sizes != task.only_batch_size).any():
+        raise ValueError(
+            f"Task {task.name!r} was made for batch_size={task.only_batch_size}, got a run of "
+            f"batch_size={sizes[sizes != task.only_batch_size][0]}: make a task for each."
+        )
+    # A batch is whole ghost batches, or smaller than a single one.
+    wrong = sizes[(sizes > task.ghost_size) & (sizes % task.ghost_size > 0)]
+    if wrong.size:
+        below = wrong[0] // task.ghost_size * task.ghost_size
+        raise ValueError(
+            f"batch_size={wrong[0]} must be a multiple of the ghost batches of {task.ghost_size} "
+            f"examples that task {task.name!r} normalizes over, or smaller than one; the nearest "
+            f"are {below} and {below + task.ghost_size}."
+        )
+    # A variance needs two groups at least, in every batch.
+    if task.noise_microbatch and course.smallest_batch <= task.noise_microbatch:
+        raise ValueError(
+            f"A batch of {course.smallest_batch} is a single group of the {task.noise_microbatch} "
+            f"examples that task {task.name!r} measures the noise of gradients with, and one group "
+            "says nothing about noise: make noise_microbatch half of the smallest batch or less "
+            "(the ragged last one included; last_batch='straddle' has none)."
+        )
+
+
+def _schedule(task: Task, run: Mapping[str, Value]) -> BatchSizeFn:
+    """Returns the batch size as a function of the update count."""
+    # `num_updates` is not given, because the horizon follows from the batch sizes.
+    try:
+        return task.batch_size({**run, "num_examples": task.num_examples})
+    except KeyError as error:
+        raise ValueError(
+            f"The batch size of task {task.name!r} reads {error}, which is neither a field of the "
+            f"run ({', '.join(run)}) nor num_examples."
+        ) from error
