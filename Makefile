@@ -3,21 +3,24 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: sweep test test-all lint
+.PHONY: sweep test test-all lint help
 
-sweep: $(VENV)/installed  ## the embedded sweep: about a minute on two cores
+sweep: $(VENV)/installed  ## trains the embedded sweep and writes its report: about a minute on two cores
 	$(RUN) -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
 
 PYTEST = $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-test: $(VENV)/installed  ## the specification: minutes
+test: $(VENV)/installed  ## the specification, each behavior in its smallest form: 4 minutes on two cores
 	$(PYTEST)
 
-test-all: test  ## real Slurm and Ray, chaos, wheels, 100,000 records as well
+test-all: test  ## also real Slurm and Ray, kill -9, the wheel, 100,000 records, all experiments: 20 minutes
 	$(PYTEST) -m slow
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## format and style
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check .
+
+help:  ## lists the targets
+	@sed -n 's/^\([a-z-]*\):.*##  */\1: /p' Makefile
 
 $(VENV)/installed: requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "noisegen needs Python 3.11 or newer: make PYTHON=python3.11")'

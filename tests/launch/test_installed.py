@@ -1,4 +1,4 @@
-"""The commands after `pip install`, outside of the clone."""
+"""The command `noisegen`, as the clone has it and after `pip install` of the wheel."""
 
 import os
 import pathlib
@@ -40,16 +40,19 @@ def installed(tmp_path_factory):
     return home / "venv" / "bin"
 
 
-@pytest.fixture(scope="module")
-def run(installed, environment, tmp_path_factory):
+@pytest.fixture(scope="module", params=["clone", pytest.param("wheel", marks=pytest.mark.slow)])
+def run(request, environment, tmp_path_factory):
     """run(*words) runs `noisegen` in a directory that is empty at first."""
     directory = tmp_path_factory.mktemp("empty")
-    variables = environment | {"PATH": f"{installed}:{os.environ['PATH']}"}
-    variables.pop("PYTHONPATH", None)
+    program, variables = [sys.executable, "-m", "launch"], environment | {"PYTHONPATH": str(ROOT)}
+    if request.param == "wheel":
+        programs = request.getfixturevalue("installed")
+        program, variables["PATH"] = ["noisegen"], f"{programs}:{os.environ['PATH']}"
+        del variables["PYTHONPATH"]
 
     def run(*words):
         return subprocess.run(
-            ["noisegen", *words],
+            [*program, *words],
             cwd=directory,
             env=variables,
             capture_output=True,
@@ -73,6 +76,12 @@ SMALL = (
 )
 
 
+def needs_wheel(test):
+    """Marks a test of the wheel alone."""
+    return pytest.mark.slow(pytest.mark.parametrize("run", ["wheel"], indirect=True)(test))
+
+
+@needs_wheel
 def test_an_experiment_is_begun_trained_and_reported(run):
     begun = run("init", "my_experiment.py")
     assert begun.returncode == 0, begun.stderr
@@ -87,6 +96,7 @@ def test_an_experiment_is_begun_trained_and_reported(run):
     assert {path.name for path in run.directory.iterdir()} == {"my_experiment.py", "w"}
 
 
+@needs_wheel
 def test_several_workers_train_it(run):
     run("init", "my_experiment.py")
     done = run("sweep", "my_experiment.py", "--workdir=workers", "--workers=2", *SMALL)
@@ -95,6 +105,7 @@ def test_several_workers_train_it(run):
     assert "noisegen sweep my_experiment.py" in (run.directory / "workers/sweep.json").read_text()
 
 
+@needs_wheel
 def test_the_template_itself_trains(run):
     """Without overrides, as the first steps of a new user."""
     run("init", "first.py")

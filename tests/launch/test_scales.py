@@ -34,6 +34,7 @@ def texts(tmp_path_factory):
     return f"--config.task.directory={folder}"
 
 
+@pytest.mark.slow
 def test_runs_are_trained_batch_size_by_batch_size(call, texts, tmp_path):
     workdir = f"--workdir={tmp_path / 'sweep'}"
     first = call("sweep", *FLAGS, texts, workdir, "--config.grid.batch_size=2,")
@@ -52,6 +53,9 @@ def test_runs_are_trained_batch_size_by_batch_size(call, texts, tmp_path):
 
     status = call("status", workdir)
     assert "LSTM language model" in status.stdout, status.stderr
+
+
+def test_a_dry_run_tells_the_cost_at_the_assumed_speed(call, texts):
     dry = call("sweep", *FLAGS, texts, "--dry_run")
     assert "4 runs, 240 training examples" in dry.stdout, dry.stderr
     assert "GPU-hours at the 10,000 examples/s assumed" in dry.stdout
