@@ -21,6 +21,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.contenders import noisegen_wide_resnet
 from noisegen import training
+from noisegen.training import run_fields, task_plans
 
 ROOT = pathlib.Path(__file__).parents[2]
 QUICK = machine.Options(quick=True, rounds=1)
@@ -179,7 +180,7 @@ def test_wide_resnet_is_the_one_of_the_paper_without_evaluations():
     assert task.ghost_size == 64 and task.num_examples == 50_000
     assert training.metric_spec(task).names == ("train_loss",)
     runs = [noisegen_wide_resnet.make_run(spec, size, 1) for size in spec["batch_sizes"]]
-    training.plan_runs(task, runs)
+    task_plans.plan_runs(task, [run_fields.canonical_fields(run) for run in runs])
     assert all(spec["num_examples"] % size == 0 for size in spec["batch_sizes"])
 
 
@@ -203,7 +204,8 @@ def test_device_agreement_refuses_what_differs():
 def test_device_agreement_has_a_run_that_diverges_and_whole_ghost_batches():
     task, runs, _ = device_agreement._cnn()
     assert runs[-1]["learning_rate"] > 1e20 and len({run["batch_size"] for run in runs}) == 4
-    training.plan_runs(*device_agreement._wide_resnet("bfloat16")[:2])
+    wide, wide_runs, _ = device_agreement._wide_resnet("bfloat16")
+    task_plans.plan_runs(wide, [run_fields.canonical_fields(run) for run in wide_runs])
     (diverged,) = training.Pool(task, training.PoolConfig(microbatch=64)).train(runs[-1:])
     assert diverged.status == "diverged"
 

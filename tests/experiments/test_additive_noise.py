@@ -16,6 +16,7 @@ from experiments.additive_noise import (
 )
 from experiments.additive_noise.plots import oscillation
 from noisegen import data, storage, sweeps, training
+from noisegen.training import run_fields, task_plans
 
 # As printed, in percent.
 PLAIN = {2048: 98.61, 4096: 96.45, 8192: 95.66, 16384: 94.37, 32768: 86.08, 45000: 86.48}
@@ -176,8 +177,9 @@ def test_the_batch_is_normalized_whole_or_in_ghost_batches():
     assert {size: task.ghost_size for size, task in tasks.items()} == {4: 4, 8: 8}
     assert tasks[4].name == tasks[8].name
     run = sweep.planned[0]
-    [made] = training.make_runs(tasks[8], [run | {"batch_size": 8, "num_epochs": 1.0}])
-    assert made.plan.batch_sizes.tolist() == [8, 8, 6]
+    fields = run_fields.canonical_fields(run | {"batch_size": 8, "num_epochs": 1.0})
+    [plan] = task_plans.plan_runs(tasks[8], [fields])
+    assert plan.batch_sizes.tolist() == [8, 8, 6]
     sweep = table2_ghost.get_sweep(shrunk(table2_ghost.get_config()))
     ghosts = sweep.task_of(sweep.planned[0])
     assert ghosts.ghost_size == 16 and ghosts.name != tasks[8].name

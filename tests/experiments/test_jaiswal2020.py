@@ -203,7 +203,7 @@ def test_a_point_recomputes_batch_statistics_once():
 def test_one_batch_size_has_no_line(tmp_path):
     sweep = small_figure4(tmp_path)
     with sweep.begun(), storage.RecordWriter(tmp_path) as writer:
-        run_id, run = next(iter(sweep.wanted.items()))
+        run_id, run = next(iter(sweep.state.wanted.items()))
         metrics = {"test_accuracy": 0.5}
         writer.append(
             storage.Record(run_id=run_id, hparams=run, status="finished", metrics=metrics)
