@@ -110,7 +110,7 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     numbers = {"row": optimum.row, "at_most": at_most}
     text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
     if last + 1 == len(scored):
-        text += ", the largest one"
+        text += ", the largest one compared"
     is_limited = protocol.metric.unit != "%" or at_most < 1
     is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
     if is_informative:

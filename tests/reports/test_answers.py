@@ -112,7 +112,7 @@ def test_a_planted_drop_is_where_the_batch_size_ends():
 def test_without_a_drop_the_largest_batch_size_is_as_good():
     answer = one(make_answers(make_records(flat)), "batch_size")
     assert answer.numbers["row"] == 512 and "next_row" not in answer.numbers
-    assert "up to batch size 512, the largest one: there it is at most" in answer.text
+    assert "up to batch size 512, the largest one compared: there it is at most" in answer.text
     assert 0 < answer.numbers["at_most"] < 0.01
 
 
