@@ -50,7 +50,8 @@ class Case:
       exponent: Of the batch size, in the best learning rate. With 1 all best learning rates are on
         the grid, so that a constant best mean is constant there, too.
       effect: Mean of a second series minus that of the first; None without a second one.
-      every: The first series has every such learning rate only, the second one has all.
+      every: The first series has every such learning rate only, and so is a little worse where the
+        best one is left out. The second series has all.
       search: As for `Protocol`.
     """
 
@@ -117,9 +118,13 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
     for kind, words in KINDS.items():
         stated = sum(case["stated"].get(kind, 0) for case in record["cases"])
         false = sum(case["false"].get(kind, 0) for case in record["cases"])
-        lines.append(
-            (f"false among {stated:,} sentences, %: {words}", _share(false, stated), "< 5")
-        )
+        of_cases = [
+            100 * case["false"].get(kind, 0) / case["stated"][kind]
+            for case in record["cases"]
+            if case["stated"].get(kind)
+        ]
+        value = f"{_share(false, stated)}; {max(of_cases, default=0):.1f} in the worst case"
+        lines.append((f"false among {stated:,} sentences, %: {words}", value, "< 5"))
     num_sweeps = record["num_sweeps"]
     shares = [100 * case["sweeps_with_any"] / num_sweeps for case in record["cases"]]
     lines.append(("sweeps with any false sentence, % of a case's", report.spread(shares), ""))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from noisegen import statistics
-from noisegen.reports.formatting import display_name, format_number
+from noisegen.reports.formatting import capitalized, display_name, format_number, ordered
 from noisegen.reports.steps import Steps
 from noisegen.sweeps import evidence
 from noisegen.sweeps.metrics import Metric
@@ -110,7 +110,7 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     numbers = {"row": optimum.row, "at_most": at_most}
     text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
     if last + 1 == len(scored):
-        text += ", the largest one"
+        text += ", the largest one compared"
     is_limited = protocol.metric.unit != "%" or at_most < 1
     is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
     if is_informative:
@@ -255,6 +255,8 @@ def _target(label, steps, protocol, level) -> list[Answer]:
     smallest, useful = rows[min(rows)], rows[scaling.largest_useful]
     if not smallest.is_measured or not useful.is_measured:
         return []
+    if min(smallest.n, useful.n) < _FEWEST_SEEDS:
+        return []
     metric = protocol.metric
     target = f"{display_name(metric.name)} {format_number(metric.factor * scaling.target)}"
     target += f" {metric.unit}" if metric.unit else ""
@@ -317,7 +319,7 @@ def _series(optima, protocol, level) -> list[Answer]:
             continue
         found = [each for each in tested if each.adjusted_p <= 1 - level]
         if found:
-            text = f"Compared with {found[0].baseline}, {label} is {_differences(found, protocol)}"
+            text = _differences(found, protocol)
             numbers = {"differences": {each.row: _stated(each.difference) for each in found}}
             num_others = len(tested) - len(found)
             if num_others:
@@ -328,7 +330,7 @@ def _series(optima, protocol, level) -> list[Answer]:
                 abs(end) for each in tested for end in (each.difference.low, each.difference.high)
             ]
             text = (
-                f"No difference between {label} and {tested[0].baseline} is seen at"
+                f"No difference from {tested[0].baseline} is seen at"
                 f" {_rows(protocol.row, tested)}: it is at most"
                 f" {_amount(protocol.metric, max(ends))} ({_percent(level)})"
             )
@@ -337,7 +339,7 @@ def _series(optima, protocol, level) -> list[Answer]:
             Answer(
                 kind="series",
                 series=label,
-                text=text + ".",
+                text=_about(label, text),
                 rule=rule,
                 figure="metric",
                 numbers=numbers,
@@ -357,8 +359,8 @@ def _differences(found, protocol) -> str:
                 amount = _range(protocol.metric, low, high)
                 rows.append(f"{format_number(comparison.row)} (by {amount})")
         if rows:
-            parts.append(f"{word} at {_named(protocol.row, rows)}")
-    return ", and ".join(parts)
+            parts.append(f"{word} than {found[0].baseline} at {_named(protocol.row, rows)}")
+    return capitalized(", and ".join(parts))
 
 
 def _stated(difference) -> tuple[float, float]:
@@ -506,7 +508,7 @@ def _percent(level: float) -> str:
 
 def _rows(name: str, found) -> str:
     """Writes the rows of optima or comparisons, each once."""
-    return _named(name, list(dict.fromkeys(format_number(each.row) for each in found)))
+    return _named(name, [format_number(row) for row in ordered(each.row for each in found)])
 
 
 def _named(name: str, values: Sequence[str]) -> str:
@@ -525,4 +527,6 @@ def _count(number: int, what: str) -> str:
 
 
 def _plural(what: str) -> str:
-    return what + ("es" if what.endswith("s") else "s")
+    if what.endswith("ss"):
+        return f"{what}es"
+    return what if what.endswith("s") else f"{what}s"  # A field such as num_epochs is plural.

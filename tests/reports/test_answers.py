@@ -112,7 +112,7 @@ def test_a_planted_drop_is_where_the_batch_size_ends():
 def test_without_a_drop_the_largest_batch_size_is_as_good():
     answer = one(make_answers(make_records(flat)), "batch_size")
     assert answer.numbers["row"] == 512 and "next_row" not in answer.numbers
-    assert "up to batch size 512, the largest one: there it is at most" in answer.text
+    assert "up to batch size 512, the largest one compared: there it is at most" in answer.text
     assert 0 < answer.numbers["at_most"] < 0.01
 
 
@@ -209,8 +209,8 @@ def test_a_series_is_better_and_worse_where_that_is_planted():
     assert answer.series == "noise" and answer.numbers["differences"].keys() == effects.keys()
     for row, (low, high) in answer.numbers["differences"].items():
         assert low <= effects[row] <= high and low * high > 0
-    assert answer.text.startswith("Compared with SGD, noise is better at batch sizes 256 (by ")
-    assert ", and worse at batch size 16 (by " in answer.text
+    assert answer.text.startswith("noise: better than SGD at batch sizes 256 (by ")
+    assert ", and worse than SGD at batch size 16 (by " in answer.text
     assert answer.text.endswith("Elsewhere (3 batch sizes) no difference is seen.")
 
 
@@ -227,7 +227,7 @@ def test_series_that_are_not_told_apart_differ_by_a_stated_amount_at_most():
     answer = one(found, "series")
     assert answer.numbers["differences"] == {} and 0 < answer.numbers["at_most"] < 0.02
     assert answer.text.startswith(
-        "No difference between noise and SGD is seen at batch sizes 16 and 32: it is at most "
+        "noise: no difference from SGD is seen at batch sizes 16 and 32: it is at most "
     )
 
 
@@ -249,7 +249,7 @@ def test_a_better_loss_is_a_smaller_one():
     assert "points" not in answer.text and "The test loss" in answer.text
     records = negated(two_series(lambda size: 0.03), "test_loss")
     answer = one(make_answers(records, **SERIES, **loss), "series")
-    assert "noise is better at batch sizes 16 (by 0.0" in answer.text
+    assert "noise: better than SGD at batch sizes 16 (by 0.0" in answer.text
     assert all(high < 0 for _, high in answer.numbers["differences"].values())
 
 
@@ -266,6 +266,14 @@ def test_a_metric_has_its_unit():
     metric = sweeps.Metric("perplexity", unit="nats")
     answer = one(make_answers(records, metric=metric, mode="min"), "batch_size")
     assert "At 256 it is 5.0 nats worse" in answer.text
+
+
+@pytest.mark.parametrize(
+    "name, several",
+    [("batch_size", "2 batch sizes"), ("num_epochs", "2 num epochs"), ("loss", "2 losses")],
+)
+def test_names_of_rows_have_a_plural(name, several):
+    assert answers_lib._count(2, answers_lib.display_name(name)) == several
 
 
 def test_a_percentage_cannot_change_by_more_than_all_of_it():
@@ -365,7 +373,7 @@ def test_the_error_of_a_small_test_set_is_stated():
     assert sentences(losses, 100, metric="test_loss", mode="min") == []
 
 
-def make_steps(useful, sizes=SIZES, series="", target=0.8, noise=0.02):
+def make_steps(useful, sizes=SIZES, series="", target=0.8, noise=0.02, seeds=5):
     """Steps to a target that fall in proportion to the batch size up to a useful one."""
     rows = []
     for number, size in enumerate(sizes):
@@ -375,13 +383,13 @@ def make_steps(useful, sizes=SIZES, series="", target=0.8, noise=0.02):
                 examples=updates * size,
                 record=storage.Record(hparams={}, status="finished", metrics={}),
             )
-            for seed in range(5)
+            for seed in range(seeds)
             for updates in [
                 2**14 / min(size, useful) * (1 + noise * WIGGLE[(seed + number) % len(WIGGLE)])
             ]
         )
-        mean = sum(each.updates for each in crossings) / 5
-        point = sweeps.TargetPoint(values={}, crossings=crossings, tried=5)
+        mean = sum(each.updates for each in crossings) / seeds
+        point = sweeps.TargetPoint(values={}, crossings=crossings, tried=seeds)
         rows.append(
             sweeps.RowTarget(
                 series=series,
@@ -391,7 +399,7 @@ def make_steps(useful, sizes=SIZES, series="", target=0.8, noise=0.02):
                 examples=Interval(mean * size, math.nan, math.nan, 0.95),
                 point=point,
                 points=(point,),
-                n=5,
+                n=seeds,
             )
         )
     return Steps(rows, sweeps.scaling_regions(rows), sweeps.critical_batch_sizes(rows))
@@ -417,6 +425,11 @@ def test_the_largest_batch_size_may_still_save_updates():
 def test_no_larger_batch_may_save_updates():
     answer = one(make_answers(make_records(drop), also={"steps": make_steps(16)}), "target")
     assert answer.text.startswith("No batch larger than 16 measurably saves updates")
+
+
+def test_two_seeds_show_no_updates_that_a_larger_batch_saves():
+    found = make_answers(make_records(drop), also={"steps": make_steps(64, seeds=2)})
+    assert kinds(found, "target") == []
 
 
 def test_a_target_of_another_series_is_not_taken_for_this_one():
