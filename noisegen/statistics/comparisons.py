@@ -16,7 +16,7 @@ If each row has a point of its own, its best learning rate, these scores may be 
   so in up to 25 % of samples.
 
 Those of `selected_without_seed` may not. They are correlated within a row, so rows seem to differ:
-equally good rows were called lower in 5 to 50 % of samples. With a standard error that contains the
+equally good rows were called lower in 5 to 53 % of samples. With a standard error that contains the
 optimism, sqrt(s^2 / N + d^2) as in their interval, it was 0 to 5 %.
 
 >>> from noisegen import statistics
