@@ -1,5 +1,6 @@
 """Sweeps: grids of runs, the protocols that read them, and the `Sweep` that trains them."""
 
+from noisegen.sweeps.advice import Advice, SeriesAdvice, advise
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.domains import Domain
 from noisegen.sweeps.evidence import (
@@ -34,6 +35,7 @@ from noisegen.training.run_id import by_run_id, canonicalize, run_id
 
 __all__ = [
     "FLAGS",
+    "Advice",
     "Boundary",
     "Comparison",
     "Domain",
@@ -43,7 +45,9 @@ __all__ = [
     "Point",
     "Protocol",
     "RowEvidence",
+    "SeriesAdvice",
     "Sweep",
+    "advise",
     "boundaries",
     "by_run_id",
     "canonicalize",
