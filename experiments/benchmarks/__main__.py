@@ -19,6 +19,7 @@ import sys
 from absl import flags
 
 from experiments.benchmarks import (
+    advice,
     device_agreement,
     devices,
     first_record,
@@ -52,6 +53,7 @@ ANYWHERE = {
     "devices": devices,
     "interval_coverage": interval_coverage,
     "race_replay": race_replay,
+    "advice": advice,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 

@@ -48,6 +48,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "momentum": (0.0, 0.9),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
             "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
@@ -115,6 +116,7 @@ def make_protocol(config: ml_collections.ConfigDict, metric: str, mode: str) -> 
         tune=("effective_learning_rate",),
         best=config.best,
         of=len(config.grid.seed),
+        search=config.search,
         **validation.tuned_on(config.task, metric, report=("train_loss",)),
     )
 

@@ -32,6 +32,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "momentum": (0.0, 0.9),
             },
             "best": 12,  # of the seeds
+            "search": "grid",  # or "race": train only the runs that decide the optimum
             "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )

@@ -273,7 +273,7 @@ class _Adviser:
         found = largest_batch.find(shorter.optima(label), self._protocol)
         if math.isnan(found.log2) or "no_loss" in found.flags:
             return math.inf
-        return _BEYOND * 2**found.log2
+        return _BEYOND * 2 ** (found.log2 + found.error)
 
     def _has_updates(self, run, fraction):
         """Returns whether a run makes enough updates, for the same batch sizes at all horizons."""
@@ -360,7 +360,8 @@ class _Adviser:
         protocol = Protocol(
             metric="train_loss", mode="min", tune=(name,), max_extensions=0, scaling_rule=False
         )
-        sweep = self._sweep(runs, protocol)
+        # In a directory of its own, as a resumed race counts every planned run with a record.
+        sweep = self._sweep(runs, protocol, workdir=self._workdir / "stable")
         sweep.run(progress=self._progress, **self._options)
         race.probes.append(sweep)
         records = sorted(sweep.records(), key=lambda record: record.hparams[name])

@@ -30,7 +30,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
 from noisegen import statistics
 from noisegen.sweeps import evidence
@@ -45,6 +45,7 @@ _LEAST_SHARE = 1e-3  # of the score, below which a loss is none whatever the dev
 _POWER, _POWER_ERROR = 1.0, 0.5
 _SHAPE_ERROR = 0.25  # of a loss, by which the formula of m(B) may miss it
 _LARGE_LOSS = 4.0  # tolerances, beyond which the formula does not hold
+_ROUGH = 1.0  # octaves, error of a batch size that is only known to be without loss
 _BEYOND = 3.0  # octaves beyond the batch sizes tried, up to which the fit looks
 
 
@@ -155,7 +156,7 @@ def fit(
 
     bounds = ([-np.inf, x[0] - _BEYOND, 0.3], [np.inf, x[-1] + _BEYOND, 3.0])
     fits = []
-    for start in np.arange(x[0], x[-1] + 1):  # there may be several local minima
+    for start in np.arange(x[0], x[-1] + 1, 2.0):  # there may be several local minima
         fits.append(
             optimize.least_squares(
                 residuals, [smooth[0], start, _POWER], bounds=bounds, x_scale=[tolerance, 1, 1]
@@ -187,12 +188,19 @@ def extrapolate(found: Mapping[float, LargestBatch], level: float = 0.95) -> Ext
     if not known:
         return Extrapolation(batch_size=nothing, flags=("few_rows",))
     longest = known[max(known)]
-    if "no_loss" in longest.flags:
+    largest_row = max(each.rows[1] for each in known.values())
+    if "no_loss" in longest.flags and longest.rows[1] == largest_row:
         low = 2**longest.log2
         return Extrapolation(
             batch_size=statistics.Interval(math.inf, low, math.inf, level), flags=("no_loss",)
         )
-    inside = {f: each for f, each in known.items() if not each.flags}
+    # If a shorter horizon has tried larger batch sizes, "no loss" is a rough measurement.
+    inside = {}
+    for fraction, each in known.items():
+        if "no_loss" in each.flags:
+            each = dataclasses.replace(each, error=_ROUGH, flags=())
+        if not each.flags:
+            inside[fraction] = each
     if not inside:
         return Extrapolation(batch_size=nothing, flags=("all_lost",))
     octaves = np.log2(list(inside))
@@ -203,17 +211,8 @@ def extrapolate(found: Mapping[float, LargestBatch], level: float = 0.95) -> Ext
     weights = 1 / np.append(errors, GROWTH_ERROR)
     covariance = np.linalg.inv((design.T * weights**2) @ design)
     log2, growth = covariance @ (design.T * weights**2) @ np.append(values, GROWTH)
-    # Training longer does not make the largest batch smaller.
-    log2 = max(log2, float(values[np.argmax(octaves)]) if growth < 0 else log2)
-    half = _normal_quantile(level) * math.sqrt(covariance[0, 0])
+    half = special.ndtri((1 + level) / 2) * math.sqrt(covariance[0, 0])
     bounds = [2**each for each in (log2, log2 - half, log2 + half)]
     return Extrapolation(
         batch_size=statistics.Interval(*map(float, bounds), level), growth=float(growth)
     )
-
-
-def _normal_quantile(level) -> float:
-    """Returns the half width, in standard errors, of a two-sided normal interval."""
-    from scipy import special
-
-    return float(special.ndtri((1 + level) / 2))
