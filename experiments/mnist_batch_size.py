@@ -35,7 +35,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
         }
     )
     if scale == "test":
-        config.task.update(num_train=8, num_test=4)
+        config.task.update(num_train=5, num_test=3)
         config.run.num_epochs = 1.0
         config.grid.update(batch_size=(4,), learning_rate=(2**-4, 2**-3), seed=(0,))
     return config
@@ -43,14 +43,18 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
-    runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
-    num_seeds = len(config.grid.seed)
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed, batch_size=grid.batch_size, learning_rate=grid.learning_rate
+    )
+    num_seeds = len(grid.seed)
     protocol = sweeps.Protocol(
         best=num_seeds,
         of=num_seeds,
         search=config.search,
         **validation.tuned_on(config.task, "test_accuracy"),
     )
+    runs = points * sweeps.fixed(**config.run)
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 
 

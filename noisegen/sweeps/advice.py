@@ -127,7 +127,7 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     plan = adviser.plan(minutes)
     shorter = adviser.race(plan["fraction"] / 2, plan["seeds"])
     shorter.run()
-    per_example = adviser.seconds_per_example(shorter.sweep)
+    per_example = _seconds_per_example(shorter.sweep)
     races = [shorter]
     longer = adviser.race(plan["fraction"], plan["seeds"], shorter)
     left = 60 * minutes - (time.monotonic() - started)
@@ -297,10 +297,6 @@ class _Adviser:
 
     # Reading
 
-    def seconds_per_example(self, sweep: Sweep) -> float:
-        """Returns the seconds an example took, evaluations included, from the records."""
-        return _seconds(sweep) / max(1, sum(record.num_examples for record in sweep.records()))
-
     def series(self, label: str, races: Sequence[_Race]) -> SeriesAdvice:
         """Returns the predictions of one series, and trains what they need besides."""
         protocol = self._protocol
@@ -405,14 +401,14 @@ class _Adviser:
 
     def advice(self, found, races, trained) -> Advice:
         """Returns the predictions with the cost of everything."""
-        seconds = self.seconds_per_example(races[-1].sweep)
+        seconds = _seconds_per_example(races[-1].sweep)
         protocol = dataclasses.replace(self._protocol, search="race")
-        state = self._full.replace(protocol=protocol, workdir=None).state
+        race = self._full.replace(protocol=protocol, workdir=None)
         fewest, most = (
-            sum(run.plan.num_examples for run in runs.values()) * seconds / 60
-            for runs in (state.fewest(), state.most())
+            sum(_work(run, race.task_of(run.hparams)) for run in runs.values()) * seconds / 60
+            for runs in (race.state.fewest(), race.state.most())
         )
-        likely = _race_examples(self._full.replace(protocol=protocol, workdir=None)) * seconds / 60
+        likely = _race_examples(race) * seconds / 60
         return Advice(
             metric=self._protocol.metric.name,
             row=self._protocol.row,
@@ -487,10 +483,15 @@ def _shortened(run, horizon, fraction, protocol) -> dict:
     return short
 
 
+def _work(run, task) -> float:
+    """Returns the examples that a run trains on, with those that it evaluates as parts of them."""
+    examples = task.num_test_examples + task.num_valid_examples
+    return run.plan.num_examples + _EVALUATION * len(run.plan.eval_updates) * examples
+
+
 def _race_examples(sweep) -> float:
-    """Returns about how many examples a race trains on or evaluates."""
+    """Returns about how many examples a race trains on, with evaluations as in `_work`."""
     protocol = sweep.protocols[0]
-    seeds = protocol.of
     groups: dict[tuple, list] = {}
     for run in sweep.planned:
         groups.setdefault(protocol.group(run), []).append(run)
@@ -498,10 +499,17 @@ def _race_examples(sweep) -> float:
     for runs in groups.values():
         task = sweep.task_of(runs[0])
         [run] = training.make_runs(task, runs[:1])
-        evaluated = len(run.plan.eval_updates) * (task.num_test_examples + task.num_valid_examples)
-        number = min(len(runs), _RUNS_A_ROW + _RUNS_A_SEED * seeds)
-        total += number * (run.plan.num_examples + _EVALUATION * evaluated)
+        total += min(len(runs), _RUNS_A_ROW + _RUNS_A_SEED * protocol.of) * _work(run, task)
     return total
+
+
+def _seconds_per_example(sweep) -> float:
+    """Returns the seconds that an example took, from the records of a sweep."""
+    runs = sweep.state.runs()
+    work = 0.0
+    for record in sweep.records():
+        work += _work(runs[record.run_id], sweep.task_of(record.hparams))
+    return _seconds(sweep) / max(1.0, work)
 
 
 def _seconds(sweep) -> float:
