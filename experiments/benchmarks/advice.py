@@ -3,7 +3,8 @@
 The full sweeps are trained before, and their records are in `experiments/results`. A prediction
 sees none of them. Its own runs are kept below `experiments/results/benchmarks/advice`, so that a
 second call trains nothing. To train them needs MNIST, CIFAR-10 and the texts of
-`smith2020/lstm.py`.
+`smith2020/lstm.py`. All runs have a fixed number of epochs, except for those of the LSTM, which
+have a fixed number of updates.
 
 The largest batch size without loss of a full sweep is found as in the short ones
 (`noisegen.sweeps.largest_batch`), and has an error of its own. The baseline is the recipe of Smith,
@@ -43,9 +44,9 @@ WORKLOADS = {
     "digits CNN": Workload("digits_15_seeds", 1.5),
     "MNIST MLP": Workload("mnist_batch_size/mlp", 3.0),
     "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 3.0),
-    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 6.0, momentum=0.0),
+    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 8.0, momentum=0.0),
     "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 3.0),
-    "LSTM": Workload("smith2020/cpu/figure1_lstm", 4.0),
+    "LSTM": Workload("smith2020/cpu/lstm", 4.0),
 }
 
 

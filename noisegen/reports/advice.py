@@ -34,6 +34,12 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             f"Too few runs survived at {horizons} of the horizon to say how large the batch can be"
         )
         return [_answer("open", each, text)]
+    if "untrained" in flags:
+        text = (
+            f"No prediction: at {horizons} of the horizon the runs hardly learn. Give more minutes"
+            " for a longer horizon"
+        )
+        return [_answer("open", each, text)]
     if "all_lost" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the {display_name(advice.metric)} is lost"

@@ -18,6 +18,7 @@ import numpy as np
 
 from noisegen import statistics, storage, training
 from noisegen.sweeps import checks, evidence, largest_batch, regimes
+from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.largest_batch import Extrapolation, LargestBatch
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.sweep import Sweep
@@ -38,6 +39,7 @@ _EVALUATION = 1 / 3  # cost of an example, in those of training
 _FEWEST_UPDATES = 2  # in the shorter race
 _FEWEST_ROWS = 4
 _BEYOND = 8  # times the largest batch size found, which the longer race tries
+_LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
 _RATES = 7  # doublings of the learning rate, in search of the largest stable one
 _TINY = 2.0**-20  # times the best learning rate, at which a network learns nothing
 _GROUPS = 8  # microbatches from which the noise of a batch's gradient is measured
@@ -49,7 +51,8 @@ class SeriesAdvice:
 
     Attributes:
       series: Label; '' if the protocol has no series.
-      prediction: The largest batch size without loss at the full horizon.
+      prediction: The largest batch size without loss at the full horizon. Its flag is "untrained"
+        if the short runs hardly learn.
       measured: From a fraction of the horizon to the largest batch size without loss there.
       learning_rate: First tuned field at the predicted batch size, or at the largest one tried
         if there is no loss; nan if nothing is predicted.
@@ -122,7 +125,6 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes={minutes} must be a positive number.")
     _check(sweep)
-    started = time.monotonic()
     adviser = _Adviser(sweep, progress, options)
     plan = adviser.plan(minutes)
     shorter = adviser.race(plan["fraction"] / 2, plan["seeds"])
@@ -130,9 +132,9 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     per_example = _seconds_per_example(shorter.sweep)
     races = [shorter]
     longer = adviser.race(plan["fraction"], plan["seeds"], shorter)
-    left = 60 * minutes - (time.monotonic() - started)
-    # The first race may have shown that the machine is slower than measured.
-    if longer.examples() * per_example < max(left, 60 * minutes / 2):
+    # The first race may have shown that the machine is slower than measured. This is decided by
+    # records alone, so that a call that continues another one decides alike.
+    if longer.examples() * per_example < 60 * minutes:
         longer.run()
         races.append(longer)
     found = tuple(adviser.series(label, races) for label in adviser.labels)
@@ -310,12 +312,15 @@ class _Adviser:
             return SeriesAdvice(
                 series=label, prediction=prediction, measured=measured, learning_rate=nothing
             )
+        smallest = optima[-1][0]
+        near = _nearest(optima[0], measured[races[0].fraction].log2)
+        stable, is_bound, untrained = self._stable(near, races[0])
+        gain = protocol.sign * (smallest.mean - untrained)
+        if gain < _LEAST_GAIN * measured[races[-1].fraction].tolerance:
+            prediction = Extrapolation(batch_size=nothing, flags=("untrained",))
         row = prediction.batch_size.value
         if math.isinf(row):
             row = prediction.batch_size.low
-        smallest = optima[-1][0]
-        near = _nearest(optima[0], measured[races[0].fraction].log2)
-        stable, is_bound = self._stable(near, races[0])
         return SeriesAdvice(
             series=label,
             prediction=prediction,
@@ -347,7 +352,8 @@ class _Adviser:
         a run, at a tiny learning rate, is among them.
 
         Returns:
-          The learning rate, and whether a larger one may be stable, too.
+          The learning rate, whether a larger one may be stable, too, and the metric of the run that
+          learns nothing.
         """
         name = self._protocol.tune[0]
         run = dict(evidence.best_point(optimum).best[0].hparams)
@@ -361,12 +367,13 @@ class _Adviser:
         sweep.run(progress=self._progress, **self._options)
         race.probes.append(sweep)
         records = sorted(sweep.records(), key=lambda record: record.hparams[name])
-        untrained = records[0].metrics.get("train_loss")
-        if records[0].status != "finished" or untrained is None:
-            return math.nan, True
+        untrained = protocols.metric_of(records[0], "train_loss")
+        if untrained is None:
+            return math.nan, True, math.nan
         stable = regimes.largest_stable(records[1:], limit=untrained)
         rates = [regimes.effective_learning_rate(record.hparams) for record in records]
-        return stable, stable == rates[-1]
+        score = protocols.metric_of(records[0], self._protocol.metric.name)
+        return stable, stable == rates[-1], math.nan if score is None else score
 
     def _noise(self, optimum, race):
         """Measures the gradient noise scale in the second half of a run, nan if it cannot be."""

@@ -47,10 +47,11 @@ class Trainer:
     Args:
       largest: Largest batch size without loss at the full horizon.
       growth: Power of the horizon with which it grows.
+      learns: Whether any run is better than one that is not trained.
     """
 
-    def __init__(self, largest, growth=largest_batch.GROWTH):
-        self.largest, self.growth = largest, growth
+    def __init__(self, largest, growth=largest_batch.GROWTH, learns=True):
+        self.largest, self.growth, self.learns = largest, growth, learns
         self.runs = []
 
     def run(self, sweep, **_):
@@ -72,6 +73,9 @@ class Trainer:
         diverged = octaves > 3.5
         seed = [hparams["seed"], int(hparams["batch_size"]), plan.num_examples]
         score = 0.9 - 2 * DEVIATION * hparams["batch_size"] / largest - 0.02 * octaves**2
+        if hparams["learning_rate"] < 1e-4:
+            score = 0.1
+        score = max(score, 0.1) if self.learns else 0.1
         score += DEVIATION * np.random.default_rng(seed).normal()
         return storage.Record(
             run_id=run.id,
@@ -208,6 +212,15 @@ def test_a_loss_from_the_smallest_batch_size_on_is_not_guessed_at(made, tmp_path
     assert series.prediction.flags == ("all_lost",)
     assert math.isnan(series.prediction.batch_size.value) and math.isnan(series.learning_rate.value)
     assert "No prediction" in answers.to_text(reports.advice_answers(found))
+
+
+def test_runs_that_learn_nothing_are_no_sign_of_a_large_batch(made, tmp_path):
+    made(200, learns=False)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    [series] = found.series
+    assert series.prediction.flags == ("untrained",)
+    assert math.isnan(series.prediction.batch_size.value)
+    assert "hardly learn" in answers.to_text(reports.advice_answers(found))
 
 
 def test_every_series_has_its_own_prediction(made, tmp_path):
