@@ -42,9 +42,9 @@ class Workload:
 
 WORKLOADS = {
     "digits CNN": Workload("digits_15_seeds", 1.5),
-    "MNIST MLP": Workload("mnist_batch_size/mlp", 3.0),
+    "MNIST MLP": Workload("mnist_batch_size/mlp", 2.0),
     "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 3.0),
-    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 8.0, momentum=0.0),
+    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 5.0, momentum=0.0),
     "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 3.0),
     "LSTM": Workload("smith2020/cpu/lstm", 4.0),
 }

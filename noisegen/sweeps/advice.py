@@ -1,10 +1,10 @@
 """Predicts what a sweep over batch sizes will find, from short runs within a budget of minutes.
 
-`advise` trains two small races with a fraction of the sweep's horizon, the second twice as long as
-the first. From the largest batch size without loss in each it extrapolates to the full horizon, see
-`noisegen.sweeps.largest_batch`. On the way it measures the gradient noise scale and the largest
-stable learning rate. All runs are records of ordinary sweeps below the sweep's directory, so that
-the same call continues after an interruption.
+`advise` trains two small races with a fraction of the sweep's horizon, the second two or four times
+as long as the first. From the largest batch size without loss in each it extrapolates to the full
+horizon, see `noisegen.sweeps.largest_batch`. On the way it measures the gradient noise scale and
+the largest stable learning rate. All runs are records of ordinary sweeps below the sweep's
+directory, so that the same call continues after an interruption.
 """
 
 import dataclasses
@@ -33,7 +33,9 @@ _PLANS = (
     (1 / 16, 2),
     (1 / 32, 2),
 )
-_SHARE = 0.7  # of the budget that a plan may take as predicted; compilation may take longer
+# Share of the budget that a plan may take by the measured speed. A race is slower than that: it
+# evaluates and updates, and leaves lanes idle at the end of each round.
+_SHARE = 0.4
 _RUNS_A_ROW, _RUNS_A_SEED = 4, 2.5  # of a race, as measured in `experiments/benchmarks/race_replay`
 _EVALUATION = 1 / 3  # cost of an example, in those of training
 _FEWEST_UPDATES = 2  # in the shorter race
@@ -129,12 +131,9 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     plan = adviser.plan(minutes)
     shorter = adviser.race(plan["fraction"] / 2, plan["seeds"])
     shorter.run()
-    per_example = _seconds_per_example(shorter.sweep)
     races = [shorter]
-    longer = adviser.race(plan["fraction"], plan["seeds"], shorter)
-    # The first race may have shown that the machine is slower than measured. This is decided by
-    # records alone, so that a call that continues another one decides alike.
-    if longer.examples() * per_example < 60 * minutes:
+    longer = adviser.longer(shorter, plan["seeds"], minutes)
+    if longer is not None:
         longer.run()
         races.append(longer)
     found = tuple(adviser.series(label, races) for label in adviser.labels)
@@ -269,6 +268,21 @@ class _Adviser:
             raise ValueError(f"Only {len(rows)} batch sizes have {_FEWEST_UPDATES} updates.")
         race = dataclasses.replace(self._protocol, best=seeds, of=seeds, search="race", report=())
         return _Race(self._sweep(runs, race), fraction, self._progress, self._options)
+
+    def longer(self, shorter: _Race, seeds: int, minutes: float) -> _Race | None:
+        """Returns the longer race: four or two times the horizon of the shorter one, or none.
+
+        The machine may be slower or faster than measured before. This is decided by the records
+        alone, so that a call that continues another one decides alike.
+        """
+        per_example = _seconds_per_example(shorter.sweep)
+        left = 60 * minutes - _seconds(shorter.sweep)
+        for factor, most in ((4, 0.8 * left), (2, 60 * minutes)):
+            if factor * shorter.fraction <= 1 / 2:
+                longer = self.race(factor * shorter.fraction, seeds, shorter)
+                if longer.examples() * per_example <= most:
+                    return longer
+        return None
 
     def _most(self, label, shorter):
         """Returns the largest batch size that the longer race tries."""
