@@ -15,6 +15,7 @@ temperature, which here may even see the full sweep.
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 
 from experiments.benchmarks import machine, report
 from noisegen import sweeps
@@ -23,6 +24,13 @@ from noisegen.sweeps import largest_batch
 TITLE = "Advice: the largest batch without loss, predicted from short runs"
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 _ADVICE = RESULTS / "benchmarks" / "advice"
+_POOL = {
+    "lanes": 2,
+    "lane_devices": 2,
+    "microbatch": 16,
+    "eval_batch": 16,
+    "lanes_per_rare_step": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +41,22 @@ class Workload:
       sweep: Directory of the sweep below `experiments/results`.
       minutes: Budget of the advice.
       momentum: Of the runs, if the sweep has several.
+      pool: Settings of the pool, of two cores. Those that are left out are autotuned.
     """
 
     sweep: str
     minutes: float
     momentum: float | None = None
+    pool: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(_POOL))
 
 
 WORKLOADS = {
     "digits CNN": Workload("digits_15_seeds", 1.5),
-    "MNIST MLP": Workload("mnist_batch_size/mlp", 2.0),
-    "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 3.0),
-    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 5.0, momentum=0.0),
-    "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 3.0),
-    "LSTM": Workload("smith2020/cpu/lstm", 4.0),
+    "MNIST MLP": Workload("mnist_batch_size/mlp", 4.0),
+    "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 5.0),
+    "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 10.0, momentum=0.0),
+    "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 5.0),
+    "LSTM": Workload("smith2020/cpu/lstm", 6.0, pool={"lanes": 2, "lane_devices": 2}),
 }
 
 
@@ -73,7 +83,7 @@ def compare(name: str, workload: Workload) -> dict:
 
     workdir = _ADVICE / name.replace(" ", "_")
     given = full.replace(runs=planned, workdir=workdir)
-    advice = sweeps.advise(given, workload.minutes, progress=False)
+    advice = sweeps.advise(given, workload.minutes, progress=False, pool=workload.pool)
     [series] = advice.series
     size = series.prediction.batch_size
     first = optima[0]

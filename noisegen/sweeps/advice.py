@@ -8,6 +8,7 @@ directory, so that the same call continues after an interruption.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -26,7 +27,7 @@ from noisegen.sweeps.sweep import Sweep
 # Longer horizon as a fraction of the full one, and seeds; the best plan comes first.
 _PLANS = (
     (1 / 2, 5),
-    (1 / 4, 5),
+    (1 / 2, 3),
     (1 / 4, 3),
     (1 / 8, 3),
     (1 / 16, 3),
@@ -35,7 +36,7 @@ _PLANS = (
 )
 # Share of the budget that a plan may take by the measured speed. A race is slower than that: it
 # evaluates and updates, and leaves lanes idle at the end of each round.
-_SHARE = 0.4
+_SHARE = 0.2
 _RUNS_A_ROW, _RUNS_A_SEED = 4, 2.5  # of a race, as measured in `experiments/benchmarks/race_replay`
 _EVALUATION = 1 / 3  # cost of an example, in those of training
 _FEWEST_UPDATES = 2  # in the shorter race
@@ -182,6 +183,10 @@ class _Adviser:
         self._protocol = sweep.protocols[0]
         self._workdir = sweep.workdir / "advice"
         self._horizon = _horizon_field(sweep)
+        # Tasks are made once for all short sweeps, as each of them loads the data.
+        self._task = functools.partial(sweep.task_of, sweep.planned[0])
+        if sweep.state.is_per_batch_size:
+            self._task = lambda batch_size: sweep.task_of({"batch_size": batch_size})
         labels = {self._protocol.group(run)[0] for run in sweep.planned}
         self.labels = [label for label, _ in self._protocol.order((each, 0) for each in labels)]
 
@@ -211,8 +216,8 @@ class _Adviser:
                 races = [self.race(part, seeds) for part in (fraction / 2, fraction)]
             except ValueError:  # Too few updates.
                 continue
-            needed = compiling + seconds * sum(race.examples() for race in races)
-            feasible.append((needed / _SHARE / 60, fraction, seeds))
+            training_seconds = seconds * sum(race.examples() for race in races) / _SHARE
+            feasible.append(((compiling + training_seconds) / 60, fraction, seeds))
             if feasible[-1][0] <= minutes:
                 return {"minutes": minutes, "fraction": fraction, "seeds": seeds}
         if not feasible:
@@ -240,7 +245,7 @@ class _Adviser:
         _, seconds = training.autotune(task, [run] * 64, **pool)
         elapsed = time.monotonic() - started
         num_tasks = len({id(self._full.task_of(run)) for run in self._full.planned})
-        return seconds / (64 * run.plan.num_examples), 2 * elapsed * num_tasks
+        return seconds / (64 * run.plan.num_examples), elapsed * num_tasks
 
     def race(self, fraction: float, seeds: int, shorter: _Race | None = None) -> _Race:
         """Returns the race of a fraction of the horizon.
@@ -301,6 +306,7 @@ class _Adviser:
     def _sweep(self, runs, protocol, **changes):
         """Returns a sweep of short runs."""
         arguments = {
+            "task": self._task,
             "runs": runs,
             "protocol": protocol,
             "workdir": self._workdir,
@@ -424,7 +430,7 @@ class _Adviser:
         """Returns the predictions with the cost of everything."""
         seconds = _seconds_per_example(races[-1].sweep)
         protocol = dataclasses.replace(self._protocol, search="race")
-        race = self._full.replace(protocol=protocol, workdir=None)
+        race = self._full.replace(task=self._task, protocol=protocol, workdir=None)
         fewest, most = (
             sum(_work(run, race.task_of(run.hparams)) for run in runs.values()) * seconds / 60
             for runs in (race.state.fewest(), race.state.most())

@@ -112,7 +112,7 @@ def made(monkeypatch):
 @pytest.mark.parametrize("largest", [100, 200, 500])
 def test_the_planted_batch_size_is_within_a_factor_of_two(made, tmp_path, largest):
     trainer = made(largest)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     [series] = found.series
     size = series.prediction.batch_size
     assert largest / 2 < size.value < 2 * largest
@@ -123,7 +123,7 @@ def test_the_planted_batch_size_is_within_a_factor_of_two(made, tmp_path, larges
 
 def test_learning_rate_updates_and_cost_go_with_it(made, tmp_path):
     trainer = made(200)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     [series] = found.series
     assert series.learning_rate.low < 0.25 < series.learning_rate.high
     assert 0.1 < series.learning_rate.value < 0.5
@@ -139,7 +139,7 @@ def test_learning_rate_updates_and_cost_go_with_it(made, tmp_path):
 
 def test_the_noise_scale_and_the_largest_stable_rate_are_measured(made, tmp_path):
     made(200)
-    [series] = sweeps.advise(make_sweep(tmp_path), minutes=0.2).series
+    [series] = sweeps.advise(make_sweep(tmp_path), minutes=0.4).series
     assert series.noise_scale == 200
     best = min(0.25, series.stable_row / 512)
     assert 4 * best <= series.stable_rate <= 2**3.5 * best and not series.stable_is_bound
@@ -147,23 +147,23 @@ def test_the_noise_scale_and_the_largest_stable_rate_are_measured(made, tmp_path
 
 def test_more_minutes_buy_a_longer_horizon(made, tmp_path):
     made(200)
-    short = sweeps.advise(make_sweep(tmp_path / "short"), minutes=0.06)
-    long = sweeps.advise(make_sweep(tmp_path / "long"), minutes=2.0)
+    short = sweeps.advise(make_sweep(tmp_path / "short"), minutes=0.12)
+    long = sweeps.advise(make_sweep(tmp_path / "long"), minutes=4.0)
     assert short.fractions[-1] < long.fractions[-1] == 1 / 2
-    assert short.minutes < 0.06
+    assert short.minutes < 0.12
 
 
 def test_the_same_call_trains_nothing_again(made, tmp_path):
     trainer = made(200)
-    first = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    first = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     number = len(trainer.runs)
-    assert sweeps.advise(make_sweep(tmp_path), minutes=0.2) == first
+    assert sweeps.advise(make_sweep(tmp_path), minutes=0.4) == first
     assert len(trainer.runs) == number > 0
 
 
 def test_an_interrupted_call_is_continued(made, tmp_path, monkeypatch):
     whole = made(200)
-    expected = sweeps.advise(make_sweep(tmp_path / "whole"), minutes=0.2)
+    expected = sweeps.advise(make_sweep(tmp_path / "whole"), minutes=0.4)
     trainer = made(200)
     record, ids = trainer.record, []
 
@@ -175,9 +175,9 @@ def test_an_interrupted_call_is_continued(made, tmp_path, monkeypatch):
 
     trainer.record = stop_after_twenty
     with pytest.raises(KeyboardInterrupt):
-        sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.2)
+        sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.4)
     trainer.record = record
-    assert sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.2) == expected
+    assert sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.4) == expected
     assert {run.id for run in trainer.runs} == {run.id for run in whole.runs}
     assert len(trainer.runs) == len(whole.runs)
 
@@ -197,7 +197,7 @@ def test_too_small_a_budget_is_refused_with_one_that_suffices(made, tmp_path, mo
 
 def test_a_workload_without_loss_is_not_guessed_at(made, tmp_path):
     made(1e6)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     [series] = found.series
     assert series.prediction.flags == ("no_loss",)
     assert math.isinf(series.prediction.batch_size.value)
@@ -207,7 +207,7 @@ def test_a_workload_without_loss_is_not_guessed_at(made, tmp_path):
 
 def test_a_loss_from_the_smallest_batch_size_on_is_not_guessed_at(made, tmp_path):
     made(4, growth=0.0)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     [series] = found.series
     assert series.prediction.flags == ("all_lost",)
     assert math.isnan(series.prediction.batch_size.value) and math.isnan(series.learning_rate.value)
@@ -216,7 +216,7 @@ def test_a_loss_from_the_smallest_batch_size_on_is_not_guessed_at(made, tmp_path
 
 def test_runs_that_learn_nothing_are_no_sign_of_a_large_batch(made, tmp_path):
     made(200, learns=False)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     [series] = found.series
     assert series.prediction.flags == ("untrained",)
     assert math.isnan(series.prediction.batch_size.value)
@@ -237,7 +237,7 @@ def test_every_series_has_its_own_prediction(made, tmp_path):
         return optax.sgd(hparams["learning_rate"], hparams["momentum"])
 
     task = make_task(make_optimizer=make_optimizer)
-    found = sweeps.advise(sweeps.Sweep(task, runs, protocol, tmp_path), minutes=0.5)
+    found = sweeps.advise(sweeps.Sweep(task, runs, protocol, tmp_path), minutes=1)
     assert [series.series for series in found.series] == ["momentum 0", "momentum 0.9"]
     assert found.num_seeds >= 2  # further than those of the sweep
     text = answers.to_text(reports.advice_answers(found, "the command"))
@@ -254,7 +254,7 @@ def test_a_fixed_number_of_updates_saves_none(made, tmp_path):
 
 def test_a_large_difference_from_the_noise_scale_is_said(made, tmp_path):
     made(200)
-    found = sweeps.advise(make_sweep(tmp_path), minutes=0.2)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
     assert "trust" not in answers.to_text(reports.advice_answers(found))
     [series] = found.series
     far = dataclasses.replace(found, series=(dataclasses.replace(series, noise_scale=2.0),))
