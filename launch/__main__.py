@@ -1,6 +1,7 @@
 """Batch size, learning rate and gradient noise: sweeps from the command line.
 
     noisegen init FILE.py                    writes a small working experiment to start from
+    noisegen advise FILE.py --workdir=DIR    predicts its answers from short runs
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
     noisegen status DIR                      shows the progress of a sweep
     noisegen report DIR                      writes table and page again from the records
@@ -12,7 +13,7 @@ import importlib
 import pathlib
 import sys
 
-_COMMANDS = ("sweep", "status", "report")
+_COMMANDS = ("advise", "sweep", "status", "report")
 
 
 def main() -> None:

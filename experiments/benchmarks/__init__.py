@@ -11,6 +11,7 @@ table`:
 - `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
 - `many_workers`: cost of claiming and recording 10,000 tiny runs over 4 workers;
 - `devices`: LeNet-5 on two devices against one;
+- `advice`: the largest batch without loss, predicted from short runs, beside full sweeps;
 
 and before all others, if there is an accelerator or `--parts` names them:
 

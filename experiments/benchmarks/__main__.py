@@ -19,6 +19,7 @@ import sys
 from absl import flags
 
 from experiments.benchmarks import (
+    advice,
     device_agreement,
     devices,
     false_sentences,
@@ -54,6 +55,7 @@ ANYWHERE = {
     "interval_coverage": interval_coverage,
     "race_replay": race_replay,
     "false_sentences": false_sentences,
+    "advice": advice,
 }
 PARTS = ON_ACCELERATORS | ANYWHERE
 

@@ -115,8 +115,8 @@ def make_protocol(config: ml_collections.ConfigDict, metric: str, mode: str) -> 
         labels=LABELS,
         tune=("effective_learning_rate",),
         best=config.best,
-        search=config.search,
         of=len(config.grid.seed),
+        search=config.search,
         **validation.tuned_on(config.task, metric, report=("train_loss",)),
     )
 

@@ -1,5 +1,6 @@
 """Reports: tables and plots of a sweep, and one HTML page. Needs Matplotlib to draw."""
 
+from noisegen.reports.advice import advice_answers
 from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
 from noisegen.reports.evidence_tables import make_differences, make_evidence
@@ -13,6 +14,7 @@ __all__ = [
     "FORMATS",
     "Answer",
     "Report",
+    "advice_answers",
     "check",
     "format_table",
     "load_report",

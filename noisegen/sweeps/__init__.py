@@ -1,5 +1,6 @@
 """Sweeps: grids of runs, the protocols that read them, and the `Sweep` that trains them."""
 
+from noisegen.sweeps.advice import Advice, SeriesAdvice, advise
 from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.critical_batch import (
     CriticalBatch,
@@ -53,6 +54,7 @@ from noisegen.training.run_id import by_run_id, canonicalize, run_id
 
 __all__ = [
     "FLAGS",
+    "Advice",
     "TARGET_FLAGS",
     "Boundary",
     "Comparison",
@@ -68,8 +70,10 @@ __all__ = [
     "RowEvidence",
     "RowTarget",
     "Scaling",
+    "SeriesAdvice",
     "Sweep",
     "TargetPoint",
+    "advise",
     "boundaries",
     "by_run_id",
     "canonicalize",

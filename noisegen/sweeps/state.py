@@ -154,6 +154,11 @@ class SweepState:
     # Tasks
 
     @property
+    def is_per_batch_size(self) -> bool:
+        """Whether every batch size has a task of its own."""
+        return self._per_batch_size
+
+    @property
     def task_name(self) -> str:
         """Name of the task, which run ids are made with."""
         if self._tasks:  # All of them have the same name.

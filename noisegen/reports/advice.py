@@ -1,0 +1,177 @@
+"""Writes the predictions of `sweeps.advise` in sentences."""
+
+import math
+from collections.abc import Sequence
+
+from noisegen.reports.answers import Answer
+from noisegen.reports.formatting import display_name, format_number
+from noisegen.sweeps.advice import Advice, SeriesAdvice
+
+_DISAGREE = 16  # ratio of batch size and gradient noise scale, beyond which a sentence says so
+
+
+def advice_answers(advice: Advice, command: str = "") -> list[Answer]:
+    """Returns what short runs predict for a sweep, and what they cannot tell.
+
+    Args:
+      advice: The predictions.
+      command: The command that trains the full sweep, or ''.
+    """
+    answers = []
+    for each in advice.series:
+        answers += _batch_size(each, advice)
+        answers += _measured(each, advice)
+    return [*answers, _cost(advice, command)]
+
+
+def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
+    """Says how large the batch can be, at which learning rate, and what it saves."""
+    prediction, flags = each.prediction, each.prediction.flags
+    size, largest = prediction.batch_size, _largest_tried(each)
+    horizons = _fractions(advice.fractions)
+    if "few_rows" in flags:
+        text = (
+            f"Too few runs survived at {horizons} of the horizon to say how large the batch can be"
+        )
+        return [_answer("open", each, text)]
+    if "untrained" in flags:
+        text = (
+            f"No prediction: at {horizons} of the horizon the runs hardly learn. Give more minutes"
+            " for a longer horizon"
+        )
+        return [_answer("open", each, text)]
+    if "all_lost" in flags:
+        text = (
+            f"No prediction: at {horizons} of the horizon the {display_name(advice.metric)} is lost"
+            f" from batch size {format_number(_smallest_tried(each))} on. Give smaller batch"
+            " sizes, or more minutes for a longer horizon"
+        )
+        return [_answer("open", each, text)]
+    if "no_loss" in flags:
+        text = (
+            f"No loss up to batch size {format_number(round(size.low))}, the largest tried, at"
+            f" {horizons} of the horizon: where the loss begins cannot be predicted. Give larger"
+            " batch sizes"
+        )
+        if advice.fixed_updates:
+            text += (
+                ", but at a fixed number of updates they train on more examples and save no updates"
+            )
+        return [_answer("batch_size", each, text), *_learning_rate(each, advice, largest)]
+    text = (
+        f"Predicted largest batch size without loss of {display_name(advice.metric)}:"
+        f" {_round(size.value)} ({100 * size.level:g} %: {_round(size.low)} to"
+        f" {_round(size.high)})"
+    )
+    if size.value > largest:
+        text += f", beyond the largest tried, {format_number(largest)}"
+    answers = [
+        _answer(
+            "batch_size",
+            each,
+            text,
+            rule=(
+                "Measured at "
+                + horizons
+                + " of the horizon, and extrapolated as horizon to the power"
+                f" {prediction.growth:.2f}. A loss is more than two standard deviations of a run."
+            ),
+            numbers={"batch_size": (size.value, size.low, size.high)},
+        ),
+        *_learning_rate(each, advice, size.value),
+    ]
+    before, after = each.updates
+    if not advice.fixed_updates and after and before > 1.5 * after:
+        text = (
+            f"There the full runs make {after:,} updates in place of {before:,} at batch size"
+            f" {format_number(each.smallest[0])}: {before / after:.1f} times fewer"
+        )
+        answers.append(_answer("updates", each, text, numbers={"updates": each.updates}))
+    return answers
+
+
+def _learning_rate(each, advice, size) -> list[Answer]:
+    """Says which learning rate goes with a batch size."""
+    rate = each.learning_rate
+    if math.isnan(rate.value):
+        return []
+    text = (
+        f"Predicted {display_name(advice.rate)} at batch size {_round(size)}: {rate.value:.2g}"
+        f" ({rate.low:.2g} to {rate.high:.2g})"
+    )
+    rule = "The error bars of the short runs, and a step of the grid on either side."
+    numbers = {"learning_rate": (rate.value, rate.low, rate.high)}
+    return [_answer("learning_rate", each, text, rule=rule, numbers=numbers)]
+
+
+def _measured(each, advice) -> list[Answer]:
+    """Says what else was measured."""
+    answers = []
+    if not math.isnan(each.stable_rate):
+        bound = "at least " if each.stable_is_bound else ""
+        text = (
+            f"Largest stable effective learning rate at batch size"
+            f" {format_number(each.stable_row)}, in the shorter runs: {bound}"
+            f"{each.stable_rate:.2g}"
+        )
+        answers.append(_answer("measured", each, text, numbers={"stable_rate": each.stable_rate}))
+    if not math.isnan(each.noise_scale):
+        text = f"Gradient noise scale late in the longer runs: {_round(each.noise_scale)}"
+        size = each.prediction.batch_size.value
+        ratio = size / each.noise_scale
+        if math.isfinite(size) and not 1 / _DISAGREE < ratio < _DISAGREE:
+            text += f", {_ratio(ratio)} the predicted batch size: trust the prediction less"
+        answers.append(_answer("measured", each, text, numbers={"noise_scale": each.noise_scale}))
+    return answers
+
+
+def _cost(advice, command) -> Answer:
+    """Says what the full sweep takes."""
+    fewest, likely = advice.race_minutes
+    text = (
+        f"This advice took {_minutes(advice.minutes)} of training with {advice.num_seeds} seeds."
+        f" The full sweep takes {_minutes(fewest)} to {_minutes(likely)} as a race, and"
+        f" {_minutes(advice.grid_minutes)} as a grid."
+    )
+    return Answer(
+        kind="cost",
+        text=text,
+        command=command,
+        numbers={"race_minutes": advice.race_minutes, "grid_minutes": advice.grid_minutes},
+    )
+
+
+def _answer(kind, each, text, rule="", numbers=None) -> Answer:
+    label = each.series
+    text = f"{label}: {text[0].lower()}{text[1:]}." if label else f"{text}."
+    return Answer(kind=kind, series=label, text=text, rule=rule, numbers=numbers or {})
+
+
+def _largest_tried(each) -> float:
+    return max(found.rows[1] for found in each.measured.values())
+
+
+def _smallest_tried(each) -> float:
+    return min(found.rows[0] for found in each.measured.values())
+
+
+def _fractions(fractions: Sequence[float]) -> str:
+    """Writes fractions of the horizon: '1/8 and 1/4'."""
+    return " and ".join(f"1/{round(1 / each)}" for each in fractions)
+
+
+def _round(value: float) -> str:
+    """Writes a batch size with two digits."""
+    digits = max(0, math.floor(math.log10(value)) - 1) if value > 0 else 0
+    return f"{round(value, -digits):,.0f}"
+
+
+def _ratio(ratio: float) -> str:
+    """Says how the gradient noise scale compares with the predicted batch size."""
+    return f"1/{_round(ratio)} of" if ratio > 1 else f"{_round(1 / ratio)} times"
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.1f} min" if minutes < 10 else f"{minutes:.0f} min"

@@ -1,0 +1,586 @@
+"""Predicts what a sweep over batch sizes will find, from short runs within a budget of minutes.
+
+`advise` trains two small races with a fraction of the sweep's horizon, the second two or four times
+as long as the first. From the largest batch size without loss in each it extrapolates to the full
+horizon, see `noisegen.sweeps.largest_batch`. On the way it measures the gradient noise scale and
+the largest stable learning rate. All runs are records of ordinary sweeps below the sweep's
+directory, so that the same call continues after an interruption.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from noisegen import statistics, storage, training
+from noisegen.sweeps import checks, evidence, largest_batch, regimes
+from noisegen.sweeps import protocol as protocols
+from noisegen.sweeps.largest_batch import Extrapolation, LargestBatch
+from noisegen.sweeps.protocol import Optimum, Protocol
+from noisegen.sweeps.sweep import Sweep
+
+# Longer horizon as a fraction of the full one, and seeds; the best plan comes first.
+_PLANS = (
+    (1 / 2, 5),
+    (1 / 2, 3),
+    (1 / 4, 3),
+    (1 / 8, 3),
+    (1 / 16, 3),
+    (1 / 16, 2),
+    (1 / 32, 2),
+)
+# Share of the budget that a plan may take by the measured speed. A race is slower than that: it
+# evaluates and updates, and leaves lanes idle at the end of each round.
+_SHARE = 0.2
+_RUNS_A_ROW, _RUNS_A_SEED = 4, 2.5  # of a race, as measured in `experiments/benchmarks/race_replay`
+_EVALUATION = 1 / 3  # cost of an example, in those of training
+_FEWEST_UPDATES = 2  # in the shorter race
+_FEWEST_ROWS = 4
+_BEYOND = 8  # times the largest batch size found, which the longer race tries
+_LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
+_RATES = 7  # doublings of the learning rate, in search of the largest stable one
+_TINY = 2.0**-20  # times the best learning rate, at which a network learns nothing
+_GROUPS = 8  # microbatches from which the noise of a batch's gradient is measured
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeriesAdvice:
+    """The predictions for one series of a sweep.
+
+    Attributes:
+      series: Label; '' if the protocol has no series.
+      prediction: The largest batch size without loss at the full horizon. Its flag is "untrained"
+        if the short runs hardly learn.
+      measured: From a fraction of the horizon to the largest batch size without loss there.
+      learning_rate: First tuned field at the predicted batch size, or at the largest one tried
+        if there is no loss; nan if nothing is predicted.
+      updates: Updates of the full runs, at the smallest batch size and at the predicted one.
+      noise_scale: Gradient noise scale in the second half of a run of the longer race; nan if it
+        was not measured.
+      stable_rate: Largest stable value of the learning rate in the shorter race, at `stable_row`.
+      stable_row: A batch size near the largest without loss there.
+      stable_is_bound: Whether a larger one may be stable, too, as none above was unstable.
+      smallest: Smallest batch size, and the best value of the first tuned field there.
+    """
+
+    series: str
+    prediction: Extrapolation
+    measured: Mapping[float, LargestBatch]
+    learning_rate: statistics.Interval
+    updates: tuple[int, int] = (0, 0)
+    noise_scale: float = math.nan
+    stable_rate: float = math.nan
+    stable_row: float = math.nan
+    stable_is_bound: bool = False
+    smallest: tuple[float, float] = (math.nan, math.nan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What short runs predict for a sweep.
+
+    Attributes:
+      metric, row, rate: Names of the metric, of the rows and of the first tuned field.
+      series: The predictions of each series.
+      fractions: Fractions of the full horizon that were trained, ascending.
+      num_seeds: Number of seeds.
+      minutes: Minutes of training that the advice took.
+      race_minutes: Fewest and most minutes of training that a race of the full sweep takes.
+      grid_minutes: Minutes of training that its whole grid takes.
+      fixed_updates: Whether the horizon is a number of updates, so that large batches train on more
+        examples.
+    """
+
+    metric: str
+    row: str
+    rate: str
+    series: tuple[SeriesAdvice, ...]
+    fractions: tuple[float, ...]
+    num_seeds: int
+    minutes: float
+    race_minutes: tuple[float, float]
+    grid_minutes: float
+    fixed_updates: bool = False
+
+
+def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **options: Any) -> Advice:
+    """Predicts the answers of a sweep over batch sizes from short runs.
+
+    Args:
+      sweep: The sweep, whose rows are batch sizes and whose first tuned field is a learning rate.
+        It needs a directory. The short runs go to the directory `advice` in it.
+      minutes: Minutes that the short runs may take. A call that was interrupted is continued.
+      progress: Whether to show progress on stderr.
+      **options: As for `Sweep.run`.
+
+    Returns:
+      The predictions.
+
+    Raises:
+      ValueError: If the sweep is of another kind, or the budget is too small. The message then says
+        how many minutes it takes.
+    """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes={minutes} must be a positive number.")
+    _check(sweep)
+    adviser = _Adviser(sweep, progress, options)
+    plan = adviser.plan(minutes)
+    shorter = adviser.race(plan["fraction"] / 2, plan["seeds"])
+    shorter.run()
+    races = [shorter]
+    longer = adviser.longer(shorter, plan["seeds"], minutes)
+    if longer is not None:
+        longer.run()
+        races.append(longer)
+    found = tuple(adviser.series(label, races) for label in adviser.labels)
+    trained = [sweep for race in races for sweep in (race.sweep, *race.probes)]
+    return adviser.advice(found, races, trained)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Race:
+    """A race of a fraction of the horizon.
+
+    Attributes:
+      sweep: Its sweep.
+      fraction: Of the full horizon.
+      progress, options: As for `Sweep.run`.
+      probes: Sweeps that measured something beside it.
+    """
+
+    sweep: Sweep
+    fraction: float
+    progress: bool
+    options: Mapping[str, Any]
+    probes: list[Sweep] = dataclasses.field(default_factory=list)
+
+    def run(self) -> None:
+        self.sweep.run(progress=self.progress, **self.options)
+
+    def examples(self) -> float:
+        """Returns about how many examples are trained on or evaluated."""
+        return _race_examples(self.sweep)
+
+    def optima(self, label: str) -> list[Optimum]:
+        return [each for each in self.sweep.optima() if each.series == label and each.n]
+
+
+class _Adviser:
+    """Plans and trains the short runs of a sweep, and reads them.
+
+    Args:
+      sweep: The full sweep.
+      progress, options: As for `Sweep.run`.
+    """
+
+    def __init__(self, sweep: Sweep, progress: bool, options: Mapping[str, Any]):
+        self._full, self._progress, self._options = sweep, progress, options
+        self._protocol = sweep.protocols[0]
+        self._workdir = sweep.workdir / "advice"
+        self._horizon = _horizon_field(sweep)
+        # Tasks are made once for all short sweeps, as each of them loads the data.
+        self._task = functools.partial(sweep.task_of, sweep.planned[0])
+        if sweep.state.is_per_batch_size:
+            self._task = lambda batch_size: sweep.task_of({"batch_size": batch_size})
+        labels = {self._protocol.group(run)[0] for run in sweep.planned}
+        self.labels = [label for label, _ in self._protocol.order((each, 0) for each in labels)]
+
+    # Planning
+
+    def plan(self, minutes: float) -> dict[str, Any]:
+        """Returns the plan of a budget: that of the last call with this budget, or a new one.
+
+        Raises:
+          ValueError: If the budget is too small.
+        """
+        path = self._workdir / "plan.json"
+        if path.exists():
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            if plan["minutes"] == minutes:
+                return plan
+        plan = self._make_plan(minutes)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        storage.write_file(path, json.dumps(plan) + "\n")
+        return plan
+
+    def _make_plan(self, minutes):
+        seconds, compiling = self._measure()
+        feasible = []
+        for fraction, seeds in _PLANS:
+            try:
+                races = [self.race(part, seeds) for part in (fraction / 2, fraction)]
+            except ValueError:  # Too few updates.
+                continue
+            training_seconds = seconds * sum(race.examples() for race in races) / _SHARE
+            feasible.append(((compiling + training_seconds) / 60, fraction, seeds))
+            if feasible[-1][0] <= minutes:
+                return {"minutes": minutes, "fraction": fraction, "seeds": seeds}
+        if not feasible:
+            raise ValueError(
+                "The sweep is too short for a prediction: a thirty-second of its horizon has fewer "
+                f"than {_FEWEST_ROWS} batch sizes with {_FEWEST_UPDATES} updates; train it as it "
+                "is."
+            )
+        least = min(needed for needed, _, _ in feasible)
+        raise ValueError(
+            f"{minutes:g} minutes are too few to say anything about this sweep here; it takes "
+            f"--minutes={math.ceil(least)}."
+        )
+
+    def _measure(self):
+        """Measures the seconds an example takes, and those that compiling the runs takes."""
+        rows = sorted({run[self._protocol.row] for run in self._full.planned})
+        middle = rows[len(rows) // 2]
+        hparams = next(run for run in self._full.planned if run[self._protocol.row] == middle)
+        task = self._full.task_of(hparams)
+        [run] = training.make_runs(task, [hparams])
+        pool = dict(self._options.get("pool", {}))
+        started = time.monotonic()
+        # Enough runs to keep every device busy, as a race does.
+        _, seconds = training.autotune(task, [run] * 64, **pool)
+        elapsed = time.monotonic() - started
+        num_tasks = len({id(self._full.task_of(run)) for run in self._full.planned})
+        return seconds / (64 * run.plan.num_examples), elapsed * num_tasks
+
+    def race(self, fraction: float, seeds: int, shorter: _Race | None = None) -> _Race:
+        """Returns the race of a fraction of the horizon.
+
+        Args:
+          fraction: Of the full horizon.
+          seeds: Number of seeds.
+          shorter: A shorter race that is trained. Batch sizes far beyond the largest without loss
+            there are left out.
+
+        Raises:
+          ValueError: If there are too few batch sizes with enough updates.
+        """
+        runs = []
+        for hparams in _with_seeds(self._full.planned, seeds):
+            short = _shortened(hparams, self._horizon, fraction, self._protocol)
+            if self._has_updates(short, fraction):
+                runs.append(short)
+        if shorter is not None:
+            most = {label: self._most(label, shorter) for label in self.labels}
+            row = self._protocol.row
+            runs = [run for run in runs if run[row] <= most[self._protocol.group(run)[0]]]
+        rows = {run[self._protocol.row] for run in runs}
+        if len(rows) < _FEWEST_ROWS and shorter is None:
+            raise ValueError(f"Only {len(rows)} batch sizes have {_FEWEST_UPDATES} updates.")
+        race = dataclasses.replace(self._protocol, best=seeds, of=seeds, search="race", report=())
+        return _Race(self._sweep(runs, race), fraction, self._progress, self._options)
+
+    def longer(self, shorter: _Race, seeds: int, minutes: float) -> _Race | None:
+        """Returns the longer race: four or two times the horizon of the shorter one, or none.
+
+        The machine may be slower or faster than measured before. This is decided by the records
+        alone, so that a call that continues another one decides alike.
+        """
+        per_example = _seconds_per_example(shorter.sweep)
+        left = 60 * minutes - _seconds(shorter.sweep)
+        for factor, most in ((4, 0.8 * left), (2, 60 * minutes)):
+            if factor * shorter.fraction <= 1 / 2:
+                longer = self.race(factor * shorter.fraction, seeds, shorter)
+                if longer.examples() * per_example <= most:
+                    return longer
+        return None
+
+    def _most(self, label, shorter):
+        """Returns the largest batch size that the longer race tries."""
+        found = largest_batch.find(shorter.optima(label), self._protocol)
+        if math.isnan(found.log2) or "no_loss" in found.flags:
+            return math.inf
+        return _BEYOND * 2 ** (found.log2 + found.error)
+
+    def _has_updates(self, run, fraction):
+        """Returns whether a run makes enough updates, for the same batch sizes at all horizons."""
+        if "num_updates" in run:
+            return run["num_updates"] >= _FEWEST_UPDATES
+        task = self._full.task_of(run)
+        return run["num_epochs"] * task.num_examples >= _FEWEST_UPDATES * run["batch_size"]
+
+    def _sweep(self, runs, protocol, **changes):
+        """Returns a sweep of short runs."""
+        arguments = {
+            "task": self._task,
+            "runs": runs,
+            "protocol": protocol,
+            "workdir": self._workdir,
+            "name": f"{self._full.name} advice",
+            "title": f"Advice: {self._full.title}",
+            "published": {},
+            "source": None,
+        }
+        return self._full.replace(**arguments | changes)
+
+    # Reading
+
+    def series(self, label: str, races: Sequence[_Race]) -> SeriesAdvice:
+        """Returns the predictions of one series, and trains what they need besides."""
+        protocol = self._protocol
+        measured = {
+            race.fraction: largest_batch.find(race.optima(label), protocol) for race in races
+        }
+        prediction = largest_batch.extrapolate(measured)
+        optima = [race.optima(label) for race in races]
+        nothing = statistics.Interval(math.nan, math.nan, math.nan, prediction.batch_size.level)
+        if not all(optima):
+            return SeriesAdvice(
+                series=label, prediction=prediction, measured=measured, learning_rate=nothing
+            )
+        smallest = optima[-1][0]
+        near = _nearest(optima[0], measured[races[0].fraction].log2)
+        stable, is_bound, untrained = self._stable(near, races[0])
+        gain = protocol.sign * (smallest.mean - untrained)
+        if gain < _LEAST_GAIN * measured[races[-1].fraction].tolerance:
+            prediction = Extrapolation(batch_size=nothing, flags=("untrained",))
+        row = prediction.batch_size.value
+        if math.isinf(row):
+            row = prediction.batch_size.low
+        return SeriesAdvice(
+            series=label,
+            prediction=prediction,
+            measured=measured,
+            learning_rate=nothing if math.isnan(row) else _rate_at(optima, row, protocol),
+            updates=self._updates(label, row),
+            noise_scale=self._noise(_nearest(optima[-1], math.log2(near.row)), races[-1]),
+            stable_rate=stable,
+            stable_row=near.row,
+            stable_is_bound=is_bound,
+            smallest=(smallest.row, smallest.values[protocol.tune[0]]),
+        )
+
+    def _updates(self, label, row):
+        """Returns the updates of the full runs at the smallest batch size and at another one."""
+        rows = [run for run in self._full.planned if self._protocol.group(run)[0] == label]
+        first = min(rows, key=lambda run: run[self._protocol.row])
+        if math.isnan(row):
+            return (0, 0)
+        if self._horizon == "num_updates":
+            return (int(first["num_updates"]), int(first["num_updates"]))
+        examples = first["num_epochs"] * self._full.task_of(first).num_examples
+        return (int(examples // first["batch_size"]), int(examples // row))
+
+    def _stable(self, optimum, race):
+        """Finds the largest stable learning rate at one batch size, in runs of the shorter race.
+
+        A run is stable if it ends with a smaller training loss than a run that learns nothing. Such
+        a run, at a tiny learning rate, is among them.
+
+        Returns:
+          The learning rate, whether a larger one may be stable, too, and the metric of the run that
+          learns nothing.
+        """
+        name = self._protocol.tune[0]
+        run = dict(evidence.best_point(optimum).best[0].hparams)
+        factors = [_TINY, *(2.0**k for k in range(_RATES))]
+        runs = [run | {name: run[name] * factor} for factor in factors]
+        protocol = Protocol(
+            metric="train_loss", mode="min", tune=(name,), max_extensions=0, scaling_rule=False
+        )
+        # In a directory of its own, as a resumed race counts every planned run with a record.
+        sweep = self._sweep(runs, protocol, workdir=self._workdir / "stable")
+        sweep.run(progress=self._progress, **self._options)
+        race.probes.append(sweep)
+        records = sorted(sweep.records(), key=lambda record: record.hparams[name])
+        untrained = protocols.metric_of(records[0], "train_loss")
+        if untrained is None:
+            return math.nan, True, math.nan
+        stable = regimes.largest_stable(records[1:], limit=untrained)
+        rates = [regimes.effective_learning_rate(record.hparams) for record in records]
+        score = protocols.metric_of(records[0], self._protocol.metric.name)
+        return stable, stable == rates[-1], math.nan if score is None else score
+
+    def _noise(self, optimum, race):
+        """Measures the gradient noise scale in the second half of a run, nan if it cannot be."""
+        run = dict(evidence.best_point(optimum).best[0].hparams)
+        run.pop("eval_every", None)
+        run["num_evals"] = 2
+        task = self._full.task_of(run)
+        unit = task.ghost_size
+        size = max(1, int(run["batch_size"]) // _GROUPS // unit) * unit
+        if 2 * size > run["batch_size"] or task.takes_whole_batches:
+            return math.nan
+        try:
+            task = dataclasses.replace(
+                task, noise_microbatch=size, name=f"{task.name}, with gradient noise"
+            )
+            sweep = self._sweep(
+                [run],
+                dataclasses.replace(self._protocol, series=None, best=1, of=1, max_extensions=0),
+                task=task,
+                per_batch_size=False,
+                workdir=self._workdir / "gradient_noise",
+            )
+            sweep.validate()
+        except ValueError:  # The task has batches of another kind.
+            return math.nan
+        options = {name: value for name, value in self._options.items() if name != "pool"}
+        sweep.run(progress=self._progress, **options)
+        race.probes.append(sweep)
+        [record] = sweep.records()
+        scale = record.metrics.get("gradient_noise_scale")
+        return scale if scale is not None and scale > 0 else math.nan
+
+    def advice(self, found, races, trained) -> Advice:
+        """Returns the predictions with the cost of everything."""
+        seconds = _seconds_per_example(races[-1].sweep)
+        protocol = dataclasses.replace(self._protocol, search="race")
+        race = self._full.replace(task=self._task, protocol=protocol, workdir=None)
+        fewest, most = (
+            sum(_work(run, race.task_of(run.hparams)) for run in runs.values()) * seconds / 60
+            for runs in (race.state.fewest(), race.state.most())
+        )
+        likely = _race_examples(race) * seconds / 60
+        return Advice(
+            metric=self._protocol.metric.name,
+            row=self._protocol.row,
+            rate=self._protocol.tune[0],
+            series=found,
+            fractions=tuple(race.fraction for race in races),
+            num_seeds=races[0].sweep.protocols[0].of,
+            minutes=sum(map(_seconds, trained)) / 60,
+            race_minutes=(fewest, min(most, max(fewest, likely))),
+            grid_minutes=most,
+            fixed_updates=self._horizon == "num_updates",
+        )
+
+
+def _check(sweep):
+    """Checks that a sweep asks how large the batch can be.
+
+    Raises:
+      ValueError: If it does not, or has no directory.
+    """
+    protocol = sweep.protocols[0]
+    if sweep.workdir is None:
+        raise ValueError("This sweep has no directory; give Sweep(..., workdir=...).")
+    if protocol.row != "batch_size" or not protocol.has_scaling_rule:
+        raise ValueError(
+            "Advice is for sweeps that tune a learning rate for each batch size; this one tunes "
+            f"{protocol.tune[0]} for each {protocol.row}."
+        )
+    if len({run["batch_size"] for run in sweep.planned}) < _FEWEST_ROWS:
+        raise ValueError(
+            f"Advice needs a sweep of at least {_FEWEST_ROWS} batch sizes; add some to the grid."
+        )
+
+
+def _horizon_field(sweep) -> str:
+    """Returns the field with the horizon, which all runs share."""
+    horizons = {(run.get("num_epochs"), run.get("num_updates")) for run in sweep.planned}
+    if len(horizons) > 1:
+        raise ValueError(
+            f"Advice is for sweeps whose runs share one horizon; this one has {len(horizons)}. "
+            "Give one num_epochs or num_updates."
+        )
+    return "num_updates" if horizons.pop()[0] is None else "num_epochs"
+
+
+def _with_seeds(planned, number) -> list[dict]:
+    """Returns the planned runs with a number of seeds each, the planned seeds first."""
+    seeds = sorted({run.get(checks.SEED, 0) for run in planned})
+    seeds += [seed for seed in range(len(seeds) + number) if seed not in seeds]
+    points = {}
+    for run in planned:
+        without_seed = {name: value for name, value in run.items() if name != checks.SEED}
+        points[tuple(sorted(without_seed.items(), key=lambda item: item[0]))] = without_seed
+    return [run | {checks.SEED: seed} for seed in seeds[:number] for run in points.values()]
+
+
+def _shortened(run, horizon, fraction, protocol) -> dict:
+    """Returns a run with a fraction of its horizon, evaluated at its end only.
+
+    If the metric is not measured on test or validation examples, such as `train_loss`, the
+    evaluations stay, as it may be a mean since the last one.
+    """
+    short = dict(run)
+    short[horizon] = fraction * run[horizon]
+    if horizon == "num_updates":
+        short[horizon] = max(1, round(short[horizon]))
+    if protocol.metric.split:
+        short.pop("eval_every", None)
+        short.pop("num_evals", None)
+    elif "eval_every" in short:
+        short["eval_every"] = fraction * run["eval_every"]
+    return short
+
+
+def _work(run, task) -> float:
+    """Returns the examples that a run trains on, with those that it evaluates as parts of them."""
+    examples = task.num_test_examples + task.num_valid_examples
+    return run.plan.num_examples + _EVALUATION * len(run.plan.eval_updates) * examples
+
+
+def _race_examples(sweep) -> float:
+    """Returns about how many examples a race trains on, with evaluations as in `_work`."""
+    protocol = sweep.protocols[0]
+    groups: dict[tuple, list] = {}
+    for run in sweep.planned:
+        groups.setdefault(protocol.group(run), []).append(run)
+    total = 0.0
+    for runs in groups.values():
+        task = sweep.task_of(runs[0])
+        [run] = training.make_runs(task, runs[:1])
+        total += min(len(runs), _RUNS_A_ROW + _RUNS_A_SEED * protocol.of) * _work(run, task)
+    return total
+
+
+def _seconds_per_example(sweep) -> float:
+    """Returns the seconds that an example took, from the records of a sweep."""
+    runs = sweep.state.runs()
+    work = 0.0
+    for record in sweep.records():
+        work += _work(runs[record.run_id], sweep.task_of(record.hparams))
+    return _seconds(sweep) / max(1.0, work)
+
+
+def _seconds(sweep) -> float:
+    """Returns the seconds in which the records of a sweep were trained."""
+    total = 0.0
+    for record in sweep.records():
+        lanes = (record.settings or {}).get("lanes", 1)
+        total += (record.seconds or 0.0) / lanes
+    return total
+
+
+def _nearest(optima: Sequence[Optimum], log2: float) -> Optimum:
+    """Returns the optimum of the row nearest to a batch size, the largest one if it is unknown."""
+    if math.isnan(log2):
+        return optima[-1]
+    return min(optima, key=lambda each: abs(math.log2(each.row) - log2))
+
+
+def _rate_at(races: Sequence[Sequence[Optimum]], row: float, protocol) -> statistics.Interval:
+    """Predicts the first tuned field at a batch size.
+
+    The best values of each race are interpolated in the logarithms, and the two races averaged. The
+    interval holds the error bars of the rows beside, and a step of the grid.
+    """
+    name = protocol.tune[0]
+    logs, lows, highs = [], [], []
+    for optima in races:
+        x = np.log2([each.row for each in optima])
+        at = float(np.clip(math.log2(row), x[0], x[-1]))
+        columns = [
+            [each.values[name] for each in optima],
+            [each.low for each in optima],
+            [each.high for each in optima],
+        ]
+        if min(map(min, columns)) <= 0:
+            return statistics.Interval(math.nan, math.nan, math.nan, 0.95)
+        for found, column in zip((logs, lows, highs), columns, strict=True):
+            found.append(float(np.interp(at, x, np.log2(column))))
+    step = _step(races[-1], name)
+    bounds = (np.mean(logs), min(lows) - step, max(highs) + step)
+    return statistics.Interval(*(float(2**each) for each in bounds), 0.95)
+
+
+def _step(optima, name) -> float:
+    """Returns the distance of neighboring values that were tried, in octaves."""
+    values = sorted({point.values[name] for optimum in optima for point in optimum.points})
+    return float(np.min(np.diff(np.log2(values)))) if len(values) > 1 else 1.0

@@ -1,0 +1,49 @@
+"""What the benchmark of advice says of made predictions."""
+
+import math
+
+import pytest
+
+from experiments.benchmarks import advice
+from noisegen import sweeps
+
+
+def prediction(predicted, truth=200.0, low=100.0, high=400.0, baseline=900.0, flags=()):
+    return {
+        "truth": truth,
+        "truth_error": 0.5,
+        "truth_flags": flags,
+        "predicted": predicted,
+        "low": low,
+        "high": high,
+        "flags": flags,
+        "fractions": (0.125, 0.25),
+        "learning_rate": (0.1, 0.05, 0.2),
+        "true_learning_rate": 0.125,
+        "noise_scale": 50.0,
+        "baseline": baseline,
+        "minutes": 1.0,
+        "full_minutes": 8.0,
+    }
+
+
+def test_hits_misses_and_refusals_are_counted():
+    record = {
+        "workloads": {
+            "hit": prediction(300.0),
+            "far": prediction(450.0, high=800.0),
+            "outside": prediction(50.0, low=30.0, high=100.0, baseline=250.0),
+            "refused": prediction(math.nan, low=math.nan, high=math.nan, flags=("all_lost",)),
+        }
+    }
+    values = [value for _, value, _ in advice.rows(record)]
+    assert values == ["1 of 3", "1", "2 of 3", "1 of 3"]
+    table = advice.details(record)
+    assert "| hit | 1/8 and 1/4 | 300 (100 to 400) | 200 (140 to 280) |" in table
+    assert "| refused | 1/8 and 1/4 | none: all lost | 200, all lost |" in table
+
+
+@pytest.mark.parametrize("name", advice.WORKLOADS)
+def test_every_workload_has_the_records_of_its_full_sweep(name):
+    sweep = sweeps.Sweep.open(advice.RESULTS / advice.WORKLOADS[name].sweep)
+    assert sweep.is_complete() and sweep.records()

@@ -1,0 +1,49 @@
+"""The command that predicts a sweep's answers from short runs."""
+
+import pytest
+
+from noisegen import storage
+from tests.launch.harness import DIGITS, last_error
+
+SMALL = (
+    DIGITS,
+    "--config.grid.batch_size=(16, 64, 256, 1024)",
+    "--config.grid.learning_rate=(0.03125, 0.0625, 0.125, 0.25)",
+    "--config.run.num_epochs=16.0",
+)
+
+
+@pytest.mark.slow
+def test_the_command_predicts_and_trains_nothing_again(call, tmp_path):
+    flags = (*SMALL, f"--workdir={tmp_path}", "--minutes=1")
+    done = call("advise", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "batch size" in done.stdout and "noise scale" in done.stdout
+    command = "python -m launch.sweep --config=experiments/digits.py"
+    assert command in done.stdout and "--config.search=race" in done.stdout
+    assert "--config.run.num_epochs=16.0" in done.stdout
+    records = storage.read_records(tmp_path / "advice")
+    assert records and max(record.hparams["num_epochs"] for record in records) < 16
+    again = call("advise", *flags)
+    assert again.stdout == done.stdout
+    assert len(storage.read_records(tmp_path / "advice")) == len(records)
+
+
+def test_too_small_a_budget_is_one_line_with_one_that_suffices(call, tmp_path):
+    done = call("advise", *SMALL, f"--workdir={tmp_path / 'sweep'}", "--minutes=0.001")
+    assert "it takes --minutes=" in last_error(done)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ((DIGITS, "--minutes=1"), "--workdir"),
+        (("--workdir=w", "--minutes=1"), "--config"),
+        ((DIGITS, "--workdir=w", "--minutes=0"), "positive"),
+        ((DIGITS, "--workdir=w", "--config.grid.batch_size=64,"), "batch sizes"),
+        (("--config=experiments/smith2020/figure2.py:test", "--workdir=w"), "each num_epochs"),
+    ],
+)
+def test_other_commands_are_refused_in_one_line(call, flags, expected):
+    assert expected in last_error(call("advise", *flags))
