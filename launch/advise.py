@@ -59,11 +59,11 @@ def _full_command(sweep: Sweep, overrides: list[str]) -> str:
     """Returns the command that trains the full sweep, as a race if its config lets one choose."""
     words = [
         *cli.command("sweep"),
-        f"--config={sweep.source.experiment}",
+        f"--config={sweep.origin.experiment}",
         f"--workdir={sweep.workdir}",
         *overrides,
     ]
-    has_search = "search" in sweep.source.config
+    has_search = "search" in sweep.origin.config
     if has_search and not any(word.startswith("--config.search=") for word in overrides):
         words.append("--config.search=race")
     return shlex.join(words)
