@@ -313,7 +313,7 @@ class _Adviser:
             "name": f"{self._full.name} advice",
             "title": f"Advice: {self._full.title}",
             "published": {},
-            "source": None,
+            "origin": None,
         }
         return self._full.replace(**arguments | changes)
 
