@@ -56,7 +56,7 @@ WORKLOADS = {
     "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 5.0),
     "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 10.0, momentum=0.0),
     "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 5.0),
-    "LSTM": Workload("smith2020/cpu/lstm", 6.0, pool={"lanes": 2, "lane_devices": 2}),
+    "LSTM": Workload("smith2020/cpu/lstm", 3.0, pool={"lanes": 2, "lane_devices": 2}),
 }
 
 

@@ -15,7 +15,7 @@ described by
 
     log2 B_max(f) = log2 B_max(1) + g log2 f.
 
-The exponent g is known beforehand as g = 0.4, give or take 0.3: that of the workloads in
+The exponent g is known beforehand as g = 0.5, give or take 0.25: that of the workloads in
 `experiments/benchmarks/advice.py`. Measurements at two horizons correct it as far as they can.
 
 >>> from noisegen.sweeps import largest_batch
@@ -37,7 +37,7 @@ from noisegen.sweeps import evidence
 from noisegen.sweeps.protocol import Optimum, Protocol
 
 DEVIATIONS = 2.0  # of a run, below which a loss is none
-GROWTH, GROWTH_ERROR = 0.4, 0.3  # of log2 B_max with log2 of the horizon, known beforehand
+GROWTH, GROWTH_ERROR = 0.5, 0.25  # of log2 B_max with log2 of the horizon, known beforehand
 MODEL_ERROR = 0.35  # octaves, by which one horizon misses the power law, apart from its seeds
 
 _FEWEST_ROWS = 3
