@@ -56,7 +56,7 @@ WORKLOADS = {
     "MNIST LeNet-5": Workload("mnist_batch_size/lenet5", 5.0),
     "CIFAR-10 Wide-ResNet": Workload("smith2020/cpu/figure1", 10.0, momentum=0.0),
     "autoencoder": Workload("smith2020/cpu/figure1_autoencoder", 5.0),
-    "LSTM": Workload("smith2020/cpu/lstm", 6.0, pool={"lanes": 2, "lane_devices": 2}),
+    "LSTM": Workload("smith2020/cpu/lstm", 3.0, pool={"lanes": 2, "lane_devices": 2}),
 }
 
 
@@ -118,14 +118,14 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
     """Returns how often the predictions hold, where both sides name a batch size."""
     found = list(record["workloads"].values())
     named = [each for each in found if not each["flags"] and not each["truth_flags"]]
-    agreed = sum(bool(each["flags"]) and each["flags"] == each["truth_flags"] for each in found)
+    refused = sum(bool(each["flags"]) for each in found)
     good = sum(_within(each["predicted"], each) for each in named)
     covered = sum(each["low"] <= each["truth"] <= each["high"] for each in named)
     baseline = sum(_within(each["baseline"], each) for each in named)
     number = len(named)
     return [
         ("prediction within a factor of 2 of the full sweep", f"{good} of {number}", "5 of 6"),
-        ("no prediction, and the full sweep has no value either", str(agreed), ""),
+        ("the command says that it cannot predict", str(refused), ""),
         ("interval (95 %) holds the full sweep's value", f"{covered} of {number}", ""),
         ("recipe of section 8 within a factor of 2", f"{baseline} of {number}", ""),
     ]

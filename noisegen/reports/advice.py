@@ -34,6 +34,13 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             f"Too few runs survived at {horizons} of the horizon to say how large the batch can be"
         )
         return [_answer("open", each, text)]
+    if "uncertain" in flags:
+        text = (
+            f"No prediction: at {horizons} of the horizon the runs scatter so much that the largest"
+            f" batch size without loss may lie anywhere from {_round(size.low)} to"
+            f" {_round(size.high)} ({100 * size.level:g} %). Give more minutes"
+        )
+        return [_answer("open", each, text)]
     if "untrained" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the runs hardly learn. Give more minutes"

@@ -15,7 +15,7 @@ described by
 
     log2 B_max(f) = log2 B_max(1) + g log2 f.
 
-The exponent g is known beforehand as g = 0.4, give or take 0.3: that of the workloads in
+The exponent g is known beforehand as g = 0.5, give or take 0.25: that of the workloads in
 `experiments/benchmarks/advice.py`. Measurements at two horizons correct it as far as they can.
 
 >>> from noisegen.sweeps import largest_batch
@@ -37,7 +37,7 @@ from noisegen.sweeps import evidence
 from noisegen.sweeps.protocol import Optimum, Protocol
 
 DEVIATIONS = 2.0  # of a run, below which a loss is none
-GROWTH, GROWTH_ERROR = 0.4, 0.3  # of log2 B_max with log2 of the horizon, known beforehand
+GROWTH, GROWTH_ERROR = 0.5, 0.25  # of log2 B_max with log2 of the horizon, known beforehand
 MODEL_ERROR = 0.35  # octaves, by which one horizon misses the power law, apart from its seeds
 
 _FEWEST_ROWS = 3
@@ -45,6 +45,7 @@ _LEAST_SHARE = 1e-3  # of the score, below which a loss is none whatever the dev
 _POWER, _POWER_ERROR = 1.0, 0.5
 _SHAPE_ERROR = 0.25  # of a loss, by which the formula of m(B) may miss it
 _LARGE_LOSS = 4.0  # tolerances, beyond which the formula does not hold
+_WIDEST = 30.0  # ratio of the bounds of an interval that still predicts something
 _ROUGH = 1.0  # octaves, error of a batch size that is only known to be without loss
 _BEYOND = 3.0  # octaves beyond the batch sizes tried, up to which the fit looks
 
@@ -78,7 +79,8 @@ class Extrapolation:
     Attributes:
       batch_size: With its interval; nan if it is unknown. With a flag it is a bound.
       growth: Exponent g with which it grows with the horizon.
-      flags: "no_loss", "all_lost" or "few_rows", see `LargestBatch`.
+      flags: "no_loss", "all_lost" or "few_rows", see `LargestBatch`; "uncertain" if the interval is
+        so wide that it predicts nothing.
     """
 
     batch_size: statistics.Interval
@@ -214,5 +216,7 @@ def extrapolate(found: Mapping[float, LargestBatch], level: float = 0.95) -> Ext
     half = special.ndtri((1 + level) / 2) * math.sqrt(covariance[0, 0])
     bounds = [2**each for each in (log2, log2 - half, log2 + half)]
     return Extrapolation(
-        batch_size=statistics.Interval(*map(float, bounds), level), growth=float(growth)
+        batch_size=statistics.Interval(*map(float, bounds), level),
+        growth=float(growth),
+        flags=("uncertain",) if bounds[2] > _WIDEST * bounds[1] else (),
     )

@@ -121,3 +121,8 @@ def test_no_loss_among_fewer_batch_sizes_than_before_is_no_bound():
     fewer = LargestBatch(log2=8.0, rows=(16, 256), flags=("no_loss",))
     found = largest_batch.extrapolate({1 / 8: at(1000, 1 / 8), 1 / 4: fewer})
     assert not found.flags and 500 < found.batch_size.value < 1500
+
+
+def test_an_interval_that_holds_everything_predicts_nothing():
+    assert largest_batch.extrapolate({1 / 16: at(800, 1 / 16, error=1.5)}).flags == ("uncertain",)
+    assert not largest_batch.extrapolate({1 / 4: at(800, 1 / 4, error=0.5)}).flags
