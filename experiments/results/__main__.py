@@ -10,10 +10,16 @@ from noisegen import sweeps
 RESULTS = pathlib.Path(__file__).parent
 
 
+def workdirs(results: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the directories of all sweeps but those of benchmarks, which have tables of theirs."""
+    found = sorted(path.parent for path in results.rglob("sweep.json"))
+    return [path for path in found if "benchmarks" not in path.relative_to(results).parts]
+
+
 def main() -> None:
     """Writes the reports. Experiments are looked for below the current directory."""
-    for path in sorted(RESULTS.rglob("sweep.json")):
-        page = sweeps.Sweep.open(path.parent).write_report()
+    for workdir in workdirs(RESULTS):
+        page = sweeps.Sweep.open(workdir).write_report()
         print(page.relative_to(RESULTS), flush=True)
 
 

@@ -10,7 +10,7 @@ from experiments.results import __main__ as results
 from noisegen import reports, sweeps
 
 ROOT = pathlib.Path(experiments.__path__[0]) / "results"
-WORKDIRS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("sweep.json"))
+WORKDIRS = [str(path.relative_to(ROOT)) for path in results.workdirs(ROOT)]
 
 
 def test_there_are_results():
