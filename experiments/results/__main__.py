@@ -11,7 +11,7 @@ RESULTS = pathlib.Path(__file__).parent
 
 
 def workdirs(results: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the directories of all sweeps but those of benchmarks, which have tables of theirs."""
+    """Returns the directories of all sweeps but those of benchmarks, which have own tables."""
     found = sorted(path.parent for path in results.rglob("sweep.json"))
     return [path for path in found if "benchmarks" not in path.relative_to(results).parts]
 
