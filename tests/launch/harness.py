@@ -97,6 +97,12 @@ def _become(words, environment, printed):
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+def printed_report(stdout):
+    """Returns the answers and tables that a command printed, without commands and paths."""
+    lines = stdout.split("\nReport: ")[0].splitlines()
+    return [line for line in lines if "launch.sweep" not in line]
+
+
 def tables(workdir):
     """Returns the content of the tables of a sweep's report."""
     return {path.name: path.read_bytes() for path in workdir.glob("table*.*")}

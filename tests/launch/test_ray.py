@@ -24,6 +24,7 @@ from tests.launch.harness import (
     command,
     last_error,
     metrics,
+    printed_report,
     running,
     tables,
     training,
@@ -111,7 +112,7 @@ def test_killed_workers_and_nodes_change_nothing(ordeal, finished):
     assert found == metrics(finished[0])
     assert tables(ordeal.workdir) == tables(finished[0]) and len(tables(ordeal.workdir)) == 1
     assert all(found[name] == kept for name, kept in ordeal.after_stop.items())
-    assert ordeal.out.split("\nReport: ")[0] == finished[1].stdout.split("\nReport: ")[0]
+    assert printed_report(ordeal.out) == printed_report(finished[1].stdout)
 
 
 @needs_ray

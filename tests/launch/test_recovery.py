@@ -23,6 +23,7 @@ from tests.launch.harness import (
     command,
     metrics,
     num_lines,
+    printed_report,
     running,
     tables,
     wait_until,
@@ -127,7 +128,7 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     assert metrics(ordeal.workdir) == metrics(workdir)
     assert len(tables(workdir)) == 1
     assert tables(ordeal.workdir) == tables(workdir)
-    assert ordeal.last.stdout.split("\nReport: ")[0] == done.stdout.split("\nReport: ")[0]
+    assert printed_report(ordeal.last.stdout) == printed_report(done.stdout)
 
 
 @pytest.mark.slow

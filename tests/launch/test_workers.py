@@ -20,6 +20,7 @@ from tests.launch.harness import (
     command,
     metrics,
     num_lines,
+    printed_report,
     running,
     tables,
     training,
@@ -77,7 +78,7 @@ def test_a_worker_that_is_killed_is_started_again(start, finished, tmp_path):
     os.kill(training(tmp_path / "sweep")[0], signal.SIGKILL)
     stdout, stderr = both.communicate(timeout=SECONDS)
     assert both.returncode == 0, stderr
-    assert stdout.split("\nReport: ")[0] == finished[1].stdout.split("\nReport: ")[0]
+    assert printed_report(stdout) == printed_report(finished[1].stdout)
     assert "24/24 runs" in stderr.splitlines()[-1] and "The grid is extended" in stderr
     logs = {path.name for path in (tmp_path / "sweep" / "logs").iterdir()}
     assert logs == {"worker-0.log", "worker-1.log"} and not (tmp_path / "sweep/workers").exists()

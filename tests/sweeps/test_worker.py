@@ -143,7 +143,7 @@ def test_a_worker_claims_the_very_runs_that_its_pool_takes(tmp_path, monkeypatch
     claimed = []
 
     class Pool:
-        def train(self, group, progress, checkpoints, keep_params, take):
+        def train(self, group, progress, checkpoints, keep_params, take, more):
             with storage.Claims(tmp_path) as other:
                 for runs in training.by_constants(group).values():
                     for run in runs:
@@ -226,7 +226,7 @@ def test_runs_claimed_ahead_are_those_that_the_pool_takes_next(tmp_path, monkeyp
     taken = []
 
     class Pool:
-        def train(self, group, progress, checkpoints, keep_params, take):
+        def train(self, group, progress, checkpoints, keep_params, take, more):
             for runs in training.by_constants(group).values():
                 taken.extend(run.id for run in runs if take(run))
             return iter(())

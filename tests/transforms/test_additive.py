@@ -144,7 +144,9 @@ def test_rbg_keys_are_refused_under_vmap():
 
 @pytest.mark.parametrize("stddev", [-0.1, float("nan"), float("inf"), "0.1", None, np.float32(-1)])
 def test_a_bad_stddev_is_refused(stddev):
-    with pytest.raises(ValueError, match="stddev must be a finite number >= 0 or a schedule, but it is"):
+    with pytest.raises(
+        ValueError, match="stddev must be a finite number >= 0 or a schedule, but it is"
+    ):
         noisegen.add_gradient_noise(stddev, jax.random.key(0))
 
 

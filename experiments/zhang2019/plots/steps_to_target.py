@@ -31,7 +31,7 @@ def load(workdir: str) -> tuple[sweeps.Sweep, dict[str, list[sweeps.RowTarget]]]
     sweep = sweeps.Sweep.open(workdir)
     records = sweep.records()
     curves = sweep.curves(record.run_id for record in records)
-    first = float(noisy_quadratic.make_model(sweep.config).loss(0))
+    first = float(noisy_quadratic.make_model(sweep.origin.config).loss(0))
     targets = [fraction * first for fraction in FRACTIONS]
     [protocol] = sweep.protocols
     return sweep, {
@@ -44,8 +44,8 @@ def compare_steps(sweep: sweeps.Sweep, steps: dict[str, list[sweeps.RowTarget]])
     """Returns measured and exact updates as a DataFrame, a line for each target and batch size."""
     import pandas as pd
 
-    model = noisy_quadratic.make_model(sweep.config)
-    rates = sweep.config.grid.learning_rate
+    model = noisy_quadratic.make_model(sweep.origin.config)
+    rates = sweep.origin.config.grid.learning_rate
     lines = []
     for runs, mean in zip(steps["first crossings"], steps["mean curve"], strict=True):
         exact, rate = model.steps_to_target(runs.target, runs.row, rates)
@@ -73,8 +73,8 @@ def compare_critical(sweep: sweeps.Sweep, steps: dict[str, list[sweeps.RowTarget
     """
     import pandas as pd
 
-    model = noisy_quadratic.make_model(sweep.config)
-    rates = sweep.config.grid.learning_rate
+    model = noisy_quadratic.make_model(sweep.origin.config)
+    rates = sweep.origin.config.grid.learning_rate
     lines = []
     for fits in zip(*(sweeps.critical_batch_sizes(rows) for rows in steps.values()), strict=True):
         target = fits[0].target
