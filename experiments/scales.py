@@ -1,4 +1,6 @@
-"""Checks the word after the colon of `--config=FILE.py:SCALE`."""
+"""The scales of an experiment: the word after the colon of `--config=FILE.py:SCALE`."""
+
+import ml_collections
 
 
 def check(scale: str, *scales: str) -> None:
@@ -16,3 +18,20 @@ def check(scale: str, *scales: str) -> None:
             f"There is no scale {scale!r}; write one of {', '.join(scales)} after the colon, as "
             "in NAME.py:cpu."
         )
+
+
+def is_published(config: ml_collections.ConfigDict, paper: ml_collections.ConfigDict) -> bool:
+    """Returns whether the results of a config compare with the published ones.
+
+    Network, data, runs, the number of seeds and of those that count must be those of the scale
+    `paper`. Every value of its grid must be tried, and more may be; batch sizes may be missing, as
+    each is compared by itself. The dtype may differ, as it changes rounding only.
+    """
+    paper.task.dtype = config.task.dtype
+    same = ("task", "run", "best")
+    if any(config[name] != paper[name] for name in same):
+        return False
+    if len(config.grid.seed) != len(paper.grid.seed):
+        return False
+    tuned = [name for name in paper.grid if name not in ("seed", "batch_size")]
+    return all(set(paper.grid[name]) <= set(config.grid[name]) for name in tuned)

@@ -101,13 +101,19 @@ def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
     return points * sweeps.fixed(**fixed)
 
 
-def make_protocol(config: ml_collections.ConfigDict, metric: str, mode: str) -> sweeps.Protocol:
+def make_protocol(
+    config: ml_collections.ConfigDict,
+    metric: str,
+    mode: str,
+    report: tuple[str, ...] = ("train_loss",),
+) -> sweeps.Protocol:
     """Returns the protocol, with one series for SGD and one for momentum.
 
     Args:
       config: Config of the experiment.
       metric: Metric that the learning rate is tuned for, of the test set.
       mode: "max" or "min".
+      report: Further metrics to report.
     """
     return sweeps.Protocol(
         mode=mode,
@@ -117,7 +123,7 @@ def make_protocol(config: ml_collections.ConfigDict, metric: str, mode: str) -> 
         best=config.best,
         of=len(config.grid.seed),
         search=config.search,
-        **validation.tuned_on(config.task, metric, report=("train_loss",)),
+        **validation.tuned_on(config.task, metric, report=report),
     )
 
 

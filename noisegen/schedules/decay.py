@@ -99,13 +99,10 @@ def hold_then_decay_schedule(
     """Holds for half of the run, then drops every twentieth of the run.
 
     v(t) = init_value * decay_rate**k(t)
-    k(t) = 0                              if t < h
-    k(t) = min(10, 1 + floor((t - h) / p))  otherwise
-    h = floor(num_steps / 2), p = floor(num_steps / 20)
+    k(t) = number of j in 10, 11, ..., 19 with t >= floor(j num_steps / 20)
 
-    The first drop is at h, the tenth and last at h + 9 p. All of it is integer arithmetic, so drops
-    fall on exactly these updates. If num_steps is not a multiple of 20, the remaining updates (at
-    most 10) run at the final value.
+    The first drop is after half of the updates, the tenth and last at the last twentieth. All of it
+    is integer arithmetic, so drops fall on exactly these updates.
 
     Args:
       init_value: Value in the first half, > 0.
@@ -251,10 +248,10 @@ def _ten_drops(num_steps: ArrayLike) -> Any:
     xp = jnp if isinstance(num_steps, jax.Array) else np
     if jnp.issubdtype(num_steps.dtype, jnp.floating):
         num_steps = xp.floor(num_steps)
-    hold = num_steps // 2
-    # A traced num_steps below 20 cannot be refused. It must not give an interval of 0.
-    interval = xp.maximum(num_steps // (2 * _NUM_DROPS), 1)
-    return hold + interval * xp.arange(_NUM_DROPS, dtype=num_steps.dtype)
+    twentieths = _NUM_DROPS + xp.arange(_NUM_DROPS, dtype=num_steps.dtype)
+    # Equal to twentieths * num_steps // 20, without numbers that are larger than num_steps.
+    whole, rest = num_steps // (2 * _NUM_DROPS), num_steps % (2 * _NUM_DROPS)
+    return twentieths * whole + twentieths * rest // (2 * _NUM_DROPS)
 
 
 def _checked_epochs(epochs: Sequence[ArrayLike] | ArrayLike) -> Any:

@@ -34,16 +34,18 @@ class Metric:
         return 100 if self.unit == "%" else 1
 
 
-# The metrics that the tasks of noisegen.tasks measure on test data, and on validation data if they
-# have any. A protocol may name these by a plain string. The unit and the split of any other metric
-# are declared with `Metric`.
+# The metrics of the tasks of noisegen.tasks. A protocol may name these by a plain string. The unit
+# and the split of any other metric are declared with `Metric`.
 WELL_KNOWN = {
     metric.name: metric
-    for split in ("test", "valid")
     for metric in (
-        Metric(f"{split}_accuracy", unit="%", split=split),
-        Metric(f"{split}_loss", split=split),
-        Metric(f"{split}_squared_error", split=split),
+        Metric("test_accuracy", unit="%", split="test"),
+        Metric("test_loss", split="test"),
+        Metric("test_squared_error", split="test"),
+        Metric("valid_accuracy", unit="%", split="valid"),
+        Metric("valid_loss", split="valid"),
+        Metric("valid_squared_error", split="valid"),
+        Metric("clean_train_accuracy", unit="%"),
     )
 }
 

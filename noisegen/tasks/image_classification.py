@@ -44,11 +44,11 @@ def image_classification(
       name: Identity of the task, which is part of the id of every run.
       augment: Function `(key, image) -> image` of one raw image `(H, W, C)`, used in training only,
         such as `noisegen.data.pad_crop_flip`.
-      clean_train_loss: Whether to measure two more metrics at the end of a run, in a third of the
-        time of an epoch. `clean_train_loss` is the mean loss of training images in evaluation mode
-        without augmentation, whereas `train_loss` is measured in training. `squared_norm` is the
-        sum of squares of all parameters: an L2 term of coefficient l2 adds `l2 / 2 * squared_norm`
-        to either loss.
+      clean_train_loss: Whether to measure three more metrics at the end of a run, in a third of the
+        time of an epoch. `clean_train_loss` and `clean_train_accuracy` are the mean loss and the
+        accuracy of training images in evaluation mode without augmentation, whereas `train_loss` is
+        measured in training. `squared_norm` is the sum of squares of all parameters: an L2 term of
+        coefficient l2 adds `l2 / 2 * squared_norm` to either loss.
       **fields: Other arguments of `from_nnx` (`diagnostics`, without augmentation) and fields of
         `noisegen.training.Task` (`batch_size`, `noise_microbatch`, `example_weights`).
 
@@ -91,9 +91,11 @@ def image_classification(
         return metrics(model, batch)["test_loss"]
 
     def train_metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
+        clean = metrics(model, batch)
         squares = [jnp.sum(w**2) for w in jax.tree.leaves(nnx.state(model, nnx.Param))]
         return {
-            "clean_train_loss": evaluation_loss(model, batch),
+            "clean_train_loss": clean["test_loss"],
+            "clean_train_accuracy": clean["test_accuracy"],
             # The same number for every example, since metrics are averaged over examples.
             "squared_norm": jnp.full(batch.mask.shape, sum(squares)),
         }

@@ -32,6 +32,10 @@ from tests.launch.harness import (
 )
 
 
+# Long enough that a worker is seen in training before it ends.
+LONGER = changed(TINY, num_epochs=40.0)
+
+
 def needs_ray(test):
     """Marks a test of a real Ray cluster."""
     missing = importlib.util.find_spec("ray") is None
@@ -75,10 +79,10 @@ def cluster(ray_environment):
 
 @pytest.fixture(scope="module")
 def ordeal(cluster, ray_environment, tmp_path_factory):
-    """The tiny sweep on the cluster: Ctrl-C, then a worker is killed, then a node, then the end."""
+    """A sweep on the cluster: Ctrl-C, then a worker is killed, then a node, then the end."""
     workdir = tmp_path_factory.mktemp("ordeal") / "sweep"
     flags = ("--launcher=ray", f"--ray.address={cluster.address}", f"--workdir={workdir}")
-    words = command("sweep", *TINY, *flags, "--heartbeat_timeout=20")
+    words = command("sweep", *LONGER, *flags, "--heartbeat_timeout=20")
     with running(words, ray_environment) as driver:
         interrupted = worker_in_training(workdir, driver)
         driver.send_signal(signal.SIGINT)
@@ -96,6 +100,15 @@ def ordeal(cluster, ray_environment, tmp_path_factory):
     return types.SimpleNamespace(**locals())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(call, tmp_path_factory):
+    """The same sweep in one process: its directory, and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "sweep"
+    done = call("sweep", *LONGER, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
 @needs_ray
 def test_ctrl_c_cancels_the_tasks_and_says_how_to_go_on(ordeal):
     assert ordeal.stopped_code == 130, ordeal.stopped
@@ -106,13 +119,14 @@ def test_ctrl_c_cancels_the_tasks_and_says_how_to_go_on(ordeal):
 
 
 @needs_ray
-def test_killed_workers_and_nodes_change_nothing(ordeal, finished):
+def test_killed_workers_and_nodes_change_nothing(ordeal, undisturbed):
+    workdir, printed = undisturbed
     assert ordeal.driver.returncode == 0, ordeal.err
     found = metrics(ordeal.workdir)
-    assert found == metrics(finished[0])
-    assert tables(ordeal.workdir) == tables(finished[0]) and len(tables(ordeal.workdir)) == 1
+    assert found == metrics(workdir)
+    assert tables(ordeal.workdir) == tables(workdir) and len(tables(workdir)) == 1
     assert all(found[name] == kept for name, kept in ordeal.after_stop.items())
-    assert printed_report(ordeal.out) == printed_report(finished[1].stdout)
+    assert printed_report(ordeal.out) == printed_report(printed)
 
 
 @needs_ray

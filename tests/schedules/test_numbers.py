@@ -49,7 +49,7 @@ def test_counts_and_horizons_past_int32_have_the_value_of_the_formula():
             noisegen.power_decay_schedule(0.3, 0.55)(count), expected, rtol=1e-5
         )
     hold = noisegen.hold_then_decay_schedule(1.0, PAST)
-    drops = [PAST // 2 + PAST // 20 * k for k in range(10)]
+    drops = [(10 + k) * PAST // 20 for k in range(10)]
     assert [float(hold(drop)) for drop in drops] == [0.5 ** (k + 1) for k in range(10)]
     assert [float(hold(drop - 1)) for drop in drops] == [0.5**k for k in range(10)]
     assert float(hold(jnp.int32(2**31 - 1))) == 0.5**5

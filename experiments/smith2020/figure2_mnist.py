@@ -1,0 +1,74 @@
+"""Smith, Elsen & De, Figure 2 on a network that fits its images: unlimited epochs, MNIST
+
+Claims: at a small batch size the best test accuracy rises with the number of epochs and saturates.
+The best training loss falls steadily. The learning rate that minimizes the training loss falls by
+much more than the one that maximizes the test accuracy: there is an optimal temperature.
+
+Learning rates are chosen twice from the same runs, for test accuracy and for training loss. The
+batch size is 8, at which the accuracy of `table1_mnist.py` is limited by the number of updates.
+"""
+
+import ml_collections
+
+from experiments import scales, validation
+from experiments.smith2020 import mnist_mlp
+from noisegen import sweeps
+
+
+def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
+    """Returns every field that `--config.NAME=VALUE` may override."""
+    scales.check(scale, "cpu", "test")
+    config = ml_collections.ConfigDict(
+        {
+            "task": mnist_mlp.task_fields(),
+            "run": {
+                "batch_size": 8,
+                "momentum": 0.9,
+                "l2": 0.0,
+                "gamma": 2.0,
+                "num_evals": 5,
+            },
+            "grid": {
+                "seed": tuple(range(15)),
+                "num_epochs": sweeps.doublings(5, 320),
+                "effective_learning_rate": sweeps.powers_of_two(2**-8, 2),
+            },
+            "best": 12,  # of the seeds
+            "search": "race",  # or "grid": train every run
+        }
+    )
+    if scale == "test":
+        config.task.update(num_train=16, num_test=8)
+        config.grid.update(seed=(0,), num_epochs=(10, 11), effective_learning_rate=(2**-5,))
+        config.best = 1
+    return config
+
+
+def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
+    """Returns the sweep of a config."""
+    grid = config.grid
+    points = sweeps.grid(
+        seed=grid.seed,
+        effective_learning_rate=grid.effective_learning_rate,
+        num_epochs=grid.num_epochs,
+    )
+    shared = {
+        "row": "num_epochs",
+        "tune": ("effective_learning_rate",),
+        "best": config.best,
+        "search": config.search,
+        "of": len(grid.seed),
+    }
+    protocols = [
+        sweeps.Protocol(
+            **validation.tuned_on(
+                config.task, "test_accuracy", report=("clean_train_loss", "clean_train_accuracy")
+            ),
+            mode="max",
+            **shared,
+        ),
+        sweeps.Protocol(metric="clean_train_loss", mode="min", report=("test_accuracy",), **shared),
+    ]
+    return sweeps.Sweep(
+        lambda: mnist_mlp.make_task(config), points * sweeps.fixed(**config.run), protocols
+    )
