@@ -9,7 +9,7 @@ the measure, no L2, and all budgets and grids are our choices.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import optimizers
+from experiments.smith2020 import optimizers, runs
 from noisegen import data, models, sweeps, tasks, training
 
 
@@ -31,6 +31,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 0.0,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -82,7 +83,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         of=len(grid.seed),
         **validation.tuned_on(config.task, "test_squared_error", report=("train_loss",)),
     )
-    return sweeps.Sweep(lambda: make_task(config), points * sweeps.fixed(**config.run), protocol)
+    return sweeps.Sweep(lambda: make_task(config), points * runs.fixed(config.run), protocol)
 
 
 def make_task(config: ml_collections.ConfigDict) -> training.Task:

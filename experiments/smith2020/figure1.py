@@ -11,7 +11,7 @@ The paper prints no numbers of this figure, nor the batch sizes and learning rat
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import wide_resnet
+from experiments.smith2020 import runs, wide_resnet
 from noisegen import sweeps
 
 LABELS = ("SGD", "momentum .9")
@@ -40,6 +40,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 5e-4,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -98,7 +99,7 @@ def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
         momentum=grid.momentum,
     )
     fixed = {name: value for name, value in config.run.items() if name != "momentum"}
-    return points * sweeps.fixed(**fixed)
+    return points * runs.fixed(fixed)
 
 
 def make_protocol(

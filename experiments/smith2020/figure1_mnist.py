@@ -25,6 +25,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 0.0,
                 "gamma": 2.0,
                 "num_evals": 5,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),

@@ -12,7 +12,7 @@ paper prints no numbers of this figure.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import wide_resnet
+from experiments.smith2020 import runs, wide_resnet
 from noisegen import sweeps
 
 
@@ -39,6 +39,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 5e-4,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -108,5 +109,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         ),
     ]
     return sweeps.Sweep(
-        lambda: wide_resnet.make_task(config), points * sweeps.fixed(**config.run), protocols
+        lambda: wide_resnet.make_task(config), points * runs.fixed(config.run), protocols
     )

@@ -7,7 +7,7 @@ Budgets and grids are our choice.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import autoencoder
+from experiments.smith2020 import autoencoder, runs
 from noisegen import sweeps
 
 
@@ -29,6 +29,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 0.0,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -81,7 +82,7 @@ def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
         effective_learning_rate=grid.effective_learning_rate,
         num_epochs=grid.num_epochs,
     )
-    return points * sweeps.fixed(**config.run)
+    return points * runs.fixed(config.run)
 
 
 def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweeps.Protocol]:

@@ -19,7 +19,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "task": lstm.task_fields(scale),
             "run": {
                 "batch_size": 16,
-                "momentum": 0.0,
+                "momentum": 0.9,  # as the paper; Zaremba et al. have 0
                 "l2": 0.0,
                 "gamma": 2.0,
                 "num_evals": 20,

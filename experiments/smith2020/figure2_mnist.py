@@ -11,7 +11,7 @@ batch size is 8, at which the accuracy of `table1_mnist.py` is limited by the nu
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import mnist_mlp
+from experiments.smith2020 import mnist_mlp, runs
 from noisegen import sweeps
 
 
@@ -27,6 +27,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 0.0,
                 "gamma": 2.0,
                 "num_evals": 5,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -70,5 +71,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         sweeps.Protocol(metric="clean_train_loss", mode="min", report=("test_accuracy",), **shared),
     ]
     return sweeps.Sweep(
-        lambda: mnist_mlp.make_task(config), points * sweeps.fixed(**config.run), protocols
+        lambda: mnist_mlp.make_task(config), points * runs.fixed(config.run), protocols
     )

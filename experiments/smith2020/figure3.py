@@ -13,7 +13,7 @@ import ml_collections
 
 import noisegen
 from experiments import scales, validation
-from experiments.smith2020 import optimizers, wide_resnet
+from experiments.smith2020 import optimizers, runs, wide_resnet
 from noisegen import sweeps
 
 INITIAL, FINAL = "effective_learning_rate", "final_effective_learning_rate"
@@ -36,7 +36,13 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "dropout": 0.0,
                 "dtype": "float32",
             },
-            "run": {"batch_size": 64, "momentum": 0.9, "l2": 5e-4, "num_evals": 20},
+            "run": {
+                "batch_size": 64,
+                "momentum": 0.9,
+                "l2": 5e-4,
+                "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
+            },
             "grid": {
                 "seed": tuple(range(7)),
                 "num_epochs": sweeps.doublings(50, 6400),
@@ -110,9 +116,15 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     ]
     return sweeps.Sweep(
         lambda: wide_resnet.make_task(config, make_optimizer),
-        points * sweeps.fixed(**config.run),
+        points * runs.fixed(config.run),
         protocols,
     )
+
+
+_FALLING = {
+    INITIAL: sweeps.Domain("log", low=FINAL),
+    FINAL: sweeps.Domain("log", high=INITIAL),
+}
 
 
 def _protocol(config, bar_of, other, **goal):
@@ -120,8 +132,9 @@ def _protocol(config, bar_of, other, **goal):
     return sweeps.Protocol(
         row="num_epochs",
         tune=(bar_of, other),
-        # Of the other learning rate another protocol has the bar, and extends the grid.
-        domains={other: sweeps.Domain("fixed")},
+        # The learning rate falls or stays. Of the other learning rate another protocol has the
+        # bar, and extends the grid.
+        domains={bar_of: _FALLING[bar_of], other: sweeps.Domain("fixed")},
         best=config.best,
         search=config.search,
         of=len(config.grid.seed),

@@ -43,6 +43,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 1e-4,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),

@@ -9,7 +9,7 @@ the noise of small batches helps generalization.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import wide_resnet
+from experiments.smith2020 import runs, wide_resnet
 from noisegen import sweeps
 
 
@@ -36,6 +36,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 5e-4,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -106,7 +107,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     )
     return sweeps.Sweep(
         lambda: wide_resnet.make_task(config),
-        points * sweeps.fixed(**config.run),
+        points * runs.fixed(config.run),
         protocol,
         published=_published(config),
     )

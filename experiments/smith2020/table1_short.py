@@ -7,7 +7,7 @@ with a smaller step budget: it is not overtrained. The paper prints no numbers.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import wide_resnet
+from experiments.smith2020 import runs, wide_resnet
 from noisegen import sweeps
 
 
@@ -34,6 +34,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "l2": 5e-4,
                 "gamma": 2.0,
                 "num_evals": 20,
+                "last_batch": "straddle",  # or "resample": draw every batch anew
             },
             "grid": {
                 "seed": tuple(range(15)),
@@ -87,5 +88,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
     )
     return sweeps.Sweep(
-        lambda: wide_resnet.make_task(config), points * sweeps.fixed(**config.run), protocol
+        lambda: wide_resnet.make_task(config), points * runs.fixed(config.run), protocol
     )

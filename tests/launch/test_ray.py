@@ -31,7 +31,6 @@ from tests.launch.harness import (
     wait_until,
 )
 
-
 # Long enough that a worker is seen in training before it ends.
 LONGER = changed(TINY, num_epochs=40.0)
 
