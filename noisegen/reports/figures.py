@@ -13,6 +13,7 @@ from noisegen.reports.formatting import capitalized, display_name
 from noisegen.reports.published import Published
 from noisegen.reports.steps import Steps
 from noisegen.reports.target_plots import plot_steps_to_target
+from noisegen.storage.record import RUN_TOTALS
 from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Protocol
 
@@ -22,7 +23,7 @@ class Figure:
     """A figure of a page.
 
     Attributes:
-      name: "metric", "tuned", "steps", "heatmap" or "curves".
+      name: "metric", "tuned", "steps", "heatmap", "curves", or the name of a reported metric.
       title: Its heading.
       caption: The sentences below.
       svg: The drawing; empty if it failed.
@@ -42,13 +43,19 @@ def make_overview(
     published: Published | None,
     steps: Steps | None = None,
 ) -> list[Figure]:
-    """Draws the figures that show every series: the metric, the tuned field, the steps to targets.
+    """Draws the figures that show every series.
+
+    These are the metric, the other metrics that the protocol reports, the tuned field, and the
+    steps to targets.
 
     Args:
       optima, protocol, published: As for `make_table`.
       steps: Steps to targets, if there are any.
     """
-    figures = [_metric(optima, protocol, published)]
+    figures = [_metric("metric", protocol.metric, optima, protocol, published)]
+    for metric in protocol.report:
+        if metric.name not in RUN_TOTALS:
+            figures.append(_metric(metric.name, metric, optima, protocol, published))
     if _is_tuned(optima, protocol):
         figures.append(_tuned(optima, protocol))
     if steps is not None:
@@ -82,16 +89,20 @@ def describe_failure(part: str, error: Exception) -> str:
     return f"{part} is left out: {markup.printable(one_line(error))}"
 
 
-def _metric(optima, protocol, published):
-    """Draws the metric of all series."""
-    caption = "Hollow: published." if published else ""
+def _metric(name, metric, optima, protocol, published):
+    """Draws a metric of all series at their optima."""
+    sentences = []
+    if metric != protocol.metric:
+        sentences.append(f"At the optima of {display_name(protocol.metric.name)}.")
     if protocol.best > 1:
-        caption = f"Mean ± standard deviation. {caption}"
+        sentences.append("Mean ± standard deviation.")
+    if published:
+        sentences.append("Hollow: published.")
     return _draw(
-        "metric",
-        f"{display_name(protocol.metric.name)} against {display_name(protocol.row)}",
-        caption.strip(),
-        lambda ax: plots.plot_metric(optima, ax, protocol, published),
+        name,
+        f"{display_name(metric.name)} against {display_name(protocol.row)}",
+        " ".join(sentences),
+        lambda ax: plots.plot_metric(optima, ax, protocol, published, metric),
     )
 
 

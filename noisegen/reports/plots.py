@@ -44,12 +44,18 @@ def plot_metric(
     ax: Axes,
     protocol: Protocol,
     published: Published | None = None,
+    metric: Metric | None = None,
 ) -> Axes:
-    """Draws the metric at the optimum against the row: mean and standard deviation by series.
+    """Draws a metric at the optimum against the row: mean and standard deviation by series.
 
     Published numbers (as for `make_table`) are hollow markers.
+
+    Args:
+      optima, protocol, published: As for `make_table`.
+      ax: Axes to draw in.
+      metric: The metric that is optimized, which None means, or one that the protocol reports.
     """
-    metric = protocol.metric
+    metric = metric or protocol.metric
     printed = {}
     for key, values in normalize_published(published, protocol).items():
         if metric.name in values:
@@ -59,8 +65,9 @@ def plot_metric(
     handles = []
     for index, (label, alive) in enumerate(by_series.items()):
         x = axis.shifted([optimum.row for optimum in alive], index, len(by_series))
-        means = [metric.factor * optimum.mean for optimum in alive]
-        stds = [metric.factor * optimum.std for optimum in alive]
+        values = [_mean_and_std(optimum, metric, protocol) for optimum in alive]
+        means = [metric.factor * mean for mean, _ in values]
+        stds = [metric.factor * std for _, std in values]
         handles += _line(ax, x, means, stds, index, _legend_name(label, by_series))
 
         # Published numbers are in the unit shown, and may have no standard deviation.
@@ -78,6 +85,13 @@ def plot_metric(
     ax.set_ylabel(display_name(metric), **axes.PLAIN)
     is_empty = not printed and not any(optimum.n for optimum in optima)
     return axes.finish(ax, handles, is_empty)
+
+
+def _mean_and_std(optimum, metric, protocol):
+    """Returns mean and standard deviation of a metric at the optimum."""
+    if metric == protocol.metric:
+        return optimum.mean, optimum.std
+    return optimum.report[metric.name]
 
 
 def plot_tuned(

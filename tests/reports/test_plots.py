@@ -9,7 +9,7 @@ import pytest
 from matplotlib import figure, patches
 
 from noisegen import reports, storage, sweeps
-from noisegen.reports import axes, plots
+from noisegen.reports import axes, figures, plots
 
 PLOTS = [reports.plot_metric, reports.plot_tuned, reports.plot_heatmap, reports.plot_curves]
 
@@ -48,6 +48,22 @@ OPTIMA = sweeps.select(make(), PROTOCOL)
 
 def lines(ax):
     return {line.get_label(): line.get_xydata() for line in ax.lines if line.get_label()[0] != "_"}
+
+
+def test_a_reported_metric_is_drawn_at_the_optima_of_the_optimized_one():
+    protocol = dataclasses.replace(PROTOCOL, report=("test_loss",))
+    records = []
+    for number, record in enumerate(make()):
+        losses = record.metrics | {"test_loss": float(number)}
+        records.append(dataclasses.replace(record, metrics=losses))
+    optima = sweeps.select(records, protocol)
+    [metric] = protocol.report
+    ax = draw(reports.plot_metric, optima, protocol, None, metric)
+    expected = [[optimum.row, optimum.report["test_loss"][0]] for optimum in optima]
+    np.testing.assert_allclose(lines(ax)["measured"], expected)
+    assert ax.get_ylabel() == "test loss"
+    titles = [each.title for each in figures.make_overview(optima, protocol, None)]
+    assert titles[:2] == ["Test accuracy against batch size", "Test loss against batch size"]
 
 
 def test_metric_shows_means_and_published_points():
