@@ -38,7 +38,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
         }
     )
     if scale == "test":
-        config.task.update(num_train=16, num_test=8)
+        config.task.update(num_train=7, num_test=3)
         config.run.num_epochs = 5.0
         config.grid.update(seed=(0,), batch_size=(4,), effective_learning_rate=(2**-5,))
         config.best = 1

@@ -39,8 +39,9 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
         }
     )
     if scale == "test":
-        config.task.update(num_train=16, num_test=8)
-        config.grid.update(seed=(0,), num_epochs=(10, 11), effective_learning_rate=(2**-5,))
+        config.task.update(num_train=7, num_test=3)
+        config.run.batch_size = 4
+        config.grid.update(seed=(0,), num_epochs=(12, 13), effective_learning_rate=(2**-5,))
         config.best = 1
     return config
 

@@ -50,10 +50,10 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
         }
     )
     if scale == "test":
-        config.task.update(num_train=16, num_test=8)
+        config.task.update(num_train=7, num_test=3)
         config.run.num_updates = 20
-        config.grid.update(seed=(0,), batch_size=(4,), effective_learning_rate=(2**-5,))
-        config.noise.update(reference_batch_size=2, batch_size=(8,))
+        config.grid.update(seed=(0,), batch_size=(4, 6), effective_learning_rate=(2**-5,))
+        config.noise.update(reference_batch_size=2, batch_size=(6,))
         config.best = 1
     return config
 
