@@ -4,6 +4,10 @@ Claim: with the number of updates held at 9765 and the learning rate tuned for e
 final training loss falls as the batch grows. At the largest batch it rises again, and is still
 below that of 2048 examples. The test accuracy first rises and then, beyond 2048 examples, falls:
 the noise of small batches helps generalization.
+
+The scale gpu trains the contrast that decides: batch sizes 2048 and 16384 at their published
+learning rates, where the published accuracies differ by 2.4 points. A seed of both takes 180
+million images, half an hour at the assumed speed, so that runs of one seed come first.
 """
 
 import ml_collections
@@ -43,6 +47,7 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "batch_size": sweeps.powers_of_two(256, 32768),
                 "effective_learning_rate": sweeps.powers_of_two(2**-1, 64),
             },
+            "rates": "grid",  # or "published": only the best published rate of each batch size
             "best": 12,  # of the seeds
             "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
@@ -51,12 +56,9 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
     )
     if scale == "gpu":
         config.task.dtype = "bfloat16"
-        config.grid.update(
-            seed=(0,),
-            batch_size=sweeps.powers_of_two(256, 4096),
-            effective_learning_rate=sweeps.powers_of_two(4, 16),
-        )
-        config.best = 1
+        config.grid.update(seed=(0, 1, 2), batch_size=(2048, 16384))
+        config.rates = "published"
+        config.best = 3
     if scale in ("cpu", "test"):
         config.task.update(
             num_train=4096, num_test=2048, pixels=8, depth=10, width=1, ghost_size=16
@@ -93,11 +95,8 @@ _PUBLISHED = {
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
-    points = sweeps.grid(
-        seed=grid.seed,  # first, so that one seed of everything comes before the next
-        batch_size=grid.batch_size,
-        effective_learning_rate=grid.effective_learning_rate,
-    )
+    # The seed comes first, so that one seed of everything is trained before the next.
+    points = sweeps.grid(seed=grid.seed) * _batches(config)
     protocol = sweeps.Protocol(
         tune=("effective_learning_rate",),
         best=config.best,
@@ -111,6 +110,27 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         protocol,
         published=_published(config),
     )
+
+
+def _batches(config):
+    """Returns every batch size with the learning rates to try."""
+    grid = config.grid
+    if config.rates == "grid":
+        return sweeps.grid(
+            batch_size=grid.batch_size, effective_learning_rate=grid.effective_learning_rate
+        )
+    if config.rates != "published":
+        raise ValueError(f"rates={config.rates!r} must be 'grid' or 'published'.")
+    unknown = set(grid.batch_size) - _PUBLISHED.keys()
+    if unknown:
+        raise ValueError(
+            f"No learning rate is published for batch size {min(unknown)}: take rates='grid'."
+        )
+    batches = []
+    for batch_size in grid.batch_size:
+        _, _, (best, _, _) = _PUBLISHED[batch_size]
+        batches.append({"batch_size": batch_size, "effective_learning_rate": best})
+    return batches
 
 
 def _published(config):
