@@ -14,7 +14,7 @@ import sys
 import jax
 from absl import flags
 
-from noisegen import storage, training
+from noisegen import statistics, storage, training
 from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
 from noisegen.sweeps.experiment import load_experiment
@@ -130,6 +130,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
         )
     else:
         print(f"{len(todo):,} runs, {examples[0]:,} training examples.")
+    _print_power(sweep)
     # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
     rate = sweep.origin.config.get("gpu_examples_per_second")
     if rate:
@@ -153,6 +154,19 @@ def _race_range(sweep):
         {name: run for name, run in runs.items() if name not in done}
         for runs in (sweep.state.fewest(), sweep.state.most())
     ]
+
+
+def _print_power(sweep):
+    """Prints the least difference between two rows that the seeds will show."""
+    seeds = min(protocol.of for protocol in sweep.protocols)
+    if seeds < 2:
+        print("One seed shows no noise, so no difference can be told from chance.")
+        return
+    least = statistics.least_difference(1.0, seeds)
+    print(
+        f"With {seeds} seeds a difference of {least:.1f} standard deviations of a run is seen four"
+        " times out of five."
+    )
 
 
 def _num_examples(runs):

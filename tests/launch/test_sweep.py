@@ -136,12 +136,13 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path)
     workdir = tmp_path / "none"
     flags = ("--dry_run", f"--workdir={workdir}", "--config.run.momentum=0.5")
     done = call("sweep", *TINY, *flags)
-    *runs, cost, measuring, here = done.stdout.splitlines()
+    *runs, cost, power, measuring, here = done.stdout.splitlines()
     assert done.returncode == 0
     assert len(runs) == 12 and all(" momentum=0.5 " in run for run in runs)
     assert runs[0].startswith("batch_size=64 learning_rate=0.00390625 seed=0 ")
     # 67 and 16 updates: 6 runs of 64 * 67 examples, 6 of 256 * 16.
     assert cost == f"12 runs, {6 * 64 * 67 + 6 * 256 * 16:,} training examples."
+    assert power.startswith("With 2 seeds a difference of ")
     assert measuring.startswith("Measuring how long") and here.startswith("About 0:0")
     assert not workdir.exists()
 
@@ -150,7 +151,7 @@ def test_a_dry_run_of_a_race_gives_a_range(call, tmp_path):
     flags = [flag for flag in TINY if "learning_rate" not in flag]
     flags += ["--config.grid.learning_rate=2^-8,2^-7,2^-6,2^-5,2^-4", "--config.search=race"]
     done = call("sweep", *flags, "--dry_run", f"--workdir={tmp_path}")
-    *runs, cost, _, here = done.stdout.splitlines()
+    *runs, cost, _, _, here = done.stdout.splitlines()
     # The race begins with a seed of the middle value and of those beside it, at batch size 64.
     assert len(runs) == 3 and all("batch_size=64 " in run and "seed=0" in run for run in runs)
     # At least both seeds of one value and one of each value beside it, at most 2 * 5 * 2 runs.
