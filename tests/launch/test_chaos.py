@@ -11,6 +11,7 @@ import types
 
 import pytest
 
+from noisegen import storage
 from tests.launch.harness import DIGITS, ONE_CORE, ONE_LANE, ROOT, metrics, tables
 
 pytestmark = pytest.mark.slow
@@ -74,7 +75,10 @@ def test_workers_killed_at_random_moments_cost_nothing_but_time(call, environmen
 def test_a_race_whose_workers_are_killed_trains_the_same_runs(call, environment, tmp_path):
     found = ordeal(call, environment, tmp_path, 10, seed=7, seeds=8, epochs=40.0, search="race")
     check(found, 10)
-    assert len(metrics(found.chaos)) < 3 * 2 * 8  # of the planned runs
+    # Some learning rates were dropped before they had all of their seeds.
+    records = storage.read_records(found.peace)
+    values = [(each.hparams["batch_size"], each.hparams["learning_rate"]) for each in records]
+    assert min(collections.Counter(values).values()) < 8
 
 
 @pytest.mark.parametrize("seed", [1, 2])
