@@ -50,6 +50,8 @@ def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Ta
             lambda rngs: _make_model(config, dataset, batch_size, rngs),
             functools.partial(make_optimizer, decay_epochs=fields.decay_epochs),
             augment=augment,
+            clean_train_loss=True,
+            train_accuracy_curve=True,
             name=f"jaiswal2020 {fields.to_json(sort_keys=True)}",
         )
 

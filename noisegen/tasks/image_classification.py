@@ -3,6 +3,7 @@
 import inspect
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ def image_classification(
     name: str,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     clean_train_loss: bool = False,
+    train_accuracy_curve: bool = False,
     **fields,
 ) -> Task:
     """Makes the task of classifying a data set's images.
@@ -49,6 +51,8 @@ def image_classification(
         accuracy of training images in evaluation mode without augmentation, whereas `train_loss` is
         measured in training. `squared_norm` is the sum of squares of all parameters: an L2 term of
         coefficient l2 adds `l2 / 2 * squared_norm` to either loss.
+      train_accuracy_curve: Whether to measure `clean_train_accuracy` at every evaluation of the
+        test set, as a diagnostic, and so to have it in the run's curve.
       **fields: Other arguments of `from_nnx` (`diagnostics`, without augmentation) and fields of
         `noisegen.training.Task` (`batch_size`, `noise_microbatch`, `example_weights`).
 
@@ -90,18 +94,25 @@ def image_classification(
     def evaluation_loss(model: nnx.Module, batch: Batch) -> jax.Array:
         return metrics(model, batch)["test_loss"]
 
+    def is_correct(model: nnx.Module, batch: Batch) -> jax.Array:
+        return metrics(model, batch)["test_accuracy"]
+
     def train_metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
         clean = metrics(model, batch)
+        accuracy = {} if train_accuracy_curve else {"clean_train_accuracy": clean["test_accuracy"]}
         squares = [jnp.sum(w**2) for w in jax.tree.leaves(nnx.state(model, nnx.Param))]
         return {
+            **accuracy,
             "clean_train_loss": clean["test_loss"],
-            "clean_train_accuracy": clean["test_accuracy"],
             # The same number for every example, since metrics are averaged over examples.
             "squared_norm": jnp.full(batch.mask.shape, sum(squares)),
         }
 
     if clean_train_loss:
         fields = {"train_metrics": train_metrics, **fields}
+    if train_accuracy_curve:
+        evaluation_loss = is_correct
+        fields = {"diagnostics": _train_accuracy, **fields}
     return from_nnx(
         make_model,
         loss=loss,
@@ -115,6 +126,18 @@ def image_classification(
         evaluation_loss=evaluation_loss,
         **fields,
     )
+
+
+def _train_accuracy(
+    mean_correct: Callable[[Any, Any], jax.Array], params: Any, train: Any
+) -> dict[str, jax.Array]:
+    """Returns the accuracy of all training images in evaluation mode."""
+
+    def of_example(example: Any) -> jax.Array:
+        return mean_correct(params, jax.tree.map(lambda a: a[None], example))
+
+    correct = jax.lax.map(of_example, train, batch_size=256)
+    return {"clean_train_accuracy": jnp.mean(correct)}
 
 
 def _make_predict(dataset: data.Dataset) -> Callable[..., jax.Array]:

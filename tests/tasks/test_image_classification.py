@@ -80,13 +80,25 @@ def test_the_clean_training_loss_and_the_squared_norm():
     task = make_task(clean_train_loss=True, augment=lambda key, image: 255 - image)
     params, state = task.init(jax.random.key(0))
     metrics = task.train_metrics(params, state, make_batch(task.train))
-    losses = losses_and_hits(params, task.train)[0]
+    losses, hits = losses_and_hits(params, task.train)
     np.testing.assert_allclose(metrics["clean_train_loss"], losses, rtol=1e-4)
+    np.testing.assert_array_equal(metrics["clean_train_accuracy"], hits)
     weights = [np.float64(w) for w in jax.tree.leaves(params)]
     np.testing.assert_allclose(
         metrics["squared_norm"], sum((w**2).sum() for w in weights), rtol=1e-5
     )
     assert make_task().train_metrics(params, state, make_batch(task.train)) == {}
+
+
+def test_the_training_accuracy_is_measured_at_every_evaluation():
+    task = make_task(train_accuracy_curve=True, clean_train_loss=True)
+    run = {"batch_size": 4, "learning_rate": 0.5, "num_epochs": 6, "eval_every": 2, "seed": 0}
+    config = training.PoolConfig(lanes=1, microbatch=4, eval_batch=10)
+    [result] = training.Pool(task, config).train([run], keep_params=True)
+    measured = result.curve["clean_train_accuracy"]
+    assert len(measured) == 3 and measured[-1] == result.metrics["clean_train_accuracy"]
+    _, hits = losses_and_hits(result.params, task.train)
+    assert measured[-1] == pytest.approx(hits.mean())
 
 
 def test_images_are_normalized_and_keys_given_in_training_only():
