@@ -38,7 +38,11 @@ class WideResNet(nnx.Module):
     skip + conv(relu(norm(conv(a)))), a = relu(norm(x)).
 
     The skip is x, or a 1 x 1 convolution of a if the shape changes. All other convolutions are
-    3 x 3. They use He initialization, and have a bias only without normalization.
+    3 x 3. They have a bias only without normalization.
+
+    Kernels of convolutions start from He's normal distribution of the fan in, and those of the
+    logits from LeCun's, of 1 / sqrt(2) times the deviation. Zagoruyko's PyTorch code has He's there
+    as well, and his Lua code takes the fan out of convolutions.
 
     SkipInit removes normalization and multiplies each residual branch by a learned scalar that
     starts at 0. Regularized SkipInit adds dropout before the logits.
@@ -189,7 +193,7 @@ class ResNet50(nnx.Module):
     and four stages of bottleneck blocks. The end is the mean over positions and logits. A block has
     convolutions of 1 x 1, 3 x 3 and 1 x 1, the last to four times the channels, each normalized.
     The 3 x 3 convolution has the block's stride. The last normalization of a block starts at scale
-    0, so that every block starts as its skip (Goyal et al.).
+    0, so that every block starts as its skip (Goyal et al.). Kernels start as in `WideResNet`.
 
     Args:
       num_classes: Number of logits.

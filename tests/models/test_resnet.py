@@ -160,3 +160,13 @@ def test_batch_normalization_of_a_ragged_batch_is_that_of_its_examples():
 def test_a_width_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="width"):
         models.ResNet18(width=0, rngs=nnx.Rngs(0))
+
+
+def test_kernels_start_from_he_and_logits_from_lecun():
+    params = nnx.state(models.WideResNet(10, 8, rngs=nnx.Rngs(0)), nnx.Param)
+    flat = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params)}
+    [logits] = [w for name, w in flat.items() if "logits" in name and w.ndim == 2]
+    assert float(jnp.std(logits)) == pytest.approx((1 / 512) ** 0.5, rel=0.1)
+    largest = max((w for w in flat.values() if w.ndim == 4), key=lambda w: w.size)
+    fan_in = largest.size // 512
+    assert float(jnp.std(largest)) == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
