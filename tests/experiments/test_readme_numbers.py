@@ -3,8 +3,10 @@
 A README is read section by section, from heading to heading. The sweeps of a section are those that
 it links. In such a section
 
-* a quotation (lines that begin with `> `) is a sentence of a sweep's `answers.txt`, word for word;
+* a quotation (lines that begin with `> `) has sentences of a sweep's `answers.txt`, word for word;
 * a table row whose key, a batch size for example, is a row of a sweep has numbers of that row only;
+  its key is in its first cell or, in a table that lies on its side, in the header;
+* a bullet that begins with words in bold judges a claim by the rule in `experiments/README.md`;
 * decimal numbers in all other rows, in bullets and in the prose below a table are numbers of these
   rows or quotations, settings of the runs, published, or computed from the records in `COMPUTED`.
 
@@ -21,11 +23,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
-from noisegen import reports, sweeps
+from experiments.smith2020 import table1
+from experiments.smith2020.plots import regimes
+from noisegen import reports, statistics, sweeps
+from noisegen.sweeps import evidence
 
 ROOT = pathlib.Path(__file__).parents[2]
 READMES = {path.parent.name: path for path in sorted(ROOT.glob("experiments/*/README.md"))}
 RESULTS = "experiments/results/"
+VERDICTS = ("Holds", "Does not hold", "Not told apart", "Not tested")
 
 # READMEs whose numbers are not checked, with the reason. Their quotations are.
 NOT_YET = {
@@ -34,13 +40,8 @@ NOT_YET = {
     "jaiswal2020": "its claims are not yet judged by the rule of verdicts",
     "matched_noise": "its claims are not yet judged by the rule of verdicts",
     "signer2021": "its claims are not yet judged by the rule of verdicts",
-    "smith2020": "its claims are not yet judged by the rule of verdicts",
     "zhang2019": "its numbers come from its own program",
 }
-
-# From a paper to functions that compute numbers. Their keys are parts of the sentences that have
-# these numbers; for a table row they are parts of its header or of the row.
-COMPUTED = {}
 
 _NUMBER = re.compile(
     r"(?<![\w.^])([-+−]?)(2\^-?\d+|\d+(?:\.\d+)?e-?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?\.\d+"
@@ -250,17 +251,22 @@ def _is_number(value):
 # What is wrong with a README
 
 
+def verdicts(section: Section) -> list[str]:
+    """Returns the verdicts of a section's claims."""
+    return re.findall(r"^\* \*\*(.+?)\.\*\*", "\n".join(section.prose), re.MULTILINE)
+
+
 def wrong_quotations(section: Section) -> list[str]:
-    """Returns the quotations that no sweep of a section answers."""
-    known = [answer for workdir in section.workdirs for answer in _results(workdir).answers]
+    """Returns what no sweep of a section answers in its quotations."""
+    known = {answer for workdir in section.workdirs for answer in _results(workdir).answers}
+    known |= {part for answer in known for part in re.split(r"(?<=\.) (?=[A-Z])", answer)}
     wrong = []
     for quotation in section.quotations:
-        words = re.sub(r" \[\d+\]", "", quotation)
-        is_sentence = words.endswith(".") and any(
-            answer.startswith(words) or f". {words}" in answer for answer in known
-        )
-        if not is_sentence:
-            wrong.append(quotation)
+        rest = re.sub(r" \[\d+\]", "", quotation)
+        for sentence in sorted(known, key=len, reverse=True):
+            rest = rest.replace(sentence, "")
+        if rest.strip(" *"):
+            wrong.append(rest.strip(" *"))
     return wrong
 
 
@@ -280,10 +286,10 @@ def wrong_numbers(section: Section, computed: Mapping) -> list[str]:
         for row in rows:
             text = " | ".join([*header, *row])
             known = [_of_cell(section, header, row, column) for column in range(len(row))]
-            if not any(known):
-                texts.append(f"{' | '.join(header)} | {' | '.join(row)}")
-                continue
             extra = _computed(text, computed)
+            if not any(known) and not extra:
+                texts.append(text)
+                continue
             for cell, values in zip(row[1:], known[1:], strict=True):
                 for number in numbers(cell):
                     shown.append(number.value)
@@ -315,9 +321,10 @@ def _of_cell(section, header, row, column) -> list[float]:
             # Of "noise" and "no noise" the longer label is meant.
             within = [label for label in labels if re.search(rf"(?<!\w){re.escape(label)}", name)]
             own |= {max(within, key=len)} if within else set()
-        for line in lines:
-            if line.row in keys and (not own or not line.series or line.series in own):
-                values += line.values
+        is_own = [line for line in lines if not own or not line.series or line.series in own]
+        if not keys and names[0] in labels and len({line.row for line in lines}) == 1:
+            keys = {line.row for line in lines}  # the name of a series, which has a single row
+        values += [value for line in is_own if line.row in keys for value in line.values]
     return values
 
 
@@ -329,6 +336,195 @@ def _computed(text, computed) -> list[float]:
             found = function()
             values += [found] if _is_number(found) else list(found)
     return values
+
+
+# Numbers that are computed from the records
+
+
+def scores(name, row, metric, series="", protocol=0, **changed) -> dict[int, float]:
+    """Returns a metric of every seed at the optimum of a row, or at other values of some fields."""
+    sweep = open_sweep(name)
+    protocol = sweep.protocols[protocol]
+    [optimum] = [
+        each for each in sweep.optima(protocol) if (each.series, each.row) == (series, row)
+    ]
+    wanted = optimum.best[0].hparams | changed
+    factor = 100 if metric == "test_accuracy" else 1
+    return {
+        record.hparams["seed"]: factor * record.metrics[metric]
+        for record in sweep.records()
+        if record.status == "finished"
+        and record.hparams | {"seed": None} == wanted | {"seed": None}
+    }
+
+
+def differences(*pairs: tuple[dict, dict]) -> list[float]:
+    """Tests pairs of scores, the first minus the second of each, paired by seed.
+
+    Returns the mean difference, the ends of its interval and the p value of each. Intervals hold
+    together, p values are corrected by Holm.
+    """
+    level = 1 - 0.05 / len(pairs)
+    found = [statistics.paired_difference(*statistics.pair_by_seed(*pair), level) for pair in pairs]
+    p_values = statistics.holm([each.p_value for each in found]).tolist()
+    numbers = [
+        (each.value, each.low, each.high, p) for each, p in zip(found, p_values, strict=True)
+    ]
+    return [number for each in numbers for number in each]
+
+
+def steps(name, metric, rows, **options) -> list[float]:
+    """Tests every row against the one before."""
+    found = [scores(name, row, metric, **options) for row in rows]
+    return differences(*zip(found[1:], found[:-1], strict=True))
+
+
+def from_first(name, metric, rows, **options) -> list[float]:
+    """Tests every row against the first one."""
+    first, *others = [scores(name, row, metric, **options) for row in rows]
+    return differences(*((other, first) for other in others))
+
+
+def exponent(rows, rates) -> statistics.Interval:
+    """Returns the exponent of rates that are a factor of two apart."""
+    return statistics.power_law(rows, rates, grid_octaves=1).exponent
+
+
+def _ends(interval) -> list[float]:
+    return [interval.value, interval.low, interval.high]
+
+
+# Of Smith, Elsen & De
+
+
+_SIZES = [2**power for power in range(4, 12)]
+_EPOCHS = [20, 40, 80, 160, 320, 640]
+_TABLE1, _FIGURE1, _FIGURE2, _FIGURE3 = (
+    f"smith2020/cpu/{name}" for name in ("table1", "figure1", "figure2", "figure3")
+)
+
+
+def _published_exponent():
+    published = table1._PUBLISHED
+    return _ends(exponent(list(published), [rates[0] for _, _, rates in published.values()]))
+
+
+def _visible_exponent():
+    """Returns the largest exponent below 1 that Table 1 would show with a power of .8."""
+    sweep = open_sweep(_TABLE1)
+    [law] = evidence.learning_rate_laws(sweep.optima(), sweep.protocols[0]).values()
+    interval, freedom = law.exponent, law.n - 2
+    error = (interval.high - interval.value) / statistics.t_quantile(0.95, freedom)
+    pairs = freedom + 1
+    return 1 - statistics.least_difference(error * math.sqrt(pairs), pairs, paired=True)
+
+
+def _law(series, low, high):
+    """Returns the exponent of Figure 1's best rates for some of its batch sizes."""
+    sweep = open_sweep(_FIGURE1)
+    optima = [each for each in sweep.optima() if each.series == series and low <= each.row <= high]
+    return _ends(evidence.learning_rate_laws(optima, sweep.protocols[0])[series].exponent)
+
+
+def _rates(protocol):
+    """Returns the exponent of the best rates of Figure 2 over epochs."""
+    sweep = open_sweep(_FIGURE2)
+    optima = sweep.optima(sweep.protocols[protocol])
+    rates = [each.values["effective_learning_rate"] for each in optima]
+    return _ends(exponent([each.row for each in optima], rates))
+
+
+def _at_rates(series, one, other):
+    """Tests two learning rates of Figure 1 at batch size 2048."""
+    return differences(
+        tuple(
+            scores(_FIGURE1, 2048, "test_accuracy", series, effective_learning_rate=rate)
+            for rate in (one, other)
+        )
+    )
+
+
+def _choices(name, rows, second):
+    """Tests the rates of best accuracy against those of least training loss."""
+    pairs = []
+    for row in rows:
+        sweep = open_sweep(name)
+        [optimum] = [each for each in sweep.optima() if each.row == row]
+        unseen = evidence.held_out(optimum, sweep.protocols[0]).scores
+        seeds = evidence.best_point(optimum).seeds
+        pairs.append(
+            (
+                {seed: 100 * score for seed, score in zip(seeds, unseen, strict=True)},
+                scores(name, row, "test_accuracy", protocol=second),
+            )
+        )
+    return differences(*pairs)
+
+
+@functools.cache
+def _boundaries():
+    """Returns the numbers of the program `regimes`."""
+    folder = ROOT / RESULTS / "smith2020/cpu"
+    found = []
+    for row in regimes.compare(folder / "figure1", folder / "stability"):
+        fit = row["boundary"]
+        found += [fit.batch_size, fit.low, fit.high, row["stable"], row["best"]]
+        found.append(row["stable"] / row["best"])
+    return found
+
+
+def _near_chance():
+    losses = open_sweep("smith2020/cpu/stability").to_frame()
+    losses = losses[(losses.momentum == 0) & (losses.effective_learning_rate == 8)].train_loss
+    return [regimes.CHANCE, *losses]
+
+
+def _of_temperature(metric):
+    return [
+        scores("smith2020/cpu/temperature", 16, metric, series)
+        for series in ("growing the batch", "decaying the learning rate")
+    ]
+
+
+# From a paper to functions that compute numbers. Their keys are parts of the sentences that have
+# these numbers; for a table row they are parts of its header or of the row.
+COMPUTED = {
+    "smith2020": {
+        "at each doubling of the batch": lambda: steps(_TABLE1, "clean_train_loss", _SIZES),
+        "from 1024 to 2048 the loss on clean": lambda: steps(_TABLE1, "clean_train_loss", _SIZES),
+        "rises at first": lambda: from_first(_TABLE1, "test_accuracy", _SIZES),
+        "of the published optima": _published_exponent,
+        "would be seen four times out of five.": _visible_exponent,
+        "higher at 64 than at 16": lambda: from_first(_FIGURE1, "train_loss", _SIZES, series="SGD"),
+        "get worse beyond": lambda: [
+            number
+            for series in ("SGD", "momentum .9")
+            for number in from_first(_FIGURE1, "train_loss", _SIZES, series=series)
+        ],
+        "up to the boundary below": lambda: _law("momentum .9", 16, 256),
+        "From the boundary on": lambda: _law("SGD", 128, 2048),
+        "SGD is 2.1 points": lambda: [
+            *_at_rates("SGD", 2.0, 4.0),
+            *_at_rates("momentum .9", 16.0, 4.0),
+        ],
+        "boundary fitted": _boundaries,
+        "the loss of guessing": _near_chance,
+        "rises with the epochs": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS),
+        "It saturates": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS[2:]),
+        "falls steadily": lambda: steps(_FIGURE2, "train_loss", _EPOCHS, protocol=1),
+        "of best accuracy hardly changes": lambda: _rates(0),
+        "falls by much more": lambda: [*_rates(1), -math.log(16) / math.log(6400 / 50)],
+        "To choose the rate by the loss": lambda: _choices(_FIGURE2, [20, 80, 160, 320, 640], 1),
+        "final rate of best accuracy decays": lambda: differences(
+            tuple(
+                scores(_FIGURE3, 320, "test_accuracy", final_effective_learning_rate=rate)
+                for rate in (2.0**-14, 2.0**-5)
+            )
+        ),
+        "rates of least loss cost": lambda: _choices(_FIGURE3, [80, 320], 2),
+        "the same training loss": lambda: differences(_of_temperature("clean_train_loss")),
+    },
+}
 
 
 # Tests
@@ -359,6 +555,24 @@ def test_numbers_are_those_of_the_records(name):
     assert wrong == []
     words = " ".join(text.split())
     assert [fragment for fragment in computed if fragment not in words] == []
+
+
+@pytest.mark.parametrize("name", [name for name in READMES if name not in NOT_YET])
+def test_verdicts_are_those_of_the_rule_and_counted_in_the_index(name):
+    found = {}
+    for section in sections(READMES[name].read_text(), f"experiments/{name}"):
+        words = verdicts(section)
+        assert set(words) <= set(VERDICTS), section.heading
+        counts = [f"{word.lower()} {words.count(word)}" for word in VERDICTS if word in words]
+        for workdir in _workdirs(section.heading, section.folder)[:1]:
+            found[workdir] = ", ".join(counts)
+    for section in sections((ROOT / "experiments/README.md").read_text(), "experiments"):
+        for row in (row for table in section.tables for row in table):
+            for workdir in _workdirs("|".join(row), "experiments")[:1]:
+                if f"{RESULTS}{name}/" in workdir:
+                    words = re.sub(r" \d+", "", row[-1]).split(", ")
+                    assert set(words) <= {word.lower() for word in VERDICTS}, row
+                    assert row[-1] == found.get(workdir, row[-1]), row
 
 
 def test_a_changed_digit_is_found():
