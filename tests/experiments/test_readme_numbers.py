@@ -44,7 +44,7 @@ NOT_YET = {
 }
 
 _NUMBER = re.compile(
-    r"(?<![\w.^])([-+−]?)(2\^-?\d+|\d+(?:\.\d+)?e-?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?\.\d+"
+    r"(?<![\w.^])([-+−]?)(\d+\^-?\d+|\d+(?:\.\d+)?e-?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?\.\d+"
     r"|\d{1,3}(?:,\d{3})+|\d+)(?![\w^])"
 )
 _LINK = re.compile(r"!?\[([^\]]*)\]\(([^)#\s]+)[^)]*\)")
@@ -56,11 +56,13 @@ _KEY = re.compile(rf"(?:[a-z ]+ )?({_NUMBER.pattern})")
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A number of a text: its value, its decimals (inf if it is exact), and how it is written."""
+    """A number of a text: value, decimals (inf if it is exact), how it is written, and where."""
 
     value: float
     decimals: float
     text: str
+    start: int
+    end: int
 
     def is_one_of(self, values: Iterable[float], signed: bool = False) -> bool:
         """Returns whether a value is this number at the digits shown."""
@@ -87,15 +89,30 @@ class Section:
 def numbers(text: str) -> list[Number]:
     """Returns the numbers of a text, without those in code and in the targets of links."""
     found = []
-    for sign, digits in _NUMBER.findall(_plain(text)):
+    for match in _NUMBER.finditer(_plain(text)):
+        sign, digits = match.groups()
         decimals = len(digits.partition(".")[2])
         if "^" in digits:
-            value, decimals = 2.0 ** int(digits[2:]), math.inf
+            base, power = digits.split("^")
+            value, decimals = float(base) ** int(power), math.inf
         else:
             value = float(digits.replace(",", ""))
             decimals = math.inf if "e" in digits else decimals
-        found.append(Number(-value if sign in ("-", "−") else value, decimals, digits))
+        value = -value if sign in ("-", "−") else value
+        found.append(Number(value, decimals, digits, match.start(), match.end()))
     return found
+
+
+def groups(text: str) -> Iterator[list[Number]]:
+    """Yields the numbers of a table's cell, those of `a ± b` and of `a (b to c)` together."""
+    found, text = numbers(text), _plain(text)
+    gaps = [text[a.end : b.start].strip(" %") for a, b in zip(found, found[1:], strict=False)]
+    while found:
+        size = 2 if gaps[:1] == ["±"] else 1
+        if gaps[:1] == ["("] and gaps[1:2] in (["–"], ["to"]):
+            size = 3
+        yield found[:size]
+        found, gaps = found[size:], gaps[size:]
 
 
 def sections(text: str, folder: str) -> Iterator[Section]:
@@ -155,11 +172,15 @@ def _workdirs(text, folder):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """The numbers of one series and row of a sweep, in the units shown."""
+    """The numbers of one series and row of a sweep, in the units shown.
+
+    A group is a mean with its standard deviation, a value with the ends of its interval or error
+    bar, or a single number.
+    """
 
     series: str
     row: float
-    values: tuple[float, ...]
+    groups: tuple[tuple[float, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,12 +220,10 @@ def _results(workdir) -> Results:
         for frame in frames:
             for cells in frame.to_dict("records"):
                 lines.append(_line(cells, protocol, percents))
-    constants = _published_constants(sweep)
-    published = [number for constant in constants for _, number in _flat(constant)]
-    rows = dict.fromkeys(line.row for line in lines)
-    for row in rows:
-        values = [v for each in constants for keys, v in _flat(each) if row in keys]
-        lines.append(Line("", row, tuple(values)))
+    constants = [group for each in _published_constants(sweep) for group in _flat(each)]
+    published = [value for _, group in constants for value in group]
+    for row in dict.fromkeys(line.row for line in lines):
+        lines.append(Line("", row, tuple(group for keys, group in constants if row in keys)))
     settings = {float(v) for r in sweep.records() for v in r.hparams.values() if _is_number(v)}
     text = (ROOT / workdir / "answers.txt").read_text()
     answers = re.findall(r"^- (.*?)(?: \[\d+\])?$", text, re.MULTILINE)
@@ -213,12 +232,13 @@ def _results(workdir) -> Results:
 
 def _line(cells: Mapping, protocol, percents) -> Line:
     """Returns a line of a table; its fractions of a percentage times 100."""
-    values = []
+    found = {}
     for name, value in cells.items():
         if _is_number(value) and name != protocol.row:
-            base = re.sub("_(mean|std|low|high|published)$", "", name)
-            values.append(100 * value if base in percents else value)
-    return Line(cells["series"], cells[protocol.row], tuple(values))
+            base = re.sub("_(mean|std|low|high)$", "", name)
+            factor = 100 if base.removesuffix("_published") in percents or base == "share" else 1
+            found.setdefault(base, []).append(factor * value)
+    return Line(cells["series"], cells[protocol.row], tuple(map(tuple, found.values())))
 
 
 def _published_constants(sweep) -> list:
@@ -231,15 +251,17 @@ def _published_constants(sweep) -> list:
     return [sweep.published, *named]
 
 
-def _flat(constant, keys=()) -> Iterator[tuple[tuple, float]]:
-    """Yields the numbers of a nested constant, each with the keys that lead to it."""
+def _flat(constant, keys=()) -> Iterator[tuple[tuple, tuple]]:
+    """Yields the numbers of a nested constant, one by one and as grouped there, with their keys."""
     if _is_number(constant):
-        yield keys, float(constant)
+        yield keys, (float(constant),)
     elif isinstance(constant, Mapping):
         for key, value in constant.items():
             own = key if isinstance(key, tuple) else (key,)
             yield from _flat(value, (*keys, *own))
     elif isinstance(constant, tuple | list):
+        if all(map(_is_number, constant)):
+            yield keys, tuple(constant)
         for value in constant:
             yield from _flat(value, keys)
 
@@ -290,22 +312,34 @@ def wrong_numbers(section: Section, computed: Mapping) -> list[str]:
             if not any(known) and not extra:
                 texts.append(text)
                 continue
-            for cell, values in zip(row[1:], known[1:], strict=True):
-                for number in numbers(cell):
-                    shown.append(number.value)
-                    if not number.is_one_of([*values, *extra], signed=True):
-                        wrong.append(f"{number.text} in {cell!r} of | {' | '.join(row)} |")
+            for cell, known_groups in zip(row[1:], known[1:], strict=True):
+                for group in groups(cell):
+                    shown += [number.value for number in group]
+                    if not _is_known(group, known_groups, extra):
+                        texts_of = " ".join(number.text for number in group)
+                        wrong.append(f"{texts_of} in {cell!r} of | {' | '.join(row)} |")
     results = [_results(workdir) for workdir in section.workdirs]
     shown += [value for each in results for value in (*each.settings, *each.published)]
     for text in texts:
         for number in numbers(text):
             known = [*shown, *_computed(text, computed)]
-            if "." in number.text and not number.is_one_of(known):
+            if re.search("[.^]", number.text) and not number.is_one_of(known):
                 wrong.append(f"{number.text} in {text!r}")
     return wrong
 
 
-def _of_cell(section, header, row, column) -> list[float]:
+def _is_known(group, known, computed) -> bool:
+    """Returns whether the numbers of a cell are those of a line, or are computed."""
+    if all(number.is_one_of(computed, signed=True) for number in group):
+        return True
+    return any(
+        len(each) >= len(group)
+        and all(n.is_one_of([value], signed=True) for n, value in zip(group, each, strict=False))
+        for each in known
+    )
+
+
+def _of_cell(section, header, row, column) -> list[tuple[float, ...]]:
     """Returns the numbers that a cell of a table may show; none if its row has no key."""
     if not column:
         return []
@@ -324,7 +358,7 @@ def _of_cell(section, header, row, column) -> list[float]:
         is_own = [line for line in lines if not own or not line.series or line.series in own]
         if not keys and names[0] in labels and len({line.row for line in lines}) == 1:
             keys = {line.row for line in lines}  # the name of a series, which has a single row
-        values += [value for line in is_own if line.row in keys for value in line.values]
+        values += [group for line in is_own if line.row in keys for group in line.groups]
     return values
 
 
