@@ -43,7 +43,7 @@ NOT_YET = {
 }
 
 _NUMBER = re.compile(
-    r"(?<![\w.^])([-+−]?)(2\^-?\d+|\d+(?:\.\d+)?e-?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?\.\d+"
+    r"(?<![\w.^])([-+−]?)(\d+\^-?\d+|\d+(?:\.\d+)?e-?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?\.\d+"
     r"|\d{1,3}(?:,\d{3})+|\d+)(?![\w^])"
 )
 _LINK = re.compile(r"!?\[([^\]]*)\]\(([^)#\s]+)[^)]*\)")
@@ -55,11 +55,13 @@ _KEY = re.compile(rf"(?:[a-z ]+ )?({_NUMBER.pattern})")
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A number of a text: its value, its decimals (inf if it is exact), and how it is written."""
+    """A number of a text: value, decimals (inf if it is exact), how it is written, and where."""
 
     value: float
     decimals: float
     text: str
+    start: int
+    end: int
 
     def is_one_of(self, values: Iterable[float], signed: bool = False) -> bool:
         """Returns whether a value is this number at the digits shown."""
@@ -82,19 +84,39 @@ class Section:
     tables: list[list[list[str]]] = dataclasses.field(default_factory=list)
     prose: list[str] = dataclasses.field(default_factory=list)  # bullets, and what follows a table
 
+    def texts(self) -> list[str]:
+        """Returns its prose, and each row of a table behind the table's header."""
+        rows = [" | ".join([*header, *row]) for header, *rows in self.tables for row in rows]
+        return [*self.prose, *rows]
+
 
 def numbers(text: str) -> list[Number]:
     """Returns the numbers of a text, without those in code and in the targets of links."""
     found = []
-    for sign, digits in _NUMBER.findall(_plain(text)):
+    for match in _NUMBER.finditer(_plain(text)):
+        sign, digits = match.groups()
         decimals = len(digits.partition(".")[2])
         if "^" in digits:
-            value, decimals = 2.0 ** int(digits[2:]), math.inf
+            base, power = digits.split("^")
+            value, decimals = float(base) ** int(power), math.inf
         else:
             value = float(digits.replace(",", ""))
             decimals = math.inf if "e" in digits else decimals
-        found.append(Number(-value if sign in ("-", "−") else value, decimals, digits))
+        value = -value if sign in ("-", "−") else value
+        found.append(Number(value, decimals, digits, match.start(), match.end()))
     return found
+
+
+def groups(text: str) -> Iterator[list[Number]]:
+    """Yields the numbers of a table's cell, those of `a ± b` and of `a (b to c)` together."""
+    found, text = numbers(text), _plain(text)
+    gaps = [text[a.end : b.start].strip(" %") for a, b in zip(found, found[1:], strict=False)]
+    while found:
+        size = 2 if gaps[:1] == ["±"] else 1
+        if gaps[:1] == ["("] and gaps[1:2] in (["–"], ["to"]):
+            size = 3
+        yield found[:size]
+        found, gaps = found[size:], gaps[size:]
 
 
 def sections(text: str, folder: str) -> Iterator[Section]:
@@ -154,11 +176,15 @@ def _workdirs(text, folder):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """The numbers of one series and row of a sweep, in the units shown."""
+    """The numbers of one series and row of a sweep, in the units shown.
+
+    A group is a mean with its standard deviation, a value with the ends of its interval or error
+    bar, or a single number.
+    """
 
     series: str
     row: float
-    values: tuple[float, ...]
+    groups: tuple[tuple[float, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +224,10 @@ def _results(workdir) -> Results:
         for frame in frames:
             for cells in frame.to_dict("records"):
                 lines.append(_line(cells, protocol, percents))
-    constants = _published_constants(sweep)
-    published = [number for constant in constants for _, number in _flat(constant)]
-    rows = dict.fromkeys(line.row for line in lines)
-    for row in rows:
-        values = [v for each in constants for keys, v in _flat(each) if row in keys]
-        lines.append(Line("", row, tuple(values)))
+    constants = [group for each in _published_constants(sweep) for group in _flat(each)]
+    published = [value for _, group in constants for value in group]
+    for row in dict.fromkeys(line.row for line in lines):
+        lines.append(Line("", row, tuple(group for keys, group in constants if row in keys)))
     settings = {float(v) for r in sweep.records() for v in r.hparams.values() if _is_number(v)}
     text = (ROOT / workdir / "answers.txt").read_text()
     answers = re.findall(r"^- (.*?)(?: \[\d+\])?$", text, re.MULTILINE)
@@ -212,12 +236,13 @@ def _results(workdir) -> Results:
 
 def _line(cells: Mapping, protocol, percents) -> Line:
     """Returns a line of a table; its fractions of a percentage times 100."""
-    values = []
+    found = {}
     for name, value in cells.items():
         if _is_number(value) and name != protocol.row:
-            base = re.sub("_(mean|std|low|high|published)$", "", name)
-            values.append(100 * value if base in percents else value)
-    return Line(cells["series"], cells[protocol.row], tuple(values))
+            base = re.sub("_(mean|std|low|high)$", "", name)
+            factor = 100 if base.removesuffix("_published") in percents or base == "share" else 1
+            found.setdefault(base, []).append(factor * value)
+    return Line(cells["series"], cells[protocol.row], tuple(map(tuple, found.values())))
 
 
 def _published_constants(sweep) -> list:
@@ -230,15 +255,17 @@ def _published_constants(sweep) -> list:
     return [sweep.published, *named]
 
 
-def _flat(constant, keys=()) -> Iterator[tuple[tuple, float]]:
-    """Yields the numbers of a nested constant, each with the keys that lead to it."""
+def _flat(constant, keys=()) -> Iterator[tuple[tuple, tuple]]:
+    """Yields the numbers of a nested constant, one by one and as grouped there, with their keys."""
     if _is_number(constant):
-        yield keys, float(constant)
+        yield keys, (float(constant),)
     elif isinstance(constant, Mapping):
         for key, value in constant.items():
             own = key if isinstance(key, tuple) else (key,)
             yield from _flat(value, (*keys, *own))
     elif isinstance(constant, tuple | list):
+        if all(map(_is_number, constant)):
+            yield keys, tuple(constant)
         for value in constant:
             yield from _flat(value, keys)
 
@@ -289,22 +316,34 @@ def wrong_numbers(section: Section, computed: Mapping) -> list[str]:
             if not any(known) and not extra:
                 texts.append(text)
                 continue
-            for cell, values in zip(row[1:], known[1:], strict=True):
-                for number in numbers(cell):
-                    shown.append(number.value)
-                    if not number.is_one_of([*values, *extra], signed=True):
-                        wrong.append(f"{number.text} in {cell!r} of | {' | '.join(row)} |")
+            for cell, known_groups in zip(row[1:], known[1:], strict=True):
+                for group in groups(cell):
+                    shown += [number.value for number in group]
+                    if not _is_known(group, known_groups, extra):
+                        texts_of = " ".join(number.text for number in group)
+                        wrong.append(f"{texts_of} in {cell!r} of | {' | '.join(row)} |")
     results = [_results(workdir) for workdir in section.workdirs]
     shown += [value for each in results for value in (*each.settings, *each.published)]
     for text in texts:
         for number in numbers(text):
             known = [*shown, *_computed(text, computed)]
-            if "." in number.text and not number.is_one_of(known):
+            if re.search("[.^]", number.text) and not number.is_one_of(known):
                 wrong.append(f"{number.text} in {text!r}")
     return wrong
 
 
-def _of_cell(section, header, row, column) -> list[float]:
+def _is_known(group, known, computed) -> bool:
+    """Returns whether the numbers of a cell are those of a line, or are computed."""
+    if all(number.is_one_of(computed, signed=True) for number in group):
+        return True
+    return any(
+        len(each) >= len(group)
+        and all(n.is_one_of([value], signed=True) for n, value in zip(group, each, strict=False))
+        for each in known
+    )
+
+
+def _of_cell(section, header, row, column) -> list[tuple[float, ...]]:
     """Returns the numbers that a cell of a table may show; none if its row has no key."""
     if not column:
         return []
@@ -323,7 +362,7 @@ def _of_cell(section, header, row, column) -> list[float]:
         is_own = [line for line in lines if not own or not line.series or line.series in own]
         if not keys and names[0] in labels and len({line.row for line in lines}) == 1:
             keys = {line.row for line in lines}  # the name of a series, which has a single row
-        values += [value for line in is_own if line.row in keys for value in line.values]
+        values += [group for line in is_own if line.row in keys for group in line.groups]
     return values
 
 
@@ -631,25 +670,33 @@ def _equal_choices():
     return [100 * row.difference, 100 * row.difference_low, 100 * row.difference_high]
 
 
+# Of Zhang et al.
+
+
 @functools.cache
-def _noisy_quadratic():
-    """Returns the numbers of the program `steps_to_target`."""
-    sweep, found = steps_to_target.load(ROOT / RESULTS / "zhang2019/cpu/noisy_quadratic")
-    steps = steps_to_target.compare_steps(sweep, found).to_dict("records")
-    critical = steps_to_target.compare_critical(sweep, found).to_dict("records")
-    return steps, critical
+def _quadratic():
+    """Returns the tables of the program `steps_to_target`."""
+    found = steps_to_target.load(ROOT / RESULTS / "zhang2019/cpu/noisy_quadratic")
+    return steps_to_target.compare_steps(*found), steps_to_target.compare_critical(*found)
 
 
-def _steps_exactly():
-    steps, _ = _noisy_quadratic()
-    return [value for line in steps for value in line.values()]
+def _updates(size):
+    """Returns the updates to 5 % of the first loss at a batch size."""
+    steps, _ = _quadratic()
+    is_meant = (steps["batch size"] == size) & (steps.target == steps.target.min())
+    [line] = steps[is_meant].to_dict("records")
+    return list(line.values())
 
 
-def _critical():
-    _, critical = _noisy_quadratic()
-    ends = ("fit to mean curve", "low", "high")
-    ratios = [line["noise scale"] / line[end] for line in critical for end in ends]
-    return [*(value for line in critical for value in line.values()), *ratios]
+def _critical(*columns):
+    """Returns columns of the table of critical batch sizes, for both targets."""
+    return _quadratic()[1][list(columns)].to_numpy().ravel().tolist()
+
+
+def _noise_over_fit():
+    """Returns the ratio of the noise scale and the critical batch size for both targets."""
+    _, critical = _quadratic()
+    return (critical["noise scale"] / critical["fit to mean curve"]).tolist()
 
 
 # From a paper to functions that compute numbers. Their keys are parts of the sentences that have
@@ -690,11 +737,6 @@ COMPUTED = {
         "worse than the small one": _small_batch,
         "as few values to choose from": _equal_choices,
     },
-    "zhang2019": {
-        "first crossings, mean": _steps_exactly,
-        "critical batch size |": _critical,
-        "times the fit": _critical,
-    },
     "smith2020": {
         "at each doubling of the batch": lambda: steps(_TABLE1, "clean_train_loss", _SIZES),
         "from 1024 to 2048 the loss on clean": lambda: steps(_TABLE1, "clean_train_loss", _SIZES),
@@ -730,6 +772,24 @@ COMPUTED = {
         "rates of least loss cost": lambda: _choices(_FIGURE3, [80, 320], 2),
         "the same training loss": lambda: differences(_of_temperature("clean_train_loss")),
     },
+    "zhang2019": {
+        f"exact, any rate | {size} |": functools.partial(_updates, size)
+        for size in (8, 16, 32, 64, 128, 256, 512)
+    }
+    | {
+        f"5 % | {name} |": functools.partial(_critical, *columns)
+        for name, *columns in (
+            ("E_min / S_min, exact", "E_min / S_min"),
+            ("fit to the exact updates", "fit to exact"),
+            ("fit to the mean curve, with 95 % interval", "fit to mean curve", "low", "high"),
+            ("fit to first crossings", "fit to first crossings"),
+            ("gradient noise scale, averaged as by McCandlish et al.", "noise scale"),
+            ("the same, exact noise scale", "exact noise scale"),
+            ("ratio of means of the noise", "ratio of means"),
+            ("the same, exact ratio", "exact ratio of means"),
+        )
+    }
+    | {"predicts its order of magnitude": _noise_over_fit},
 }
 
 
@@ -751,16 +811,11 @@ def test_quotations_are_answers_of_the_sweeps(path):
 
 @pytest.mark.parametrize("name", [name for name in READMES if name not in NOT_YET])
 def test_numbers_are_those_of_the_records(name):
-    text = READMES[name].read_text()
     computed = COMPUTED.get(name, {})
-    wrong = [
-        each
-        for section in sections(text, f"experiments/{name}")
-        for each in wrong_numbers(section, computed)
-    ]
-    assert wrong == []
-    words = " ".join(text.split())
-    assert [fragment for fragment in computed if fragment not in words] == []
+    found = list(sections(READMES[name].read_text(), f"experiments/{name}"))
+    assert [each for section in found for each in wrong_numbers(section, computed)] == []
+    texts = "\n".join(text for section in found for text in section.texts())
+    assert [fragment for fragment in computed if fragment not in texts] == []
 
 
 @pytest.mark.parametrize("name", [name for name in READMES if name not in NOT_YET])
