@@ -25,7 +25,6 @@ import pytest
 
 from experiments.smith2020 import table1
 from experiments.smith2020.plots import regimes
-from experiments.zhang2019.plots import steps_to_target
 from noisegen import reports, statistics, sweeps
 from noisegen.sweeps import evidence
 
@@ -41,6 +40,7 @@ NOT_YET = {
     "jaiswal2020": "its claims are not yet judged by the rule of verdicts",
     "matched_noise": "its claims are not yet judged by the rule of verdicts",
     "signer2021": "its claims are not yet judged by the rule of verdicts",
+    "zhang2019": "its numbers come from its own program",
 }
 
 _NUMBER = re.compile(
@@ -525,35 +525,6 @@ def _of_temperature(metric):
     ]
 
 
-# Of Zhang et al.
-
-
-@functools.cache
-def _quadratic():
-    """Returns the tables of the program `steps_to_target`."""
-    found = steps_to_target.load(ROOT / RESULTS / "zhang2019/cpu/noisy_quadratic")
-    return steps_to_target.compare_steps(*found), steps_to_target.compare_critical(*found)
-
-
-def _updates(size):
-    """Returns the updates to 5 % of the first loss at a batch size."""
-    steps, _ = _quadratic()
-    is_meant = (steps["batch size"] == size) & (steps.target == steps.target.min())
-    [line] = steps[is_meant].to_dict("records")
-    return list(line.values())
-
-
-def _critical(*columns):
-    """Returns columns of the table of critical batch sizes, for both targets."""
-    return _quadratic()[1][list(columns)].to_numpy().ravel().tolist()
-
-
-def _noise_over_fit():
-    """Returns the ratio of the noise scale and the critical batch size for both targets."""
-    _, critical = _quadratic()
-    return (critical["noise scale"] / critical["fit to mean curve"]).tolist()
-
-
 # From a paper to functions that compute numbers. Their keys are parts of the sentences that have
 # these numbers; for a table row they are parts of its header or of the row.
 COMPUTED = {
@@ -592,24 +563,6 @@ COMPUTED = {
         "rates of least loss cost": lambda: _choices(_FIGURE3, [80, 320], 2),
         "the same training loss": lambda: differences(_of_temperature("clean_train_loss")),
     },
-    "zhang2019": {
-        f"exact, any rate | {size} |": functools.partial(_updates, size)
-        for size in (8, 16, 32, 64, 128, 256, 512)
-    }
-    | {
-        f"5 % | {name} |": functools.partial(_critical, *columns)
-        for name, *columns in (
-            ("E_min / S_min, exact", "E_min / S_min"),
-            ("fit to the exact updates", "fit to exact"),
-            ("fit to the mean curve, with 95 % interval", "fit to mean curve", "low", "high"),
-            ("fit to first crossings", "fit to first crossings"),
-            ("gradient noise scale, averaged as by McCandlish et al.", "noise scale"),
-            ("the same, exact noise scale", "exact noise scale"),
-            ("ratio of means of the noise", "ratio of means"),
-            ("the same, exact ratio", "exact ratio of means"),
-        )
-    }
-    | {"predicts its order of magnitude": _noise_over_fit},
 }
 
 
