@@ -839,24 +839,26 @@ def test_verdicts_are_those_of_the_rule_and_counted_in_the_index(name):
 def test_a_changed_digit_is_found():
     row = open_sweep("digits").table().iloc[1]
     answer = _results(RESULTS + "digits").answers[0]
-    shown = f"{100 * row.test_accuracy_mean:.2f}"
+    mean, deviation = (f"{100 * row[f'test_accuracy_{name}']:.2f}" for name in ("mean", "std"))
     sound = (
-        f"## [Digits](../results/digits/table.csv)\n\n> {answer}\n\n"
-        f"| batch size | accuracy |\n|---|---|\n| {row.batch_size} | {shown} |\n\n"
-        f"* The accuracy is {shown} %.\n"
+        f"## [Digits](../results/digits/table.csv)\n\n> {answer}\n\n| batch size | accuracy |\n"
+        f"|---|---|\n| {row.batch_size} | {mean} ± {deviation} |\n\n* It is {mean} %.\n"
     )
-    changed = shown[:-1] + str((int(shown[-1]) + 5) % 10)
-    for place, text in enumerate(
-        (
-            sound,
-            sound.replace(f"> {answer}", f"> {answer.replace('batch size', 'batch size 1')}"),
-            sound.replace(f"| {shown} |", f"| {changed} |"),
-            sound.replace(f"is {shown} %", f"is {changed} %"),
-        )
-    ):
+
+    def change(before, number, after):
+        changed = number[:-1] + str((int(number[-1]) + 5) % 10)
+        assert sound.count(before + number + after) == 1
+        return sound.replace(before + number + after, before + changed + after)
+
+    def wrong(text):
         [section] = [each for each in sections(text, "experiments/any") if each.workdirs]
-        wrong = wrong_quotations(section) + wrong_numbers(section, {})
-        assert bool(wrong) == bool(place), text
+        return wrong_quotations(section) + wrong_numbers(section, {})
+
+    assert wrong(sound) == []
+    assert wrong(change("| ", mean, " ±"))
+    assert wrong(change("± ", deviation, " |"))
+    assert wrong(change("is ", mean, " %"))
+    assert wrong(sound.replace(answer, answer.replace("batch size", "batch size 1")))
 
 
 def test_a_computed_number_is_accepted_in_its_sentence_only():
