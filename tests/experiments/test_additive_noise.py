@@ -1,5 +1,7 @@
 """The sweeps of the draft on additive gradient noise: grids and numbers as printed."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,8 @@ from experiments.additive_noise import (
 from experiments.additive_noise.plots import oscillation
 from noisegen import data, storage, sweeps, training
 from noisegen.training import run_fields, task_plans
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # As printed, in percent.
 PLAIN = {2048: 98.61, 4096: 96.45, 8192: 95.66, 16384: 94.37, 32768: 86.08, 45000: 86.48}
@@ -41,13 +45,24 @@ def test_table_1_sweeps_the_grid_of_its_docstring():
     runs = runs_of(table1)
     assert values(runs, "batch_size") == sorted(PLAIN)
     assert values(runs, "learning_rate") == [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.6]
-    assert values(runs, "eta") == [0, 0.005, 0.01, 0.03, 0.1, 0.3]
+    assert values(runs, "eta") == [0, 0.005, 0.01, 0.3]  # As printed.
     assert values(runs, "seed") == [0, 1, 2]
-    assert len(runs) == 6 * 7 * 6 * 3
+    assert len(runs) == 6 * 7 * 4 * 3
     assert [run["seed"] for run in runs] == sorted(run["seed"] for run in runs)
-    assert {run["learning_rate"] for run in runs[:36]} == {0.1}  # the likely optima first
+    assert {run["learning_rate"] for run in runs[:24]} == {0.1}  # the likely optima first
     constants = {"num_epochs": 15, "momentum": 0.5, "gamma": 0.55, "last_batch": "keep"}
     assert all(run[name] == value for run in runs for name, value in constants.items())
+
+
+def test_the_committed_sweep_of_table_1_keeps_the_etas_that_its_command_adds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    workdir = ROOT / "experiments" / "results" / "additive_noise" / "table1"
+    sweep = sweeps.Sweep.open(workdir)
+    etas = [0, 0.005, 0.01, 0.03, 0.1, 0.3]
+    assert values(sweep.planned, "eta") == etas
+    command = storage.read_sweep(workdir)["command"]
+    [given] = [word for word in command.split() if word.startswith("--config.grid.eta=")]
+    assert sorted(map(float, given.partition("=")[2].split(","))) == etas
 
 
 def test_an_epoch_has_as_many_updates_as_a_loader_that_keeps_the_last_batch():
