@@ -85,3 +85,20 @@ def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
     assert table.strip() in README
     stated = [answer for answer in report.readings[0].answers if answer.kind != "open"]
     assert stated and all(answer.text in README for answer in stated)
+
+
+def verdicts(readme):
+    """From each experiment in a table of reproductions to the seeds that were run and the verdict."""
+    found = {}
+    for line in (ROOT / readme).read_text().splitlines():
+        command = re.search(r"`([a-z0-9_]+/\w+\.py(?::cpu)?)`", line)
+        if line.startswith("|") and command:
+            *_, run, verdict, _ = line.split("|")
+            found[command[1]] = (run.strip(), verdict.strip())
+    return found
+
+
+def test_the_verdicts_are_those_of_the_index():
+    index, shown = verdicts("experiments/README.md"), verdicts("README.md")
+    assert shown
+    assert shown == {command: index[command] for command in shown}
