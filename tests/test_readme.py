@@ -88,7 +88,7 @@ def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
 
 
 def verdicts(readme):
-    """From each experiment in a table of reproductions to the seeds that were run and the verdict."""
+    """From each experiment in a table of reproductions to the seeds run and the verdict."""
     found = {}
     for line in (ROOT / readme).read_text().splitlines():
         command = re.search(r"`([a-z0-9_]+/\w+\.py(?::cpu)?)`", line)
