@@ -189,7 +189,7 @@ def evidence_notes(protocol: Protocol) -> list[str]:
         "In brackets: 95 % intervals. All seeds: Student's interval of the mean over every seed at"
         " the best value, diverged ones left out. Unseen seeds: each seed is scored at the"
         f" {tuned} that the other seeds choose, so that the choice does not flatter the score.",
-        f"Chosen: share of bootstrap resamples of the seeds in which a {tuned} is the best."
+        f"Chosen: share of bootstrap resamples of the seeds in which this {tuned} is the best."
         " Optimal: the top of a parabola through the best value and those beside it.",
         "Differences: of scores at unseen seeds; intervals and p values are corrected for all of"
         " them. Paired by seed if both series have 5 seeds or more.",

@@ -32,8 +32,8 @@ def make_notes(
             sentences.append(_describe_validation(protocol))
         if protocol.search == "race":
             sentences.append(
-                f"Found by a race: a {display_name(protocol.tune[0])} that cannot be the best has"
-                " fewer seeds, or none."
+                f"Found by a race: values of the {display_name(protocol.tune[0])} that cannot be"
+                " the best have fewer seeds, or none."
             )
     if published:
         sentences.append(
