@@ -167,7 +167,7 @@ def to_html(
     optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None
 ) -> str:
     """Returns both tables as HTML, with their notes; '' for a sweep of single runs."""
-    if all(evidence.best_point(optimum).tried < 2 for optimum in optima if optimum.n):
+    if all(optimum.point.tried < 2 for optimum in optima if optimum.n):
         return ""
     frames = [
         evidence_cells(optima, protocol, published, markup.HTML),
