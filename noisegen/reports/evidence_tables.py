@@ -84,6 +84,10 @@ def make_differences(
     Columns: `series`, `baseline`, the row, `difference` with `_low` and `_high`, `p_value`
     (corrected by Holm), and the numbers of values tried for each of the two, `tried` and
     `baseline_tried`.
+
+    Args:
+      optima, protocol: As for `make_evidence`.
+      baseline, equalize: As for `sweeps.compare_series`.
     """
     return pd.DataFrame(
         [

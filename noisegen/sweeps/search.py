@@ -3,8 +3,8 @@
 A race trains a part of the planned runs, with the same optimum and error bar as the whole grid in
 nearly every case. Each series and row is raced on its own, in rounds:
 
-1. One seed at a first point and at the points beside it. The first point is the one nearest to
-   where the best point of the row before was first bracketed, or in the middle of the first row.
+1. One seed at a first point and at the points beside it. In the first row this point is in the
+   middle, later it is the one nearest to where the best of the row before was first bracketed.
 2. One seed at the points beside the best one, until those are tried: the best is then bracketed.
    Beyond the edge of the planned values the grid is extended, as `extend_grid` does. If no run
    survived, or too few of the best point's, smaller values of the first tuned field follow first.
