@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from noisegen import storage
 from noisegen.sweeps import Sweep, signals
 from noisegen.sweeps.progress import Observer, count
-from noisegen.sweeps.worker import COMPILE_TIMEOUT_FACTOR, WorkerOptions, runs_left, watch
+from noisegen.sweeps.worker import COMPILE_TIMEOUT_FACTOR, WorkerOptions, extend_and_list, watch
 
 _POLL_SECONDS = 0.2
 
@@ -139,7 +139,7 @@ class Driver:
         """
         with signals.on_stop(signals.interrupt), self._observer, contextlib.ExitStack() as stack:
             stack.callback(self._executor.stop)  # whatever happens, no worker outlives this
-            if runs_left(self._sweep, self._observer):
+            if extend_and_list(self._sweep, self._observer):
                 self._begin()
             while self._running:
                 time.sleep(_POLL_SECONDS)
@@ -152,7 +152,7 @@ class Driver:
                 if any(worker.doing == "training" for worker in workers):
                     self._start_others()
             self._show(())  # records since the last look
-            left = runs_left(self._sweep, self._observer)
+            left = extend_and_list(self._sweep, self._observer)
             if left:
                 raise ChildProcessError(
                     f"{count(len(left), 'run')} left, because workers died too often or gave no "
@@ -183,7 +183,7 @@ class Driver:
         """Shows the observer new records and the runs in training."""
         for record in self._sweep.state.refresh():
             self._observer.finished(record)
-        runs_left(self._sweep, self._observer)  # notes extensions of the grid
+        extend_and_list(self._sweep, self._observer)  # notes extensions of the grid
         watch(self._sweep, self._observer, workers)
 
     def _handle_exits(self):

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     cli.show(f"{markup.printable(sweep.title)}\n{tally.line()}")
     if tally.done:
         _show_tables(sweep)
-        last = max(record.finished_at or "" for record in sweep.state.done.values())
+        last = max(record.finished_at or "" for record in sweep.state.records_by_id.values())
         print("Last record:", last)
     # Names and errors come from files, and might hold the control characters of a terminal.
     for line in [*_describe_workers(sweep.workdir), *slurm.describe_jobs(sweep.workdir)]:

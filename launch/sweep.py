@@ -149,10 +149,10 @@ def _race_range(sweep):
 
     Both are by run_id, without those that have a record.
     """
-    done = sweep.state.done
+    done = sweep.state.records_by_id
     return [
         {name: run for name, run in runs.items() if name not in done}
-        for runs in (sweep.state.fewest(), sweep.state.most())
+        for runs in (sweep.state.fewest_runs(), sweep.state.most_runs())
     ]
 
 

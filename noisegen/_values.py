@@ -10,6 +10,10 @@ Value = int | float | bool | str
 
 EXACT = 2**53  # Floats hold every integer below it.
 
+# Normal float32 numbers. Devices may flush smaller ones to zero, and cannot hold larger ones.
+FLOAT32_MIN = float(np.finfo(np.float32).tiny)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 def plain(name: str, value: object) -> Value:
     """Converts a field's value to a plain Python number, boolean or word.

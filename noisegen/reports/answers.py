@@ -176,7 +176,7 @@ def _updates(scored, last, protocol) -> list[Answer]:
     if protocol.row != "batch_size" or last == 0:
         return []
     first, largest = scored[0][0], scored[last][0]
-    before, after = (o.best[0].num_updates for o in (first, largest))
+    before, after = (o.counted[0].num_updates for o in (first, largest))
     if not before or not after or before < 1.5 * after:
         return []
     text = (
@@ -404,7 +404,7 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> li
 
 def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answer]:
     """Says which differences the seeds and the test set cannot show."""
-    seeds = round(np.median([evidence.best_point(optimum).tried for optimum in optima]))
+    seeds = round(np.median([optimum.point.tried for optimum in optima]))
     row = display_name(protocol.row)
     if seeds < _FEWEST_SEEDS:
         text = (

@@ -84,6 +84,10 @@ def make_differences(
     Columns: `series`, `baseline`, the row, `difference` with `_low` and `_high`, `p_value`
     (corrected by Holm), and the numbers of values tried for each of the two, `tried` and
     `baseline_tried`.
+
+    Args:
+      optima, protocol: As for `make_evidence`.
+      baseline, equalize: As for `sweeps.compare_series`.
     """
     return pd.DataFrame(
         [
@@ -167,7 +171,7 @@ def to_html(
     optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None
 ) -> str:
     """Returns both tables as HTML, with their notes; '' for a sweep of single runs."""
-    if all(evidence.best_point(optimum).tried < 2 for optimum in optima if optimum.n):
+    if all(optimum.point.tried < 2 for optimum in optima if optimum.n):
         return ""
     frames = [
         evidence_cells(optima, protocol, published, markup.HTML),

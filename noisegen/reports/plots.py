@@ -246,7 +246,7 @@ def load_curves(
     """Returns epochs (T,) and metric (seeds, T) of the runs at an optimum, up to the shortest."""
     metric = as_metric(metric)
     epochs, values = [], []
-    for record in optimum.best:
+    for record in optimum.counted:
         curve = (curves or {}).get(record.run_id, record.curve)
         if curve and curve.get("epoch") and curve.get(metric.name):
             epochs.append(curve["epoch"])
@@ -320,7 +320,7 @@ def _broken_line(ax, optima, protocol, boundary, color):
     if not positive or not math.isfinite(boundary.temperature):
         return
     # The fit is of effective learning rates, which differ from the swept ones by a factor.
-    run = positive[0].best[0].hparams
+    run = positive[0].counted[0].hparams
     factor = positive[0].values[name] / regimes.scaled_learning_rate(run, protocol)
     sizes = sorted({optima[0].row, boundary.batch_size, optima[-1].row})
     # In both regimes the rate is temperature * min(batch size, boundary).

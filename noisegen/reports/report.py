@@ -138,7 +138,7 @@ class Report:
     def _curves(self):
         """Returns the curves of the runs at the optima by run_id."""
         optima = [optimum for reading in self.readings for optimum in reading.optima]
-        wanted = {record.run_id for optimum in optima for record in optimum.best}
+        wanted = {record.run_id for optimum in optima for record in optimum.counted}
         return storage.read_curves(self.workdir, wanted)
 
 

@@ -19,7 +19,8 @@ Two rules hold for every function:
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,6 +77,18 @@ class Estimate:
     error: float
     freedom: float
     n: int
+
+
+class PooledDeviation(NamedTuple):
+    """Holds the standard deviation of several samples that vary alike.
+
+    Attributes:
+      deviation: Standard deviation; nan if no sample has two scores.
+      freedom: Degrees of freedom.
+    """
+
+    deviation: float
+    freedom: int
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -181,6 +194,28 @@ def estimate(values: ArrayLike) -> Estimate:
     n = len(values)
     error = _std(values, np.abs(values).max(initial=0)) / math.sqrt(max(n, 1))
     return Estimate(mean_or_nan(values), error, n - 1, n)
+
+
+def pooled_deviation(samples: Iterable[ArrayLike]) -> PooledDeviation:
+    """Returns the standard deviation of several samples together, each about its own mean.
+
+    The root of the sum of (n_i - 1) s_i^2 over the sum of n_i - 1. A sample whose scores differ by
+    their rounding only has s_i = 0.
+
+    Args:
+      samples: Samples of scores, of any lengths.
+
+    Examples:
+      >>> pooled_deviation([[1.0, 3.0], [5.0], [2.0, 4.0]])
+      PooledDeviation(deviation=1.4142135623730951, freedom=2)
+    """
+    squares, freedom = 0.0, 0
+    for sample in samples:
+        found = estimate(sample)
+        if found.n > 1:
+            squares += found.error**2 * found.n * (found.n - 1)
+            freedom += found.n - 1
+    return PooledDeviation(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
 
 
 def pair_by_seed(

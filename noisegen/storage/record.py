@@ -61,7 +61,8 @@ class Record:
       run_id: Hash of the task's name and the hyperparameters, see `run_id`.
       hparams: Hyperparameters of the run, the field `run` on disk.
       status: "finished" or "diverged".
-      diverged_at: Update, counted from 1, after which the parameters were not finite, or None.
+      diverged_at: The update, counted from 1, after which the parameters or the final metrics were
+        not finite, or None.
       metrics: Final metrics by name; None for a metric that is not finite.
       num_updates: Updates made.
       num_examples: Training examples consumed.

@@ -7,6 +7,7 @@ the largest stable learning rate. All runs are records of ordinary sweeps below 
 directory, so that the same call continues after an interruption.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from noisegen import statistics, storage, training
-from noisegen.sweeps import checks, evidence, largest_batch, regimes
+from noisegen.sweeps import checks, largest_batch, regimes
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.largest_batch import Extrapolation, LargestBatch
 from noisegen.sweeps.protocol import Optimum, Protocol
@@ -376,7 +377,7 @@ class _Adviser:
           learns nothing.
         """
         name = self._protocol.tune[0]
-        run = dict(evidence.best_point(optimum).best[0].hparams)
+        run = dict(optimum.counted[0].hparams)
         factors = [_TINY, *(2.0**k for k in range(_RATES))]
         runs = [run | {name: run[name] * factor} for factor in factors]
         protocol = Protocol(
@@ -397,7 +398,7 @@ class _Adviser:
 
     def _noise(self, optimum, race):
         """Measures the gradient noise scale in the second half of a run, nan if it cannot be."""
-        run = dict(evidence.best_point(optimum).best[0].hparams)
+        run = dict(optimum.counted[0].hparams)
         run.pop("eval_every", None)
         run["num_evals"] = 2
         task = self._full.task_of(run)
@@ -429,11 +430,13 @@ class _Adviser:
     def advice(self, found, races, trained) -> Advice:
         """Returns the predictions with the cost of everything."""
         seconds = _seconds_per_example(races[-1].sweep)
-        protocol = dataclasses.replace(self._protocol, search="race")
+        of = min(self._protocol.of, _fewest_seeds(self._full.planned))
+        best = min(self._protocol.best, of)
+        protocol = dataclasses.replace(self._protocol, best=best, of=of, search="race")
         race = self._full.replace(task=self._task, protocol=protocol, workdir=None)
         fewest, most = (
             sum(_work(run, race.task_of(run.hparams)) for run in runs.values()) * seconds / 60
-            for runs in (race.state.fewest(), race.state.most())
+            for runs in (race.state.fewest_runs(), race.state.most_runs())
         )
         likely = _race_examples(race) * seconds / 60
         return Advice(
@@ -490,6 +493,12 @@ def _with_seeds(planned, number) -> list[dict]:
         without_seed = {name: value for name, value in run.items() if name != checks.SEED}
         points[tuple(sorted(without_seed.items(), key=lambda item: item[0]))] = without_seed
     return [run | {checks.SEED: seed} for seed in seeds[:number] for run in points.values()]
+
+
+def _fewest_seeds(planned) -> int:
+    """Returns the number of seeds of the point with the fewest planned runs."""
+    others = [{**run, checks.SEED: 0} for run in planned]
+    return min(collections.Counter(frozenset(run.items()) for run in others).values())
 
 
 def _shortened(run, horizon, fraction, protocol) -> dict:

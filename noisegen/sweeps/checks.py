@@ -1,5 +1,6 @@
 """Checks protocols, and runs and metrics against them, before anything is trained."""
 
+import collections
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,7 +105,8 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
 
     Every field must hold values of one kind, and the row and the first tuned field must hold
     numbers. Runs of one point may differ in the seed alone. Values must lie in the declared
-    domains, and derived fields must agree with their functions.
+    domains, and derived fields must agree with their functions. In a race, every point must have as
+    many seeds as the protocol's `of`, or it could not end.
 
     Raises:
       ValueError: If the runs violate one of these rules, or a run lacks a field that the protocol
@@ -119,10 +121,29 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
     _check_numbers(runs, protocol)
     for point in points.values():
         check_alike(point)
+    if protocol.search == "race":
+        _check_seeds(runs, protocol)
     if protocol.domains or protocol.derived:
         for run in runs:
             check_domains(run, protocol)
             _check_derived(run, protocol)
+
+
+def _check_seeds(runs, protocol) -> None:
+    """Checks that every point of a race has as many planned seeds as the protocol asks for."""
+    fields = (protocol.row, *protocol.tune)
+    points = collections.defaultdict(dict)  # from seed to run
+    for run in runs:
+        point = (protocol.group(run)[0], *(seen(name, run) for name in fields))
+        points[point].setdefault(run.get(SEED, 0), run)
+    for found in points.values():
+        if len(found) < protocol.of:
+            run = next(iter(found.values()))
+            named = ", ".join(f"{name}={run[name]!r}" for name in fields)
+            raise ValueError(
+                f"a race with of={protocol.of} needs {protocol.of} seeds for each choice of the"
+                f" tuned fields, but {named} has {len(found)}; add seeds to the grid, or lower of."
+            )
 
 
 def _check_numbers(runs, protocol) -> None:

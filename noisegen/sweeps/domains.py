@@ -14,6 +14,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 
+from noisegen._values import FLOAT32_MAX, FLOAT32_MIN
 from noisegen.sweeps import grids
 from noisegen.training import run_id
 
@@ -30,9 +31,6 @@ _ENDS = {  # Of the scales. Finite ends belong to the domain, but for 1 in a fra
     "fraction": (0, 1),
     "fixed": (-math.inf, math.inf),
 }
-# Smallest and largest normal number of float32.
-_TINY = 2.0**-126
-_HUGE = (2 - 2.0**-23) * 2.0**127
 _MIN_STEP = 1e-3  # Relative difference, below which two values are not a step of a grid.
 
 
@@ -135,7 +133,7 @@ class Domain:
             return False
         if value == 0:
             return self.scale != "log"
-        return _TINY <= abs(value) <= _HUGE  # The device flushes smaller numbers to 0.
+        return FLOAT32_MIN <= abs(value) <= FLOAT32_MAX  # The device flushes smaller numbers to 0.
 
 
 def standard(name: str, values: Sequence[float] = ()) -> Domain | None:

@@ -107,7 +107,7 @@ def score_table(optimum: Optimum, protocol: Protocol) -> np.ndarray:
     Points are in the order of `optimum.points`. A score is nan where a run diverged or does not
     exist. Points with fewer runs than the best one are all nan: a race has dropped them.
     """
-    best = best_point(optimum)
+    best = optimum.point
     seeds = best.seeds
     table = np.full((len(optimum.points), len(seeds)), np.nan)
     for scores, point in zip(table, optimum.points, strict=True):
@@ -127,16 +127,16 @@ def held_out(
     """Returns the score of an optimum at values chosen without the seed that is scored.
 
     If a single value was tried, every seed is scored there. The scores are those of the seeds of
-    `best_point`, in the metric itself. See `statistics.selected_without_seed`.
+    the best point, in the metric itself. See `statistics.selected_without_seed`.
 
     Args:
       optimum: The optimum.
       protocol: The protocol that it was selected by.
       level: Level of the interval, in (0, 1).
       num_values: Number of values to choose from, if fewer than were tried. The scores are then
-        means over random choices of so many values.
+        means over random choices of so many values, and no points are named.
     """
-    table = protocol.sign * np.array([best_point(optimum).scores], float)
+    table = protocol.sign * np.array([optimum.point.scores], float)
     if len(optimum.points) > 1:
         table = score_table(optimum, protocol)
     if num_values is None or num_values >= len(table):
@@ -172,18 +172,14 @@ def _held_out_of_fewer(table, num_values, protocol, level) -> statistics.HeldOut
         chosen[0],
         interval=statistics.mean_interval(means[is_scored], level),
         scores=tuple(means.tolist()),
+        points=(),
         num_diverged=int((~is_scored).sum()),
         optimism=float(np.nanmean([each.optimism for each in chosen])),
     )
 
 
-def best_point(optimum: Optimum) -> Point:
-    """Returns the point of an optimum."""
-    return next(point for point in optimum.points if point.values == optimum.values)
-
-
 def _row(optimum, protocol, level) -> RowEvidence:
-    point = best_point(optimum)
+    point = optimum.point
     survivors = [score for score in point.scores if score is not None]
     return RowEvidence(
         series=optimum.series,
@@ -215,7 +211,7 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     values = [point.values[name] for point in optimum.points]
     if len(protocol.tune) > 1 or min(values) <= 0:
         return None
-    best = optimum.points.index(best_point(optimum))
+    best = optimum.points.index(optimum.point)
     around = optimum.points[max(0, best - 1) : best + 2]
     deviation, freedom = _pooled(around)
     means, errors = [], []
@@ -244,17 +240,11 @@ def _is_cliff(means: Sequence[float]) -> bool:
     return drops[1] > _STEEPEST * drops[0]
 
 
-def _pooled(points: Sequence[Point]) -> tuple[float, int]:
-    """Returns the standard deviation over seeds of several points together, and its freedom."""
-    squares, freedom = 0.0, 0
-    for point in points:
-        survivors = [score for score in point.scores if score is not None]
-        if len(survivors) > 1:
-            # Unlike the variance, this error is 0 if the scores differ by their rounding only.
-            error = statistics.estimate(survivors).error
-            squares += error**2 * len(survivors) * (len(survivors) - 1)
-            freedom += len(survivors) - 1
-    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+def _pooled(points: Sequence[Point]) -> statistics.PooledDeviation:
+    """Returns the standard deviation over the seeds of several points together."""
+    return statistics.pooled_deviation(
+        [score for score in point.scores if score is not None] for point in points
+    )
 
 
 def compare_series(
@@ -268,7 +258,7 @@ def compare_series(
     """Returns the difference of every series from a baseline, row by row.
 
     Each series is scored at tuned values that were chosen without the seed that is scored, so that
-    a series with more values to choose from has no advantage (see
+    a series with more values to choose from has no advantage by chance (see
     `statistics.selected_without_seed`).
 
     With at least 5 common seeds, differences are of runs with equal seeds. With standard deviation
@@ -282,7 +272,7 @@ def compare_series(
       baseline: Label of the series that the others are compared with, by default the first one of
         those that have rows in common with the most others.
       equalize: Whether a series with more values to choose from is scored as if it had as few as
-        the other. More values are an advantage, though not of chance: one may be better.
+        the other: equal budgets of tuning. Otherwise one of its further values may be better.
       level: Level at which all intervals hold together, in (0, 1).
 
     Returns:
@@ -377,7 +367,7 @@ def learning_rate_laws(
 def _law(optima: Sequence[Optimum], protocol: Protocol, level: float) -> statistics.PowerLaw:
     rates, steps = [], []
     for optimum in optima:
-        rate = regimes.scaled_learning_rate(best_point(optimum).best[0].hparams, protocol)
+        rate = regimes.scaled_learning_rate(optimum.counted[0].hparams, protocol)
         between = _between(optimum, protocol, level)
         if between is None or math.isnan(between.value):
             steps.append(_step(optimum, protocol))
@@ -424,12 +414,12 @@ def estimate(
 
 def noise(optimum: Optimum) -> float:
     """Returns the standard deviation over seeds, pooled over the values in the error bar."""
-    return _pooled(_in_bar(optimum))[0]
+    return _pooled(_in_bar(optimum)).deviation
 
 
 def _in_bar(optimum) -> list[Point]:
     """Returns the points in the error bar whose runs all survived, the best one in any case."""
-    found = [best_point(optimum)]
+    found = [optimum.point]
     first = next(iter(optimum.values))
     for point in optimum.points:
         in_bar = optimum.low <= point.values[first] <= optimum.high
@@ -443,7 +433,7 @@ def _difference(optimum, other, protocol, level, equalize) -> statistics.Differe
     number = min(len(optimum.points), len(other.points)) if equalize else None
     scores = [held_out(each, protocol, num_values=number) for each in (optimum, other)]
     by_seed = [
-        dict(zip(best_point(each).seeds, score.scores, strict=True))
+        dict(zip(each.point.seeds, score.scores, strict=True))
         for each, score in zip((optimum, other), scores, strict=True)
     ]
     a, b = statistics.pair_by_seed(*by_seed)

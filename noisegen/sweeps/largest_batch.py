@@ -104,7 +104,7 @@ def find(optima: Iterable[Optimum], protocol: Protocol) -> LargestBatch:
         return LargestBatch(log2=math.nan, flags=("few_rows",))
     means, counts = [], []
     for optimum in alive:
-        survivors = [each for each in evidence.best_point(optimum).scores if each is not None]
+        survivors = [each for each in optimum.point.scores if each is not None]
         means.append(protocol.sign * float(np.mean(survivors)))
         counts.append(len(survivors))
     small = alive[: math.ceil(len(alive) / 2)]

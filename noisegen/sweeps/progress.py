@@ -159,9 +159,9 @@ class Display(Observer):
             self._examples[name] = planned[name].plan.num_examples
             # Another worker may have trained it before this process knew of it. Such a run says
             # nothing about the speed from now on.
-            if name in self._state.done:
+            if name in self._state.records_by_id:
                 del self._examples[name]
-                self._tally.add(self._state.done[name])
+                self._tally.add(self._state.records_by_id[name])
 
     def progress(self, running: Sequence[training.Progress]) -> None:
         self._running, self._doing = running, ""

@@ -31,8 +31,8 @@ import collections
 import dataclasses
 import math
 import operator
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from noisegen import _values
@@ -120,7 +120,7 @@ class Protocol:
     def num_counted(self, tried: int) -> int:
         """Returns how many runs of a point count, the best ones, out of those that were tried.
 
-        In a race they are the same share of any number of runs, so that values with different
+        In a race they are the same share of any number of runs, so that points with different
         numbers of seeds can be compared: ceil(k m / n) of m.
         """
         if self.search == "race":
@@ -159,15 +159,25 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-    """Summarizes the runs with one choice of the tuned fields."""
+    """Summarizes the runs with one choice of the tuned fields.
 
-    values: dict[str, float]  # The tuned fields.
-    mean: float  # Of the metric over `best`; nan if no run survived.
-    std: float  # With ddof = 1; nan for fewer than two runs.
-    best: tuple[Record, ...]  # The records that count, at most k, best first.
-    scores: tuple[float | None, ...]  # The metric of its first n runs; None where one diverged.
-    seeds: tuple[int, ...] = ()  # Of these runs, ascending.
-    run: Mapping = dataclasses.field(default_factory=dict)  # Its first run.
+    Attributes:
+      values: The tuned fields.
+      mean: Mean of the metric over `counted`; nan if no run survived.
+      std: Standard deviation with ddof = 1; nan for fewer than two runs.
+      counted: The records that count, at most k, best first.
+      scores: The metric of its first n runs; None where one diverged.
+      seeds: Seeds of these runs, ascending.
+      run: Its first run.
+    """
+
+    values: dict[str, float]
+    mean: float
+    std: float
+    counted: tuple[Record, ...]
+    scores: tuple[float | None, ...]
+    seeds: tuple[int, ...] = ()
+    run: Mapping = dataclasses.field(default_factory=dict)
 
     @property
     def tried(self) -> int:
@@ -184,21 +194,38 @@ class Point:
 class Optimum:
     """Holds the best point of one series and row, and all points that it was chosen from.
 
-    Where no run survived, the numbers are nan, and only `flags` and `points` say something.
+    If no run survived, the numbers are nan, and only `flags` and `points` say something.
+
+    Attributes:
+      series: Label of the series; '' if the protocol has none.
+      row: The row.
+      values: The tuned fields of the best point.
+      mean, std: Of its metric, as in `Point`.
+      n: Number of runs in mean and std.
+      low, high: Error bar of the first tuned field.
+      flags: Keys of `FLAGS`.
+      report: Mean and standard deviation of each further metric of the protocol.
+      counted: The records behind mean and std, best first.
+      points: All points, ascending in the tuned fields.
     """
 
-    series: str  # Label; '' if the protocol has no series.
+    series: str
     row: float
-    values: dict[str, float] = dataclasses.field(default_factory=dict)  # The tuned fields.
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
     mean: float = math.nan
     std: float = math.nan
-    n: int = 0  # Number of runs in mean and std.
-    low: float = math.nan  # Error bar of the first tuned field.
+    n: int = 0
+    low: float = math.nan
     high: float = math.nan
-    flags: tuple[str, ...] = ()  # Keys of FLAGS.
-    report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # Mean, std.
-    best: tuple[Record, ...] = ()  # The records behind mean and std.
-    points: tuple[Point, ...] = ()  # Ascending in the tuned fields.
+    flags: tuple[str, ...] = ()
+    report: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    counted: tuple[Record, ...] = ()
+    points: tuple[Point, ...] = ()
+
+    @property
+    def point(self) -> Point:
+        """Returns the best point; there is none if no run survived."""
+        return next(point for point in self.points if point.values == self.values)
 
 
 FLAGS = {
@@ -256,23 +283,25 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
 def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
     """Selects the optimum of one series and row from their records, see `select`."""
     points = _points(records, protocol)
-    alive = [point for point in points if point.best]
+    alive = [point for point in points if point.counted]
     if not alive:
         return Optimum(series=series, row=row, flags=("all_diverged",), points=points)
-    most = max(len(point.best) for point in alive)
-    candidates = [point for point in alive if len(point.best) == most]
+    most = max(len(point.counted) for point in alive)
+    candidates = [point for point in alive if len(point.counted) == most]
     sign, first = protocol.sign, protocol.tune[0]
     best = max(candidates, key=lambda point: sign * point.mean)  # The first of equal ones.
     least = sign * best.mean - (0 if math.isnan(best.std) else best.std)
     if protocol.search == "race":
-        # A value that the race has dropped belongs to the error bar by the seeds that it has.
+        # A point that the race has dropped belongs to the error bar by the seeds that it has.
         compared = [
-            point for point in alive if len(point.best) == protocol.num_counted(point.tried)
+            point for point in alive if len(point.counted) == protocol.num_counted(point.tried)
         ]
-        is_unsettled = bool(race_rule.more_seeds(_entries(points, protocol)))
+        is_unsettled = bool(race_rule.more_seeds(_race_points(points, protocol)))
     else:
         compared = candidates
-        rivals = [point for point in alive if len(point.best) < most and point.tried < protocol.of]
+        rivals = [
+            point for point in alive if len(point.counted) < most and point.tried < protocol.of
+        ]
         is_unsettled = any(sign * point.mean >= least for point in rivals)
     bar = [point.values[first] for point in compared if sign * point.mean >= least]
     bar.append(best.values[first])
@@ -295,30 +324,29 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         low=low,
         high=high,
         flags=tuple(name for name, holds in flags.items() if holds),
-        best=best.best,
+        counted=best.counted,
         points=points,
         report={
-            name: _mean_std([metric_of(record, name) for record in best.best])
+            name: _mean_std([metric_of(record, name) for record in best.counted])
             for name in protocol.metric_names[1:]
         },
     )
 
 
-def _entries(points, protocol) -> list[race_rule.Entry]:
+def _race_points(points, protocol) -> list[race_rule.RacePoint]:
     """Returns the points of one series and row as a race sees them."""
-    entries = []
+    found = []
     for point in points:
         scores = [None if score is None else protocol.sign * score for score in point.scores]
-        entries.append(
-            race_rule.Entry(
+        found.append(
+            race_rule.RacePoint(
                 values=tuple(point.values.values()),
                 scores=tuple(scores),
-                most=protocol.of,
-                best=protocol.best,
-                of=protocol.of,
+                num_counted=protocol.num_counted(point.tried),
+                num_planned=protocol.of,  # as `check_points` makes sure
             )
         )
-    return entries
+    return found
 
 
 def ends(
@@ -422,13 +450,13 @@ def _point(values, records, protocol):
     scored = [(metric_of(record, protocol.metric.name), record) for record in first]
     alive = [pair for pair in scored if pair[0] is not None]
     alive.sort(key=lambda pair: protocol.sign * pair[0], reverse=True)
-    best = alive[: protocol.num_counted(len(scored))]
-    mean, std = _mean_std([score for score, _ in best])
+    counted = alive[: protocol.num_counted(len(scored))]
+    mean, std = _mean_std([score for score, _ in counted])
     return Point(
         values=values,
         mean=mean,
         std=std,
-        best=tuple(record for _, record in best),
+        counted=tuple(record for _, record in counted),
         scores=tuple(score for score, _ in scored),
         seeds=tuple(record.hparams.get(SEED, 0) for record in first),
         run=first[0].hparams,
@@ -447,4 +475,4 @@ def _mean_std(values):
     """Returns mean and standard deviation (ddof = 1), nan if undefined."""
     if not values or None in values:
         return math.nan, math.nan
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    return fmean(values), stdev(values) if len(values) > 1 else math.nan

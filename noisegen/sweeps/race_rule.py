@@ -1,66 +1,70 @@
-"""Decides which values of a race need further seeds.
+"""Decides which points of a race need further seeds.
 
-A race gives every value that it tries one seed, and further seeds only where they may change the
-result: to values that may still be the best, and to values that may or may not belong to the error
+A race gives every point that it tries one seed, and further seeds only where they may change the
+result: to points that may still be the best, and to points that may or may not belong to the error
 bar. Here are the decisions, as functions of scores. `noisegen.sweeps.search` applies them to runs.
 
-With m of n seeds, the score of a value is the mean of its best ceil(k m / n), so that it estimates
+With m of n seeds, the score of a point is the mean of its best ceil(k m / n), so that it estimates
 the mean of the best k of n. The noise s of a score is the standard deviation over seeds, pooled
-over all values with several of them. Two means over m and m' seeds differ by less than the noise if
+over all points with several of them; f are its degrees of freedom.
 
-  |difference| <= z (1 + 1 / f) s sqrt(1 / m + 1 / m')
+A point with m seeds may be the best if its score is at least that of the best point, which has m'
+seeds, minus
 
-with f the degrees of freedom of s. z = 1 found the optimum of the full grid in 98 % of the rows in
-which it was tried (see `experiments/benchmarks/race_replay.py`): a value that is dropped wrongly
-was nearly as good.
+  1.0 (1 + 1 / f) s sqrt(1 / m + 1 / m')
+
+It may or may not belong to the error bar if its score differs from the lower end of the bar by less
+than
+
+  0.5 s sqrt(1 / m + 1 / m')
+
+The factor 1.0 found the optimum of the full grid in 98 % of the rows in which it was tried (see
+`experiments/benchmarks/race_replay.py`): a point that is dropped wrongly was nearly as good.
 """
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 
-from noisegen import _values
+from noisegen import _values, statistics
 
 Values = tuple[_values.Value, ...]  # Of the tuned fields, in the protocol's order.
 
-CLOSE_TO_BEST = 1.0  # z for values that may be the best
-CLOSE_TO_BAR = 0.5  # z for values that may belong to the error bar
+_CLOSE_TO_BEST = 1.0  # factor for points that may be the best
+_CLOSE_TO_BAR = 0.5  # factor for points that may belong to the error bar
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A value of the tuned fields in a race.
+class RacePoint:
+    """A point in a race: the runs with one choice of the tuned fields.
 
     Attributes:
-      values: The value of each tuned field.
+      values: The tuned fields, which name the point.
       scores: The score of each seed so far, larger ones better, None where the run diverged.
-      most: Number of seeds that there are for it.
-      best: k, the number of seeds that count.
-      of: n >= k, the number of seeds out of which the k are the best.
+      num_counted: Number of these seeds that count, the best ones; see `Protocol.num_counted`.
+      num_planned: Number of seeds that the point has in the end.
     """
 
     values: Values
     scores: tuple[float | None, ...]
-    most: int
-    best: int
-    of: int
+    num_counted: int
+    num_planned: int
 
     @property
-    def num_counted(self) -> int:
-        """Number of the seeds so far that count."""
-        return math.ceil(self.best * len(self.scores) / self.of)
+    def survivors(self) -> list[float]:
+        """The scores of the runs that did not diverge."""
+        return [score for score in self.scores if score is not None]
 
     @property
     def counted(self) -> list[float]:
         """The scores that count: the best ones, without those of diverged runs."""
-        survivors = [score for score in self.scores if score is not None]
-        return sorted(survivors, reverse=True)[: self.num_counted]
+        return sorted(self.survivors, reverse=True)[: self.num_counted]
 
     @property
     def mean(self) -> float:
         """Mean of the scores that count, -inf if there are none."""
-        return statistics.fmean(self.counted) if self.counted else -math.inf
+        return fmean(self.counted) if self.counted else -math.inf
 
     @property
     def is_stable(self) -> bool:
@@ -70,94 +74,85 @@ class Entry:
     @property
     def is_complete(self) -> bool:
         """Whether it has all its seeds."""
-        return len(self.scores) == self.most
+        return len(self.scores) == self.num_planned
 
 
-def best_entry(entries: Iterable[Entry]) -> Entry | None:
-    """Returns the entry of best mean, None if no run survived.
+def best_point(points: Iterable[RacePoint]) -> RacePoint | None:
+    """Returns the point of best mean, None if no run survived.
 
-    A stable entry beats any that is not. Of equal ones, that of the smallest values wins.
+    Stable points come first. Ties go to the smallest values.
     """
-    alive = [entry for entry in entries if entry.counted]
-    alive.sort(key=lambda entry: entry.values)
-    return max(alive, key=lambda entry: (entry.is_stable, entry.mean), default=None)
+    alive = [point for point in points if point.counted]
+    alive.sort(key=lambda point: point.values)
+    return max(alive, key=lambda point: (point.is_stable, point.mean), default=None)
 
 
-def error_bar(entries: Iterable[Entry], best: Entry) -> list[Entry]:
-    """Returns the stable entries within a standard deviation, the best one's, of its mean."""
+def error_bar(points: Iterable[RacePoint], best: RacePoint) -> list[RacePoint]:
+    """Returns the stable points whose mean is within one standard deviation of the best."""
     least = _least_in_bar(best)
-    return [entry for entry in entries if entry.is_stable and entry.mean >= least]
+    return [point for point in points if point.is_stable and point.mean >= least]
 
 
-def more_seeds(entries: Sequence[Entry]) -> dict[Values, int]:
-    """Returns the values that need further seeds, and how many seeds they are to have.
+def more_seeds(points: Sequence[RacePoint]) -> dict[Values, int]:
+    """Returns the points that need further seeds, and how many seeds they are to have.
 
-    Of several such values, those with the fewest seeds come first.
+    Of several such points, those with the fewest seeds come first.
 
     Args:
-      entries: The values tried so far, each with at least one seed.
+      points: The points tried so far, each with at least one seed.
 
     Returns:
-      A dict from values to numbers of seeds, empty if nothing is left to decide.
+      A dict from the values of points to numbers of seeds, empty if nothing is left to decide.
     """
-    best = best_entry(entries)
+    best = best_point(points)
     if best is None:
         return {}
-    noise = _noise(entries)
-    if noise is None:
+    noise = statistics.pooled_deviation([point.survivors for point in points])
+    if not noise.freedom:
         # The noise is first measured at the two best, where further seeds are needed anyway.
-        ranked = sorted(entries, key=lambda entry: (entry.is_stable, entry.mean), reverse=True)
+        ranked = sorted(points, key=lambda point: (point.is_stable, point.mean), reverse=True)
         return _with_next_seeds(ranked[:2])
-    contenders = [entry for entry in entries if _may_be_best(entry, best, noise)]
-    if contenders == [best]:
-        # Nothing but its own mean is left to measure, which takes all of its seeds.
-        if not best.is_complete:
-            return {best.values: best.most}
-        return _with_next_seeds([e for e in entries if _may_be_in_bar(e, best, noise)])
-    return _with_next_seeds(contenders) or _with_next_seeds(
-        [entry for entry in entries if _may_be_in_bar(entry, best, noise)]
+    contenders = [point for point in points if _may_be_best(point, best, noise)]
+    if contenders == [best] and not best.is_complete:
+        # Only its own mean is left to measure, which takes all of its seeds.
+        return {best.values: best.num_planned}
+    in_doubt = [point for point in points if _may_be_in_bar(point, best, noise)]
+    return _with_next_seeds(contenders) or _with_next_seeds(in_doubt)
+
+
+def _may_be_best(point, best, noise) -> bool:
+    """Returns whether further seeds may show a point to be the best."""
+    factor = _CLOSE_TO_BEST * (1 + 1 / noise.freedom)
+    return point.is_stable == best.is_stable and (
+        point.mean + _margin(factor, noise, point, best) >= best.mean
     )
 
 
-def _noise(entries) -> tuple[float, int] | None:
-    """Returns the pooled standard deviation over seeds and its degrees of freedom, if any."""
-    squares, freedom = 0.0, 0
-    for entry in entries:
-        survivors = [score for score in entry.scores if score is not None]
-        if len(survivors) > 1:
-            squares += (len(survivors) - 1) * statistics.variance(survivors)
-            freedom += len(survivors) - 1
-    return (math.sqrt(squares / freedom), freedom) if freedom else None
+def _may_be_in_bar(point, best, noise) -> bool:
+    """Returns whether further seeds may move a point into the error bar, or out of it."""
+    distance = abs(point.mean - _least_in_bar(best))
+    return point.is_stable and distance < _margin(_CLOSE_TO_BAR, noise, point, best)
 
 
-def _may_be_best(entry, best, noise) -> bool:
-    """Returns whether further seeds may show an entry to be the best."""
-    deviation, freedom = noise
-    margin = CLOSE_TO_BEST * (1 + 1 / freedom) * deviation
-    margin *= math.sqrt(1 / len(entry.scores) + 1 / len(best.scores))
-    return entry.is_stable == best.is_stable and entry.mean + margin >= best.mean
-
-
-def _may_be_in_bar(entry, best, noise) -> bool:
-    """Returns whether further seeds may move an entry into the error bar, or out of it."""
-    margin = CLOSE_TO_BAR * noise[0] * math.sqrt(1 / len(entry.scores) + 1 / len(best.scores))
-    return entry.is_stable and abs(entry.mean - _least_in_bar(best)) < margin
+def _margin(factor, noise, point, best) -> float:
+    """Returns how far the score of a point may be off, compared with the best."""
+    return factor * noise.deviation * math.sqrt(1 / len(point.scores) + 1 / len(best.scores))
 
 
 def _least_in_bar(best) -> float:
-    """Returns the mean from which on an entry is in the error bar."""
-    return best.mean - (statistics.stdev(best.counted) if len(best.counted) > 1 else 0)
+    """Returns the mean from which on a point is in the error bar."""
+    return best.mean - (stdev(best.counted) if len(best.counted) > 1 else 0)
 
 
-def _with_next_seeds(entries) -> dict[Values, int]:
-    """Returns the next number of seeds of those incomplete entries that have the fewest.
+def _with_next_seeds(points) -> dict[Values, int]:
+    """Returns the next number of seeds of those incomplete points that have the fewest.
 
     The numbers grow by a quarter and one: 1, 2, 3, 4, 6, 8, 11, 14.
     """
-    incomplete = [entry for entry in entries if not entry.is_complete]
-    fewest = min((len(entry.scores) for entry in incomplete), default=0)
+    incomplete = [point for point in points if not point.is_complete]
+    fewest = min((len(point.scores) for point in incomplete), default=0)
     return {
-        entry.values: min(entry.most, fewest + 1 + fewest // 4)
-        for entry in incomplete
-        if len(entry.scores) == fewest
+        point.values: min(point.num_planned, fewest + 1 + fewest // 4)
+        for point in incomplete
+        if len(point.scores) == fewest
     }

@@ -219,12 +219,12 @@ def _rate_of(records, protocol) -> float:
 
 def _optimal_rates(optimum, protocol, random, num_resamples) -> np.ndarray:
     """Returns the optimal rate and those of the resamples, of shape (1 + R,)."""
-    rates = np.array([_rate_of(point.best, protocol) for point in optimum.points])  # (P,)
+    rates = np.array([_rate_of(point.counted, protocol) for point in optimum.points])  # (P,)
     scores, tried = _scores(optimum.points, protocol)
     sampled = statistics.resample_runs(scores, tried, random, num_resamples)
     selected = statistics.best_points(sampled, protocol.best)
     selected_rates = np.where(selected >= 0, rates[selected], np.nan)
-    return np.array([_rate_of(optimum.best, protocol), *selected_rates])
+    return np.array([_rate_of(optimum.counted, protocol), *selected_rates])
 
 
 def _scores(points, protocol) -> tuple[np.ndarray, np.ndarray]:

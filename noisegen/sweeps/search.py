@@ -3,14 +3,17 @@
 A race trains a part of the planned runs, with the same optimum and error bar as the whole grid in
 nearly every case. Each series and row is raced on its own, in rounds:
 
-1. One seed at the value nearest to where the row before had its best one, and at the values beside
-   it. (The first row begins in the middle of its values.)
-2. One seed at the values beside the best one, until those are tried: the best is then bracketed.
+1. One seed at a first point and at the points beside it. In the first row this point is in the
+   middle, later it is the one nearest to where the best of the row before was first bracketed.
+2. One seed at the points beside the best one, until those are tried: the best is then bracketed.
    Beyond the edge of the planned values the grid is extended, as `extend_grid` does. If no run
-   survived, smaller values of the first tuned field follow.
+   survived, or too few of the best point's, smaller values of the first tuned field follow first.
 3. Further seeds where they may change the result, see `noisegen.sweeps.race_rule`; back to 2 if
-   another value has become the best.
-4. One seed at the values beside the ends of the error bar.
+   another point has become the best.
+4. One seed at the points beside every point in the error bar, along the first tuned field, with the
+   grid extended as in 2.
+
+A point is a choice of the tuned fields. Its values name it.
 
 A round begins when all runs of the round before have a record, and reads no other record. Which
 runs it trains is therefore a function of the planned runs and of the rounds before: a race that was
@@ -20,19 +23,17 @@ killed and resumed, or that many workers share, trains the same runs as an undis
 import collections
 import math
 import operator
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from statistics import median_low
 
 from noisegen.storage.record import Record
 from noisegen.sweeps import checks, extension, race_rule
 from noisegen.sweeps import protocol as protocol_lib
 from noisegen.sweeps.extension import Check
+from noisegen.sweeps.grids import HParams
 from noisegen.sweeps.protocol import Protocol
-from noisegen.sweeps.race_rule import Entry, Values
+from noisegen.sweeps.race_rule import RacePoint, Values
 from noisegen.training import run_id
-
-HParams = Mapping[str, Any]
 
 
 class Search:
@@ -85,18 +86,18 @@ class Search:
                 found |= race.wanted()
         return found
 
-    def fewest(self) -> dict[str, HParams]:
-        """Returns the fewest runs that may be wanted in the end, by run_id.
+    def fewest_runs(self) -> dict[str, HParams]:
+        """Returns the fewest runs of a race in which runs survive in every row, by run_id.
 
-        A race trains at least all seeds of one value, and one seed of each value beside it; two
-        where its noise is measured.
+        Such a race trains at least all seeds of one point, and one seed of each point beside it;
+        two where its noise is measured. A row in which every run diverges may end with fewer runs.
         """
         found: dict[str, HParams] = {}
         if self._grids:
             found |= self._planned
         for races in self._races:
             for race in races:
-                found |= race.fewest()
+                found |= race.fewest_runs()
         return found
 
 
@@ -116,7 +117,7 @@ def _make_races(task_name, planned, protocol, check) -> list[list["_RowRace"]]:
 def _advance(races: Sequence["_RowRace"], records) -> None:
     """Advances the rows of one series.
 
-    A row begins when the best value of the row before it is bracketed.
+    A row begins when the best point of the row before it is bracketed.
     """
     near = None
     for race in races:
@@ -142,10 +143,10 @@ class _RowRace:
         self._protocol: Protocol = protocol
         self._runs = dict(runs)
         self._cells: dict[Values, list[str]] = {}  # run_ids, ascending in the seed
-        self._seeds: dict[Values, int] = {}  # number of seeds wanted so far
+        self._seeds: dict[Values, int] = {}  # number of seeds wanted so far, of the points tried
         self._num_extensions: dict[tuple[str, bool], int] = collections.defaultdict(int)
         self._is_over = False
-        self.bracketed: Values | None = None  # the best value when it was first bracketed
+        self.bracketed: Values | None = None  # the best point when it was first bracketed
         self._fill_cells()
 
     def wanted(self) -> dict[str, HParams]:
@@ -156,8 +157,8 @@ class _RowRace:
             for name in self._cells[values][:number]
         }
 
-    def fewest(self) -> dict[str, HParams]:
-        """Returns the runs of the shortest race that is possible, by run_id."""
+    def fewest_runs(self) -> dict[str, HParams]:
+        """Returns the runs of the shortest race in which runs survive, by run_id."""
         middle = self._nearest(None)
         beside = self._all_beside(middle)
         found = self._cells[middle] + [self._cells[values][0] for values in beside]
@@ -169,7 +170,7 @@ class _RowRace:
         """Begins all rounds that the records allow.
 
         Args:
-          near: The tuned fields near which the best value is looked for first, None for the middle.
+          near: The point near which the best one is looked for first, None for the middle.
           records: The records so far by run_id.
         """
         if not self._seeds:
@@ -181,9 +182,9 @@ class _RowRace:
             self._is_over = not following
 
     def _next_round(self, records) -> dict[Values, int]:
-        """Returns the number of seeds of each value that needs more, empty if the race is over."""
-        entries = [self._entry(values, records) for values in self._seeds]
-        best = race_rule.best_entry(entries)
+        """Returns the number of seeds of each point that needs more, empty if the race is over."""
+        points = [self._point(values, records) for values in self._seeds]
+        best = race_rule.best_point(points)
         if best is None or not best.is_stable:
             smallest = min(self._seeds)
             if below := self._untried_beside(smallest, self._protocol.tune[:1], ups=(False,)):
@@ -194,35 +195,33 @@ class _RowRace:
         if beside := self._untried_beside(best.values, self._protocol.tune):
             return beside
         self.bracketed = self.bracketed or best.values
-        if more := race_rule.more_seeds(entries):
+        if more := race_rule.more_seeds(points):
             return more
         following: dict[Values, int] = {}
-        bar = race_rule.error_bar(entries, best)
-        for entry in bar:
-            following |= self._untried_beside(entry.values, self._protocol.tune[:1])
+        for point in race_rule.error_bar(points, best):
+            following |= self._untried_beside(point.values, self._protocol.tune[:1])
         return following
 
-    def _entry(self, values, records) -> Entry:
-        """Returns the scores of a value so far."""
+    def _point(self, values, records) -> RacePoint:
+        """Returns a point with its scores so far."""
         protocol, names = self._protocol, self._cells[values]
         scores = []
         for name in names[: self._seeds[values]]:
             score = protocol_lib.metric_of(records[name], protocol.metric.name)
             scores.append(None if score is None else protocol.sign * score)
-        return Entry(
+        return RacePoint(
             values=values,
             scores=tuple(scores),
-            most=len(names),
-            best=protocol.best,
-            of=protocol.of,
+            num_counted=protocol.num_counted(len(scores)),
+            num_planned=len(names),
         )
 
     def _untried_beside(self, values, fields, ups=(False, True)) -> dict[Values, int]:
-        """Returns a seed for each value beside another that has none, extending the grid if needed.
+        """Returns a seed for each point beside another that has none, extending the grid if needed.
 
         Args:
-          values: The tuned fields.
-          fields: Names of those along which to go.
+          values: The other point.
+          fields: Names of the tuned fields along which to go.
           ups: True to go to larger values, False to go to smaller ones.
         """
         found = {}
@@ -237,7 +236,7 @@ class _RowRace:
         return found
 
     def _beside(self, values, name, up) -> list[Values]:
-        """Returns the next value of one field, the others being equal; none at the edge.
+        """Returns the next point along one field, the others being equal. Empty at the edge.
 
         Words and booleans have no order: each is beside all others.
         """
@@ -254,7 +253,7 @@ class _RowRace:
         return sorted(other for other in line if other[index] < values[index])[-1:]
 
     def _all_beside(self, values) -> list[Values]:
-        """Returns the planned values beside another, along every tuned field."""
+        """Returns the planned points beside another, along every tuned field."""
         fields = self._protocol.tune
         found = [
             each
@@ -268,13 +267,13 @@ class _RowRace:
         """Extends the grid beyond one end of a field, if it may; returns whether it did.
 
         Args:
-          values: The tuned fields of the best value, or of an end of the error bar.
+          values: The point beside which others are looked for.
           name: The field.
           up: Whether the end is the upper one.
         """
         index = self._protocol.tune.index(name)
-        tried = [other[index] for other in self._cells]
-        is_at_end = _is_number(values[index]) and values[index] == (max if up else min)(tried)
+        planned = [other[index] for other in self._cells]
+        is_at_end = _is_number(values[index]) and values[index] == (max if up else min)(planned)
         if not is_at_end or self._num_extensions[name, up] >= self._protocol.max_extensions:
             return False
         self._num_extensions[name, up] += 1
@@ -287,10 +286,10 @@ class _RowRace:
         return bool(new)
 
     def _fill_cells(self) -> None:
-        """Collects the runs by the values of their tuned fields, each with ascending seeds."""
+        """Collects the runs of each point, with ascending seeds."""
         cells = collections.defaultdict(list)
         for name, run in self._runs.items():
-            # 0.1 and 0.1 + 1e-12 are one value on the device.
+            # 0.1 and 0.1 + 1e-12 are one point on the device.
             values = tuple(run_id.on_device(field, run[field]) for field in self._protocol.tune)
             cells[values].append((run.get(checks.SEED, 0), name))
         for values, pairs in cells.items():
@@ -298,19 +297,19 @@ class _RowRace:
             self._cells[values] = [name for _, name in first]
 
     def _nearest(self, near: Values | None) -> Values:
-        """Returns the planned value nearest to another, on a logarithmic scale where it can be.
+        """Returns the planned point nearest to another, on a logarithmic scale where it can be.
 
         Args:
-          near: The tuned fields, None for the middle of the planned values.
+          near: The other point, None for the middle of the planned ones.
         """
         if near is None:
             columns = zip(*self._cells, strict=True)
-            near = tuple(statistics.median_low(sorted(set(column))) for column in columns)
+            near = tuple(median_low(sorted(set(column))) for column in columns)
         return min(sorted(self._cells), key=lambda values: _distance(values, near))
 
 
 def _distance(values: Values, others: Values) -> float:
-    """Returns how far apart two values of the tuned fields are, in octaves if both are positive."""
+    """Returns how far apart two points are: octaves along fields where both are positive."""
     total = 0.0
     for value, other in zip(values, others, strict=True):
         if not _is_number(value) or not _is_number(other):

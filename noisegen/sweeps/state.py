@@ -12,12 +12,11 @@ from typing import Any
 from noisegen import storage, training
 from noisegen.storage import Record
 from noisegen.sweeps import checks
+from noisegen.sweeps.grids import HParams
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.search import Search
 from noisegen.training import Run, Task
 from noisegen.training.run_id import by_run_id, run_id
-
-HParams = Mapping[str, Any]
 
 
 class SweepState:
@@ -71,8 +70,8 @@ class SweepState:
         return self._wanted
 
     @property
-    def done(self) -> dict[str, Record]:
-        """Records by run_id, as far as they are read, also of runs that are not wanted."""
+    def records_by_id(self) -> dict[str, Record]:
+        """Records, as far as they are read, also of runs that are not wanted."""
         self._load()
         return self._records
 
@@ -83,8 +82,8 @@ class SweepState:
 
     def records(self) -> list[Record]:
         """Returns the records of the wanted runs, as far as they are read, sorted by run_id."""
-        done = self.done
-        return [done[name] for name in sorted(self._wanted) if name in done]
+        found = self.records_by_id
+        return [found[name] for name in sorted(self._wanted) if name in found]
 
     def runs(self) -> dict[str, Run]:
         """Returns every wanted run by run_id, validated and planned.
@@ -103,24 +102,27 @@ class SweepState:
 
     def todo(self) -> dict[str, Run]:
         """Returns the wanted runs without a record, by run_id."""
-        done = self.done
-        return {name: run for name, run in self.runs().items() if name not in done}
+        found = self.records_by_id
+        return {name: run for name, run in self.runs().items() if name not in found}
 
     def is_complete(self) -> bool:
         """Returns whether every wanted run has its record, as far as they are read."""
-        return self.wanted.keys() <= self.done.keys()
+        return self.wanted.keys() <= self.records_by_id.keys()
 
     @property
     def is_race(self) -> bool:
         """Whether a protocol races, so that records of some runs decide which runs follow."""
         return any(protocol.search == "race" for protocol in self._protocols)
 
-    def fewest(self) -> dict[str, Run]:
-        """Returns the fewest runs that the sweep may want in the end, by run_id."""
-        self._load()
-        return self._make_runs(self._search.fewest())
+    def fewest_runs(self) -> dict[str, Run]:
+        """Returns the fewest runs of a race in which runs survive in every row, by run_id.
 
-    def most(self) -> dict[str, Run]:
+        A row in which every run diverges may end with fewer. The runs of a grid are all planned.
+        """
+        self._load()
+        return self._make_runs(self._search.fewest_runs())
+
+    def most_runs(self) -> dict[str, Run]:
         """Returns the most runs that the sweep may want, but for extensions of the grid."""
         self._load()
         return self._make_runs(self._planned_by_id)
@@ -142,13 +144,13 @@ class SweepState:
 
     def add(self, record: Record) -> bool:
         """Adds a record; returns whether it is the first of a wanted run."""
-        is_new = record.run_id not in self.done
+        is_new = record.run_id not in self.records_by_id
         self._keep(self._records, record)
         return is_new and record.run_id in self._wanted
 
     def discard_damaged_params(self) -> None:
         """Counts runs whose kept parameters are damaged as not done, so that they train again."""
-        for name in storage.damaged_params(self._workdir, list(self.done)):
+        for name in storage.damaged_params(self._workdir, list(self.records_by_id)):
             del self._records[name]
 
     # Tasks
@@ -238,8 +240,10 @@ class SweepState:
     def _choose_wanted(self, records) -> dict[str, HParams]:
         """Returns the runs that the sweep wants, given the records so far.
 
-        The result depends on the planned runs and the records alone. Workers that have read the
-        same records want the same runs.
+        The result depends on the planned runs and the records, so workers that have read the same
+        records want the same runs. There are two exceptions: a race also wants the planned runs
+        that had a record when this process first read them, and a process that has made no task
+        reads in `sweep.json` which extensions the task refuses.
         """
         if self._search is None:
             self._search = Search(self.task_name, self._planned_by_id, self._protocols, self._check)

@@ -318,7 +318,7 @@ def propose_targets(
         for point in row.points:
             curves_of_runs = [
                 sign * _evaluations(record, metric, curve_of(record, curves))[2]
-                for record in point.best
+                for record in point.counted
             ]
             runs = [values for values in curves_of_runs if values.size]
             first += [values[0] for values in runs]
@@ -447,7 +447,7 @@ def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
 def _target_point(point: Point, target, protocol, curves, mean_curve, coarse):
     """Returns the crossings of the runs of a point."""
     metric, mode = protocol.metric.name, protocol.mode
-    records = sorted(point.best, key=lambda record: record.hparams.get(SEED, 0))
+    records = sorted(point.counted, key=lambda record: record.hparams.get(SEED, 0))
     tried = point.tried
     if mean_curve:
         records = [] if point.diverged else [_mean_record(records, curves)]

@@ -89,11 +89,14 @@ class Worker:
         self.claims = storage.Claims(sweep.workdir, options.heartbeat_timeout)
         self.writer = storage.RecordWriter(sweep.workdir, self.claims.name)
         self.checkpoints = storage.Checkpoints(
-            sweep.workdir, 60 * options.checkpoint_minutes, self.state.done.keys(), self.claims
+            sweep.workdir,
+            60 * options.checkpoint_minutes,
+            self.state.records_by_id.keys(),
+            self.claims,
         )
 
     def run(self) -> None:
-        """Works until every run that this worker is to train has its record.
+        """Works until every run of the sweep has a record.
 
         Raises:
           KeyboardInterrupt: If a signal asked the process to stop. The runs in training have been
@@ -139,7 +142,7 @@ class Worker:
 
     def _todo(self):
         """Returns the runs that this worker or others have still to train."""
-        return runs_left(self.sweep, self.observer)
+        return extend_and_list(self.sweep, self.observer)
 
     def _wait(self):
         """Waits while other workers train what is left."""
@@ -193,7 +196,7 @@ class Worker:
     def _take(self, run):
         """Claims a run whose turn has come; returns whether this worker trains it."""
         del self._queue[run.id]
-        done = self.state.done
+        done = self.state.records_by_id
         if run.id not in self._claimed and run.id not in done:
             # To claim writes and reads files, so short runs are claimed together with those that
             # the pool takes after them.
@@ -219,9 +222,10 @@ class Worker:
     def _more(self) -> list[Run]:
         """Returns the runs that a race has asked for since, for lanes without a run."""
         self._refresh()
-        if len(self.state.done) == self._num_read:
+        num_read = len(self.state.records_by_id)
+        if num_read == self._num_read:
             return []
-        self._num_read = len(self.state.done)
+        self._num_read = num_read
         extend(self.sweep, self.observer)
         taken = self.claims.claimed_by_others() | self._begun
         todo = {name: run for name, run in self.state.todo().items() if name not in taken}
@@ -317,10 +321,10 @@ def make_record(result: training.Result, config: training.PoolConfig) -> Record:
     )
 
 
-def runs_left(sweep: Sweep, observer: Observer) -> dict[str, Run]:
-    """Returns the runs without a record, with those that extend the grid when all others are done.
+def extend_and_list(sweep: Sweep, observer: Observer) -> dict[str, Run]:
+    """Extends the grid if all runs are done, or continues the race; returns the runs left.
 
-    A race is continued each time.
+    The observer hears of the new runs.
     """
     if sweep.state.is_race or not sweep.state.todo():
         extend(sweep, observer)
@@ -340,7 +344,7 @@ def extend(sweep: Sweep, observer: Observer) -> None:
 
 def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStatus]) -> None:
     """Shows the observer what other workers do."""
-    runs, done = sweep.state.runs(), sweep.state.done
+    runs, done = sweep.state.runs(), sweep.state.records_by_id
     running = []
     for worker in workers:
         for name, examples in worker.runs.items():

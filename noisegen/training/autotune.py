@@ -43,7 +43,7 @@ def autotune(
     Args:
       task: The task to train.
       runs: Runs as for `Pool.train`, at least one.
-      devices: Devices that may be used, by default `jax.devices()`.
+      devices: Devices that may be used, by default as for `Pool`.
       make_pool: Makes the pool to measure, from task, config and devices.
       **fixed: Fields of `PoolConfig` that are not to be chosen.
 
@@ -84,7 +84,7 @@ def autotune(
 
 
 def _predict(plans: Mapping[Plan, int], config: PoolConfig, step_seconds: float) -> float:
-    """Predicts the seconds of all runs: the lanes share them, but not the longest one."""
+    """Predicts the seconds of all runs: the lanes share them, but one run cannot be split."""
     steps = {plan: plan.micro_steps(config.microbatch) for plan in plans}
     work = sum(count * steps[plan] for plan, count in plans.items())
     return step_seconds * max(work / config.lanes, *steps.values())

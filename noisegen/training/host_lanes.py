@@ -83,8 +83,8 @@ class HostLanes:
         self._broadcast = broadcast
         self._gather = gather
         self._slots: list[Slot | None] = [None] * config.lanes  # None if the lane is idle
-        # The lanes whose run has ended (at first, all), to be given new ones.
-        self._ended = np.ones(config.lanes, bool)
+        self._ended = np.ones(config.lanes, bool)  # lanes whose run has ended; at first, all
+        self._fresh = self._ended  # lanes to start at the next launch, with a run or idle
         self._lanes: Lane | None = None  # on the device
         self._steps: jax.Array | None = None  # micro-steps of the last launch, one entry per device
         self._idle_inputs: RunInputs | None = None
@@ -94,12 +94,13 @@ class HostLanes:
 
     def fill(self) -> bool:
         """Gives the next runs to the lanes without one; returns whether there are runs."""
+        self._fresh = self._ended.copy()
         for i, slot in enumerate(self._slots):
             if slot is not None and not self._ended[i]:
                 continue
             self._slots[i] = self._next_slot()
             if self._slots[i] is not None:
-                self._ended[i] = True  # an idle lane starts as one whose run has ended
+                self._fresh[i] = True
         return any(slot is not None for slot in self._slots)
 
     def launch(self) -> float:
@@ -110,12 +111,12 @@ class HostLanes:
         """
         num_steps = self._broadcast(self._next_num_steps())
         with self._jax_settings():
-            if self._ended.any():
+            if self._fresh.any():
                 self._start_runs()
             # Returns at once: JAX dispatches the program asynchronously.
             self._lanes, self._steps = self._program.advance(self._lanes, num_steps)
         self._launched = time.perf_counter()
-        for i in np.flatnonzero(self._ended):
+        for i in np.flatnonzero(self._fresh):
             slot = self._slots[i]
             if slot is not None:
                 slot.started = self._launched - slot.seconds
@@ -172,11 +173,11 @@ class HostLanes:
         inputs = stack([self._idle_inputs if slot is None else slot.inputs for slot in self._slots])
         if self._lanes is None:
             self._lanes = self._program.empty(inputs)
-            self._program.compile(self._lanes, self._ended, inputs)
-        # Only lanes whose run has ended are written. The inputs of the others are ignored.
-        self._lanes = self._program.restart(self._lanes, self._ended, inputs)
+            self._program.compile(self._lanes, self._fresh, inputs)
+        # Only fresh lanes are written. The inputs of the others are ignored.
+        self._lanes = self._program.restart(self._lanes, self._fresh, inputs)
         if self._checkpoints is not None:
-            for i in np.flatnonzero(self._ended):
+            for i in np.flatnonzero(self._fresh):
                 if self._slots[i] is not None:
                     self._resume(i, self._slots[i])
 

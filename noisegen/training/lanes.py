@@ -219,10 +219,11 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
     # A batch is complete at its size or, if the plan says so, at the end of an epoch.
     training = lanes.status == TRAINING
     epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
-    due = (lanes.seen == size) | (epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0))
-    due &= training
-    # In most micro-steps of large batches no lane is due, and the whole update is skipped.
-    lanes = jax.lax.cond(due.any(), functools.partial(_update, task, due), lambda same: same, lanes)
+    epoch_ends_batch = epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0)
+    complete = training & ((lanes.seen == size) | epoch_ends_batch)
+    # In most micro-steps of large batches no batch is complete, and the whole update is skipped.
+    update = functools.partial(_update, task, complete)
+    lanes = jax.lax.cond(complete.any(), update, lambda same: same, lanes)
 
     def next_permutations(lane: Lane) -> jax.Array:
         # The next epoch's order moves up, and that of the epoch after it is drawn.
@@ -238,7 +239,7 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
             epoch_over, next_permutations, lanes, lanes.permutations, shape.lanes_per_rare_step
         ),
     )
-    return _evaluate(task, shape, lanes, due, data)
+    return _evaluate(task, shape, lanes, complete, data)
 
 
 def _take_and_accumulate(
@@ -305,10 +306,10 @@ def _weights(task: Task, lane: Lane, batch_size: jax.Array, mask: jax.Array) -> 
     return ones * task.example_weights(lane.inputs.hparams)(key, positions, batch_size)
 
 
-def _update(task: Task, due: jax.Array, lanes: Lane) -> Lane:
-    """Makes one optax update on the whole batch's mean gradient in the lanes that are due."""
+def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
+    """Makes one optax update on the mean gradient in the lanes whose batch is complete."""
 
-    def updated(lane: Lane) -> Lane:
+    def apply(lane: Lane) -> Lane:
         # The sums over devices: once per update, not once per microbatch.
         total, value, groups = jax.tree.map(
             lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.batch_loss, lane.groups)
@@ -339,23 +340,23 @@ def _update(task: Task, due: jax.Array, lanes: Lane) -> Lane:
             noise=running,
         )
 
-    # Every lane computes an update, and lanes that are not due discard it: an update costs little
+    # Every lane computes an update, and lanes within a batch discard it: an update costs little
     # beside the microbatches, and gathering lanes would cost more.
-    return select_lanes(due, jax.vmap(updated)(lanes), lanes)
+    return select_lanes(complete, jax.vmap(apply)(lanes), lanes)
 
 
 def _evaluate(
-    task: Task, shape: Shape, lanes: Lane, updated: jax.Array, data: dict[str, PyTree]
+    task: Task, shape: Shape, lanes: Lane, has_updated: jax.Array, data: dict[str, PyTree]
 ) -> Lane:
     """Evaluates the lanes that have just made an update after which their plan evaluates."""
     next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
     # A lane whose update diverged is not evaluated.
-    due = updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
+    eval_due = has_updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
     # Every plan evaluates after its last update, so no run ends without an evaluation.
-    last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
+    last = eval_due & (lanes.count == lanes.inputs.hparams["num_updates"])
     spec = metric_spec(task)
 
-    def metrics_of(splits, lane):
+    def evaluate(splits: tuple[str, ...], lane: Lane) -> dict[str, jax.Array]:
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.inputs, lane.permutations)
@@ -365,7 +366,7 @@ def _evaluate(
             metrics |= task.diagnostics(params, state, data["train"])
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-    def record(
+    def write_evaluation(
         lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
     ) -> Lane:
         examples = jax.lax.psum(lane.examples[0], "batch")
@@ -382,15 +383,18 @@ def _evaluate(
             noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 
-    def measured(splits, names, due):
+    def measure(
+        splits: tuple[str, ...], names: tuple[str, ...], due: jax.Array
+    ) -> dict[str, jax.Array]:
         blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-        function = functools.partial(metrics_of, splits)
+        function = functools.partial(evaluate, splits)
         return for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
 
     names = (*spec.test, *spec.valid, *spec.diagnostics)
-    metrics = measured(evaluated_splits(task), names, due)
-    final = measured(("train",), spec.train, last) if spec.train else {}
-    return select_lanes(due, jax.vmap(record)(lanes, last, metrics, final), lanes)
+    metrics = measure(evaluated_splits(task), names, eval_due)
+    final = measure(("train",), spec.train, last) if spec.train else {}
+    written = jax.vmap(write_evaluation)(lanes, last, metrics, final)
+    return select_lanes(eval_due, written, lanes)
 
 
 def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:

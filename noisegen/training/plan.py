@@ -33,7 +33,7 @@ _DEFAULTS = {
 
 # Relative margin that lifts a product of floats which rounding took just below an integer: 0.29
 # epochs of 100 updates are 28.999999999999996, and must be 29 updates.
-_ROUNDED_DOWN = 1 + 1e-12
+_ROUNDING_MARGIN = 1 + 1e-12
 
 
 # Plans are compared by identity. Equal ones are one object (see `_plan_constant`), so identity
@@ -244,7 +244,7 @@ def _plan_constant(
     """Returns the plan of a constant batch size."""
     epoch = LAST_BATCH[last_batch](batch_size, num_examples)
     if num_updates is None:
-        num_updates = math.floor(num_epochs * epoch.updates * _ROUNDED_DOWN)
+        num_updates = math.floor(num_epochs * epoch.updates * _ROUNDING_MARGIN)
     _check_horizon(num_updates, batch_size)
     # int64, because a long run on a large training set sees more than 2**31 examples.
     counts = np.arange(1, int(num_updates) + 1, dtype=np.int64)
@@ -276,7 +276,7 @@ def _growing(
         )
     if values["num_updates"] is None:
         most_updates = math.inf
-        most_examples = math.floor(values["num_epochs"] * num_examples * _ROUNDED_DOWN)
+        most_examples = math.floor(values["num_epochs"] * num_examples * _ROUNDING_MARGIN)
     else:
         _check_horizon(values["num_updates"], values["batch_size"])
         most_updates = int(values["num_updates"])

@@ -93,7 +93,8 @@ class Pool:
       task: The task to train.
       config: Performance settings, which change results by rounding only.
       devices: Devices of the mesh, which takes the first `lane_devices * batch_devices` of them. By
-        default `jax.devices()`.
+        default `jax.devices()`, or, if `jax_default_device` is set, that device and then the others
+        of its platform.
 
     Attributes:
       task: As given.

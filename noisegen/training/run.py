@@ -13,13 +13,11 @@ import numpy as np
 from noisegen.training.data_order import RunInputs
 from noisegen.training.plan import Plan
 from noisegen.training.run_fields import RUN_FIELDS, canonical_fields
-from noisegen.training.run_id import Value, hash_canonical
+from noisegen.training.run_id import INTEGERS, Value, hash_canonical
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task, first_line
 from noisegen.training.task_plans import plan_runs
 
-# Fields that the device counts with, as int32. Above 2**24, float32 would skip integers.
-_INTEGERS = {"batch_size", "seed", "num_updates", "num_examples"}
 # Fields that the plan adds to those of a run, for the optimizer to read.
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
 
@@ -308,4 +306,4 @@ def _draw_weights(task: Task, hparams: Mapping[str, Any]) -> None:
 
 def _dtype(name: str) -> type[np.number]:
     """Returns the type of a field on the device."""
-    return np.int32 if name in _INTEGERS else np.float32
+    return np.int32 if name in INTEGERS else np.float32

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from noisegen import _values
+from noisegen._values import FLOAT32_MAX, FLOAT32_MIN
 from noisegen.training.run_id import Value, canonicalize, check_is_mapping
 
 # The fields that a plan reads. All others belong to the task's optimizer, weights or batch size.
@@ -21,10 +20,6 @@ RUN_FIELDS = {
 }
 
 _NUMBERS = RUN_FIELDS - {"last_batch"}  # The fields that must not be a boolean or a word.
-
-# Normal float32 numbers. Devices may flush smaller ones to zero, and cannot hold larger ones.
-_TINY = float(np.finfo(np.float32).tiny)
-_HUGE = float(np.finfo(np.float32).max)
 
 
 def plain_fields(run: Mapping[str, Any]) -> dict[str, Value]:
@@ -59,7 +54,7 @@ def _plain(name: str, value: Any) -> Value:
     """Returns the plain value of one field; raises ValueError if it has none."""
     # Nearly all values take this path, which matters to grids of a million runs. The types are
     # compared by identity, because a boolean is an instance of int.
-    if type(value) in (int, float) and (value == 0 or _TINY <= abs(value) <= _HUGE):
+    if type(value) in (int, float) and (value == 0 or FLOAT32_MIN <= abs(value) <= FLOAT32_MAX):
         return value
     try:
         # An integer gets here only if it is beyond float32, and is refused below.
@@ -78,10 +73,10 @@ def _plain(name: str, value: Any) -> Value:
         if name in _NUMBERS:
             raise ValueError(f"Run field {name}={plain!r} must be a number.")
         return plain
-    if plain and not _TINY <= abs(plain) <= _HUGE:
+    if plain and not FLOAT32_MIN <= abs(plain) <= FLOAT32_MAX:
         raise ValueError(
             f"Run field {name}={_values.shown(plain)} is beyond the float32 numbers that devices "
-            f"compute with: from {_TINY:.2g} to {_HUGE:.2g}, or 0."
+            f"compute with: from {FLOAT32_MIN:.2g} to {FLOAT32_MAX:.2g}, or 0."
         )
     return plain
 

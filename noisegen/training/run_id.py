@@ -17,7 +17,9 @@ from noisegen._values import plain, shown
 
 Value = _values.Value
 
-_INTEGERS = ("batch_size", "seed", "num_updates")  # integers on the device; others are float32
+# Fields that the device counts with, as int32. Above 2**24, float32 would skip integers.
+INTEGERS = frozenset({"batch_size", "seed", "num_updates", "num_examples"})
+
 _EXACT = _values.EXACT
 _EXACT_32 = 2**24  # Up to it a float32 holds every integer.
 _FLOAT32 = struct.Struct("f")  # For a single number twice as fast as np.float32.
@@ -81,7 +83,7 @@ def on_device(name: str, value: Value) -> float | str | tuple:
         return value
     if type(value) is bool:
         return (value,)  # A bare True would equal 1.
-    if type(value) is int and (abs(value) <= _EXACT_32 or name in _INTEGERS):
+    if type(value) is int and (abs(value) <= _EXACT_32 or name in INTEGERS):
         return value
     return rounded(value)
 
@@ -111,13 +113,13 @@ def close_on_device(values: Iterable[Value]) -> set[Value]:
     return {value for value, count in zip(numbers, counts[indices], strict=True) if count > 1}
 
 
-def run_id(task_identity: str, run: Mapping[str, object]) -> str:
+def run_id(task_name: str, run: Mapping[str, object]) -> str:
     """Returns the id of a run: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
 
     Equal numbers give equal ids, in any type (64 and 64.0) and order.
 
     Args:
-      task_identity: Text that names everything compiled: model, loss, data, augmentation.
+      task_name: Name of all that is compiled: model, loss, data, augmentation.
       run: As for `canonicalize`.
 
     Raises:
@@ -127,16 +129,16 @@ def run_id(task_identity: str, run: Mapping[str, object]) -> str:
       >>> run_id("t", {"a": 1, "b": 2.5}) == run_id("t", {"b": 2.5, "a": 1.0})
       True
     """
-    return hash_canonical(task_identity, canonicalize(run))
+    return hash_canonical(task_name, canonicalize(run))
 
 
-def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
+def by_run_id(task_name: str, runs: Iterable[Mapping[str, object]]) -> dict[str, dict]:
     """Returns the runs of a grid by run_id, each once, in the order of the grid.
 
     Of several runs that are equal on the device, as 0.1 and 0.1 + 1e-12 are, the first stays.
 
     Args:
-      task_identity: As for `run_id`.
+      task_name: As for `run_id`.
       runs: A grid, or any iterable of runs.
 
     Returns:
@@ -151,7 +153,7 @@ def by_run_id(task_identity: str, runs: Iterable[Mapping[str, object]]) -> dict[
     """
     planned = {}
     for run in map(canonicalize, runs):
-        planned.setdefault(hash_canonical(task_identity, run), run)
+        planned.setdefault(hash_canonical(task_name, run), run)
     return once_on_device(planned)
 
 
@@ -182,9 +184,9 @@ def once_on_device(planned: Mapping[str, Mapping[str, Value]]) -> Mapping[str, M
     return once
 
 
-def hash_canonical(task_identity: str, run: Mapping[str, Value]) -> str:
+def hash_canonical(task_name: str, run: Mapping[str, Value]) -> str:
     """Returns the run_id of a run that is already canonical."""
-    text = _encode({"task": task_identity, "run": run})
+    text = _encode({"task": task_name, "run": run})
     # 64 bits: among a million runs, two share an id with a probability of 3e-8.
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -23,12 +23,12 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
     else:
         plans = [plan_of_fields(run, size, _schedule(task, run)) for run in runs]
     if task.check_run is not None:
-        for run, course in zip(runs, plans, strict=True):
-            task.check_run(run, course)
+        for run, plan in zip(runs, plans, strict=True):
+            task.check_run(run, plan)
     # Equal plans are one object, so few are left to check of the many runs of a sweep.
-    for course in set(plans):
-        _check_batches(task, course)
-        if course.permutation_length < course.epoch_length and not task.shuffle:
+    for plan in set(plans):
+        _check_batches(task, plan)
+        if plan.permutation_length < plan.epoch_length and not task.shuffle:
             raise ValueError(
                 f"last_batch='resample' draws every batch from a new order of the examples, and "
                 f"task {task.name!r} keeps theirs: choose another last_batch."
@@ -36,10 +36,10 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
     return plans
 
 
-def _check_batches(task: Task, course: Plan) -> None:
+def _check_batches(task: Task, plan: Plan) -> None:
     """Checks the batch sizes of a plan against the task."""
-    sizes = course.batch_sizes
-    if course.epoch_ends_batch and not task.takes_whole_batches:
+    sizes = plan.batch_sizes
+    if plan.epoch_ends_batch and not task.takes_whole_batches:
         # The ragged batch of an epoch may be of any size: its last ghost batch is then ragged too.
         # All others are equal, so the first stands for them.
         sizes = sizes[:1]
@@ -58,9 +58,9 @@ def _check_batches(task: Task, course: Plan) -> None:
             f"are {below} and {below + task.ghost_size}."
         )
     # A variance needs two groups at least, in every batch.
-    if task.noise_microbatch and course.smallest_batch <= task.noise_microbatch:
+    if task.noise_microbatch and plan.smallest_batch <= task.noise_microbatch:
         raise ValueError(
-            f"A batch of {course.smallest_batch} is a single group of the {task.noise_microbatch} "
+            f"A batch of {plan.smallest_batch} is a single group of the {task.noise_microbatch} "
             f"examples that task {task.name!r} measures the noise of gradients with, and one group "
             "says nothing about noise: make noise_microbatch half of the smallest batch or less "
             "(the ragged last one included; last_batch='straddle' has none)."

@@ -127,7 +127,7 @@ def test_curves_are_means_over_the_best_seeds_up_to_the_shortest():
     epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy")
     assert epochs.tolist() == [1, 2, 3]
     np.testing.assert_allclose(values, [[45.5, np.nan, 91], [45, np.nan, 90]])
-    short = {OPTIMA[0].best[0].run_id: {"epoch": [1], "test_accuracy": [0.5]}}
+    short = {OPTIMA[0].counted[0].run_id: {"epoch": [1], "test_accuracy": [0.5]}}
     epochs, values = plots.load_curves(OPTIMA[0], "test_accuracy", short)
     assert epochs.tolist() == [1] and values.tolist() == [[50], [45]]
     ax = draw(reports.plot_curves, OPTIMA, PROTOCOL)

@@ -138,6 +138,15 @@ def test_a_sample_of_equal_scores_adds_no_variance():
         assert half == pytest.approx((expected.high - expected.low) / 2)
 
 
+def test_a_pooled_deviation_is_about_the_mean_of_each_sample():
+    samples = [[0.90, 0.92, 0.88], [0.5], [0.7, 0.6], []]
+    squares = 2 * np.var(samples[0], ddof=1) + np.var(samples[2], ddof=1)
+    deviation, freedom = statistics.pooled_deviation(samples)
+    assert freedom == 3 and deviation == pytest.approx(math.sqrt(squares / 3))
+    alone = statistics.pooled_deviation([[0.5], [0.7]])
+    assert math.isnan(alone.deviation) and alone.freedom == 0
+
+
 def test_seeds_of_both_samples_are_paired():
     a = {3: 0.3, 0: 0.9, 1: None, 2: NAN, 5: 0.5}
     b = {0: 0.8, 1: 0.7, 2: 0.6, 3: 0.1, 4: 0.4}

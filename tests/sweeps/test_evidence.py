@@ -259,6 +259,23 @@ def test_more_values_to_choose_from_are_no_advantage():
     assert abs(held_out) < 0.0025 < 0.004 < chosen
 
 
+def test_series_can_be_compared_as_if_they_had_equally_many_values():
+    protocol = protocol_of(5, series=lambda run: run["kind"], labels=("one", "seven"))
+    better = [score + 0.07 for score in A]
+    one = records_of({0.1: A}, kind="one")
+    seven = {2.0**k: A for k in range(-3, 3)} | {8.0: better}
+    optima = sweeps.select(one + records_of(seven, kind="seven"), protocol)
+    [found] = sweeps.compare_series(optima, protocol)
+    assert found.difference.value == pytest.approx(0.07)
+    # One of seven random values is the better one with a chance of 1 / 7.
+    [equal] = sweeps.compare_series(optima, protocol, equalize=True)
+    assert equal.difference.value == pytest.approx(0.01, abs=0.006)
+    assert equal.num_cells == (7, 1)
+    # The series with fewer values is scored as it is.
+    [other] = sweeps.compare_series(optima, protocol, equalize=True, baseline="seven")
+    assert other.difference.value == pytest.approx(-equal.difference.value)
+
+
 def test_the_baseline_is_the_first_series_that_shares_rows_with_the_most_others():
     alone = {"alone": {8: A}, "a": {16: A, 64: A}, "b": {16: B}, "c": {64: B}}
     found = compared(alone, 5)

@@ -37,12 +37,12 @@ class State:
     """The state of this sweep."""
 
     def __init__(self, records, todo):
-        self.done = {each.run_id: each for each in records}
+        self.records_by_id = {each.run_id: each for each in records}
         self.wanted = {each.run_id: each.hparams for each in (*records, *todo)}
         self._todo = {each.run_id: run_of(each) for each in todo}
 
     def records(self):
-        return list(self.done.values())
+        return list(self.records_by_id.values())
 
     def todo(self):
         return self._todo

@@ -43,7 +43,7 @@ def test_best_k_of_n_mean_std_and_error_bar():
     assert optimum.mean == pytest.approx(0.82)
     assert optimum.std == pytest.approx(statistics.stdev([0.80, 0.84]))  # ddof = 1
     assert (optimum.low, optimum.high) == (0.2, 0.4)  # 0.815 > 0.82 - 0.028
-    assert [record.hparams["seed"] for record in optimum.best] == [1, 0]
+    assert [record.hparams["seed"] for record in optimum.counted] == [1, 0]
     assert optimum.flags == () and optimum.series == "" and optimum.row == 64
 
 

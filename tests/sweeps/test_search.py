@@ -174,10 +174,23 @@ def test_two_protocols_race_side_by_side():
     assert sweeps.select(records.values(), RACE)[-1].values == {"learning_rate": 2.0}
 
 
-def test_the_fewest_runs_of_a_race(raced):
-    fewest = Search("task", planned(), [RACE]).fewest()
+def test_the_fewest_runs_of_a_race_in_which_runs_survive(raced):
+    fewest = Search("task", planned(), [RACE]).fewest_runs()
     assert len(fewest) == len(BATCHES) * (5 + 2 + 1)
     assert len(fewest) <= len(raced[0])
+    wanted, _ = train(planned(rates=RATES[:4]), RACE, lambda run: None)
+    assert len(wanted) < len(fewest)  # every run diverges: one seed of each point
+
+
+def test_a_race_needs_as_many_seeds_as_the_protocol_asks_for():
+    runs = list(planned(seeds=5).values())
+    sweeps.check_points(runs, RACE)
+    with pytest.raises(ValueError, match="of=5 needs 5 seeds.*batch_size=16.* has 4"):
+        sweeps.check_points(runs[:4] + runs[5:], RACE)
+    sweeps.check_points(runs[:4], dataclasses.replace(RACE, search="grid"))
+    # Equal on the device: one point.
+    close = [run | {"learning_rate": run["learning_rate"] + 1e-12} for run in runs[4:5]]
+    sweeps.check_points(runs[:4] + close + runs[5:], RACE)
 
 
 def test_an_unknown_search_is_refused():

@@ -58,7 +58,7 @@ def record(name, run, accuracy, **fields):
 
 
 def left(state):
-    return {name: run for name, run in state.wanted.items() if name not in state.done}
+    return {name: run for name, run in state.wanted.items() if name not in state.records_by_id}
 
 
 def train(state, until):
@@ -264,18 +264,18 @@ def test_the_grid_does_not_grow_by_runs_that_cannot_be_trained():
 def test_a_resumed_sweep_wants_the_same_runs(tmp_path):
     whole = planned()
     train(whole, 2.0)
-    records = list(whole.done.values())
+    records = list(whole.records_by_id.values())
     for count in range(len(records) + 1):
         workdir = tmp_path / str(count)
         with storage.RecordWriter(workdir) as writer:
             for each in records[:count][::-1]:
                 writer.append(each)
         resumed = planned(workdir=workdir)
-        assert len(resumed.done) == count
+        assert len(resumed.records_by_id) == count
         train(resumed, 2.0)
         assert resumed.wanted == whole.wanted
-        assert {n: r.metrics for n, r in resumed.done.items()} == {
-            n: r.metrics for n, r in whole.done.items()
+        assert {n: r.metrics for n, r in resumed.records_by_id.items()} == {
+            n: r.metrics for n, r in whole.records_by_id.items()
         }
 
 
@@ -321,7 +321,10 @@ def test_of_several_records_of_a_run_the_first_finished_stays():
     name = next(iter(state.wanted))
     for day, accuracy in ((2, 0.2), (1, 0.1), (3, 0.3)):
         state.add(record(name, RUNS[0], accuracy, finished_at=f"2026-01-0{day}"))
-    assert state.done[name].metrics == {"test_accuracy": 0.1} and len(state.done) == 1
+    assert (
+        state.records_by_id[name].metrics == {"test_accuracy": 0.1}
+        and len(state.records_by_id) == 1
+    )
 
 
 def test_memory_stays_small_while_runs_get_their_records():
@@ -337,7 +340,7 @@ def test_memory_stays_small_while_runs_get_their_records():
             grown.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert len(state.done) == len(grown) == 3000 and state.is_complete()
+    assert len(state.records_by_id) == len(grown) == 3000 and state.is_complete()
     assert (grown[-1] - grown[300]) / 2700 < 800  # bytes a record
 
 
@@ -495,5 +498,5 @@ def test_the_report_of_a_race_that_is_half_done_says_so(raced, tmp_path):
 
 def test_a_race_says_how_many_runs_it_may_take(raced):
     state = racing(None).state
-    assert len(state.fewest()) <= len(raced.records()) <= len(state.most()) == 54
+    assert len(state.fewest_runs()) <= len(raced.records()) <= len(state.most_runs()) == 54
     assert state.is_race and not racing(None, GRID).state.is_race

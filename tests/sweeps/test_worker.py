@@ -66,7 +66,7 @@ class State:
     is_race = False
 
     def __init__(self, names=()):
-        self.done, self.reads = {}, 0
+        self.records_by_id, self.reads = {}, 0
         self.made = {name: training.Run(name, {}, None) for name in names}
 
     def runs(self):
@@ -108,7 +108,7 @@ def take_all(one, clock, seconds):
         if one._take(run):
             taken.append(run.id)
             clock[0] += seconds
-            one.state.done[run.id] = {}
+            one.state.records_by_id[run.id] = {}
             one.claims.release(run.id)
             one._pace.ended()
     return taken
@@ -174,14 +174,14 @@ def test_of_runs_claimed_ahead_those_with_a_record_are_left_out(tmp_path, monkey
     one, _ = begin(tmp_path, names, monkeypatch)
     with storage.Claims(tmp_path) as other:
         assert other.claim_all(names[100:110]) == set(names[100:110])
-        one.state.done["50"] = {}
+        one.state.records_by_id["50"] = {}
         for run in list(one._queue.values())[:90]:  # by now many are claimed at once
             if one._take(run):
                 clock[0] += 0.01
                 one._pace.ended()
         claimed_ahead = [name for name in names[90:] if name in one._claimed]
         assert len(claimed_ahead) > 3
-        one.state.done[claimed_ahead[-1]] = {}  # trained by one that was taken for dead
+        one.state.records_by_id[claimed_ahead[-1]] = {}  # trained by one that was taken for dead
         taken = take_all(one, clock, 0.01)
     assert claimed_ahead[-1] not in taken and not {*names[100:110]} & {*taken}
     assert len(taken) == 200 - 90 - 10 - 1

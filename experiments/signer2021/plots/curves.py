@@ -137,7 +137,7 @@ def table(curves: Sequence[Curves]) -> list[str]:
 
 def _curves(sweep, optimum):
     """Returns the runs at an optimum; none if all diverged."""
-    curves = sweep.curves(record.run_id for record in optimum.best)
+    curves = sweep.curves(record.run_id for record in optimum.counted)
     epochs, accuracy = plots.load_curves(optimum, METRIC, curves)
     beside = sweep.published.get((optimum.series, optimum.row))
     return Curves(
