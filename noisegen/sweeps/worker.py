@@ -264,6 +264,9 @@ class Worker:
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
                 return training.PoolConfig(**shared)
         self._say("measuring what is fastest here")
+        if self.state.is_race:
+            # A race begins with few runs, of small batches only. The settings are for all of it.
+            runs = list(self.state.by_task(self.state.most_runs())[task].values())
         # More lanes than this worker's share of the runs would stay idle.
         config = self.autotune(task, runs[: math.ceil(len(runs) / count)])
         self.claims.share_settings(key, vars(config))

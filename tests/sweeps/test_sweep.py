@@ -435,6 +435,18 @@ def test_a_race_trains_a_part_of_the_runs_and_finds_the_optima_of_the_grid(raced
     assert found == [(each.values, each.mean, each.flags) for each in whole.optima()]
 
 
+def test_the_settings_of_a_race_are_chosen_for_all_of_its_batch_sizes(tmp_path, monkeypatch):
+    measured = []
+
+    def autotune(task, runs, **fixed):
+        measured.extend(run.hparams["batch_size"] for run in runs)
+        return training.PoolConfig(**POOL), 1.0
+
+    monkeypatch.setattr(training, "autotune", autotune)
+    racing(tmp_path).run(progress=False)
+    assert len(measured) == 54 and set(measured) == {16, 64}
+
+
 def test_a_race_that_is_run_again_trains_the_same_runs(raced, tmp_path):
     [path] = (raced.workdir / "records").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
