@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python
 .PHONY: sweep test test-all lint help
 
 sweep: $(VENV)/installed  ## trains the embedded sweep and writes its report: about a minute on two cores
-	$(RUN) -m launch.sweep --config=experiments/digits.py --workdir=sweeps/digits
+	$(RUN) -m launch.sweep --config=experiments/digits_noise.py --workdir=sweeps/digits_noise
 
 PYTEST = $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 

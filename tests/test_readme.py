@@ -76,7 +76,7 @@ def test_a_file_that_is_named_exists(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("name", ["digits"])
+@pytest.mark.parametrize("name", ["digits_noise"])
 def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     sweep = sweeps.Sweep.open(ROOT / "experiments" / "results" / name)
