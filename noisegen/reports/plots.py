@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from noisegen.reports import axes, formatting, markup
+from noisegen.reports import axes, comparison, formatting, markup
 from noisegen.reports.axes import Axes
 from noisegen.reports.formatting import display_name
 from noisegen.reports.published import Published, normalize_published
@@ -65,7 +65,7 @@ def plot_metric(
     handles = []
     for index, (label, alive) in enumerate(by_series.items()):
         x = axis.shifted([optimum.row for optimum in alive], index, len(by_series))
-        values = [_mean_and_std(optimum, metric, protocol) for optimum in alive]
+        values = [comparison.mean_and_std(optimum, metric, protocol) for optimum in alive]
         means = [metric.factor * mean for mean, _ in values]
         stds = [metric.factor * std for _, std in values]
         handles += _line(ax, x, means, stds, index, _legend_name(label, by_series))
@@ -85,13 +85,6 @@ def plot_metric(
     ax.set_ylabel(display_name(metric), **axes.PLAIN)
     is_empty = not printed and not any(optimum.n for optimum in optima)
     return axes.finish(ax, handles, is_empty)
-
-
-def _mean_and_std(optimum, metric, protocol):
-    """Returns mean and standard deviation of a metric at the optimum."""
-    if metric == protocol.metric:
-        return optimum.mean, optimum.std
-    return optimum.report[metric.name]
 
 
 def plot_tuned(

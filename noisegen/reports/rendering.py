@@ -196,7 +196,9 @@ def to_text(
         rows, *labels = frame.columns.unique(level=0)
         blocks = []
         for label in labels:
-            block = pd.concat([frame[rows], frame[label]], axis=1)
+            # Rows that only other series have are left out.
+            own = (frame[label] != NONE).any(axis=1)
+            block = pd.concat([frame[rows], frame[label]], axis=1)[own]
             blocks.append(f"  {label}\n{_aligned(block)}")
     blocks.append("\n".join(_notes(optima, protocol, published, markup.TEXT)))
     return "\n\n".join(blocks) + "\n"
