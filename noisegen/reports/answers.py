@@ -142,7 +142,7 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     answer = Answer(
         kind="batch_size",
         series=optimum.series,
-        text=_about(optimum.series, text),
+        text=about(optimum.series, text),
         rule=rule,
         figure="metric",
         numbers=numbers,
@@ -187,7 +187,7 @@ def _updates(scored, last, protocol) -> list[Answer]:
         Answer(
             kind="updates",
             series=largest.series,
-            text=_about(largest.series, text),
+            text=about(largest.series, text),
             rule="Counted, at the largest batch size that is not measurably worse.",
             figure="metric",
             numbers={"updates": (before, after)},
@@ -216,7 +216,7 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
             Answer(
                 kind="learning_rate",
                 series=label,
-                text=_about(label, text),
+                text=about(label, text),
                 rule=(
                     f"A line fitted to the logarithms. The best {name} is the top of a parabola"
                     " through the best value tried and those beside it, or the best value itself"
@@ -287,7 +287,7 @@ def _target(label, steps, protocol, level) -> list[Answer]:
         Answer(
             kind="target",
             series=label,
-            text=_about(label, text),
+            text=about(label, text),
             rule=rule,
             figure="steps",
             numbers={
@@ -339,7 +339,7 @@ def _series(optima, protocol, level) -> list[Answer]:
             Answer(
                 kind="series",
                 series=label,
-                text=_about(label, text),
+                text=about(label, text),
                 rule=rule,
                 figure="metric",
                 numbers=numbers,
@@ -445,7 +445,7 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
 
 
 def _open_answer(label, text, command=None) -> Answer:
-    return Answer(kind="open", series=label, text=_about(label, text), command=command or "")
+    return Answer(kind="open", series=label, text=about(label, text), command=command or "")
 
 
 def to_text(answers: Sequence[Answer]) -> str:
@@ -469,7 +469,8 @@ def _is_tuned_inside(optimum) -> bool:
     return not {"at_boundary", "all_diverged", "unsettled"} & set(optimum.flags)
 
 
-def _about(label, text) -> str:
+def about(label: str, text: str) -> str:
+    """Returns a sentence about a series, which is named if it has a label."""
     return f"{label}: {text[0].lower()}{text[1:]}." if label else f"{text}."
 
 
