@@ -44,10 +44,6 @@ class Scaling:
     largest_useful: float = math.nan
     flags: tuple[str, ...] = ()
 
-    def perfect_updates(self, batch_size: float) -> float:
-        """Returns the updates to the target at a batch size, if scaling were perfect."""
-        return self.examples / batch_size
-
 
 def scaling_regions(
     rows: Iterable[RowTarget], *, tolerance: float = 0.05, level: float = 0.95
