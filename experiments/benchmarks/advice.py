@@ -88,7 +88,7 @@ def compare(name: str, workload: Workload) -> dict:
     [series] = advice.series
     size = series.prediction.batch_size
     first = optima[0]
-    temperature = sweeps.effective_learning_rate(first.counted[0].hparams) / first.row
+    temperature = sweeps.effective_learning_rate_of(first.counted[0].hparams) / first.row
     near = min(optima, key=lambda each: abs(math.log2(each.row) - truth.log2))
     return {
         "truth": 2**truth.log2,

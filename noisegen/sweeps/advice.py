@@ -424,7 +424,7 @@ class _Adviser:
         if untrained is None:
             return math.nan, True, math.nan
         stable = regimes.largest_stable(records[1:], limit=untrained)
-        rates = [regimes.effective_learning_rate(record.hparams) for record in records]
+        rates = [regimes.effective_learning_rate_of(record.hparams) for record in records]
         score = protocols.metric_of(records[0], self._protocol.metric.name)
         return stable, stable == rates[-1], math.nan if score is None else score
 
