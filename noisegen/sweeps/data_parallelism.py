@@ -22,7 +22,7 @@ from noisegen.sweeps.targets import RowTarget, by_series_and_target
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Divides the batch sizes of one series into regions, by the steps to one target.
+    """Regions of the batch sizes of one series, by the steps to one target.
 
     Attributes:
       series: Label; '' if the protocol has no series.
