@@ -1,1 +1,1 @@
-"""The command line: `python -m launch.sweep`, `launch.status` and `launch.report`."""
+"""The command line: `python -m launch.sweep`, `launch.advise`, `launch.status`, `launch.report`."""

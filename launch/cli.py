@@ -1,13 +1,15 @@
 """Runs a command: flags, errors as one line, exit codes, devices and the compilation cache.
 
-Every module of this package imports this one, and this one imports no other command.
+Commands import this module. It imports no command.
 
-Two kinds of errors count as the user's to correct, and are shown in one line:
+Four kinds of errors count as the user's to correct, and are shown in one line:
 
 * a `UsageError`. Commands read and check the command line, the experiment and the directory within
   `usage_errors`, where every ValueError and ImportError becomes one. Training is outside, so an
   error there keeps its traceback.
+* a `flags.Error`, such as that of an unknown flag.
 * an OSError at any time, such as that of a full disk.
+* JAX's RESOURCE_EXHAUSTED, of settings that do not fit the memory of the device.
 
 With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
 """
@@ -19,17 +21,21 @@ import logging
 import os
 import pathlib
 import re
+import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
+from ml_collections import config_dict
 
+from noisegen import training
 from noisegen.data import cache
 from noisegen.sweeps import Sweep, encoding, experiment_files, machine
+from noisegen.sweeps.experiment import Experiment, load_experiment
 
 from . import config_flags, streams
 
@@ -124,6 +130,13 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+def stopped(text: str) -> NoReturn:
+    """Ends the program after Ctrl-C, with a text and how to resume on stderr."""
+    resume = f"To resume, give the same command again:\n  {shlex.join(sys.orig_argv)}"
+    print(f"{text} {resume}", file=sys.stderr)
+    leave(INTERRUPTED)
+
+
 def fail(message: str) -> NoReturn:
     """Ends the program with one line on stderr and exit code 1."""
     # Programs that start workers, and tests, find the line by its first word.
@@ -191,6 +204,50 @@ def workdir(text: str | None) -> str:
             "copy it to the bucket when the sweep is done."
         )
     return str(experiment_files.expanded(text))
+
+
+def read_experiment(
+    argv: list[str], prepare: Callable[[], None]
+) -> tuple[Experiment, config_dict.ConfigDict]:
+    """Loads the experiment that the command line names, and overrides fields of its config.
+
+    Args:
+      argv: The program's name, the words that are no flags, and the flags of the config.
+      prepare: Called before the experiment is loaded, which may use JAX: chooses the devices.
+
+    Raises:
+      UsageError: If no experiment is named, or there are other words.
+    """
+    words = [word for word in argv[1:] if not word.startswith("-")]
+    name = CONFIG.value or next(iter(words), None)
+    if not name:
+        raise UsageError("Missing --config=..., an experiment, such as experiments/digits.py.")
+    prepare()
+    experiment = load_experiment(name)
+    config = experiment.get_config()
+    # Only now is it known which words are flags of the config. Others are refused.
+    flag_or_word(CONFIG, config_flags.override(config, argv))
+    return experiment, config
+
+
+def check_pool(given: Mapping[str, Any], *, is_here: bool = True) -> None:
+    """Checks the given settings of the pool before anything is begun.
+
+    Args:
+      given: Fields of `training.PoolConfig`.
+      is_here: Whether this process trains, so that its devices must suffice.
+
+    Raises:
+      ValueError: If the settings make no sense, or need more devices than there are.
+    """
+    # The smallest settings that go with them stand for those that are yet to be measured.
+    lanes, batch = given.get("lane_devices", 1), given.get("batch_devices", 1)
+    training.PoolConfig(**{"lanes": lanes, "microbatch": batch, "eval_batch": batch, **given})
+    if is_here and lanes * batch > jax.device_count():
+        raise UsageError(
+            f"--pool.lane_devices={lanes} times --pool.batch_devices={batch} is {lanes * batch} "
+            f"devices; there are {jax.device_count()}."
+        )
 
 
 def open_sweep(argv: list[str]) -> Sweep:

@@ -38,7 +38,7 @@ def write(sweep: Sweep, form: str = "text") -> None:
     tables = "\n".join(report.tables(form))
     if form == "text":
         missing = report.describe_missing()
-        answers = "\n\n".join(report.answers())
+        answers = "\n\n".join(report.answer_texts())
         cli.show(
             "\n".join(
                 [

@@ -17,7 +17,6 @@ from absl import flags
 from noisegen import statistics, storage, training
 from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.experiment import load_experiment
 from noisegen.sweeps.progress import Display, duration
 from noisegen.sweeps.worker import WorkerOptions
 
@@ -65,12 +64,8 @@ def main(argv: list[str]) -> None:
     try:
         train(sweep, options)
     except KeyboardInterrupt:
-        print(
-            f"Stopped; finished runs and the last checkpoint of others are kept in {sweep.workdir}."
-            f" To resume, give the same command again:\n  {shlex.join(sys.orig_argv)}",
-            file=sys.stderr,
-        )
-        cli.leave(cli.INTERRUPTED)
+        kept = f"finished runs and the last checkpoint of others are kept in {sweep.workdir}"
+        cli.stopped(f"Stopped; {kept}.")
 
 
 def train(sweep: Sweep, options: WorkerOptions) -> None:
@@ -125,7 +120,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
         least, most = _race_range(sweep)
         examples = [_num_examples(least), _num_examples(most)]
         print(
-            f"These {len(todo):,} runs begin the race. In all it takes {len(least):,} to"
+            f"These {len(todo):,} runs begin the race. In all it takes about {len(least):,} to"
             f" {len(most):,} runs, {examples[0]:,} to {examples[1]:,} training examples."
         )
     else:
@@ -203,16 +198,8 @@ def _print_duration(sweep, todo, examples, options):
 @cli.usage_errors()
 def _read(argv):
     """Reads the command line and the experiment; returns the sweep and the workers' options."""
-    words = [word for word in argv[1:] if not word.startswith("-")]
-    name = cli.CONFIG.value or next(iter(words), None)
-    if not name:
-        raise UsageError("Missing --config=..., an experiment, such as experiments/digits.py.")
     options = _options()
-    _prepare_jax()  # before the experiment, which may use it
-    experiment = load_experiment(name)
-    config = experiment.get_config()
-    # Only now is it known which words are flags of the config.
-    cli.flag_or_word(cli.CONFIG, config_flags.override(config, argv))
+    experiment, config = cli.read_experiment(argv, _prepare_jax)
     workdir = None
     if cli.WORKDIR.value or not _DRY_RUN.value or _LAUNCHER.value == "slurm":
         workdir = cli.workdir(cli.WORKDIR.value)
@@ -273,7 +260,7 @@ def _check(sweep, options):
     if _LAUNCHER.value == "local" and _WORKERS.value is not None:
         slots = local.detect_slots(_WORKERS.value)
     sweep.validate()
-    _check_pool(options.pool)
+    cli.check_pool(options.pool, is_here=not _starts_workers())
     if _REPORT.value:
         _check_report(sweep)
     if not sweep.state.todo():  # the report can be written without Slurm or Ray
@@ -301,18 +288,6 @@ def _ray_executor(command):
     """Returns an executor that is connected to the Ray cluster."""
     num_workers = local.parse_workers(_WORKERS.value or "auto")
     return ray.RayExecutor(command, ray.RayConfig(**_ray()), num_workers)
-
-
-def _check_pool(given):
-    """Checks the given settings of the pool before anything is begun."""
-    # The smallest settings that go with them stand for those that are yet to be measured.
-    lanes, batch = given.get("lane_devices", 1), given.get("batch_devices", 1)
-    training.PoolConfig(**{"lanes": lanes, "microbatch": batch, "eval_batch": batch, **given})
-    if not _starts_workers() and lanes * batch > jax.device_count():
-        raise UsageError(
-            f"--pool.lane_devices={lanes} times --pool.batch_devices={batch} is {lanes * batch} "
-            f"devices; there are {jax.device_count()}."
-        )
 
 
 def _check_report(sweep):

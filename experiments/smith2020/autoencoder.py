@@ -100,6 +100,6 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
     return tasks.autoencoding(
         dataset,
         make_model,
-        optimizers.hold_then_halve,
+        optimizers.hold_then_decay,
         name=f"smith2020 {validation.to_json(fields)}",
     )

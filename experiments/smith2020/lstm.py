@@ -160,5 +160,5 @@ def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Ta
 
 def make_optimizer(hparams: Mapping[str, Any], key: Any, clip: float) -> Any:
     """Returns the optimizer of the paper, after clipping gradients to a norm."""
-    descent = optimizers.hold_then_halve(hparams, key)
+    descent = optimizers.hold_then_decay(hparams, key)
     return optax.chain(optax.clip_by_global_norm(clip), descent)

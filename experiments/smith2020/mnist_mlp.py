@@ -35,7 +35,7 @@ def task_fields() -> ml_collections.ConfigDict:
 
 def make_task(
     config: ml_collections.ConfigDict,
-    make_optimizer: Callable[..., Any] = optimizers.hold_then_halve,
+    make_optimizer: Callable[..., Any] = optimizers.hold_then_decay,
     **fields: Any,
 ) -> training.Task:
     """Returns the task of an experiment.

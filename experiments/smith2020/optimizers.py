@@ -1,4 +1,4 @@
-"""The optimizer of the paper: SGD with momentum and L2, its learning rate held and then halved.
+"""The optimizer of the paper: SGD with momentum and L2, its learning rate held and then decayed.
 
 Readings, when the paper leaves them open: L2 regularization is of all parameters, with the gradient
 `l2 * w`, before momentum. Batches are consecutive examples of one stream of epochs, each in a new
@@ -14,7 +14,7 @@ import optax
 import noisegen
 
 
-def hold_then_halve(hparams: Mapping[str, Any], key: Any) -> optax.GradientTransformation:
+def hold_then_decay(hparams: Mapping[str, Any], key: Any) -> optax.GradientTransformation:
     """Returns the optimizer of nearly all runs of the paper."""
     del key  # The only noise is that of the batches.
     learning_rate = noisegen.learning_rate_from_effective(
@@ -25,7 +25,9 @@ def hold_then_halve(hparams: Mapping[str, Any], key: Any) -> optax.GradientTrans
     return sgd(schedule, hparams)
 
 
-def sgd(schedule: optax.ScalarOrSchedule, hparams: Mapping[str, Any]) -> Any:
+def sgd(
+    schedule: optax.ScalarOrSchedule, hparams: Mapping[str, Any]
+) -> optax.GradientTransformation:
     """Returns SGD with momentum, and with L2 regularization in the loss."""
     return optax.chain(
         optax.add_decayed_weights(hparams["l2"]), optax.sgd(schedule, hparams["momentum"])

@@ -146,7 +146,7 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
     return tasks.image_classification(
         dataset,
         make_model,
-        optimizers.hold_then_halve,
+        optimizers.hold_then_decay,
         augment=augment,
         name=f"smith2020 {validation.to_json(fields)}",
     )

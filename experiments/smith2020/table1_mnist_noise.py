@@ -109,7 +109,7 @@ def _make_optimizer(hparams, key):
         noisegen.matched_noise(hparams["diagonal_reference"], diagonal, covariance="diagonal"),
         noisegen.matched_noise(hparams["isotropic_reference"], isotropic, covariance="isotropic"),
         noisegen.add_gradient_noise(hparams["stddev"], tuned),
-        optimizers.hold_then_halve(hparams, key),
+        optimizers.hold_then_decay(hparams, key),
     )
 
 

@@ -21,7 +21,7 @@ _STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 def make_task(
     config: ml_collections.ConfigDict,
-    make_optimizer: Callable[..., Any] = optimizers.hold_then_halve,
+    make_optimizer: Callable[..., Any] = optimizers.hold_then_decay,
     batch_size: Callable[..., Any] | None = None,
     dataset: data.Dataset | None = None,
 ) -> training.Task:

@@ -5,8 +5,8 @@ from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
 from noisegen.reports.evidence_tables import make_differences, make_evidence
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
-from noisegen.reports.rendering import format_table, to_html, to_latex, to_markdown, to_text
-from noisegen.reports.report import FORMATS, Report, load_report, table_names, write_report
+from noisegen.reports.rendering import to_latex, to_markdown, to_text
+from noisegen.reports.report import FORMATS, Report, load_report, write_report
 from noisegen.reports.tables import make_table, to_csv
 from noisegen.reports.target_plots import plot_steps_to_target
 
@@ -16,7 +16,6 @@ __all__ = [
     "Report",
     "advice_answers",
     "check",
-    "format_table",
     "load_report",
     "make_answers",
     "make_differences",
@@ -27,9 +26,7 @@ __all__ = [
     "plot_metric",
     "plot_steps_to_target",
     "plot_tuned",
-    "table_names",
     "to_csv",
-    "to_html",
     "to_latex",
     "to_markdown",
     "to_text",

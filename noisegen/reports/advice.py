@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from noisegen.reports.answers import Answer
+from noisegen.reports.answers import Answer, about
 from noisegen.reports.formatting import display_name, format_number
 from noisegen.sweeps.advice import Advice, SeriesAdvice
 
@@ -88,7 +88,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
         *_learning_rate(each, advice, size.value),
     ]
     before, after = each.updates
-    if not advice.fixed_updates and after and before > 1.5 * after:
+    if not advice.fixed_updates and before > 1.5 * after:
         text = (
             f"There the full runs make {after:,} updates in place of {before:,} at batch size"
             f" {format_number(each.smallest[0])}: {before / after:.1f} times fewer"
@@ -114,14 +114,15 @@ def _learning_rate(each, advice, size) -> list[Answer]:
 def _measured(each, advice) -> list[Answer]:
     """Says what else was measured."""
     answers = []
-    if not math.isnan(each.stable_rate):
+    if not math.isnan(each.stable_effective_rate):
         bound = "at least " if each.stable_is_bound else ""
         text = (
             f"Largest stable effective learning rate at batch size"
             f" {format_number(each.stable_row)}, in the shorter runs: {bound}"
-            f"{each.stable_rate:.2g}"
+            f"{each.stable_effective_rate:.2g}"
         )
-        answers.append(_answer("measured", each, text, numbers={"stable_rate": each.stable_rate}))
+        numbers = {"stable_effective_rate": each.stable_effective_rate}
+        answers.append(_answer("measured", each, text, numbers=numbers))
     if not math.isnan(each.noise_scale):
         text = f"Gradient noise scale late in the longer runs: {_round(each.noise_scale)}"
         size = each.prediction.batch_size.value
@@ -134,10 +135,10 @@ def _measured(each, advice) -> list[Answer]:
 
 def _cost(advice, command) -> Answer:
     """Says what the full sweep takes."""
-    fewest, likely = advice.race_minutes
+    fewest, expected = advice.race_minutes
     text = (
         f"This advice took {_minutes(advice.minutes)} of training with {advice.num_seeds} seeds."
-        f" The full sweep takes {_minutes(fewest)} to {_minutes(likely)} as a race, and"
+        f" The full sweep takes about {_minutes(fewest)} to {_minutes(expected)} as a race, and"
         f" {_minutes(advice.grid_minutes)} as a grid."
     )
     return Answer(
@@ -149,9 +150,8 @@ def _cost(advice, command) -> Answer:
 
 
 def _answer(kind, each, text, rule="", numbers=None) -> Answer:
-    label = each.series
-    text = f"{label}: {text[0].lower()}{text[1:]}." if label else f"{text}."
-    return Answer(kind=kind, series=label, text=text, rule=rule, numbers=numbers or {})
+    text = about(each.series, text)
+    return Answer(kind=kind, series=each.series, text=text, rule=rule, numbers=numbers or {})
 
 
 def _largest_tried(each) -> float:

@@ -5,7 +5,7 @@ better than another? Which questions remain open, and which further runs would a
 sentence is made from the records alone, by three rules:
 
 * All tests of one question (all batch sizes, or all rows of all series) share one level.
-* Scores are those of learning rates chosen without the seed that is scored (`sweeps.row_evidence`).
+* Each seed is scored at a learning rate chosen without it (`sweeps.row_evidence`).
 * If no difference is seen, the sentence says how large it may still be.
 
 `experiments/benchmarks/false_sentences.py` measures how often the sentences are false.
@@ -25,7 +25,8 @@ from noisegen.sweeps import evidence
 from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import Optimum, Protocol
 
-LEVEL = 0.95
+LEVEL = 0.95  # of all intervals and tests
+_PERCENT = f"{100 * LEVEL:g} %"
 _FEWEST_SEEDS = 3  # a held-out score needs two seeds to choose with
 _INFORMATIVE = 5  # standard deviations of a run; a larger bound excludes little
 _WIDEST_EXPONENT = 1.0  # width of an interval; a wider one excludes no rule of scaling
@@ -37,10 +38,10 @@ class Answer:
 
     Attributes:
       kind: "batch_size", "updates", "learning_rate", "target" or "series"; "open" for a question
-        that the records leave open.
-      series: Label of the series that it is about, '' if there is one only.
+        that is left open. Advice also has "measured" and "cost".
+      series: Label of the series that it is about; '' if there is one only, or if it is about all.
       text: The sentence.
-      rule: How it was found, in a sentence; '' for "open".
+      rule: How it was found, in a sentence; '' if the sentence says so itself.
       figure: Name of the figure of a page that shows it, as in `figures.Figure`, or ''.
       command: A command that trains the runs that it asks for, or ''.
       numbers: The numbers that it states, by name.
@@ -63,7 +64,6 @@ def make_answers(
     missing: int = 0,
     num_test_examples: int | None = None,
     more_seeds: Callable[[int], str] | None = None,
-    level: float = LEVEL,
 ) -> list[Answer]:
     """Returns the answers that the optima of a sweep give, and the questions that they leave open.
 
@@ -74,33 +74,32 @@ def make_answers(
       missing: Number of runs without a record.
       num_test_examples: Number of test examples, if it is known.
       more_seeds: From a number of seeds to the command that trains them, if there is one.
-      level: Level of intervals and tests, in (0, 1).
     """
     answers = []
     labels = dict.fromkeys(optimum.series for optimum in optima)
     for label in labels:
         of_series = [optimum for optimum in optima if optimum.series == label and optimum.n]
         if protocol.has_scaling_rule:
-            answers += _batch_size(of_series, protocol, len(labels), level)
-            answers += _learning_rate(of_series, protocol, level)
+            answers += _batch_size(of_series, protocol, len(labels))
+            answers += _learning_rate(of_series, protocol)
         if steps is not None:
-            answers += _target(label, steps, protocol, level)
-    answers += _series(optima, protocol, level)
-    answers += _open(optima, protocol, missing, num_test_examples, more_seeds, level)
+            answers += _target(label, steps, protocol)
+    answers += _series(optima, protocol)
+    answers += _open(optima, protocol, missing, num_test_examples, more_seeds)
     return answers
 
 
 # How large can the batch be?
 
 
-def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
+def _batch_size(optima, protocol, num_series) -> list[Answer]:
     """Says up to which batch size the metric is not worse, and how much worse it is at the next."""
-    scored = [(o, evidence.estimate(o, protocol)) for o in optima if _is_tuned_inside(o)]
+    scored = [(o, evidence.estimate(o, protocol)) for o in optima if _is_off_edge(o)]
     scored = [(optimum, score) for optimum, score in scored if score.n >= _FEWEST_SEEDS]
     if len(scored) < 2:
         return []
     # Each series has an answer of its own, and all of them share the level.
-    shared = 1 - (1 - level) / num_series
+    shared = 1 - (1 - LEVEL) / num_series
     scores = [score for _, score in scored]
     last = statistics.last_not_lower(scores, shared).row
     optimum, at_most = scored[last][0], _loss(scores, last, shared).high
@@ -116,33 +115,34 @@ def _batch_size(optima, protocol, num_series, level) -> list[Answer]:
     if is_informative:
         text += (
             f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
-            f" ({_percent(level)})"
+            f" ({_PERCENT})"
         )
     elif is_limited:
         text += (
             f", but {_count(scores[last].n, 'seed')} do not exclude that it is"
-            f" {_amount(protocol.metric, at_most)} worse there ({_percent(level)})"
+            f" {_amount(protocol.metric, at_most)} worse there ({_PERCENT})"
         )
     else:
         text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
-    beyond, loss = None, None
     if last + 1 < len(scored):
         beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)
-    if loss is not None and math.isfinite(loss.high):
-        numbers |= {"next_row": beyond.row, "lost": (loss.low, loss.high)}
-        text += (
-            f". At {format_number(beyond.row)} it is {_amount(protocol.metric, loss.value)} worse"
-            f" ({_percent(level)}: {_range(protocol.metric, loss.low, loss.high)})"
-        )
+        if math.isfinite(loss.high):
+            numbers |= {"next_row": beyond.row, "lost": (loss.low, loss.high)}
+            text += (
+                f". At {format_number(beyond.row)} it is"
+                f" {_amount(protocol.metric, loss.value)} worse"
+                f" ({_PERCENT}: {_range(protocol.metric, loss.low, loss.high)})"
+            )
+    is_tuned = any(len(each.points) > 1 for each, _ in scored)
     rule = (
         f"Each {row} is tested against the smaller ones, the largest first. Tests and intervals"
-        f" hold for all of them{' and all series' if num_series > 1 else ''} together. Each seed is"
-        f" scored at the {_tuned(protocol)} that the other seeds choose."
+        f" hold for all of them{' and all series' if num_series > 1 else ''} together."
+        f" {_held_out(protocol, is_tuned)}"
     )
     answer = Answer(
         kind="batch_size",
         series=optimum.series,
-        text=_about(optimum.series, text),
+        text=about(optimum.series, text),
         rule=rule,
         figure="metric",
         numbers=numbers,
@@ -167,7 +167,7 @@ def _loss(scores, row, level) -> statistics.Interval:
 
 
 def _spread(optima) -> float:
-    """Returns the standard deviation of a run over seeds, that of a typical row."""
+    """Returns the median over rows of the standard deviation over seeds."""
     return float(np.nanmedian([evidence.noise(optimum) for optimum in optima]))
 
 
@@ -187,7 +187,7 @@ def _updates(scored, last, protocol) -> list[Answer]:
         Answer(
             kind="updates",
             series=largest.series,
-            text=_about(largest.series, text),
+            text=about(largest.series, text),
             rule="Counted, at the largest batch size that is not measurably worse.",
             figure="metric",
             numbers={"updates": (before, after)},
@@ -198,10 +198,10 @@ def _updates(scored, last, protocol) -> list[Answer]:
 # Which learning rate goes with it?
 
 
-def _learning_rate(optima, protocol, level) -> list[Answer]:
+def _learning_rate(optima, protocol) -> list[Answer]:
     """Says with which power of the batch size the best learning rate grows."""
     answers = []
-    laws = evidence.learning_rate_laws(optima, protocol, level=level)
+    laws = evidence.learning_rate_laws(optima, protocol, level=LEVEL)
     for label, law in laws.items():
         exponent = law.exponent
         if not exponent.high - exponent.low <= _WIDEST_EXPONENT:
@@ -209,14 +209,14 @@ def _learning_rate(optima, protocol, level) -> list[Answer]:
         name = display_name(protocol.tune[0])
         text = (
             f"From batch size {format_number(law.low_x)} to {format_number(law.high_x)} the best"
-            f" {name} scales as batch size to the power {exponent.value:.2f} ({_percent(level)}:"
+            f" {name} scales as batch size to the power {exponent.value:.2f} ({_PERCENT}:"
             f" {exponent.low:.2f} to {exponent.high:.2f}), which {_rules(exponent)}"
         )
         answers.append(
             Answer(
                 kind="learning_rate",
                 series=label,
-                text=_about(label, text),
+                text=about(label, text),
                 rule=(
                     f"A line fitted to the logarithms. The best {name} is the top of a parabola"
                     " through the best value tried and those beside it, or the best value itself"
@@ -243,7 +243,7 @@ def _rules(exponent) -> str:
 # How many updates does a larger batch save?
 
 
-def _target(label, steps, protocol, level) -> list[Answer]:
+def _target(label, steps, protocol) -> list[Answer]:
     """Says up to which batch size a larger one saves updates to the hardest target."""
     scalings = [each for each in steps.scalings if each.series == label]
     if not scalings or "few_rows" in scalings[-1].flags:
@@ -275,19 +275,19 @@ def _target(label, steps, protocol, level) -> list[Answer]:
     critical = fit.batch_size
     if not fit.flags and math.isfinite(critical.low):
         text += (
-            f". The critical batch size is {critical.value:,.0f} ({_percent(level)}:"
+            f". The critical batch size is {critical.value:,.0f} ({_PERCENT}:"
             f" {critical.low:,.0f} to {critical.high:,.0f})"
         )
     rule = (
         "First crossing of the target, at the learning rate of fewest updates. A batch saves"
-        f" updates if {_percent(level)} intervals show a difference of more than 5 %. The critical"
+        f" updates if {_PERCENT} intervals show a difference of more than 5 %. The critical"
         " batch size is that of McCandlish et al. (2018), fitted to updates and examples."
     )
     return [
         Answer(
             kind="target",
             series=label,
-            text=_about(label, text),
+            text=about(label, text),
             rule=rule,
             figure="steps",
             numbers={
@@ -302,22 +302,25 @@ def _target(label, steps, protocol, level) -> list[Answer]:
 # Is one series better than another?
 
 
-def _series(optima, protocol, level) -> list[Answer]:
+def _series(optima, protocol) -> list[Answer]:
     """Says at which rows each series differs from the first one."""
-    compared = evidence.compare_series(optima, protocol, level=level)
+    compared = evidence.compare_series(optima, protocol, level=LEVEL)
+    is_tuned = any(max(each.num_cells) > 1 for each in compared)
     rule = (
-        f"Each seed is scored at the {_tuned(protocol)} that the other seeds choose. Tests are"
-        f" corrected by Holm, and {_percent(level)} intervals hold together, for all rows and"
-        " series."
+        f"{_held_out(protocol, is_tuned)} Tests are corrected by Holm, and {_PERCENT} intervals"
+        " hold together, for all rows and series."
     )
     answers = []
     for label in dict.fromkeys(comparison.series for comparison in compared):
         of_label = [each for each in compared if each.series == label]
-        # Without a test the p value is nan, which is not at least 0.
-        tested = [c for c in of_label if c.adjusted_p >= 0 and c.difference.n >= _FEWEST_SEEDS]
+        tested = [
+            each
+            for each in of_label
+            if not math.isnan(each.adjusted_p) and each.difference.n >= _FEWEST_SEEDS
+        ]
         if not tested:
             continue
-        found = [each for each in tested if each.adjusted_p <= 1 - level]
+        found = [each for each in tested if each.adjusted_p <= 1 - LEVEL]
         if found:
             text = _differences(found, protocol)
             numbers = {"differences": {each.row: _stated(each.difference) for each in found}}
@@ -332,14 +335,14 @@ def _series(optima, protocol, level) -> list[Answer]:
             text = (
                 f"No difference from {tested[0].baseline} is seen at"
                 f" {_rows(protocol.row, tested)}: it is at most"
-                f" {_amount(protocol.metric, max(ends))} ({_percent(level)})"
+                f" {_amount(protocol.metric, max(ends))} ({_PERCENT})"
             )
             numbers = {"differences": {}, "at_most": max(ends)}
         answers.append(
             Answer(
                 kind="series",
                 series=label,
-                text=_about(label, text),
+                text=about(label, text),
                 rule=rule,
                 figure="metric",
                 numbers=numbers,
@@ -376,7 +379,7 @@ def _stated(difference) -> tuple[float, float]:
 # What remains open?
 
 
-def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> list[Answer]:
+def _open(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answer]:
     """Names the questions that the records leave open, and the runs that would answer them."""
     sentences = []
     if missing:
@@ -388,7 +391,9 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> li
     at_edge = [optimum for optimum in alive if "at_boundary" in optimum.flags]
     if at_edge:
         rows = _rows(protocol.row, at_edge)
-        left_out = " (left out of the sentences above)" if protocol.has_scaling_rule else ""
+        left_out = ""
+        if protocol.has_scaling_rule:
+            left_out = " (left out of the sentences on batch size and learning rate)"
         sentences.append(
             f"The best {name} may lie beyond the values tried at {rows}{left_out}."
             " Extend the grid there"
@@ -396,13 +401,13 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds, level) -> li
     if dead:
         rows = _rows(protocol.row, dead)
         sentences.append(f"Every run diverged at {rows}. Try a smaller {name} there")
-    answers = [_open_answer("", sentence) for sentence in sentences]
+    answers = [_open_answer(sentence) for sentence in sentences]
     if alive:
-        answers += _seeds(alive, protocol, num_test_examples, more_seeds, level)
+        answers += _seeds(alive, protocol, num_test_examples, more_seeds)
     return answers
 
 
-def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answer]:
+def _seeds(optima, protocol, num_test_examples, more_seeds) -> list[Answer]:
     """Says which differences the seeds and the test set cannot show."""
     seeds = round(np.median([optimum.point.tried for optimum in optima]))
     row = display_name(protocol.row)
@@ -411,21 +416,21 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
             f"With {_count(seeds, 'seed')} no difference can be told from chance. Train at least"
             f" {_FEWEST_SEEDS}"
         )
-        return [_open_answer("", text, more_seeds and more_seeds(_FEWEST_SEEDS))]
+        return [_open_answer(text, more_seeds and more_seeds(_FEWEST_SEEDS))]
     deviation = _spread(optima)
     if not 0 < deviation < math.inf:
         text = (
             f"The seeds have equal scores and so show no noise: no two {_plural(row)} can be"
             " compared"
         )
-        return [_open_answer("", text)]
-    least = statistics.least_difference(deviation, seeds, level=level)
-    needed = statistics.seeds_needed(deviation, least / 2, level=level)
+        return [_open_answer(text)]
+    least = statistics.least_difference(deviation, seeds, level=LEVEL)
+    needed = statistics.seeds_needed(deviation, least / 2, level=LEVEL)
     text = (
         f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two"
         f" {_plural(row)} is seen four times out of five; to see half of it takes {needed} seeds"
     )
-    answers = [_open_answer("", text, more_seeds and more_seeds(needed))]
+    answers = [_open_answer(text, more_seeds and more_seeds(needed))]
     is_share = protocol.metric.split == "test" and protocol.metric.unit == "%"
     if num_test_examples and is_share:
         # The same test set scores every run, so the seeds do not show its own error.
@@ -434,7 +439,6 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
         if error > deviation / math.sqrt(seeds):
             answers.append(
                 _open_answer(
-                    "",
                     f"Another test set of {num_test_examples:,} examples would move the"
                     f" {display_name(protocol.metric.name)} by {_amount(protocol.metric, error)}"
                     " (standard error), more than other seeds do. Every sentence is about this test"
@@ -444,8 +448,8 @@ def _seeds(optima, protocol, num_test_examples, more_seeds, level) -> list[Answe
     return answers
 
 
-def _open_answer(label, text, command=None) -> Answer:
-    return Answer(kind="open", series=label, text=_about(label, text), command=command or "")
+def _open_answer(text, command=None) -> Answer:
+    return Answer(kind="open", text=f"{text}.", command=command or "")
 
 
 def to_text(answers: Sequence[Answer]) -> str:
@@ -464,13 +468,21 @@ def to_text(answers: Sequence[Answer]) -> str:
 # Parts of sentences
 
 
-def _is_tuned_inside(optimum) -> bool:
-    """Returns whether the best value is known to be none at the edge of those tried."""
+def _is_off_edge(optimum) -> bool:
+    """Returns whether the best value is known not to be at an edge of those tried."""
     return not {"at_boundary", "all_diverged", "unsettled"} & set(optimum.flags)
 
 
-def _about(label, text) -> str:
+def about(label: str, text: str) -> str:
+    """Returns a sentence about a series, which is named if it has a label."""
     return f"{label}: {text[0].lower()}{text[1:]}." if label else f"{text}."
+
+
+def _held_out(protocol, is_tuned) -> str:
+    """Says at which values of the tuned fields a seed is scored."""
+    if is_tuned:
+        return f"Each seed is scored at the {_tuned(protocol)} that the other seeds choose."
+    return f"Nothing was tuned: each {display_name(protocol.row)} has a single {_tuned(protocol)}."
 
 
 def _tuned(protocol) -> str:
@@ -480,7 +492,7 @@ def _tuned(protocol) -> str:
 def _amount(metric: Metric, amount: float) -> str:
     """Writes a difference of a metric with its unit."""
     if metric.unit == "%" and amount >= 1:
-        return "100 points"  # An interval of few seeds may say more than there can be.
+        return "100 points"  # With few seeds the interval may exceed 100 points.
     shown = _digits(metric.factor * amount)
     return f"{shown} points" if metric.unit == "%" else f"{shown} {metric.unit}".strip()
 
@@ -500,10 +512,6 @@ def _digits(value: float) -> str:
         return "0"
     decimals = max(0, 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:g} %"
 
 
 def _rows(name: str, found) -> str:

@@ -11,7 +11,7 @@ from noisegen.sweeps.protocol import Optimum, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class MatchedOptima:
     """The optima of a sweep and the published numbers, matched by series and row.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison:
 
 def compare(
     optima: Sequence[Optimum], protocol: Protocol, published: Published | None
-) -> Comparison:
+) -> MatchedOptima:
     """Matches optima with published numbers.
 
     Raises:
@@ -58,7 +58,7 @@ def compare(
     for name in (*protocol.metric_names, *protocol.tune):
         if any(name in values for values in published_by_name.values()):
             compared.append(name)
-    return Comparison(
+    return MatchedOptima(
         labels=list(dict.fromkeys(label for label, _ in keys)),
         rows=ordered(row for _, row in keys),
         optima=measured,

@@ -36,24 +36,24 @@ class Section:
 
 
 def render_page(
-    sweep: Mapping, records: Sequence[Record], missing: int, sections: Sequence[Section]
+    content: Mapping, records: Sequence[Record], missing: int, sections: Sequence[Section]
 ) -> str:
     """Returns the page as HTML.
 
     Args:
-      sweep: Title, description and command, as `noisegen.storage.read_sweep` returns them.
+      content: Content of `sweep.json`: title, description, command.
       records: Records of the sweep.
       missing: Number of runs without a record.
       sections: Tables and figures.
     """
     return _template().render(
-        title=str(sweep.get("title") or sweep["sweep"]),
-        description=str(sweep.get("description") or ""),
+        title=str(content.get("title") or content["sweep"]),
+        description=str(content.get("description") or ""),
         counts=provenance.count_runs(records, missing),
         sections=sections,
         swept=provenance.swept_fields(records),
-        command=str(sweep.get("command") or ""),
-        origin=provenance.describe_origin(sweep, records).items(),
+        command=str(content.get("command") or ""),
+        origin=provenance.describe_origin(content, records).items(),
     )
 
 

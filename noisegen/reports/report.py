@@ -83,7 +83,7 @@ class Report:
     missing: int
     readings: Sequence[Reading]
 
-    def answers(self) -> list[str]:
+    def answer_texts(self) -> list[str]:
         """Returns the answers of each protocol as lines of text, those that have any."""
         return [answers.to_text(reading.answers) for reading in self.readings if reading.answers]
 
@@ -103,7 +103,7 @@ class Report:
         # The tables come first, since they need no Matplotlib, which may fail.
         for name, table in zip(table_names(self.readings), self.tables("csv"), strict=True):
             _write(self.workdir / f"{name}.csv", table)
-        _write(self.workdir / "answers.txt", "\n\n".join(self.answers()) + "\n")
+        _write(self.workdir / "answers.txt", "\n\n".join(self.answer_texts()) + "\n")
         failures = self._write_figure()
         curves = self._curves()
         sections = []

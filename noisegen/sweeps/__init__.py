@@ -1,7 +1,6 @@
 """Sweeps: grids of runs, the protocols that read them, and the `Sweep` that trains them."""
 
 from noisegen.sweeps.advice import Advice, SeriesAdvice, advise
-from noisegen.sweeps.checks import check_metrics, check_points
 from noisegen.sweeps.critical_batch import (
     CriticalBatch,
     NoiseScale,
@@ -19,7 +18,6 @@ from noisegen.sweeps.evidence import (
     learning_rate_laws,
     row_evidence,
 )
-from noisegen.sweeps.extension import extend_grid
 from noisegen.sweeps.grids import (
     Grid,
     chain,
@@ -35,13 +33,11 @@ from noisegen.sweeps.protocol import FLAGS, Optimum, Point, Protocol, select
 from noisegen.sweeps.regimes import (
     Boundary,
     boundaries,
-    effective_learning_rate,
-    fit_broken_line,
+    effective_learning_rate_of,
     largest_stable,
 )
 from noisegen.sweeps.sweep import Sweep
 from noisegen.sweeps.targets import (
-    TARGET_FLAGS,
     Crossing,
     RowTarget,
     TargetPoint,
@@ -55,7 +51,6 @@ from noisegen.training.run_id import by_run_id, canonicalize, run_id
 __all__ = [
     "FLAGS",
     "Advice",
-    "TARGET_FLAGS",
     "Boundary",
     "Comparison",
     "CriticalBatch",
@@ -78,16 +73,12 @@ __all__ = [
     "by_run_id",
     "canonicalize",
     "chain",
-    "check_metrics",
-    "check_points",
     "compare_series",
     "critical_batch_frame",
     "critical_batch_sizes",
     "doublings",
-    "effective_learning_rate",
-    "extend_grid",
+    "effective_learning_rate_of",
     "first_crossing",
-    "fit_broken_line",
     "fit_critical_batch",
     "fixed",
     "grid",

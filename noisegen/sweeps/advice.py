@@ -1,10 +1,10 @@
 """Predicts what a sweep over batch sizes will find, from short runs within a budget of minutes.
 
-`advise` trains two small races with a fraction of the sweep's horizon, the second two or four times
-as long as the first. From the largest batch size without loss in each it extrapolates to the full
-horizon, see `noisegen.sweeps.largest_batch`. On the way it measures the gradient noise scale and
-the largest stable learning rate. All runs are records of ordinary sweeps below the sweep's
-directory, so that the same call continues after an interruption.
+`advise` trains a small race with a fraction of the sweep's horizon and, if the minutes suffice, a
+second one that is two or four times as long. From the largest batch size without loss in each it
+extrapolates to the full horizon, see `noisegen.sweeps.largest_batch`. On the way it measures the
+gradient noise scale and the largest stable learning rate. All runs are records of ordinary sweeps
+below the sweep's directory, so that the same call continues after an interruption.
 """
 
 import collections
@@ -25,22 +25,23 @@ from noisegen.sweeps.largest_batch import Extrapolation, LargestBatch
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.sweep import Sweep
 
-# Longer horizon as a fraction of the full one, and seeds; the best plan comes first.
+# Fraction of the horizon that the shorter race trains, and seeds. The best plan comes first. A plan
+# must leave time for a race of twice the horizon.
 _PLANS = (
-    (1 / 2, 5),
-    (1 / 2, 3),
+    (1 / 4, 5),
     (1 / 4, 3),
     (1 / 8, 3),
     (1 / 16, 3),
-    (1 / 16, 2),
+    (1 / 32, 3),
     (1 / 32, 2),
+    (1 / 64, 2),
 )
 # Share of the budget that a plan may take by the measured speed. A race is slower than that: it
 # evaluates and updates, and leaves lanes idle at the end of each round.
 _SHARE = 0.2
 _RUNS_A_ROW, _RUNS_A_SEED = 4, 2.5  # of a race, as measured in `experiments/benchmarks/race_replay`
-_EVALUATION = 1 / 3  # cost of an example, in those of training
-_FEWEST_UPDATES = 2  # in the shorter race
+_EVALUATION = 1 / 3  # cost of evaluating an example, relative to training on it
+_FEWEST_UPDATES = 2  # least updates of a run in the shorter race
 _FEWEST_ROWS = 4
 _BEYOND = 8  # times the largest batch size found, which the longer race tries
 _LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
@@ -60,10 +61,12 @@ class SeriesAdvice:
       measured: From a fraction of the horizon to the largest batch size without loss there.
       learning_rate: First tuned field at the predicted batch size, or at the largest one tried
         if there is no loss; nan if nothing is predicted.
-      updates: Updates of the full runs, at the smallest batch size and at the predicted one.
+      updates: Updates of the full runs, at the smallest batch size and at the predicted one, or at
+        the largest one tried if there is no loss; None if nothing is predicted.
       noise_scale: Gradient noise scale in the second half of a run of the longer race; nan if it
         was not measured.
-      stable_rate: Largest stable value of the learning rate in the shorter race, at `stable_row`.
+      stable_effective_rate: Largest stable effective learning rate in the shorter race, at
+        `stable_row`; nan if it was not measured.
       stable_row: A batch size near the largest without loss there.
       stable_is_bound: Whether a larger one may be stable, too, as none above was unstable.
       smallest: Smallest batch size, and the best value of the first tuned field there.
@@ -73,9 +76,9 @@ class SeriesAdvice:
     prediction: Extrapolation
     measured: Mapping[float, LargestBatch]
     learning_rate: statistics.Interval
-    updates: tuple[int, int] = (0, 0)
+    updates: tuple[int, int] | None = None
     noise_scale: float = math.nan
-    stable_rate: float = math.nan
+    stable_effective_rate: float = math.nan
     stable_row: float = math.nan
     stable_is_bound: bool = False
     smallest: tuple[float, float] = (math.nan, math.nan)
@@ -91,7 +94,7 @@ class Advice:
       fractions: Fractions of the full horizon that were trained, ascending.
       num_seeds: Number of seeds.
       minutes: Minutes of training that the advice took.
-      race_minutes: Fewest and most minutes of training that a race of the full sweep takes.
+      race_minutes: Fewest and expected minutes of training that a race of the full sweep takes.
       grid_minutes: Minutes of training that its whole grid takes.
       fixed_updates: Whether the horizon is a number of updates, so that large batches train on more
         examples.
@@ -109,13 +112,18 @@ class Advice:
     fixed_updates: bool = False
 
 
+class TooFewMinutesError(ValueError):
+    """A budget that is too small for any plan."""
+
+
 def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **options: Any) -> Advice:
     """Predicts the answers of a sweep over batch sizes from short runs.
 
     Args:
       sweep: The sweep, whose rows are batch sizes and whose first tuned field is a learning rate.
         It needs a directory. The short runs go to the directory `advice` in it.
-      minutes: Minutes that the short runs may take. A call that was interrupted is continued.
+      minutes: About how many minutes the short runs may take. A call that was interrupted is
+        continued.
       progress: Whether to show progress on stderr.
       **options: As for `Sweep.run`.
 
@@ -123,51 +131,55 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
       The predictions.
 
     Raises:
-      ValueError: If the sweep is of another kind, or the budget is too small. The message then says
-        how many minutes it takes.
+      ValueError: If the sweep is of another kind, see `check`.
+      TooFewMinutesError: If the budget is too small. The message says how many minutes it takes.
+    """
+    check(sweep, minutes)
+    adviser = _Adviser(sweep, progress, options)
+    fraction, seeds = adviser.plan(minutes)
+    races = [adviser.race(fraction, seeds)]
+    adviser.train(races[0].sweep)
+    longer = adviser.longer(races[0], seeds, minutes)
+    if longer is not None:
+        adviser.train(longer.sweep)
+        races.append(longer)
+    found = tuple(adviser.series(label, races) for label in adviser.labels)
+    return adviser.advice(found, races)
+
+
+def check(sweep: Sweep, minutes: float) -> None:
+    """Checks that advice can be given for a sweep, before anything is measured or trained.
+
+    Raises:
+      ValueError: If the sweep does not ask how large the batch can be, has no directory or cannot
+        be trained, or if the minutes are no positive number.
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes={minutes} must be a positive number.")
-    _check(sweep)
-    adviser = _Adviser(sweep, progress, options)
-    plan = adviser.plan(minutes)
-    shorter = adviser.race(plan["fraction"] / 2, plan["seeds"])
-    shorter.run()
-    races = [shorter]
-    longer = adviser.longer(shorter, plan["seeds"], minutes)
-    if longer is not None:
-        longer.run()
-        races.append(longer)
-    found = tuple(adviser.series(label, races) for label in adviser.labels)
-    trained = [sweep for race in races for sweep in (race.sweep, *race.probes)]
-    return adviser.advice(found, races, trained)
+    _check_kind(sweep)
+    adviser = _Adviser(sweep, progress=False, options={})
+    longest, seeds = _PLANS[0]
+    if not adviser.has_enough_rows(longest):
+        raise ValueError(
+            f"The sweep is too short for a prediction: 1/{1 / longest:.0f} of its horizon has fewer"
+            f" than {_FEWEST_ROWS} batch sizes with {_FEWEST_UPDATES} updates; train it as it is."
+        )
+    adviser.race(longest, seeds).sweep.validate()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Race:
-    """A race of a fraction of the horizon.
-
-    Attributes:
-      sweep: Its sweep.
-      fraction: Of the full horizon.
-      progress, options: As for `Sweep.run`.
-      probes: Sweeps that measured something beside it.
-    """
+    """A race of a fraction of the horizon."""
 
     sweep: Sweep
     fraction: float
-    progress: bool
-    options: Mapping[str, Any]
-    probes: list[Sweep] = dataclasses.field(default_factory=list)
-
-    def run(self) -> None:
-        self.sweep.run(progress=self.progress, **self.options)
 
     def examples(self) -> float:
         """Returns about how many examples are trained on or evaluated."""
         return _race_examples(self.sweep)
 
     def optima(self, label: str) -> list[Optimum]:
+        """Returns the optima of a series, those without a surviving run left out."""
         return [each for each in self.sweep.optima() if each.series == label and each.n]
 
 
@@ -177,6 +189,10 @@ class _Adviser:
     Args:
       sweep: The full sweep.
       progress, options: As for `Sweep.run`.
+
+    Attributes:
+      labels: Labels of the series, in the order of the protocol.
+      trained: The sweeps of short runs that are trained.
     """
 
     def __init__(self, sweep: Sweep, progress: bool, options: Mapping[str, Any]):
@@ -185,56 +201,64 @@ class _Adviser:
         self._workdir = sweep.workdir / "advice"
         self._horizon = _horizon_field(sweep)
         # Tasks are made once for all short sweeps, as each of them loads the data.
-        self._task = functools.partial(sweep.task_of, sweep.planned[0])
         if sweep.state.is_per_batch_size:
             self._task = lambda batch_size: sweep.task_of({"batch_size": batch_size})
+        else:
+            self._task = functools.partial(sweep.task_of, sweep.planned[0])
         labels = {self._protocol.group(run)[0] for run in sweep.planned}
         self.labels = [label for label, _ in self._protocol.order((each, 0) for each in labels)]
+        self.trained: list[Sweep] = []
+
+    def train(self, sweep: Sweep, options: Mapping[str, Any] | None = None) -> None:
+        """Trains a sweep of short runs.
+
+        Args:
+          sweep: The sweep.
+          options: As for `Sweep.run`, by default those of the call.
+        """
+        sweep.run(progress=self._progress, **(self._options if options is None else options))
+        self.trained.append(sweep)
 
     # Planning
 
-    def plan(self, minutes: float) -> dict[str, Any]:
-        """Returns the plan of a budget: that of the last call with this budget, or a new one.
+    def plan(self, minutes: float) -> tuple[float, int]:
+        """Returns the saved plan of this budget, or makes one.
+
+        Returns:
+          The fraction of the horizon that the shorter race trains, and the number of seeds.
 
         Raises:
-          ValueError: If the budget is too small.
+          TooFewMinutesError: If the budget is too small.
         """
         path = self._workdir / "plan.json"
         if path.exists():
             plan = json.loads(path.read_text(encoding="utf-8"))
             if plan["minutes"] == minutes:
-                return plan
-        plan = self._make_plan(minutes)
+                # Older plans have the fraction of twice the shorter horizon.
+                shorter = plan["shorter"] if "shorter" in plan else plan["fraction"] / 2
+                return shorter, plan["seeds"]
+        shorter, seeds = self._make_plan(minutes)
+        plan = {"minutes": minutes, "shorter": shorter, "seeds": seeds}
         self._workdir.mkdir(parents=True, exist_ok=True)
         storage.write_file(path, json.dumps(plan) + "\n")
-        return plan
+        return shorter, seeds
 
     def _make_plan(self, minutes):
-        seconds, compiling = self._measure()
-        feasible = []
+        seconds_per_example, autotuning = self._measure()
+        needed = []
         for fraction, seeds in _PLANS:
-            try:
-                races = [self.race(part, seeds) for part in (fraction / 2, fraction)]
-            except ValueError:  # Too few updates.
-                continue
-            training_seconds = seconds * sum(race.examples() for race in races) / _SHARE
-            feasible.append(((compiling + training_seconds) / 60, fraction, seeds))
-            if feasible[-1][0] <= minutes:
-                return {"minutes": minutes, "fraction": fraction, "seeds": seeds}
-        if not feasible:
-            raise ValueError(
-                "The sweep is too short for a prediction: a thirty-second of its horizon has fewer "
-                f"than {_FEWEST_ROWS} batch sizes with {_FEWEST_UPDATES} updates; train it as it "
-                "is."
-            )
-        least = min(needed for needed, _, _ in feasible)
-        raise ValueError(
+            if self.has_enough_rows(fraction):
+                examples = sum(self.race(f, seeds).examples() for f in (fraction, 2 * fraction))
+                needed.append((autotuning + seconds_per_example * examples / _SHARE) / 60)
+                if needed[-1] <= minutes:
+                    return fraction, seeds
+        raise TooFewMinutesError(
             f"{minutes:g} minutes are too few to say anything about this sweep here; it takes "
-            f"--minutes={math.ceil(least)}."
+            f"minutes={math.ceil(min(needed))}."
         )
 
     def _measure(self):
-        """Measures the seconds an example takes, and those that compiling the runs takes."""
+        """Returns seconds an example, and seconds of autotuning for all tasks."""
         rows = sorted({run[self._protocol.row] for run in self._full.planned})
         middle = rows[len(rows) // 2]
         hparams = next(run for run in self._full.planned if run[self._protocol.row] == middle)
@@ -248,6 +272,11 @@ class _Adviser:
         num_tasks = len({id(self._full.task_of(run)) for run in self._full.planned})
         return seconds / (64 * run.plan.num_examples), elapsed * num_tasks
 
+    def has_enough_rows(self, fraction: float) -> bool:
+        """Returns whether enough batch sizes can be trained for a fraction of the horizon."""
+        rows = {run[self._protocol.row] for run in self._runs(fraction, seeds=1)}
+        return len(rows) >= _FEWEST_ROWS
+
     def race(self, fraction: float, seeds: int, shorter: _Race | None = None) -> _Race:
         """Returns the race of a fraction of the horizon.
 
@@ -256,39 +285,35 @@ class _Adviser:
           seeds: Number of seeds.
           shorter: A shorter race that is trained. Batch sizes far beyond the largest without loss
             there are left out.
-
-        Raises:
-          ValueError: If there are too few batch sizes with enough updates.
         """
-        runs = []
-        for hparams in _with_seeds(self._full.planned, seeds):
-            short = _shortened(hparams, self._horizon, fraction, self._protocol)
-            if self._has_updates(short, fraction):
-                runs.append(short)
+        runs = self._runs(fraction, seeds)
         if shorter is not None:
             most = {label: self._most(label, shorter) for label in self.labels}
             row = self._protocol.row
             runs = [run for run in runs if run[row] <= most[self._protocol.group(run)[0]]]
-        rows = {run[self._protocol.row] for run in runs}
-        if len(rows) < _FEWEST_ROWS and shorter is None:
-            raise ValueError(f"Only {len(rows)} batch sizes have {_FEWEST_UPDATES} updates.")
         race = dataclasses.replace(self._protocol, best=seeds, of=seeds, search="race", report=())
-        return _Race(self._sweep(runs, race), fraction, self._progress, self._options)
+        return _Race(self._sweep(runs, race), fraction)
 
     def longer(self, shorter: _Race, seeds: int, minutes: float) -> _Race | None:
         """Returns the longer race: four or two times the horizon of the shorter one, or none.
 
         The machine may be slower or faster than measured before. This is decided by the records
-        alone, so that a call that continues another one decides alike.
+        of the shorter race alone, so that a call that continues another one decides alike.
         """
         per_example = _seconds_per_example(shorter.sweep)
         left = 60 * minutes - _seconds(shorter.sweep)
-        for factor, most in ((4, 0.8 * left), (2, 60 * minutes)):
+        for factor, share in ((4, 0.9), (2, 1.0)):
             if factor * shorter.fraction <= 1 / 2:
                 longer = self.race(factor * shorter.fraction, seeds, shorter)
-                if longer.examples() * per_example <= most:
+                examples = longer.examples() + self._probe_examples(shorter, longer)
+                if examples * per_example <= share * left:
                     return longer
         return None
+
+    def _probe_examples(self, shorter, longer):
+        """Returns about how many examples the runs beside the races take."""
+        stable, noisy = _run_examples(shorter.sweep), _run_examples(longer.sweep)
+        return len(self.labels) * ((1 + _RATES) * stable + noisy)
 
     def _most(self, label, shorter):
         """Returns the largest batch size that the longer race tries."""
@@ -297,8 +322,16 @@ class _Adviser:
             return math.inf
         return _BEYOND * 2 ** (found.log2 + found.error)
 
-    def _has_updates(self, run, fraction):
-        """Returns whether a run makes enough updates, for the same batch sizes at all horizons."""
+    def _runs(self, fraction, seeds):
+        """Returns the runs of a fraction of the horizon that make enough updates."""
+        runs = [
+            _shortened(hparams, self._horizon, fraction, self._protocol)
+            for hparams in _with_seeds(self._full.planned, seeds)
+        ]
+        return [run for run in runs if self._has_updates(run)]
+
+    def _has_updates(self, run):
+        """Returns whether a shortened run makes enough updates."""
         if "num_updates" in run:
             return run["num_updates"] >= _FEWEST_UPDATES
         task = self._full.task_of(run)
@@ -335,7 +368,7 @@ class _Adviser:
             )
         smallest = optima[-1][0]
         near = _nearest(optima[0], measured[races[0].fraction].log2)
-        stable, is_bound, untrained = self._stable(near, races[0])
+        stable, is_bound, untrained = self._stable(near)
         gain = protocol.sign * (smallest.mean - untrained)
         if gain < _LEAST_GAIN * measured[races[-1].fraction].tolerance:
             prediction = Extrapolation(batch_size=nothing, flags=("untrained",))
@@ -348,8 +381,8 @@ class _Adviser:
             measured=measured,
             learning_rate=nothing if math.isnan(row) else _rate_at(optima, row, protocol),
             updates=self._updates(label, row),
-            noise_scale=self._noise(_nearest(optima[-1], math.log2(near.row)), races[-1]),
-            stable_rate=stable,
+            noise_scale=self._noise(_nearest(optima[-1], math.log2(near.row))),
+            stable_effective_rate=stable,
             stable_row=near.row,
             stable_is_bound=is_bound,
             smallest=(smallest.row, smallest.values[protocol.tune[0]]),
@@ -357,24 +390,24 @@ class _Adviser:
 
     def _updates(self, label, row):
         """Returns the updates of the full runs at the smallest batch size and at another one."""
-        rows = [run for run in self._full.planned if self._protocol.group(run)[0] == label]
-        first = min(rows, key=lambda run: run[self._protocol.row])
         if math.isnan(row):
-            return (0, 0)
+            return None
+        runs = [run for run in self._full.planned if self._protocol.group(run)[0] == label]
+        first = min(runs, key=lambda run: run[self._protocol.row])
         if self._horizon == "num_updates":
             return (int(first["num_updates"]), int(first["num_updates"]))
         examples = first["num_epochs"] * self._full.task_of(first).num_examples
         return (int(examples // first["batch_size"]), int(examples // row))
 
-    def _stable(self, optimum, race):
+    def _stable(self, optimum):
         """Finds the largest stable learning rate at one batch size, in runs of the shorter race.
 
         A run is stable if it ends with a smaller training loss than a run that learns nothing. Such
         a run, at a tiny learning rate, is among them.
 
         Returns:
-          The learning rate, whether a larger one may be stable, too, and the metric of the run that
-          learns nothing.
+          The effective learning rate, whether a larger one may be stable, too, and the metric of
+          the run that learns nothing.
         """
         name = self._protocol.tune[0]
         run = dict(optimum.counted[0].hparams)
@@ -385,18 +418,17 @@ class _Adviser:
         )
         # In a directory of its own, as a resumed race counts every planned run with a record.
         sweep = self._sweep(runs, protocol, workdir=self._workdir / "stable")
-        sweep.run(progress=self._progress, **self._options)
-        race.probes.append(sweep)
+        self.train(sweep)
         records = sorted(sweep.records(), key=lambda record: record.hparams[name])
         untrained = protocols.metric_of(records[0], "train_loss")
         if untrained is None:
             return math.nan, True, math.nan
         stable = regimes.largest_stable(records[1:], limit=untrained)
-        rates = [regimes.effective_learning_rate(record.hparams) for record in records]
+        rates = [regimes.effective_learning_rate_of(record.hparams) for record in records]
         score = protocols.metric_of(records[0], self._protocol.metric.name)
         return stable, stable == rates[-1], math.nan if score is None else score
 
-    def _noise(self, optimum, race):
+    def _noise(self, optimum):
         """Measures the gradient noise scale in the second half of a run, nan if it cannot be."""
         run = dict(optimum.counted[0].hparams)
         run.pop("eval_every", None)
@@ -420,14 +452,13 @@ class _Adviser:
             sweep.validate()
         except ValueError:  # The task has batches of another kind.
             return math.nan
-        options = {name: value for name, value in self._options.items() if name != "pool"}
-        sweep.run(progress=self._progress, **options)
-        race.probes.append(sweep)
+        # The pool's settings are made for races. They need not fit a single run with noise.
+        self.train(sweep, {name: each for name, each in self._options.items() if name != "pool"})
         [record] = sweep.records()
         scale = record.metrics.get("gradient_noise_scale")
         return scale if scale is not None and scale > 0 else math.nan
 
-    def advice(self, found, races, trained) -> Advice:
+    def advice(self, found: tuple[SeriesAdvice, ...], races: Sequence[_Race]) -> Advice:
         """Returns the predictions with the cost of everything."""
         seconds = _seconds_per_example(races[-1].sweep)
         of = min(self._protocol.of, _fewest_seeds(self._full.planned))
@@ -438,7 +469,7 @@ class _Adviser:
             sum(_work(run, race.task_of(run.hparams)) for run in runs.values()) * seconds / 60
             for runs in (race.state.fewest_runs(), race.state.most_runs())
         )
-        likely = _race_examples(race) * seconds / 60
+        expected = _race_examples(race) * seconds / 60
         return Advice(
             metric=self._protocol.metric.name,
             row=self._protocol.row,
@@ -446,14 +477,14 @@ class _Adviser:
             series=found,
             fractions=tuple(race.fraction for race in races),
             num_seeds=races[0].sweep.protocols[0].of,
-            minutes=sum(map(_seconds, trained)) / 60,
-            race_minutes=(fewest, min(most, max(fewest, likely))),
+            minutes=sum(map(_seconds, self.trained)) / 60,
+            race_minutes=(fewest, min(most, max(fewest, expected))),
             grid_minutes=most,
             fixed_updates=self._horizon == "num_updates",
         )
 
 
-def _check(sweep):
+def _check_kind(sweep):
     """Checks that a sweep asks how large the batch can be.
 
     Raises:
@@ -491,7 +522,7 @@ def _with_seeds(planned, number) -> list[dict]:
     points = {}
     for run in planned:
         without_seed = {name: value for name, value in run.items() if name != checks.SEED}
-        points[tuple(sorted(without_seed.items(), key=lambda item: item[0]))] = without_seed
+        points[tuple(sorted(without_seed.items()))] = without_seed
     return [run | {checks.SEED: seed} for seed in seeds[:number] for run in points.values()]
 
 
@@ -520,7 +551,7 @@ def _shortened(run, horizon, fraction, protocol) -> dict:
 
 
 def _work(run, task) -> float:
-    """Returns the examples that a run trains on, with those that it evaluates as parts of them."""
+    """Returns a run's examples, evaluated ones weighted by `_EVALUATION`."""
     examples = task.num_test_examples + task.num_valid_examples
     return run.plan.num_examples + _EVALUATION * len(run.plan.eval_updates) * examples
 
@@ -537,6 +568,15 @@ def _race_examples(sweep) -> float:
         [run] = training.make_runs(task, runs[:1])
         total += min(len(runs), _RUNS_A_ROW + _RUNS_A_SEED * protocol.of) * _work(run, task)
     return total
+
+
+def _run_examples(sweep) -> float:
+    """Returns the examples of a run at a middle batch size, with evaluations as in `_work`."""
+    by_row = sorted(sweep.planned, key=lambda run: run[sweep.protocols[0].row])
+    middle = by_row[len(by_row) // 2]
+    task = sweep.task_of(middle)
+    [run] = training.make_runs(task, [middle])
+    return _work(run, task)
 
 
 def _seconds_per_example(sweep) -> float:

@@ -22,7 +22,7 @@ from noisegen.sweeps.targets import RowTarget, by_series_and_target
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Divides the batch sizes of one series into regions, by the steps to one target.
+    """Regions of the batch sizes of one series, by the steps to one target.
 
     Attributes:
       series: Label; '' if the protocol has no series.
@@ -43,10 +43,6 @@ class Scaling:
     perfect_up_to: float = math.nan
     largest_useful: float = math.nan
     flags: tuple[str, ...] = ()
-
-    def perfect_updates(self, batch_size: float) -> float:
-        """Returns the updates to the target at a batch size, if scaling were perfect."""
-        return self.examples / batch_size
 
 
 def scaling_regions(

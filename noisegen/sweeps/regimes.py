@@ -185,7 +185,7 @@ def _fit_with_interval(batch_sizes, rates, level) -> Boundary | None:
     return dataclasses.replace(measured, low=float(low), high=float(high))
 
 
-def effective_learning_rate(run: Mapping) -> float:
+def effective_learning_rate_of(run: Mapping) -> float:
     """Returns the effective learning rate of a run, learning_rate / (1 - momentum).
 
     A field `effective_learning_rate` takes precedence. The rate is infinite if momentum is 1.
@@ -204,7 +204,7 @@ def effective_learning_rate(run: Mapping) -> float:
 def scaled_learning_rate(run: Mapping, protocol: Protocol) -> float:
     """Returns the effective learning rate of a run by the name that the protocol tunes first."""
     name = protocol.tune[0]
-    return effective_learning_rate(run) if name in LEARNING_RATES else run[name]
+    return effective_learning_rate_of(run) if name in LEARNING_RATES else run[name]
 
 
 def _is_positive(numbers) -> np.ndarray:
@@ -264,7 +264,7 @@ def largest_stable(
     """
     stable: dict[float, bool] = {}
     for record in records:
-        rate = effective_learning_rate(record.hparams)
+        rate = effective_learning_rate_of(record.hparams)
         value = record.metrics.get(metric)
         finished = record.status == "finished" and value is not None and value < limit
         stable[rate] = stable.get(rate, True) and finished

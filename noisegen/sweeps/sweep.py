@@ -31,7 +31,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noisegen import storage, training
 from noisegen.storage import Record
@@ -40,6 +40,9 @@ from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.state import HParams, SweepState
 from noisegen.training import Task
+
+if TYPE_CHECKING:
+    from noisegen import reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +308,7 @@ class Sweep:
 
         return reports.make_table(*self._reading(protocol or self.protocols[0]))
 
-    def answers(self) -> list:
+    def answers(self) -> "list[reports.Answer]":
         """Returns the answers that the records give, in sentences; see `reports.Answer`."""
         from noisegen import reports
 

@@ -51,25 +51,16 @@ if TYPE_CHECKING:
 
 Curve = Mapping[str, Sequence[float | None]]
 
-TARGET_FLAGS = {
-    "not_reached": "No run reached the target.",
-    "some_reached": "At every learning rate a run missed the target. The mean is over the others.",
-    "censored": "Reached at the first evaluation: the numbers are upper bounds.",
-    "coarse": "The evaluations around the target are far apart: the numbers are uncertain.",
-    "no_interval": "There is no interval: a single run, equal runs, or a mean curve.",
-    "few_runs": "Chosen with fewer runs than the protocol asks for.",
-    "at_boundary": "The fastest value is at the edge of the values tried.",
-    "one_value": "A single value was tried: not tuned.",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """Says when the curve of a run first reaches a target.
+    """First crossing of a target by one run's curve.
 
     Attributes:
-      updates, examples: Updates and training examples until then, infinite if it never does.
-      flags: Of `TARGET_FLAGS`: "not_reached", "censored" or "coarse".
+      updates, examples: Updates and training examples until then, infinite if there is none.
+      flags: "not_reached" if there is none; "censored" if the first evaluation has reached the
+        target, so that the numbers are upper bounds; "coarse" if the evaluations around the target
+        are far apart, so that the numbers are uncertain.
       record: The run.
     """
 
@@ -86,7 +77,7 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetPoint:
-    """Holds the crossings of the runs with one choice of the tuned fields.
+    """Crossings of the runs with one choice of the tuned fields.
 
     Attributes:
       values: The tuned fields.
@@ -106,7 +97,7 @@ class TargetPoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowTarget:
-    """Holds the steps to a target of one series and row, at the fastest of the tuned fields.
+    """Steps to a target of one series and row, at the fastest choice of the tuned fields.
 
     Attributes:
       series: Label; '' if the protocol has no series.
@@ -118,7 +109,12 @@ class RowTarget:
       point: The runs behind the means; None if no run reached the target.
       points: All points that it was chosen from, ascending in the tuned fields.
       n: Number of runs behind the means.
-      flags: Keys of `TARGET_FLAGS`.
+      flags: "not_reached" if no run reached the target; "some_reached" if at every choice of the
+        tuned fields a run missed it, so that the mean is over the others; "censored" or "coarse" if
+        a crossing is, see `Crossing`; "no_interval" for a single run, equal runs or a mean curve;
+        "few_runs" if the optimum is chosen with fewer runs than the protocol asks for;
+        "at_boundary" if the fastest value is at the edge of the values tried; "one_value" if a
+        single value was tried.
     """
 
     series: str
@@ -229,7 +225,8 @@ def steps_to_target(
     metric (Zhang et al. 2019). For that, `mean_curve` averages the curves of a point before it
     looks for the crossing. The fewer seeds there are, the more of the effect remains.
 
-    Several targets can be read from one sweep. To read another metric of its curves, give
+    Several targets can be read from one sweep, and `targets_frame` shows them as a table. To read
+    another metric of its curves, give
     `dataclasses.replace(protocol, metric="train_loss", mode="min")`.
 
     Args:
@@ -250,12 +247,9 @@ def steps_to_target(
       ValueError: If a finished run has no curve, or its curve lacks the metric.
     """
     targets = list(targets) if isinstance(targets, Iterable) else [targets]
+    reading = _Reading(protocol, curves, mean_curve, coarse, level)
     rows = _rows(records, protocol)
-    return [
-        _row_target(row, target, protocol, curves, mean_curve, coarse, level)
-        for target in targets
-        for row in rows
-    ]
+    return [_row_target(row, target, reading) for target in targets for row in rows]
 
 
 def targets_frame(rows: Iterable[RowTarget]) -> "pd.DataFrame":
@@ -293,9 +287,9 @@ def propose_targets(
     """Proposes targets that every row reaches, and none at its first evaluation.
 
     The hardest such target is the best value that all runs of some point reach, in the row where
-    that is worst. The proposed targets are quantiles of the evaluations between the best value of
-    any first evaluation and the hardest target, rounded to three digits towards the easier side.
-    Rows without a point at which all runs survived are left out.
+    that is worst. Targets lie between the best value of any first evaluation and the hardest one.
+    The proposed ones are quantiles of the evaluations there, rounded to three digits towards the
+    easier side. Rows without a point at which all runs survived are left out.
 
     Args:
       records, protocol, curves: See `steps_to_target`.
@@ -314,20 +308,21 @@ def propose_targets(
     # Values are multiplied by `sign`, so that the larger is the harder one.
     first, hardest_by_row, evaluated = [], [], []
     for row in _rows(records, protocol):
-        best_by_point = []
+        best_by_point, first_of_row = [], []
         for point in row.points:
             curves_of_runs = [
                 sign * _evaluations(record, metric, curve_of(record, curves))[2]
                 for record in point.counted
             ]
             runs = [values for values in curves_of_runs if values.size]
-            first += [values[0] for values in runs]
+            first_of_row += [values[0] for values in runs]
             if len(runs) == point.tried:
                 best_by_point.append((min(values.max() for values in runs), runs))
         if best_by_point:
             best, runs = max(best_by_point, key=lambda pair: pair[0])
             hardest_by_row.append(best)
             evaluated += runs
+            first += first_of_row
     if not hardest_by_row:
         raise ValueError("No target can be proposed: at every learning rate a run diverged.")
     easiest, hardest = max(first), min(hardest_by_row)
@@ -401,11 +396,21 @@ def _evaluations(record, metric, curve):
     return updates[usable], examples[usable], values[usable]
 
 
-def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """How to read steps to a target, see `steps_to_target`."""
+
+    protocol: Protocol
+    curves: Mapping[str, Curve] | None
+    mean_curve: bool
+    coarse: float
+    level: float
+
+
+def _row_target(row, target, reading):
     """Returns the steps to a target of one row."""
-    points = tuple(
-        _target_point(point, target, protocol, curves, mean_curve, coarse) for point in row.points
-    )
+    protocol, level = reading.protocol, reading.level
+    points = tuple(_target_point(point, target, reading) for point in row.points)
     best = _fastest(points)
     if best < 0:
         never = Interval(math.inf, math.nan, math.nan, level)
@@ -439,21 +444,24 @@ def _row_target(row, target, protocol, curves, mean_curve, coarse, level):
         examples=statistics.mean_interval([each.examples for each in reached], level),
         point=chosen,
         points=points,
-        n=row.points[best].tried if mean_curve else len(reached),
+        n=row.points[best].tried if reading.mean_curve else len(reached),
         flags=tuple(name for name, holds in flags.items() if holds),
     )
 
 
-def _target_point(point: Point, target, protocol, curves, mean_curve, coarse):
+def _target_point(point: Point, target, reading):
     """Returns the crossings of the runs of a point."""
-    metric, mode = protocol.metric.name, protocol.mode
+    metric, mode = reading.protocol.metric.name, reading.protocol.mode
+    curves = reading.curves
     records = sorted(point.counted, key=lambda record: record.hparams.get(SEED, 0))
     tried = point.tried
-    if mean_curve:
+    if reading.mean_curve:
         records = [] if point.diverged else [_mean_record(records, curves)]
         tried = 1
     crossings = [
-        first_crossing(record, target, metric, mode, curve_of(record, curves), coarse=coarse)
+        first_crossing(
+            record, target, metric, mode, curve_of(record, curves), coarse=reading.coarse
+        )
         for record in records
     ]
     return TargetPoint(values=point.values, crossings=tuple(crossings), tried=tried)

@@ -7,6 +7,7 @@ import pytest
 
 import experiments
 from noisegen import sweeps
+from noisegen.sweeps import checks
 from noisegen.sweeps.experiment import load_experiment
 
 HERE = pathlib.Path(experiments.__path__[0])
@@ -68,7 +69,7 @@ def test_its_protocols_read_the_grid_of_every_scale_and_no_run_stands_twice(name
         runs = sweep.planned
         assert len(runs) == len(sweeps.by_run_id("any", runs))
         for protocol in sweep.protocols:
-            sweeps.check_points(runs, protocol)
+            checks.check_points(runs, protocol)
             assert protocol.of == len({run["seed"] for run in runs})
         # One seed of everything comes first; digits.py has another order.
         seeds = [run["seed"] for run in runs]

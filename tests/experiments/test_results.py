@@ -8,6 +8,7 @@ import pytest
 import experiments
 from experiments.results import __main__ as results
 from noisegen import reports, sweeps
+from noisegen.reports.report import table_names
 
 ROOT = pathlib.Path(experiments.__path__[0]) / "results"
 WORKDIRS = [str(path.relative_to(ROOT)) for path in results.workdirs(ROOT)]
@@ -21,14 +22,14 @@ def test_there_are_results():
 def test_committed_tables_are_those_of_the_records(name, monkeypatch):
     monkeypatch.chdir(ROOT.parents[1])
     report = reports.load_report(sweeps.Sweep.open(ROOT / name))
-    names = reports.table_names(report.readings)
+    names = table_names(report.readings)
     assert sorted(f"{each}.csv" for each in names) == sorted(
         path.name for path in (ROOT / name).glob("table*")
     )
     for each, table in zip(names, report.tables("csv"), strict=True):
         assert table.encode() == (ROOT / name / f"{each}.csv").read_bytes()
     answers = (ROOT / name / "answers.txt").read_text()
-    assert answers == "\n\n".join(report.answers()) + "\n"
+    assert answers == "\n\n".join(report.answer_texts()) + "\n"
 
 
 def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):

@@ -127,7 +127,7 @@ def test_learning_rate_is_held_then_halved_every_twentieth(monkeypatch):
         "gamma": 2.0,
         "l2": 5e-4,
     }
-    rates = make_sgd(monkeypatch, optimizers.hold_then_halve, hparams)
+    rates = make_sgd(monkeypatch, optimizers.hold_then_decay, hparams)
     expected = 0.8 * 0.5 ** np.maximum(0, np.arange(200) // 10 - 9)
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 

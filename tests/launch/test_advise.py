@@ -35,6 +35,21 @@ def test_too_small_a_budget_is_one_line_with_one_that_suffices(call, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_an_error_of_training_keeps_its_traceback(call, tmp_path):
+    experiment = tmp_path / "broken.py"
+    experiment.write_text(
+        "from experiments.digits import get_config, get_sweep\n"
+        "from noisegen import training\n"
+        "def autotune(*args, **options):\n"
+        "    raise ValueError('the shapes in the loss differ')\n"
+        "training.autotune = autotune  # stands for training\n"
+    )
+    done = call("advise", f"--config={experiment}", *SMALL[1:], f"--workdir={tmp_path / 'sweep'}")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "in autotune" in done.stderr
+    assert "error: " not in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "flags, expected",
     [
@@ -42,6 +57,8 @@ def test_too_small_a_budget_is_one_line_with_one_that_suffices(call, tmp_path):
         (("--workdir=w", "--minutes=1"), "--config"),
         ((DIGITS, "--workdir=w", "--minutes=0"), "positive"),
         ((DIGITS, "--workdir=w", "--config.grid.batch_size=64,"), "batch sizes"),
+        ((DIGITS, "--workdir=w", "--pool.lane_devices=3"), "lane_devices"),
+        ((DIGITS, "--workdir=w", "word"), "Unexpected argument"),
         (("--config=experiments/smith2020/figure2.py:test", "--workdir=w"), "each num_epochs"),
     ],
 )

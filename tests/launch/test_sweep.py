@@ -155,7 +155,7 @@ def test_a_dry_run_of_a_race_gives_a_range(call, tmp_path):
     # The race begins with a seed of the middle value and of those beside it, at batch size 64.
     assert len(runs) == 3 and all("batch_size=64 " in run and "seed=0" in run for run in runs)
     # At least both seeds of one value and one of each value beside it, at most 2 * 5 * 2 runs.
-    assert cost.startswith("These 3 runs begin the race. In all it takes 10 to 20 runs, ")
+    assert cost.startswith("These 3 runs begin the race. In all it takes about 10 to 20 runs, ")
     assert cost.endswith(f" to {10 * 64 * 67 + 10 * 256 * 16:,} training examples.")
     assert here.startswith("About 0:0") and " to 0:" in here
 

@@ -179,10 +179,10 @@ def test_rows_that_are_no_batch_sizes_have_no_sentence_about_them():
     assert {answer.kind for answer in found} == {"open"}
 
 
-def two_series(effect, sizes=SIZES, seeds=5, labels=("SGD", "noise"), spread=0.002):
+def two_series(effect, exponent=1.0, *, seeds=5, labels=("SGD", "noise"), spread=0.002, **changes):
     """Records of two series, of which the second one is better by `effect` of a batch size."""
     plain, noisy = labels
-    records = make_records(drop, kind=plain, sizes=sizes, seeds=seeds, spread=spread)
+    records = make_records(drop, exponent, kind=plain, seeds=seeds, spread=spread, **changes)
     return records + [
         storage.Record(
             hparams=each.hparams | {"kind": noisy},
@@ -340,9 +340,31 @@ def test_an_optimum_at_the_edge_is_left_out_and_extended():
     found = make_answers(make_records(flat, exponent=2.0, sizes=(16, 32, 64, 128, 1024)))
     assert one(found, "batch_size").numbers["row"] == 128
     [edge, _] = kinds(found, "open")
-    assert "beyond the values tried at batch size 1024" in edge.text and "left out" in edge.text
+    assert edge.text == (
+        "The best learning rate may lie beyond the values tried at batch size 1024 (left out of the"
+        " sentences on batch size and learning rate). Extend the grid there."
+    )
     others = make_answers(make_records(flat, 2.0, sizes=(64, 1024)), scaling_rule=False)
     assert "left out" not in kinds(others, "open")[0].text
+
+
+def test_an_optimum_at_the_edge_is_not_left_out_of_differences_and_not_said_to_be():
+    sizes = (16, 32, 64, 128, 1024)
+    found = make_answers(two_series(lambda size: 0.05, sizes=sizes, exponent=2.0), **SERIES)
+    assert 1024 in one(found, "series").numbers["differences"]
+    [edge, _] = kinds(found, "open")
+    assert "tried at batch size 1024 (left out of the sentences on batch size and" in edge.text
+
+
+def test_a_rule_says_that_nothing_was_tuned():
+    single = {"rates": [2.0**-6], "curvature": 0.0}
+    found = make_answers(make_records(drop, **single))
+    words = "Nothing was tuned: each batch size has a single learning rate."
+    assert words in one(found, "batch_size").rule
+    assert "choose" not in one(found, "batch_size").rule
+    found = make_answers(two_series(lambda size: 0.05, **single), **SERIES)
+    assert one(found, "series").rule.startswith(words)
+    assert "other seeds choose" in one(make_answers(make_records(drop)), "batch_size").rule
 
 
 @pytest.mark.parametrize("missing, words", [(1, "1 run has no"), (1200, "1,200 runs have no")])

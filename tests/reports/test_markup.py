@@ -9,7 +9,7 @@ import markdown_it
 import pytest
 
 from noisegen import reports, storage, sweeps
-from noisegen.reports import markup
+from noisegen.reports import markup, rendering
 
 LABELS = [
     "[noise]",
@@ -132,15 +132,15 @@ def test_no_row_of_latex_begins_with_what_a_line_end_takes():
 
 def test_words_that_look_like_powers_are_words():
     table = table_of(["2^-3"])
-    assert list(reports.format_table(*table).iloc[0, 2:4]) == ["2^-1 [a]", "2^-3"]
+    assert list(rendering.format_table(*table).iloc[0, 2:4]) == ["2^-1 [a]", "2^-3"]
     latex = reports.to_latex(*table)
     assert "$2^{-1}$" in latex and r"2\textasciicircum{}-3" in latex and "2^{-3}" not in latex
     assert "2<sup>-3</sup>" not in reports.to_markdown(*table)
-    assert "2<sup>−3</sup>" not in reports.to_html(*table)
+    assert "2<sup>−3</sup>" not in rendering.to_html(*table)
 
 
 def test_html_shows_labels_and_words_as_they_are():
-    text = reports.to_html(*table_of(LABELS))
+    text = rendering.to_html(*table_of(LABELS))
     head, *rows = (re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in text.split("<tr>")[1:])
     shown = [markup.visible(label) for label in LABELS]
     assert [html.unescape(cell) for cell in head[1:]] == shown

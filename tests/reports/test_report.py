@@ -266,7 +266,7 @@ def test_further_protocols_make_further_tables(tmp_path):
         sweeps.Protocol(metric="train_loss", mode="min", max_extensions=0),
     ]
     text = write_report(tmp_path, protocols, runs, {("", 4): (50.0, None)}).read_text()
-    names = reports.table_names(protocols)
+    names = report.table_names(protocols)
     tables = load_report(tmp_path, protocols, runs, {("", 4): (50.0, None)}).tables()
     assert all((tmp_path / f"{name}.csv").exists() for name in names)
     assert names == ["table", "table_2"]
@@ -515,7 +515,7 @@ def test_a_page_shows_how_certain_its_numbers_are(answered_page, tmp_path):
 
 def test_a_report_without_records_has_no_answers(tmp_path):
     write(tmp_path, [])
-    assert load_report(tmp_path, PROTOCOL, RUNS).answers() != []  # that runs are missing
+    assert load_report(tmp_path, PROTOCOL, RUNS).answer_texts() != []  # that runs are missing
     text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
     assert "12 runs have no record yet" in text
 

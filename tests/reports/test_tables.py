@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from noisegen import reports, storage, sweeps
-from noisegen.reports import notes
+from noisegen.reports import notes, rendering
 
 RENDERERS = [
-    *(reports.to_text, reports.to_csv, reports.to_markdown, reports.to_latex, reports.to_html),
+    *(reports.to_text, reports.to_csv, reports.to_markdown, reports.to_latex, rendering.to_html),
 ]
 
 
@@ -46,7 +46,7 @@ PUBLISHED = {("none", 64): (90.0, 1.0), ("none", 128): (91.0, None), ("noise_1",
 
 def cells_of(records, protocol, published=None):
     """The cells of a table as lists of text."""
-    frame = reports.format_table(sweeps.select(records, protocol), protocol, published)
+    frame = rendering.format_table(sweeps.select(records, protocol), protocol, published)
     return frame.to_numpy().tolist()
 
 
@@ -57,7 +57,7 @@ def _whole():
 
 
 def test_cells(whole):
-    frame = reports.format_table(*whole)
+    frame = rendering.format_table(*whole)
     assert list(frame["none"].iloc[0]) == [
         *("91.00 ± 1.41 (2)", "2^-1 (2^-1–2^0)", "0", "0.2550 ± 0.0071", "90 ± 1", "+0.6"),
     ]
@@ -68,7 +68,7 @@ def test_cells(whole):
 
 
 def test_columns_are_series_over_headings(whole):
-    frame = reports.format_table(*whole)
+    frame = rendering.format_table(*whole)
     assert list(frame.columns.unique(level=0)) == ["", "none", "noise_1"]
     assert list(frame[""]) == ["batch size"] and list(frame["", "batch size"]) == [
         "64",
@@ -82,7 +82,7 @@ def test_columns_are_series_over_headings(whole):
 
 
 def test_a_sweep_without_series_has_headings_only():
-    frame = reports.format_table(
+    frame = rendering.format_table(
         sweeps.select(make({0.1: [0.5]}), sweeps.Protocol()), sweeps.Protocol()
     )
     assert list(frame.columns) == ["batch size", "test accuracy (%)", "learning rate"]
@@ -216,7 +216,7 @@ def test_latex_is_escaped_and_rectangular(whole):
 
 
 def test_html_has_superscripts_and_small_marks(whole):
-    text = reports.to_html(*whole)
+    text = rendering.to_html(*whole)
     assert '<th colspan="6">noise_1</th>' in text
     assert "2<sup>−1</sup> (2<sup>−1</sup>–2<sup>0</sup>)" in text
     assert "2<sup>−1</sup> <small>[a]</small>" in text
@@ -253,7 +253,7 @@ def test_several_published_numbers_stand_beside_their_own():
     }
     optima = sweeps.select(records, protocol)
     published = {("", 64): printed, ("", 128): {}}
-    frame = reports.format_table(optima, protocol, published)
+    frame = rendering.format_table(optima, protocol, published)
     assert list(frame.columns[4:]) == [
         *("published test accuracy (%)", "difference (std)"),
         *("published train loss", "difference (std)", "published learning rate"),
@@ -313,7 +313,7 @@ def test_a_field_called_accuracy_has_no_unit():
     protocol = sweeps.Protocol(tune=("accuracy",), metric="loss")
     published = {("", 1): {"accuracy": (0.25, 0.25, 0.25)}}
     optima = sweeps.select(records, protocol)
-    headings = reports.format_table(optima, protocol, published).columns
+    headings = rendering.format_table(optima, protocol, published).columns
     assert list(headings[2:]) == ["accuracy", "published"]
     assert reports.make_table(optima, protocol, published)["published_accuracy"][0] == 0.25
 

@@ -1,6 +1,7 @@
 """Short runs predict what a sweep will find, or say that they cannot. The runs are made up."""
 
 import dataclasses
+import json
 import math
 
 import jax.numpy as jnp
@@ -142,7 +143,7 @@ def test_the_noise_scale_and_the_largest_stable_rate_are_measured(made, tmp_path
     [series] = sweeps.advise(make_sweep(tmp_path), minutes=0.4).series
     assert series.noise_scale == 200
     best = min(0.25, series.stable_row / 512)
-    assert 4 * best <= series.stable_rate <= 2**3.5 * best and not series.stable_is_bound
+    assert 4 * best <= series.stable_effective_rate <= 2**3.5 * best and not series.stable_is_bound
 
 
 def test_more_minutes_buy_a_longer_horizon(made, tmp_path):
@@ -151,6 +152,19 @@ def test_more_minutes_buy_a_longer_horizon(made, tmp_path):
     long = sweeps.advise(make_sweep(tmp_path / "long"), minutes=4.0)
     assert short.fractions[-1] < long.fractions[-1] == 1 / 2
     assert short.minutes < 0.12
+
+
+@pytest.mark.parametrize("slowness", [4, 10])
+def test_a_slower_machine_than_measured_keeps_to_the_budget(made, tmp_path, slowness):
+    trainer = made(200)
+    record = trainer.record
+
+    def slower(run):
+        found = record(run)
+        return dataclasses.replace(found, seconds=slowness * found.seconds)
+
+    trainer.record = slower
+    assert sweeps.advise(make_sweep(tmp_path), minutes=0.4).minutes <= 0.4
 
 
 def test_the_same_call_trains_nothing_again(made, tmp_path):
@@ -187,12 +201,42 @@ def test_too_small_a_budget_is_refused_with_one_that_suffices(made, tmp_path, mo
     monkeypatch.setattr(advice.time, "monotonic", lambda: 0.0)  # compilation takes no time
     slow = lambda task, runs, **_: (None, 1e-3 * sum(run.plan.num_examples for run in runs))  # noqa: E731
     monkeypatch.setattr(training, "autotune", slow)
-    with pytest.raises(ValueError, match=r"--minutes=(\d+)\.$") as refused:
+    with pytest.raises(ValueError, match=r" minutes=(\d+)\.$") as refused:
         sweeps.advise(make_sweep(tmp_path / "sweep"), minutes=0.5)
     assert "\n" not in str(refused.value)
     assert not trainer.runs and not (tmp_path / "sweep").exists()
     minutes = int(str(refused.value).rpartition("=")[2].rstrip("."))
     assert sweeps.advise(make_sweep(tmp_path / "sweep"), minutes=minutes).series
+
+
+def test_a_sweep_that_is_too_short_is_refused_before_anything_is_trained(made, tmp_path):
+    trainer = made(200)
+    sweep = make_sweep(tmp_path / "sweep", {"num_epochs": 0.2})
+    with pytest.raises(ValueError, match=r"too short.* 1/4 of its horizon has fewer than 4 batch"):
+        sweeps.advise(sweep, minutes=1)
+    assert not trainer.runs and not (tmp_path / "sweep").exists()
+
+
+def test_other_errors_are_not_taken_for_a_short_horizon(made, tmp_path, monkeypatch):
+    made(200)
+
+    def refuse(sweep, **changes):
+        raise ValueError("no such sweep")
+
+    sweep = make_sweep(tmp_path)
+    monkeypatch.setattr(sweeps.Sweep, "replace", refuse)
+    with pytest.raises(ValueError, match="no such sweep"):
+        sweeps.advise(sweep, minutes=1)
+
+
+def test_a_plan_of_an_older_version_is_read(made, tmp_path):
+    made(200)
+    new = sweeps.advise(make_sweep(tmp_path / "new"), minutes=0.4)
+    old = tmp_path / "old" / "advice"
+    old.mkdir(parents=True)
+    plan = {"minutes": 0.4, "fraction": 2 * new.fractions[0], "seeds": new.num_seeds}
+    (old / "plan.json").write_text(json.dumps(plan))
+    assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
 
 
 def test_a_workload_without_loss_is_not_guessed_at(made, tmp_path):

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from noisegen import storage, sweeps
+from noisegen.sweeps import extension
 
 
 def extend(runs, score, protocol, check=None):
@@ -21,7 +22,7 @@ def extend(runs, score, protocol, check=None):
                 status="diverged" if accuracy is None else "finished",
                 metrics={"test_accuracy": accuracy},
             )
-        wanted = sweeps.extend_grid("t", planned, [protocol], records.values(), check)
+        wanted = extension.extend_grid("t", planned, [protocol], records.values(), check)
         if wanted.keys() <= records.keys():
             return [run for name, run in wanted.items() if name not in planned]
     raise AssertionError("The grid is extended forever.")

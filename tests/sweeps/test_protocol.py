@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisegen import storage, sweeps
+from noisegen.sweeps import checks
+from noisegen.sweeps.extension import extend_grid
 
 
 def make(accuracies, diverged=(), **fixed):
@@ -176,7 +178,7 @@ def test_missing_fields_and_metrics_are_named():
         one(make(GRID), metric="accuracy")
     protocol = sweeps.Protocol(report=("loss",))
     with pytest.raises(ValueError, match="metric 'loss', but there are only test_accuracy, train"):
-        sweeps.check_metrics(("test_accuracy", "train_loss"), protocol)
+        checks.check_metrics(("test_accuracy", "train_loss"), protocol)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def extension(records, protocol, runs):
         dataclasses.replace(record, run_id=sweeps.run_id("task", record.hparams))
         for record in records
     ]
-    found = sweeps.extend_grid("task", planned, [protocol], named)
+    found = extend_grid("task", planned, [protocol], named)
     assert list(found)[: len(planned)] == list(planned)
     return list(found.values())[len(planned) :]
 
@@ -382,13 +384,13 @@ def test_protocols_that_make_no_sense(fields, message):
 def test_a_series_that_reads_what_the_runs_lack():
     protocol = sweeps.Protocol(series=lambda run: run["noise"])
     with pytest.raises(ValueError, match="series reads 'noise', but a run has only batch_size"):
-        sweeps.check_points([{"batch_size": 1, "learning_rate": 1}], protocol)
+        checks.check_points([{"batch_size": 1, "learning_rate": 1}], protocol)
 
 
 @pytest.mark.parametrize("label", [0.5, None])
 def test_labels_are_text(label):
     with pytest.raises(ValueError, match=f"must give text, got {label}"):
-        sweeps.check_points(
+        checks.check_points(
             [{"batch_size": 1, "learning_rate": 1}], sweeps.Protocol(series=lambda run: label)
         )
 
@@ -464,7 +466,7 @@ def plan(**fields):
 )
 def test_plans_that_a_protocol_cannot_read_are_refused(runs, protocol, message):
     with pytest.raises(ValueError, match=message) as error:
-        sweeps.check_points(runs, sweeps.Protocol(**protocol))
+        checks.check_points(runs, sweeps.Protocol(**protocol))
     assert "\n" not in str(error.value)
 
 
@@ -474,7 +476,7 @@ def test_plans_of_derived_fields_match_but_for_rounding():
         for rate in (0.1, 0.3)
     ]
     follows = {"weight_decay": lambda run: 1e-3 / run["learning_rate"]}
-    sweeps.check_points(runs, sweeps.Protocol(derived=follows))
+    checks.check_points(runs, sweeps.Protocol(derived=follows))
 
 
 def test_records_of_true_and_of_one_are_not_one_point():

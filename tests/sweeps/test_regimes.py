@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisegen import storage, sweeps
+from noisegen.sweeps import regimes
 
 SIZES = [2**k for k in range(4, 13)]
 RATES = [2.0**k for k in range(-6, 6)]
@@ -23,7 +24,7 @@ PROTOCOL = sweeps.Protocol(best=4, of=5, tune=("effective_learning_rate",))
 def test_a_planted_boundary_is_found(boundary, plateau, noise, seed):
     rates = plateau * np.minimum(np.array(SIZES) / boundary, 1)
     rates *= np.exp(noise * np.random.RandomState(seed).randn(len(SIZES)))
-    found = sweeps.fit_broken_line(SIZES, rates)
+    found = regimes.fit_broken_line(SIZES, rates)
     # With noise, a break near the first or last batch size may move by several times the noise.
     assert abs(math.log(found.batch_size / boundary)) < 1e-6 + 6 * noise
     assert abs(math.log(found.learning_rate / plateau)) < 1e-6 + 6 * noise
@@ -34,7 +35,7 @@ def test_a_planted_boundary_is_found(boundary, plateau, noise, seed):
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=9), st.integers(0, 100))
 def test_no_other_break_fits_better(logs, seed):
     sizes = SIZES[: len(logs)]
-    found = sweeps.fit_broken_line(sizes, np.exp(logs))
+    found = regimes.fit_broken_line(sizes, np.exp(logs))
 
     def error(at):
         rest = np.array(logs) - np.minimum(np.log(sizes) - math.log(at), 0)
@@ -51,7 +52,7 @@ def test_no_other_break_fits_better(logs, seed):
 @pytest.mark.parametrize("factor", [1, 3, 0.1, 7.7])
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_a_line_without_a_break_is_flagged(rates, batch_size, flag, factor, number):
-    found = sweeps.fit_broken_line(SIZES[:number], [factor * rate for rate in rates[:number]])
+    found = regimes.fit_broken_line(SIZES[:number], [factor * rate for rate in rates[:number]])
     assert found.flags == (flag,)
     assert found.batch_size == pytest.approx(min(batch_size, SIZES[number - 1]))
 
@@ -167,9 +168,9 @@ def test_rates_of_zero_and_below_are_ignored():
 
 def test_a_momentum_of_1_gives_an_infinite_rate():
     runs = [{"learning_rate": 0.1, "momentum": 1}, {"learning_rate": 0.1, "momentum": 0}]
-    assert list(map(sweeps.effective_learning_rate, runs)) == [math.inf, 0.1]
+    assert list(map(sweeps.effective_learning_rate_of, runs)) == [math.inf, 0.1]
     with pytest.raises(ValueError, match="no learning_rate, only batch_size"):
-        sweeps.effective_learning_rate({"batch_size": 8})
+        sweeps.effective_learning_rate_of({"batch_size": 8})
 
 
 def test_the_memory_of_the_bootstrap_depends_on_the_runs_not_the_protocol():
@@ -182,8 +183,8 @@ def test_the_memory_of_the_bootstrap_depends_on_the_runs_not_the_protocol():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: sweeps.fit_broken_line([64, 64], [1, 2]), "at least two batch sizes"),
-        (lambda: sweeps.fit_broken_line([64, 128], [1, 0]), "positive learning rate"),
+        (lambda: regimes.fit_broken_line([64, 64], [1, 2]), "at least two batch sizes"),
+        (lambda: regimes.fit_broken_line([64, 128], [1, 0]), "positive learning rate"),
         (
             lambda: sweeps.boundaries([], sweeps.Protocol(row="num_epochs")),
             "not from learning_rate over num_epochs",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from noisegen import storage, sweeps
+from noisegen.sweeps import checks
 from noisegen.sweeps.search import Search
 from noisegen.training.run_id import by_run_id
 
@@ -184,13 +185,13 @@ def test_the_fewest_runs_of_a_race_in_which_runs_survive(raced):
 
 def test_a_race_needs_as_many_seeds_as_the_protocol_asks_for():
     runs = list(planned(seeds=5).values())
-    sweeps.check_points(runs, RACE)
+    checks.check_points(runs, RACE)
     with pytest.raises(ValueError, match="of=5 needs 5 seeds.*batch_size=16.* has 4"):
-        sweeps.check_points(runs[:4] + runs[5:], RACE)
-    sweeps.check_points(runs[:4], dataclasses.replace(RACE, search="grid"))
+        checks.check_points(runs[:4] + runs[5:], RACE)
+    checks.check_points(runs[:4], dataclasses.replace(RACE, search="grid"))
     # Equal on the device: one point.
     close = [run | {"learning_rate": run["learning_rate"] + 1e-12} for run in runs[4:5]]
-    sweeps.check_points(runs[:4] + close + runs[5:], RACE)
+    checks.check_points(runs[:4] + close + runs[5:], RACE)
 
 
 def test_an_unknown_search_is_refused():

@@ -306,6 +306,17 @@ def test_proposed_targets_are_reached_by_every_row_and_by_none_at_once(mode):
     )
 
 
+def test_a_row_that_is_left_out_excludes_no_target():
+    records = [halving(50, batch_size=8, seed=seed) for seed in range(3)]
+    expected = sweeps.propose_targets(records, PROTOCOL)
+    # At batch size 16 a run diverged at every learning rate, and another one is low from the start.
+    left_out = [
+        make_record([0.001, 0.001], batch_size=16, seed=0),
+        halving(50, batch_size=16, seed=1, status="diverged"),
+    ]
+    assert sweeps.propose_targets(records + left_out, PROTOCOL) == expected
+
+
 def test_without_such_targets_none_is_proposed():
     records = [halving(20, seed=seed, status="diverged") for seed in range(3)]
     with pytest.raises(ValueError, match="diverged"):

@@ -43,7 +43,7 @@ def compare(whole: str, cheap: str) -> list[dict]:
         if not short_runs or not of_series or label not in boundaries:
             continue
         smallest = of_series[0]  # as rows are sorted
-        best_rate = sweeps.effective_learning_rate(smallest.counted[0].hparams)
+        best_rate = sweeps.effective_learning_rate_of(smallest.counted[0].hparams)
         rows.append(
             {
                 "series": label,
