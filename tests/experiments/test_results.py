@@ -36,7 +36,7 @@ def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):
     copied = tmp_path / "results" / "digits"
     shutil.copytree(ROOT / "digits", copied)
     for name in ("report.html", "figure.png", "table.csv"):
-        (copied / name).unlink()
+        (copied / name).unlink(missing_ok=True)
     monkeypatch.chdir(ROOT.parents[1])
     monkeypatch.setattr(results, "RESULTS", copied.parent)
     results.main()
