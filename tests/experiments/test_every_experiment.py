@@ -13,7 +13,8 @@ from noisegen.sweeps.experiment import load_experiment
 HERE = pathlib.Path(experiments.__path__[0])
 PATHS = sorted(path for path in HERE.rglob("*.py") if "def get_config(" in path.read_text())
 NAMES = [str(path.relative_to(HERE).with_suffix("")) for path in PATHS]
-# Of each paper one experiment is validated in `make test`, and two small ones are trained.
+# Of each paper one experiment is validated in `make test`, and two small ones are trained. The slow
+# tests train all, which validates them, too.
 TRAINED = {"additive_noise/table1", "digits"}
 VALIDATED = {
     "jaiswal2020/figure3",
@@ -23,10 +24,10 @@ VALIDATED = {
 }
 
 
-def names(quick):
+def trained():
     """Returns every experiment as a parameter; all but the quick ones are slow."""
-    marks = {name: [] if name in quick else [pytest.mark.slow] for name in NAMES}
-    assert quick <= marks.keys()
+    marks = {name: [] if name in TRAINED else [pytest.mark.slow] for name in NAMES}
+    assert TRAINED <= marks.keys()
     return [pytest.param(name, marks=each) for name, each in marks.items()]
 
 
@@ -87,12 +88,12 @@ def test_its_report_can_be_made(name):
     load(name, "test").validate_report()
 
 
-@pytest.mark.parametrize("name", names(VALIDATED))
+@pytest.mark.parametrize("name", sorted(VALIDATED))
 def test_its_task_and_protocols_read_what_its_runs_have(name, made_data):
     load(name, "test").validate()
 
 
-@pytest.mark.parametrize("name", names(TRAINED))
+@pytest.mark.parametrize("name", trained())
 def test_it_trains_and_makes_a_table(name, made_data, tmp_path):
     sweep = load(name, "test")
     sweep.workdir = tmp_path / "sweep"
