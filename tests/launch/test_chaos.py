@@ -81,6 +81,5 @@ def test_a_race_whose_workers_are_killed_trains_the_same_runs(call, environment,
     assert min(collections.Counter(values).values()) < 8
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_many_more_workers_killed_at_random_moments(call, environment, tmp_path, seed):
-    check(ordeal(call, environment, tmp_path, deaths=60, seed=seed, seeds=6, epochs=160.0), 60)
+def test_many_more_workers_killed_at_random_moments(call, environment, tmp_path):
+    check(ordeal(call, environment, tmp_path, deaths=60, seed=1, seeds=6, epochs=160.0), 60)
