@@ -158,7 +158,10 @@ def follow(sweep: Sweep, options: WorkerOptions) -> None:
 class _LeaderPool(multihost.MultihostPool):
     """A pool that has the followers train the same runs."""
 
-    def train(self, runs, on_progress=None, checkpoints=None, keep_params=False, take=None):
+    def train(
+        self, runs, on_progress=None, checkpoints=None, keep_params=False, take=None, more=None
+    ):
+        assert more is None, "the worker above does not feed its lanes"
         hparams = [dict(run.hparams) for run in runs]
         multihost.broadcast_json({"runs": hparams})
         # The followers have called `train` by now, and from here on make the same calls.

@@ -1,6 +1,7 @@
 """One worker over two processes that jax.distributed joins, on this host."""
 
 import contextlib
+import inspect
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from launch import multihost
+from noisegen import training
 from tests.launch.harness import ROOT, SECONDS, metrics, num_lines, tables
 
 SHORT = (
@@ -97,6 +99,11 @@ def test_settings_are_measured_by_both_together(pair, tmp_path):
     assert num_lines(tmp_path / "two") == 4
 
 
+def test_the_pool_of_the_first_process_is_called_as_any_pool():
+    of_leader = inspect.signature(multihost._LeaderPool.train).parameters
+    assert list(of_leader) == list(inspect.signature(training.Pool.train).parameters)
+
+
 @pytest.mark.slow
 def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
     flags = (*SHORT, "--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=1")
@@ -113,6 +120,7 @@ def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
         address = "{}:{}".format(*free.getsockname())
     program = f"""
 from launch import multihost
+from noisegen import training
 from noisegen.training import multihost as broadcasts
 multihost.join("{address},%d/2")
 broadcasts.broadcast_json(None)
