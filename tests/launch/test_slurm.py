@@ -13,6 +13,7 @@ from launch import slurm as launcher
 from noisegen import storage
 from tests.launch.harness import (
     LONG,
+    SECONDS,
     TINY,
     changed,
     last_error,
@@ -68,14 +69,14 @@ def arrays(workdir):
     return list(launcher._submitted(workdir))
 
 
-def wait_for_the_end(workdir):
+def wait_for_the_end(workdir, seconds=SECONDS):
     """The states, by job, in which the jobs of a sweep ended."""
 
     def ended():
         states = launcher._states(arrays(workdir))
         return states if all(state in ENDED for state, _ in states.values()) else None
 
-    return {name: state for name, (state, _) in wait_until(ended).items()}
+    return {name: state for name, (state, _) in wait_until(ended, seconds=seconds).items()}
 
 
 def logs(workdir):
@@ -169,7 +170,8 @@ def test_a_preempted_job_keeps_its_runs_and_is_requeued(submit, slurm, longer, c
     wait_until(lambda: "Restarts=1" in slurms("scontrol", "show", "job", job))
     said = call("status", f"--workdir={workdir}", SLURM_CONF=slurm).stdout
     assert wait_for_the_end(workdir) == {job: "COMPLETED"}
-    assert re.search(rf"Slurm job {job}, 1 worker: 1 (running|pending \(\w+\))\n", said), said
+    state = r"(running|completing|pending \(\w+\))"
+    assert re.search(rf"Slurm job {job}, 1 worker: 1 {state}\n", said), said
     assert "2 of 2 runs resume from a checkpoint" in logs(workdir)
     assert metrics(workdir) == results
 
@@ -190,12 +192,12 @@ def test_a_worker_may_be_spread_over_two_nodes(submit, longer, tmp_path):
 
 
 def test_a_job_at_its_time_limit_keeps_its_runs_and_is_requeued(submit, longer, tmp_path):
-    # Takes more than a minute, the shortest time limit.
-    flags = changed(longer[0], num_epochs=4000.0)
+    # The signal comes 15 seconds after the start, before the sweep can be over.
+    flags = changed(longer[0], num_epochs=2000.0)
     workdir = tmp_path / "sweep"
     submit(workdir, *flags, "--slurm.timeout_min=1", "--slurm.signal_delay_s=45")
     job = arrays(workdir)[0]
-    assert wait_for_the_end(workdir) == {job: "COMPLETED"}
+    assert wait_for_the_end(workdir, 3 * SECONDS) == {job: "COMPLETED"}
     assert "Restarts=0" not in slurms("scontrol", "show", "job", job)
     assert "9999 remaining timeouts" in logs(workdir)
     assert "2 of 2 runs resume from a checkpoint" in logs(workdir)
