@@ -106,8 +106,8 @@ def cosine_onecycle_schedule(
     Examples:
       >>> import jax.numpy as jnp, noisegen
       >>> cycle = noisegen.cosine_onecycle_schedule(100, 0.8, div_factor=4, final_div_factor=10)
-      >>> print(cycle(jnp.array([0, 15, 30, 65, 100])).round(3))
-      [0.2  0.5  0.8  0.41 0.02]
+      >>> print(cycle(jnp.array([0, 15, 30, 100])))
+      [0.2  0.5  0.8  0.02]
 
     References:
       Smith & Topin, 2017 (see :func:`linear_onecycle_schedule`)

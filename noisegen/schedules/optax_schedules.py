@@ -4,8 +4,8 @@ Optax's own functions branch in Python on their arguments, so they cannot take t
 warm-up of a run while it is traced. These take the same arguments and have the same values:
 
 >>> import jax, jax.numpy as jnp, noisegen
->>> num_updates = jnp.array([100, 200])
->>> print(jax.vmap(lambda n: noisegen.linear_schedule(0.8, 0.0, transition_steps=n)(50))(num_updates))
+>>> num_steps = jnp.array([100, 200])
+>>> print(jax.vmap(lambda n: noisegen.linear_schedule(0.8, 0.0, transition_steps=n)(50))(num_steps))
 [0.4 0.6]
 
 t is the update index, 0 at the first update. Lengths are in updates. Negative lengths are refused.

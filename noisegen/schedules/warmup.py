@@ -177,8 +177,8 @@ def warmup_cosine_decay_schedule(
       >>> learning_rate = noisegen.warmup_cosine_decay_schedule(
       ...     0.0, 0.8, warmup_steps=10, decay_steps=110
       ... )
-      >>> print(learning_rate(jnp.array([0, 5, 10, 60, 110])).round(3))
-      [0.  0.4 0.8 0.4 0. ]
+      >>> print(learning_rate(jnp.array([0, 5, 10, 110])))
+      [0.  0.4 0.8 0. ]
 
     References:
       Goyal et al., 2017 (warm-up, see :func:`gradual_warmup_schedule`), and Loshchilov & Hutter,
