@@ -1,0 +1,76 @@
+"""Explains the error of an optax schedule that is given the traced numbers of a run."""
+
+import itertools
+import traceback
+
+import jax
+import optax
+
+from noisegen import schedules
+
+# What to use in place of an optax schedule that cannot be traced.
+_REMEDIES = {
+    "piecewise_constant_schedule": (
+        "noisegen.piecewise_constant_schedule, which also takes pairs (boundary, scale)"
+    ),
+    "piecewise_interpolate_schedule": (
+        "noisegen.join_schedules of noisegen.linear_schedule or noisegen.cosine_decay_schedule"
+    ),
+    "sgdr_schedule": "noisegen.join_schedules of noisegen.warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule": (
+        "noisegen.join_schedules of noisegen.linear_schedule and noisegen.exponential_decay"
+    ),
+}
+# These can be traced, and only call other schedules.
+_TRACEABLE = {"constant_schedule", "join_schedules"}
+
+
+def needs_value(error: Exception) -> bool:
+    """Returns whether an error says that the value of a traced number was needed."""
+    # Some errors come from Python and not from JAX: a traced key of a dictionary raises "unhashable
+    # type: 'DynamicJaxprTracer'".
+    is_python = isinstance(error, TypeError) and "Tracer" in str(error)
+    return is_python or isinstance(error, jax.errors.JAXTypeError)
+
+
+def explain_schedule(error: Exception) -> str | None:
+    """Returns which optax schedule needed the value of a traced number, and what to use instead.
+
+    Args:
+      error: Error that was raised while tracing.
+
+    Returns:
+      A part of a sentence, "calls optax.cosine_decay_schedule, which ...", or None if the error
+      has another cause.
+    """
+    if not needs_value(error):
+        return None
+    name = _failing_schedule(error)
+    if name is None:
+        return None
+    remedy = _REMEDIES.get(name, f"noisegen.{name}, which has the same arguments")
+    return (
+        f"calls optax.{name}, which needs the value of a number, but the numbers of runs are "
+        f"traced: use {remedy}."
+    )
+
+
+def _failing_schedule(error: Exception) -> str | None:
+    """Returns the name of the optax schedule that raised an error, or None if another did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [frame.f_globals.get("__name__", "") for frame in frames]
+    # From the innermost frame outward: first JAX's own, then optax's. An error in a user's function
+    # that an optax schedule calls has a frame of the user's before optax's.
+    named = [
+        (module, frame.f_code.co_qualname.partition(".")[0])
+        for module, frame in zip(modules, frames, strict=True)
+        if module.partition(".")[0] not in ("jax", "jaxlib")
+    ]
+    inner = itertools.takewhile(lambda n: n[0].startswith("optax.schedules."), reversed(named))
+    # The outermost of them is the one that the user called: schedules of optax call each other.
+    for _, name in reversed(list(inner)):
+        if name in _TRACEABLE or not hasattr(optax.schedules, name):
+            continue
+        if name in _REMEDIES or name in schedules.__all__:
+            return name
+    return None
