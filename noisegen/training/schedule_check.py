@@ -57,20 +57,17 @@ def explain_schedule(error: Exception) -> str | None:
 
 def _failing_schedule(error: Exception) -> str | None:
     """Returns the name of the optax schedule that raised an error, or None if another did."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [frame.f_globals.get("__name__", "") for frame in frames]
-    # From the innermost frame outward: first JAX's own, then optax's. An error in a user's function
-    # that an optax schedule calls has a frame of the user's before optax's.
-    named = [
-        (module, frame.f_code.co_qualname.partition(".")[0])
-        for module, frame in zip(modules, frames, strict=True)
-        if module.partition(".")[0] not in ("jax", "jaxlib")
+    frames = [
+        (frame.f_globals.get("__name__", ""), frame.f_code.co_qualname.partition(".")[0])
+        for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
-    inner = itertools.takewhile(lambda n: n[0].startswith("optax.schedules."), reversed(named))
-    # The outermost of them is the one that the user called: schedules of optax call each other.
-    for _, name in reversed(list(inner)):
-        if name in _TRACEABLE or not hasattr(optax.schedules, name):
-            continue
-        if name in _REMEDIES or name in schedules.__all__:
+    # JAX raises the error in frames of its own, in the innermost call of all others. If that is a
+    # function of the user's, no schedule of optax is to blame for it, even if one called it.
+    others = [frame for frame in frames if frame[0].partition(".")[0] not in ("jax", "jaxlib")]
+    inner = itertools.takewhile(lambda frame: frame[0].startswith("optax."), reversed(others))
+    # Schedules of optax call each other, and the user called the outermost.
+    for module, name in reversed(list(inner)):
+        is_schedule = module.startswith("optax.schedules.") and name not in _TRACEABLE
+        if is_schedule and (name in _REMEDIES or name in schedules.__all__):
             return name
     return None
