@@ -34,8 +34,8 @@ def linear_onecycle_schedule(
     t = floor(pct_final n):    init_value
     t = n:                     init_value / final_div_factor, which is held
 
-    Optax loses a factor if two of these updates are the same, as in a cycle of one update. Here, the
-    later line begins at its own value.
+    If two of these updates are the same, as in a cycle of one update, the later line begins at its
+    own value. Optax's schedule loses a factor there.
 
     If a number is traced, products that are whole up to rounding count as whole. Beyond 100,000
     updates the peak may then be one update late.

@@ -4,7 +4,6 @@ import itertools
 import traceback
 
 import jax
-import optax
 
 from noisegen import schedules
 
@@ -61,8 +60,8 @@ def _failing_schedule(error: Exception) -> str | None:
         (frame.f_globals.get("__name__", ""), frame.f_code.co_qualname.partition(".")[0])
         for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
-    # JAX raises the error in frames of its own, in the innermost call of all others. If that is a
-    # function of the user's, no schedule of optax is to blame for it, even if one called it.
+    # JAX's own frames are the innermost. If the frame that called them is of the user's function,
+    # the error is the user's, even if a schedule of optax called that function.
     others = [frame for frame in frames if frame[0].partition(".")[0] not in ("jax", "jaxlib")]
     inner = itertools.takewhile(lambda frame: frame[0].startswith("optax."), reversed(others))
     # Schedules of optax call each other, and the user called the outermost.
