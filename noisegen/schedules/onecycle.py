@@ -14,8 +14,8 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules import _transitions
 from noisegen.schedules._counts import as_float
+from noisegen.schedules._transitions import cosine, fraction_done, if_positive, is_reached, mix
 
 
 def linear_onecycle_schedule(
@@ -122,7 +122,7 @@ def cosine_onecycle_schedule(
         (_whole_part(start, transition_steps), peak),
         (transition_steps, last),
     ]
-    return _through(points, _transitions.cosine)
+    return _through(points, cosine)
 
 
 def _whole_part(fraction: ArrayLike, steps: ArrayLike) -> Any:
@@ -145,7 +145,7 @@ def _cycle_values(
     [steps] = _validate.positive(transition_steps=transition_steps)
     [peak] = _validate.finite(peak_value=peak_value)
     div, final_div = _validate.positive(div_factor=div_factor, final_div_factor=final_div_factor)
-    peak = _transitions.if_positive(steps, peak)
+    peak = if_positive(steps, peak)
     return peak, peak / div, peak / div / final_div
 
 
@@ -164,11 +164,9 @@ def _through(
         value = points[0][1]
         for (begin, start), (end, stop) in itertools.pairwise(points):
             steps = as_float(end) - as_float(begin)
-            piece = _transitions.mix(
-                stop, start, left(_transitions.fraction_done(begin, steps, count))
-            )
-            value = jnp.where(_transitions.is_reached(begin, count), piece, value)
+            piece = mix(stop, start, left(fraction_done(begin, steps, count)))
+            value = jnp.where(is_reached(begin, count), piece, value)
         end, stop = points[-1]
-        return jnp.where(_transitions.is_reached(end, count), stop, value)
+        return jnp.where(is_reached(end, count), stop, value)
 
     return schedule

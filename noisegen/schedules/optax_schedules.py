@@ -20,8 +20,8 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules import _transitions
 from noisegen.schedules._counts import updates_since
+from noisegen.schedules._transitions import cosine, fraction_done, if_positive, is_reached, mix
 
 # Pairs of a boundary and the factor at it. A traced boundary cannot be the key of a dictionary.
 BoundariesAndScales = Mapping[Any, ArrayLike] | Sequence[tuple[ArrayLike, ArrayLike]]
@@ -63,11 +63,8 @@ def linear_schedule(
     _validate.non_negative(transition_steps=transition_steps, transition_begin=transition_begin)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        return _transitions.mix(
-            init_value,
-            end_value,
-            _transitions.fraction_done(transition_begin, transition_steps, count),
-        )
+        done = fraction_done(transition_begin, transition_steps, count)
+        return mix(init_value, end_value, done)
 
     return schedule
 
@@ -107,8 +104,8 @@ def polynomial_schedule(
     _validate.non_negative(transition_steps=transition_steps, transition_begin=transition_begin)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        left = 1.0 - _transitions.fraction_done(transition_begin, transition_steps, count)
-        return _transitions.mix(end_value, init_value, left**power)
+        left = 1.0 - fraction_done(transition_begin, transition_steps, count)
+        return mix(end_value, init_value, left**power)
 
     return schedule
 
@@ -156,9 +153,9 @@ def exponential_decay(
 
     def schedule(count: ArrayLike) -> jax.Array:
         is_decaying = (steps > 0) & (rate != 0)
-        updates, length = updates_since(transition_begin, count), jnp.where(is_decaying, steps, 1.0)
-        factor = rate ** (updates // length if staircase else updates / length)
-        value = init_value * factor
+        updates = updates_since(transition_begin, count)
+        length = jnp.where(is_decaying, steps, 1.0)
+        value = init_value * rate ** (updates // length if staircase else updates / length)
         if end_value is not None:
             low, high = jnp.maximum(value, end_value), jnp.minimum(value, end_value)
             value = jnp.where(rate < 1, low, high)
@@ -203,12 +200,11 @@ def cosine_decay_schedule(
     init_value, alpha = _validate.finite(init_value=init_value, alpha=alpha)
     [exponent] = _validate.non_negative(exponent=exponent)
     [steps] = _validate.positive(decay_steps=decay_steps)
-    init_value = _transitions.if_positive(steps, init_value)
+    init_value = if_positive(steps, init_value)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        return init_value * _transitions.mix(
-            alpha, 1.0, _transitions.cosine(_transitions.fraction_done(0, steps, count)) ** exponent
-        )
+        left = cosine(fraction_done(0, decay_steps, count))
+        return init_value * mix(alpha, 1.0, left**exponent)
 
     return schedule
 
@@ -254,7 +250,7 @@ def piecewise_constant_schedule(
     def schedule(count: ArrayLike) -> jax.Array:
         value = jnp.asarray(init_value)
         for boundary, scale in checked:
-            value = jnp.where(_transitions.is_reached(boundary, count), value * scale, value)
+            value = jnp.where(is_reached(boundary, count), value * scale, value)
         return value
 
     return schedule
@@ -293,4 +289,4 @@ def join_schedules(
         )
     for boundary in boundaries:
         _validate.non_negative(**{"a boundary": boundary})
-    return optax.join_schedules(schedules, boundaries)
+    return optax.join_schedules(tuple(schedules), tuple(boundaries))

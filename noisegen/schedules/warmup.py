@@ -7,8 +7,8 @@ import optax
 from jax.typing import ArrayLike
 
 from noisegen import _validate
-from noisegen.schedules import _transitions
 from noisegen.schedules._counts import as_count, as_float, num_reached, value_at
+from noisegen.schedules._transitions import cosine, fraction_done, if_positive, is_reached, mix
 from noisegen.schedules.optax_schedules import linear_schedule
 
 
@@ -192,16 +192,14 @@ def warmup_cosine_decay_schedule(
     )
     # The name is for the message.
     [steps] = _validate.positive(decay_steps_beyond_the_warmup=total - warmup)
-    peak_value = _transitions.if_positive(steps, peak_value)
-    end_value = jnp.where(peak_value == 0, 0.0, end_value)
+    peak_value = if_positive(steps, peak_value)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        rising = _transitions.mix(
-            init_value, peak_value, _transitions.fraction_done(0, warmup_steps, count)
-        )
-        cosine = _transitions.cosine(_transitions.fraction_done(warmup_steps, steps, count))
-        falling = _transitions.mix(end_value, peak_value, cosine**exponent)
-        return jnp.where(_transitions.is_reached(warmup_steps, count), falling, rising)
+        rising = mix(init_value, peak_value, fraction_done(0, warmup_steps, count))
+        left = cosine(fraction_done(warmup_steps, steps, count))
+        last = jnp.where(peak_value == 0, 0.0, end_value)
+        falling = mix(last, peak_value, left**exponent)
+        return jnp.where(is_reached(warmup_steps, count), falling, rising)
 
     return schedule
 
@@ -239,14 +237,12 @@ def warmup_inverse_square_root_schedule(
       section 5.3
     """
     init_value, peak_value = _validate.finite(init_value=init_value, peak_value=peak_value)
-    [warmup] = _validate.in_range(1, np.inf, warmup_steps=warmup_steps)
-    warmup = jnp.maximum(warmup, 1.0)
+    [warmup_steps] = _validate.in_range(1, np.inf, warmup_steps=warmup_steps)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        rising = _transitions.mix(
-            init_value, peak_value, _transitions.fraction_done(0, warmup, count)
-        )
-        # 1 during the warm-up, so the factors never apply together.
-        return rising * jnp.sqrt(warmup / jnp.maximum(as_float(count), warmup))
+        length = jnp.maximum(warmup_steps, 1.0)
+        rising = mix(init_value, peak_value, fraction_done(0, length, count))
+        # This factor is 1 during the warm-up. After it, the other factor is the peak.
+        return rising * jnp.sqrt(length / jnp.maximum(as_float(count), length))
 
     return schedule
