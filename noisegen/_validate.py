@@ -35,6 +35,11 @@ def non_negative(*, schedules: bool = False, **values: Any) -> list[Any]:
     return _check("a finite number >= 0", lambda v: (v >= 0) & (v < np.inf), values, schedules)
 
 
+def finite(**values: Any) -> list[Any]:
+    """Checks that every value is a finite number."""
+    return _check("a finite number", np.isfinite, values)
+
+
 def in_range(low: float, high: float, **values: Any) -> list[Any]:
     """Checks that every value lies in the half-open interval [low, high)."""
     return _check(f"a number in [{low}, {high})", lambda v: (v >= low) & (v < high), values)

@@ -7,6 +7,16 @@ from noisegen.schedules.decay import (
     power_decay_schedule,
     step_decay_schedule,
 )
+from noisegen.schedules.onecycle import cosine_onecycle_schedule, linear_onecycle_schedule
+from noisegen.schedules.optax_schedules import (
+    constant_schedule,
+    cosine_decay_schedule,
+    exponential_decay,
+    join_schedules,
+    linear_schedule,
+    piecewise_constant_schedule,
+    polynomial_schedule,
+)
 from noisegen.schedules.scaling import (
     constant_rule,
     linear_rule,
@@ -25,22 +35,37 @@ from noisegen.schedules.temperature import (
     sgd_noise_scale,
     temperature,
 )
-from noisegen.schedules.warmup import constant_warmup_schedule, gradual_warmup_schedule
+from noisegen.schedules.warmup import (
+    constant_warmup_schedule,
+    gradual_warmup_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_inverse_square_root_schedule,
+)
 
 __all__ = [
     "batch_size_from_sgd_noise_scale",
     "batch_size_from_temperature",
     "constant_rule",
+    "constant_schedule",
     "constant_warmup_schedule",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
     "effective_learning_rate",
+    "exponential_decay",
     "gradual_warmup_schedule",
     "hold_then_decay_schedule",
     "hold_then_decay_to_schedule",
+    "join_schedules",
     "learning_rate_from_effective",
     "learning_rate_from_sgd_noise_scale",
     "learning_rate_from_temperature",
+    "linear_onecycle_schedule",
     "linear_rule",
+    "linear_schedule",
     "logarithmic_rule",
+    "piecewise_constant_schedule",
+    "polynomial_schedule",
     "power_decay_from_variance_schedule",
     "power_decay_schedule",
     "scale_learning_rate",
@@ -49,4 +74,7 @@ __all__ = [
     "square_root_rule",
     "step_decay_schedule",
     "temperature",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_inverse_square_root_schedule",
 ]

@@ -26,18 +26,35 @@ def as_float(count: ArrayLike) -> jax.Array:
     if not isinstance(count, jax.Array):
         # A Python float makes a weakly typed array, so the schedule keeps the type of its values.
         return jnp.asarray(count if count.ndim else float(count))
-    if jnp.issubdtype(count.dtype, jnp.integer):
+    if _is_integer(count):
         return _validate.weak_float(count)
     return count
 
 
 def as_count(count: ArrayLike) -> Any:
     """Returns a count as a NumPy float64 or a JAX array, whose integers stay integers."""
-    if isinstance(count, jax.Array) and jnp.issubdtype(count.dtype, jnp.integer):
+    if isinstance(count, jax.Array) and _is_integer(count):
         # Arithmetic on int8 or int16 would overflow.
         return count if count.dtype.itemsize >= 4 else count.astype(jnp.int32)
     [count] = _validate.real(count=count)
     return count if isinstance(count, jax.Array) else np.float64(count)
+
+
+def updates_since(start: ArrayLike, count: ArrayLike) -> jax.Array:
+    """Returns the updates from `start` to `count` as a float, 0 before `start`.
+
+    Whole numbers are subtracted as such, and the difference is rounded once.
+    """
+    start, count = as_count(start), as_count(count)
+    if not isinstance(count, jax.Array):
+        if not isinstance(start, jax.Array):
+            return as_float(np.maximum(count - start, 0))
+        count = _as_array(count)
+    is_whole = np.all(start % 1 == 0) if not isinstance(start, jax.Array) else _is_integer(start)
+    if _is_integer(count) and is_whole:
+        start = _round_up(start, _last(count))
+        return as_float(jnp.maximum(count, start) - start)
+    return jnp.maximum(as_float(count) - as_float(start), 0.0)
 
 
 def num_reached(boundaries: Any, count: ArrayLike) -> jax.Array:
@@ -59,25 +76,40 @@ def num_reached(boundaries: Any, count: ArrayLike) -> jax.Array:
         if not isinstance(boundaries, jax.Array):
             # Both are concrete, and float64 compares them exactly.
             return jnp.asarray((count[..., None] >= boundaries).sum(-1), jnp.int32)
-        # The boundaries are traced. Whole counts are compared as integers, without rounding.
-        dtype = jnp.int32 if np.all(count % 1 == 0) else float
-        count = jnp.asarray(np.clip(count, 0, 2**31 - 1), dtype)
-    if jnp.issubdtype(count.dtype, jnp.integer):
+        # The boundaries are traced.
+        count = _as_array(count)
+    if _is_integer(count):
         # One below the largest value, so that the largest can stand for a boundary never reached.
-        last = min(int(jnp.iinfo(count.dtype).max), 2**53)
-        count = jnp.minimum(count, np.asarray(last - 1, count.dtype))
-        boundaries = _round_up(boundaries, np.asarray(last, count.dtype))
+        last = _last(count)
+        count = jnp.minimum(count, last - 1)
+        boundaries = _round_up(boundaries, last)
     count, boundaries = count[..., None], jnp.asarray(boundaries, count.dtype)
     shape = np.broadcast_shapes(count.shape, boundaries.shape)
     reached = jnp.broadcast_to(count, shape) >= jnp.broadcast_to(boundaries, shape)
     return reached.sum(-1, dtype=jnp.int32)
 
 
+def _is_integer(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.integer)
+
+
+def _as_array(count: Any) -> jax.Array:
+    """Returns a NumPy count as a JAX array, to compare with traced numbers."""
+    # Whole counts become integers, which are compared without rounding.
+    dtype = jnp.int32 if np.all(count % 1 == 0) else float
+    return jnp.asarray(np.clip(count, 0, 2**31 - 1), dtype)
+
+
+def _last(count: jax.Array) -> np.ndarray:
+    """Returns the largest count of an integer type, at most the largest exact float64."""
+    return np.asarray(min(int(jnp.iinfo(count.dtype).max), 2**53), count.dtype)
+
+
 def _round_up(boundaries: Any, last: np.ndarray) -> Any:
     """Rounds boundaries up to whole numbers of the type of `last`, at most `last`."""
     if not isinstance(boundaries, jax.Array):
         return np.minimum(np.ceil(boundaries), float(last)).astype(last.dtype)
-    if jnp.issubdtype(boundaries.dtype, jnp.integer):
+    if _is_integer(boundaries):
         low = np.asarray(0, boundaries.dtype)
         high = min(int(last), int(jnp.iinfo(boundaries.dtype).max))
         return jnp.clip(boundaries, low, np.asarray(high, boundaries.dtype)).astype(last.dtype)

@@ -14,6 +14,7 @@ from noisegen.training.data_order import RunInputs
 from noisegen.training.plan import Plan
 from noisegen.training.run_fields import RUN_FIELDS, canonical_fields
 from noisegen.training.run_id import INTEGERS, Value, hash_canonical
+from noisegen.training.schedule_check import explain_schedule, needs_value
 from noisegen.training.task import Task, build_optimizer, make_key
 from noisegen.training.task_check import check_optimizer, check_task, first_line
 from noisegen.training.task_plans import plan_runs
@@ -281,15 +282,20 @@ def _refusing_values_of_tracers(task: Task, function: str) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        # Some errors come from Python and not from JAX: optax.piecewise_constant_schedule makes a
-        # traced boundary a key of a dict, "unhashable type: 'DynamicJaxprTracer'". Any other
-        # TypeError is a mistake of the user's own, and shows best as it is.
-        if not isinstance(error, jax.errors.JAXTypeError) and "Tracer" not in str(error):
+        # Any other TypeError is a mistake of the user's own, and shows best as it is.
+        if not needs_value(error):
             raise
+        explained = explain_schedule(error)
+        if explained:
+            # The line says it all, and JAX's error has forty.
+            raise ValueError(f"{function} of task {task.name!r} {explained}") from None
+        example = "noisegen's schedules do"
+        if "unhashable type" in str(error):
+            example = "noisegen.piecewise_constant_schedule does with pairs (boundary, scale)"
         raise ValueError(
             f"{function} of task {task.name!r} needs the value of a number, but the numbers of "
             "runs are traced. Make it a boolean or a word in the runs, or use a function that "
-            f"takes traced numbers, as noisegen's schedules do: {first_line(error)}"
+            f"takes traced numbers, as {example}: {first_line(error)}"
         ) from error
 
 

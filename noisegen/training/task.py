@@ -92,7 +92,8 @@ class Task:
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and its booleans and words as Python
         values. It also holds ``num_updates`` (the horizon), ``updates_per_epoch`` and
-        ``num_examples`` (of the training set). ``key`` is the run's own. The optimizer's ``update``
+        ``num_examples`` (of the training set). The schedules of ``noisegen`` take traced numbers,
+        and most of optax's do not. ``key`` is the run's own. The optimizer's ``update``
         gets ``value`` (the mean loss of the batch) and ``grad`` (its mean gradient) as extra
         arguments. An optimizer that needs more, such as the loss function itself, is refused.
       eval_params: ``(opt_state, params) -> params``, the parameters to evaluate and to keep, by

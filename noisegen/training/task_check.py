@@ -17,6 +17,7 @@ from noisegen._math import ceil_div
 from noisegen.diagnostics import GradientNoise
 from noisegen.training.evaluation import abstract_examples, metric_spec
 from noisegen.training.mixing import check_mixing
+from noisegen.training.schedule_check import explain_schedule
 from noisegen.training.sharding import check_shape
 from noisegen.training.task import (
     Batch,
@@ -129,6 +130,9 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
         updates, after = update_optimizer(optimizer, params, before, params, jnp.float32(0), extra)
         optax.apply_updates(params, updates)
     except Exception as error:  # The optimizer is the user's, so it may raise anything.
+        explained = explain_schedule(error)
+        if explained:
+            raise ValueError(f"The optimizer of task {task.name!r} {explained}") from None
         raise ValueError(
             f"The optimizer of task {task.name!r} cannot be updated in a pool, which gives it the "
             f"mean gradient, the parameters and {', '.join(['value', 'grad', *extra])}: "

@@ -19,6 +19,15 @@ SCHEDULES = {  # number of updates -> schedule
     "step_decay": lambda n: noisegen.step_decay_schedule(1.0, (1, 2), 0.1, n / 2),
     "constant_warmup": lambda n: noisegen.constant_warmup_schedule(0.1, 0.8, n),
     "gradual_warmup": lambda n: noisegen.gradual_warmup_schedule(0.1, 0.8, n),
+    "linear": lambda n: noisegen.linear_schedule(0.8, 0.1, n / 2, n / 4),
+    "exponential": lambda n: noisegen.exponential_decay(0.8, n / 4, 0.1, staircase=True),
+    "cosine_decay": lambda n: noisegen.cosine_decay_schedule(0.8, n, alpha=0.1),
+    "warmup_cosine_decay": lambda n: noisegen.warmup_cosine_decay_schedule(0.1, 0.8, n, 2 * n),
+    "warmup_inverse_square_root": lambda n: noisegen.warmup_inverse_square_root_schedule(
+        0.1, 0.8, n
+    ),
+    "linear_onecycle": lambda n: noisegen.linear_onecycle_schedule(n, 0.8),
+    "piecewise_constant": lambda n: noisegen.piecewise_constant_schedule(0.8, [(n, 0.1)]),
 }
 every_schedule = pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
 

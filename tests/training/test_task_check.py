@@ -233,6 +233,83 @@ def test_functions_that_need_the_value_of_a_number_are_refused(tanh_task, name, 
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    "name, schedule, remedy",
+    [
+        (
+            "cosine_decay_schedule",
+            lambda h: optax.cosine_decay_schedule(h["learning_rate"], h["num_updates"]),
+            "noisegen.cosine_decay_schedule, which has the same arguments",
+        ),
+        (
+            "linear_schedule",  # which calls the polynomial one
+            lambda h: optax.linear_schedule(h["learning_rate"], 0.0, h["num_updates"]),
+            "noisegen.linear_schedule, which has the same arguments",
+        ),
+        (
+            "warmup_cosine_decay_schedule",
+            lambda h: optax.warmup_cosine_decay_schedule(0, h["learning_rate"], 2, 6),
+            "noisegen.warmup_cosine_decay_schedule, which has the same arguments",
+        ),
+        (
+            "linear_onecycle_schedule",
+            lambda h: optax.linear_onecycle_schedule(h["num_updates"], h["learning_rate"]),
+            "noisegen.linear_onecycle_schedule, which has the same arguments",
+        ),
+        (
+            "piecewise_constant_schedule",
+            lambda h: optax.piecewise_constant_schedule(0.1, {5: h["learning_rate"]}),
+            "noisegen.piecewise_constant_schedule, which also takes pairs (boundary, scale)",
+        ),
+        (
+            "sgdr_schedule",
+            lambda h: optax.sgdr_schedule(
+                [
+                    {
+                        "init_value": 0,
+                        "peak_value": h["learning_rate"],
+                        "warmup_steps": 1,
+                        "decay_steps": 3,
+                    }
+                ]
+            ),
+            "noisegen.join_schedules of noisegen.warmup_cosine_decay_schedule",
+        ),
+        (
+            "exponential_decay",  # made at each update, inside another schedule
+            lambda h: optax.join_schedules(
+                [lambda t: optax.exponential_decay(h["learning_rate"], h["num_updates"], 0.5)(t)],
+                [],
+            ),
+            "noisegen.exponential_decay, which has the same arguments",
+        ),
+    ],
+)
+def test_optax_schedules_that_cannot_be_traced_are_refused_by_name(
+    tanh_task, name, schedule, remedy
+):
+    task = with_optimizer(tanh_task, lambda h, key: optax.sgd(schedule(h)))
+    with pytest.raises(ValueError, match="^(make_|The )optimizer of task 'tanh' calls") as info:
+        training.make_runs(task, [PLAIN])
+    _, _, explained = str(info.value).partition("calls ")
+    assert explained == (
+        f"optax.{name}, which needs the value of a number, but the numbers of runs are traced: "
+        f"use {remedy}."
+    )
+
+
+def test_a_function_that_an_optax_schedule_calls_is_not_taken_for_it(tanh_task):
+    def branching(h):
+        return optax.join_schedules([lambda count: 0.1 if h["learning_rate"] > 0 else 0.2], [])
+
+    task = with_optimizer(tanh_task, lambda h, key: optax.sgd(branching(h)))
+    with pytest.raises(ValueError, match="cannot be updated in a pool.*TracerBool"):
+        training.make_runs(task, [PLAIN])
+    keyed = with_optimizer(tanh_task, lambda h, key: optax.sgd({h["learning_rate"]: 0.1}[0.1]))
+    with pytest.raises(ValueError, match="needs the value .* does with pairs .*: unhashable"):
+        training.make_runs(keyed, [PLAIN])
+
+
 def test_a_mistake_in_a_function_of_the_task_shows_as_it_is(tanh_task):
     task = with_optimizer(tanh_task, lambda hparams, key: optax.sgd("fast" + 1))
     with pytest.raises(TypeError, match="concatenate"):

@@ -52,6 +52,19 @@ SCHEDULES = {  # name: x -> schedule
     "gradual_warmup": lambda x: noisegen.gradual_warmup_schedule(
         x, noisegen.power_decay_schedule(2 * x, x), 8 * x, num_steps_per_increment=2
     ),
+    "linear": lambda x: noisegen.linear_schedule(x, 2 * x, 5 * x, x),
+    "polynomial": lambda x: noisegen.polynomial_schedule(x, 2 * x, 1 + x, 5 * x, x),
+    "exponential_decay": lambda x: noisegen.exponential_decay(x, 5 * x, x, x, end_value=x / 2),
+    "cosine_decay": lambda x: noisegen.cosine_decay_schedule(x, 5 * x, x, 1 + x),
+    "warmup_cosine_decay": lambda x: noisegen.warmup_cosine_decay_schedule(
+        x, 2 * x, 2 * x, 9 * x, x / 2, 1 + x
+    ),
+    "warmup_inverse_square_root": lambda x: noisegen.warmup_inverse_square_root_schedule(
+        x, 2 * x, 1 + x
+    ),
+    "linear_onecycle": lambda x: noisegen.linear_onecycle_schedule(9 * x, x, x / 2),
+    "cosine_onecycle": lambda x: noisegen.cosine_onecycle_schedule(9 * x, x, x / 2),
+    "piecewise_constant": lambda x: noisegen.piecewise_constant_schedule(x, [(x, x), (5 * x, x)]),
 }
 TRANSFORMS = (
     NOISES
