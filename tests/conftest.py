@@ -15,7 +15,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-if jax.__version_info__ < (0, 12):  # which ends with an error at flags that it does not know
+if jax.__version_info__ < (0, 11):  # which ends with an error at flags that it does not know
     flags = os.environ.get("XLA_FLAGS", "")
     flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     with mock.patch.dict(os.environ, XLA_FLAGS=flags):
