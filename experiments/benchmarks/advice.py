@@ -1,11 +1,10 @@
-"""Compares the predictions of `noisegen advise` with the full sweeps of five workloads.
+"""Compares the predictions of `noisegen advise` with the full sweeps of six workloads.
 
 The full sweeps are trained before, and their records are in `experiments/results`. A prediction
 sees none of them. Its own runs are kept below `experiments/results/benchmarks/advice`, so that a
 second call trains nothing. To train them needs MNIST, CIFAR-10 and the texts of
 `smith2020/lstm.py`. All runs have a fixed number of epochs, except for those of the LSTM, which
-have a fixed number of updates. The LSTM is a sixth workload, whose short runs have not been trained
-yet.
+have a fixed number of updates.
 
 The largest batch size without loss of a full sweep is found as in the short ones
 (`noisegen.sweeps.largest_batch`), and has an error of its own. The baseline is the recipe of Smith,
