@@ -1,7 +1,7 @@
 """Predicts what a sweep over batch sizes will find, from short runs within a budget of minutes.
 
 `advise` trains a small race with a fraction of the sweep's horizon and, if the minutes suffice, a
-second one that is two or four times as long. From the largest batch size without loss in each it
+second one that is two to 16 times as long. From the largest batch size without loss in each it
 extrapolates to the full horizon, see `noisegen.sweeps.largest_batch`. On the way it measures the
 gradient noise scale and the largest stable learning rate. All runs are records of ordinary sweeps
 below the sweep's directory, so that the same call continues after an interruption.
@@ -295,14 +295,16 @@ class _Adviser:
         return _Race(self._sweep(runs, race), fraction)
 
     def longer(self, shorter: _Race, seeds: int, minutes: float) -> _Race | None:
-        """Returns the longer race: four or two times the horizon of the shorter one, or none.
+        """Returns the longer race: two to 16 times the horizon of the shorter one, or none.
 
         The machine may be slower or faster than measured before. This is decided by the records
         of the shorter race alone, so that a call that continues another one decides alike.
         """
         per_example = _seconds_per_example(shorter.sweep)
         left = 60 * minutes - _seconds(shorter.sweep)
-        for factor, share in ((4, 0.9), (2, 1.0)):
+        for factor in (16, 8, 4, 2):
+            # The longer the race, the more runs it may take beyond those expected.
+            share = 1.0 if factor == 2 else 0.9
             if factor * shorter.fraction <= 1 / 2:
                 longer = self.race(factor * shorter.fraction, seeds, shorter)
                 examples = longer.examples() + self._probe_examples(shorter, longer)
