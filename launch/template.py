@@ -1,7 +1,7 @@
 """Which learning rate goes with which batch size? Handwritten digits
 
 The first line of this text is the title of the report, and this part its description. A small
-network is trained on scikit-learn's handwritten digits at three batch sizes, and the learning rate
+network is trained on scikit-learn's handwritten digits at four batch sizes, and the learning rate
 is tuned for each. Put your own model, loss and data in `make_task`.
 """
 
@@ -19,12 +19,13 @@ def get_config():
             "hidden": 32,
             # Every combination of these is a run.
             "grid": {
-                "batch_size": (16, 64, 256),
+                "batch_size": (16, 64, 256, 1024),
                 "learning_rate": sweeps.powers_of_two(2**-6, 2**-2),
                 "seed": (0, 1),
             },
             # All runs share these.
             "run": {"num_epochs": 5.0, "momentum": 0.9},
+            "search": "grid",  # or "race": train only the runs that decide the optimum
         }
     )
 
@@ -33,7 +34,9 @@ def get_sweep(config):
     """Returns the sweep: a task, its runs, and the protocol that reads them."""
     runs = sweeps.grid(**config.grid) * sweeps.fixed(**config.run)
     num_seeds = len(config.grid.seed)
-    protocol = sweeps.Protocol(metric="test_accuracy", best=num_seeds, of=num_seeds)
+    protocol = sweeps.Protocol(
+        metric="test_accuracy", best=num_seeds, of=num_seeds, search=config.search
+    )
     # The task is made by a function, so that `noisegen status` need not load the data.
     return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 

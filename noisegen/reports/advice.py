@@ -31,7 +31,8 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
     horizons = _fractions(advice.fractions)
     if "few_rows" in flags:
         text = (
-            f"Too few runs survived at {horizons} of the horizon to say how large the batch can be"
+            f"Too few batch sizes at {horizons} of the horizon to say how large the batch can be:"
+            " it takes three with surviving runs of two seeds"
         )
         return [_answer("open", each, text)]
     if "uncertain" in flags:
@@ -102,8 +103,10 @@ def _learning_rate(each, advice, size) -> list[Answer]:
     rate = each.learning_rate
     if math.isnan(rate.value):
         return []
+    # A batch size that was tried is whole, and shown as it is.
+    shown = format_number(size) if float(size).is_integer() else _round(size)
     text = (
-        f"Predicted {display_name(advice.rate)} at batch size {_round(size)}: {rate.value:.2g}"
+        f"Predicted {display_name(advice.rate)} at batch size {shown}: {rate.value:.2g}"
         f" ({rate.low:.2g} to {rate.high:.2g})"
     )
     rule = "The error bars of the short runs, and a step of the grid on either side."

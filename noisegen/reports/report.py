@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -180,8 +181,11 @@ def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | Non
     config = sweep.origin.config
     if "seed" not in config.get("grid", {}):
         return None
-    race = " --config.search=race" if "search" in config else ""
-    return lambda number: f"{command} '--config.grid.seed=range({number})'{race}"
+    # Given twice, a flag is refused.
+    replaced = ("--config.grid.seed=", "--config.search=")
+    words = [word for word in shlex.split(command) if not word.startswith(replaced)]
+    race = ["--config.search=race"] if "search" in config else []
+    return lambda number: shlex.join([*words, f"--config.grid.seed=range({number})", *race])
 
 
 def write_report(sweep: Sweep) -> pathlib.Path:

@@ -233,9 +233,20 @@ class SweepState:
         """Returns runs, validated and planned, by run_id."""
         runs = {}
         for task, group in self.by_task(hparams_by_id).items():
-            made = training.make_runs(task, group.values(), ids=group)
+            made = training.make_runs(task, group.values(), group, self._of_each_word())
             runs.update(zip(group, made, strict=True))
         return runs
+
+    def _of_each_word(self) -> list[HParams]:
+        """Returns a planned run of each combination of words and booleans, if there are any.
+
+        The runs at hand may be of one word only, as in a race. With another one the task may read
+        other fields.
+        """
+        planned = list(self._planned_by_id.values())
+        if not planned or not training.constants(planned[0]):
+            return []
+        return list({training.constants(run): run for run in planned}.values())
 
     def _choose_wanted(self, records) -> dict[str, HParams]:
         """Returns the runs that the sweep wants, given the records so far.

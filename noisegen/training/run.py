@@ -46,7 +46,10 @@ class Run:
 
 
 def make_runs(
-    task: Task, hparams: Iterable[Mapping[str, Any]], ids: Iterable[str] | None = None
+    task: Task,
+    hparams: Iterable[Mapping[str, Any]],
+    ids: Iterable[str] | None = None,
+    others: Iterable[Mapping[str, Any]] = (),
 ) -> list[Run]:
     """Makes the runs of a task, before anything is trained.
 
@@ -55,6 +58,8 @@ def make_runs(
       hparams: Flat mappings from field to number, boolean or word, one per run. All have the same
         fields.
       ids: Ids of the runs if they are known, see `run_id`. Hashing many runs takes seconds.
+      others: Further runs of the sweep, of which other words may read other fields: a field that
+        any run reads is no mistake.
 
     Returns:
       A run for each mapping, in the same order.
@@ -82,7 +87,7 @@ def make_runs(
     canonical = [canonical_fields(fields) for fields in hparams]
     plans = plan_runs(task, canonical)
     if canonical:
-        _check_names(task, canonical)
+        _check_names(task, [*canonical, *map(canonical_fields, others)])
     if ids is None:
         ids = [hash_canonical(task.name, fields) for fields in canonical]
     return [

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import optax
 import pytest
 
 from noisegen import sweeps, training
@@ -67,3 +68,16 @@ def test_a_task_may_refuse_runs(tanh_task):
 def test_what_is_no_mapping_is_refused(tanh_task):
     with pytest.raises(ValueError, match="a run is a mapping from field to value, got 3"):
         training.make_runs(tanh_task, [3])
+
+
+def test_a_field_that_runs_of_another_word_read_is_no_mistake(tanh_task):
+    def make_optimizer(hparams, key):
+        if hparams["rule"] == "adam":
+            return optax.adam(hparams["learning_rate"] + 0 * hparams["noise"])
+        return optax.sgd(hparams["learning_rate"], hparams["momentum"])
+
+    task = dataclasses.replace(tanh_task, make_optimizer=make_optimizer)
+    adam, sgd = FIELDS | {"rule": "adam"}, FIELDS | {"rule": "sgd"}
+    with pytest.raises(ValueError, match="Nothing reads the run's momentum"):
+        training.make_runs(task, [adam])
+    assert len(training.make_runs(task, [adam], others=[sgd])) == 1
