@@ -736,6 +736,7 @@ COMPUTED = {
     },
     "jaiswal2020": {
         "The accuracy falls with the batch": lambda: figure4.ACCURACIES.values(),
+        "at a constant ratio": lambda: figure4.ACCURACIES.values(),
         "As many updates do not help": _as_many_updates,
         "at each doubling of the ratio": _doublings_of_ratio,
         "The ratio is what counts": _flatter,
