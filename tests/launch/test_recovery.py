@@ -34,6 +34,8 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 # Makes standard input the terminal whose Ctrl-C reaches this process, then becomes the command.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
+
+pytestmark = pytest.mark.slow  # Real processes are stopped and killed.
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
@@ -131,7 +133,6 @@ def test_in_the_end_everything_is_as_without_the_ordeal(ordeal, finished):
     assert printed_report(ordeal.last.stdout) == printed_report(done.stdout)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(call, environment, tmp_path):
     flags = (*LONG, "--checkpoint_minutes=0.003")
     words = command("sweep", *flags, f"--workdir={tmp_path / 'killed'}")
@@ -166,7 +167,6 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(path)], check=True)
 
 
-@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, finished):
     disk, enlarge = small_disk
     workdir = disk / "sweep"
@@ -187,7 +187,6 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(small_disk, call, finishe
     assert metrics(workdir) == metrics(finished[0])
 
 
-@pytest.mark.slow
 def test_a_directory_that_becomes_read_only_stops_the_sweep_and_loses_nothing(
     small_disk, call, finished
 ):

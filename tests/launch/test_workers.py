@@ -27,6 +27,8 @@ from tests.launch.harness import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow  # Real processes are stopped and killed.
+
 # The small sweep with longer runs, so that there is time to disturb it; a lane a worker.
 FLAGS = (*SMALL, "--config.run.num_epochs=20.0", *ONE_LANE)
 
@@ -86,7 +88,6 @@ def test_a_worker_that_is_killed_is_started_again(start, finished, tmp_path):
     as_undisturbed(tmp_path / "sweep", finished)
 
 
-@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace, tmp_path):
     both = start(*flags, "--workers=2", "--heartbeat_timeout=3")
     wait_until(lambda: training(tmp_path / "sweep"), both)
@@ -96,7 +97,6 @@ def test_a_worker_that_hangs_is_killed_and_its_runs_are_done(start, flags, peace
     as_undisturbed(tmp_path / "sweep", peace)
 
 
-@pytest.mark.slow
 def test_the_runs_of_one_that_hangs_elsewhere_are_done_by_others(start, flags, peace, tmp_path):
     workdir = tmp_path / "sweep"
     hanging = start(*flags, "--heartbeat_timeout=3")
@@ -112,7 +112,6 @@ def test_the_runs_of_one_that_hangs_elsewhere_are_done_by_others(start, flags, p
     as_undisturbed(workdir, peace)
 
 
-@pytest.mark.slow
 def test_two_launches_at_once_share_the_runs(start, flags, peace, tmp_path):
     pair = [start(*flags) for _ in range(2)]
     for process in pair:
@@ -122,7 +121,6 @@ def test_two_launches_at_once_share_the_runs(start, flags, peace, tmp_path):
     assert num_lines(tmp_path / "sweep") == 24
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_all_workers(start, flags, tmp_path):
     workdir = tmp_path / "sweep"
     both = start(*flags, "--workers=2")
