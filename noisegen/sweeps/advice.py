@@ -231,14 +231,14 @@ class _Adviser:
           TooFewMinutesError: If the budget is too small.
         """
         path = self._workdir / "plan.json"
-        if path.exists():
-            plan = json.loads(path.read_text(encoding="utf-8"))
-            if plan["minutes"] == minutes:
-                # Older plans have the fraction of twice the shorter horizon.
-                shorter = plan["shorter"] if "shorter" in plan else plan["fraction"] / 2
-                return shorter, plan["seeds"]
+        longest = max(run[self._horizon] for run in self._full.planned)
+        plan = _read_plan(path)
+        # Older plans name no horizon, and have the fraction of twice the shorter one.
+        if plan.get("minutes") == minutes and plan.get(self._horizon, longest) == longest:
+            shorter = plan["shorter"] if "shorter" in plan else plan["fraction"] / 2
+            return shorter, plan["seeds"]
         shorter, seeds = self._make_plan(minutes)
-        plan = {"minutes": minutes, "shorter": shorter, "seeds": seeds}
+        plan = {"minutes": minutes, self._horizon: longest, "shorter": shorter, "seeds": seeds}
         self._workdir.mkdir(parents=True, exist_ok=True)
         storage.write_file(path, json.dumps(plan) + "\n")
         return shorter, seeds
@@ -570,6 +570,14 @@ def _race_examples(sweep) -> float:
         [run] = training.make_runs(task, runs[:1])
         total += min(len(runs), _RUNS_A_ROW + _RUNS_A_SEED * protocol.of) * _work(run, task)
     return total
+
+
+def _read_plan(path) -> dict[str, Any]:
+    """Returns a saved plan, empty if there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _run_examples(sweep) -> float:

@@ -239,6 +239,20 @@ def test_a_plan_of_an_older_version_is_read(made, tmp_path):
     assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
 
 
+@pytest.mark.parametrize("content", ['{"minutes": 0.4, "num_epochs": 1e9', None])
+def test_a_plan_of_another_sweep_or_a_damaged_one_is_made_anew(made, tmp_path, content):
+    made(200)
+    new = sweeps.advise(make_sweep(tmp_path / "new"), minutes=0.4)
+    path = tmp_path / "old" / "advice" / "plan.json"
+    path.parent.mkdir(parents=True)
+    plan = json.loads((tmp_path / "new" / "advice" / "plan.json").read_text())
+    [horizon] = plan.keys() - {"minutes", "shorter", "seeds"}
+    longer = plan | {horizon: 100 * plan[horizon], "shorter": 1 / 64, "seeds": 2}
+    path.write_text(content or json.dumps(longer))
+    assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
+    assert json.loads(path.read_text()) == plan
+
+
 def test_a_workload_without_loss_is_not_guessed_at(made, tmp_path):
     made(1e6)
     found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
