@@ -9,6 +9,7 @@ weights on their examples. About a minute on two cores.
 The images are scikit-learn's 1,797 of 8 x 8 pixels. All that are not trained on are test images.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -115,11 +116,7 @@ def make_task(config: ml_collections.ConfigDict) -> training.Task:
 def example_weights(hparams: Mapping[str, Any]) -> Callable[..., jax.Array]:
     """Returns the weights of a run's examples. They are 1 at the reference batch size."""
     reference = hparams["reference_batch_size"]
-
-    def weights(key, positions, batch_size):
-        return noisegen.matched_weights(key, positions, batch_size, reference)
-
-    return weights
+    return functools.partial(noisegen.matched_weights, reference_batch_size=reference)
 
 
 def _load(num_train):

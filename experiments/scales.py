@@ -23,9 +23,10 @@ def check(scale: str, *scales: str) -> None:
 def is_published(config: ml_collections.ConfigDict, paper: ml_collections.ConfigDict) -> bool:
     """Returns whether the results of a config compare with the published ones.
 
-    Network, data, runs, the number of seeds and of those that count must be those of the scale
-    `paper`. Every value of its grid must be tried, and more may be; batch sizes may be missing, as
-    each is compared by itself. The dtype may differ, as it changes rounding only.
+    The groups `task` and `run`, the number of seeds, and the number that counts must equal those of
+    the scale `paper`. Every tuned value of its grid must be tried, and more may be. Batch sizes may
+    be missing, because each is compared by itself. The dtype may differ, because it changes
+    rounding only.
     """
     paper.task.dtype = config.task.dtype
     same = ("task", "run", "best")

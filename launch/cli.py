@@ -240,7 +240,7 @@ def check_pool(given: Mapping[str, Any], *, is_here: bool = True) -> None:
     Raises:
       ValueError: If the settings make no sense, or need more devices than there are.
     """
-    # The smallest settings that go with them stand for those that are yet to be measured.
+    # The other settings are measured later. Here the smallest valid ones take their place.
     lanes, batch = given.get("lane_devices", 1), given.get("batch_devices", 1)
     training.PoolConfig(**{"lanes": lanes, "microbatch": batch, "eval_batch": batch, **given})
     if is_here and lanes * batch > jax.device_count():

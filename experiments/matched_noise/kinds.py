@@ -96,11 +96,7 @@ def make_optimizer(hparams: Mapping[str, Any], key: jax.Array, base_batch_size: 
 def example_weights(hparams: Mapping[str, Any]) -> Callable[..., jax.Array]:
     """Returns the weights of a run's examples: random if they match the whole covariance."""
     reference = _reference(hparams, "full")
-
-    def weights(key, positions, batch_size):
-        return noisegen.matched_weights(key, positions, batch_size, reference)
-
-    return weights
+    return functools.partial(noisegen.matched_weights, reference_batch_size=reference)
 
 
 def _reference(hparams, kind):

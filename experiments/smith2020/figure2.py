@@ -9,6 +9,9 @@ Learning rates are chosen twice from the same runs, for test accuracy and for tr
 paper prints no numbers of this figure.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 
 from experiments import scales, validation
@@ -82,32 +85,41 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
+    protocols = make_protocols(
+        config,
+        {
+            "mode": "max",
+            **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
+        },
+        {
+            "mode": "min",
+            "metric": "train_loss",
+            "report": ("clean_train_loss", "test_accuracy"),
+        },
+    )
+    return sweeps.Sweep(lambda: wide_resnet.make_task(config), make_runs(config), protocols)
+
+
+def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
+    """Returns the runs; one seed of everything comes first."""
     grid = config.grid
     points = sweeps.grid(
         seed=grid.seed,
         effective_learning_rate=grid.effective_learning_rate,
         num_epochs=grid.num_epochs,
     )
+    return points * runs.fixed(config.run)
+
+
+def make_protocols(
+    config: ml_collections.ConfigDict, *goals: Mapping[str, Any]
+) -> list[sweeps.Protocol]:
+    """Returns a protocol for each goal: `metric`, `mode` and `report`, as `Protocol` takes them."""
     shared = {
         "row": "num_epochs",
         "tune": ("effective_learning_rate",),
         "best": config.best,
         "search": config.search,
-        "of": len(grid.seed),
+        "of": len(config.grid.seed),
     }
-    protocols = [
-        sweeps.Protocol(
-            **validation.tuned_on(config.task, "test_accuracy", report=("train_loss",)),
-            mode="max",
-            **shared,
-        ),
-        sweeps.Protocol(
-            metric="train_loss",
-            mode="min",
-            report=("clean_train_loss", "test_accuracy"),
-            **shared,
-        ),
-    ]
-    return sweeps.Sweep(
-        lambda: wide_resnet.make_task(config), points * runs.fixed(config.run), protocols
-    )
+    return [sweeps.Protocol(**goal, **shared) for goal in goals]

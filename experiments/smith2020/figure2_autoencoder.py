@@ -7,7 +7,7 @@ Budgets and grids are our choice.
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import autoencoder, runs
+from experiments.smith2020 import autoencoder, figure2
 from noisegen import sweeps
 
 
@@ -69,35 +69,15 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     return sweeps.Sweep(
         lambda: autoencoder.make_task(config),
-        make_runs(config),
+        figure2.make_runs(config),
         make_protocols(config, metric="test_squared_error"),
     )
 
 
-def make_runs(config: ml_collections.ConfigDict) -> sweeps.Grid:
-    """Returns the runs; one seed of everything comes first."""
-    grid = config.grid
-    points = sweeps.grid(
-        seed=grid.seed,
-        effective_learning_rate=grid.effective_learning_rate,
-        num_epochs=grid.num_epochs,
-    )
-    return points * runs.fixed(config.run)
-
-
 def make_protocols(config: ml_collections.ConfigDict, metric: str) -> list[sweeps.Protocol]:
     """Returns two protocols, which tune for a metric and for the training loss."""
-    shared = {
-        "mode": "min",
-        "row": "num_epochs",
-        "tune": ("effective_learning_rate",),
-        "best": config.best,
-        "search": config.search,
-        "of": len(config.grid.seed),
-    }
-    return [
-        sweeps.Protocol(
-            **validation.tuned_on(config.task, metric, report=("train_loss",)), **shared
-        ),
-        sweeps.Protocol(metric="train_loss", report=(metric,), **shared),
-    ]
+    return figure2.make_protocols(
+        config,
+        {"mode": "min", **validation.tuned_on(config.task, metric, report=("train_loss",))},
+        {"mode": "min", "metric": "train_loss", "report": (metric,)},
+    )

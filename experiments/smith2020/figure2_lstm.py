@@ -7,7 +7,7 @@ and grids are our choice.
 import ml_collections
 
 from experiments import scales
-from experiments.smith2020 import figure2_autoencoder, lstm
+from experiments.smith2020 import figure2, figure2_autoencoder, lstm
 from noisegen import sweeps
 
 
@@ -59,7 +59,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     return sweeps.Sweep(
         lstm.task_maker(config),
-        figure2_autoencoder.make_runs(config),
+        figure2.make_runs(config),
         figure2_autoencoder.make_protocols(config, metric="test_loss"),
         per_batch_size=True,
     )

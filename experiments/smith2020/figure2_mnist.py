@@ -11,7 +11,7 @@ batch size is 8, at which the accuracy of `table1_mnist.py` is limited by the nu
 import ml_collections
 
 from experiments import scales, validation
-from experiments.smith2020 import mnist_mlp, runs
+from experiments.smith2020 import figure2, mnist_mlp
 from noisegen import sweeps
 
 
@@ -48,29 +48,10 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
 
 def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
-    grid = config.grid
-    points = sweeps.grid(
-        seed=grid.seed,
-        effective_learning_rate=grid.effective_learning_rate,
-        num_epochs=grid.num_epochs,
+    reported = ("clean_train_loss", "clean_train_accuracy")
+    protocols = figure2.make_protocols(
+        config,
+        {"mode": "max", **validation.tuned_on(config.task, "test_accuracy", report=reported)},
+        {"mode": "min", "metric": "clean_train_loss", "report": ("test_accuracy",)},
     )
-    shared = {
-        "row": "num_epochs",
-        "tune": ("effective_learning_rate",),
-        "best": config.best,
-        "search": config.search,
-        "of": len(grid.seed),
-    }
-    protocols = [
-        sweeps.Protocol(
-            **validation.tuned_on(
-                config.task, "test_accuracy", report=("clean_train_loss", "clean_train_accuracy")
-            ),
-            mode="max",
-            **shared,
-        ),
-        sweeps.Protocol(metric="clean_train_loss", mode="min", report=("test_accuracy",), **shared),
-    ]
-    return sweeps.Sweep(
-        lambda: mnist_mlp.make_task(config), points * runs.fixed(config.run), protocols
-    )
+    return sweeps.Sweep(lambda: mnist_mlp.make_task(config), figure2.make_runs(config), protocols)

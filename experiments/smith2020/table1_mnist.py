@@ -13,6 +13,8 @@ practice batches follow each other through epochs. Both are swept. Published num
 networks on other images and do not compare.
 """
 
+import functools
+
 import ml_collections
 
 import noisegen
@@ -109,8 +111,4 @@ def _series(run):
 def _example_weights(hparams):
     """Returns the weights of a run's examples. They are 1 at the reference batch size."""
     reference = hparams["reference_batch_size"]
-
-    def weights(key, positions, batch_size):
-        return noisegen.matched_weights(key, positions, batch_size, reference)
-
-    return weights
+    return functools.partial(noisegen.matched_weights, reference_batch_size=reference)

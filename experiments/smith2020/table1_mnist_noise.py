@@ -13,6 +13,8 @@ with values that the other seeds choose, so they give it no advantage. The colum
 seeds does.
 """
 
+import functools
+
 import jax
 import ml_collections
 import optax
@@ -115,11 +117,8 @@ def _make_optimizer(hparams, key):
 
 def _example_weights(hparams):
     """Returns the weights of a run's examples, which give noise of the whole covariance."""
-
-    def weights(key, positions, batch_size):
-        return noisegen.matched_weights(key, positions, batch_size, hparams["full_reference"])
-
-    return weights
+    reference = hparams["full_reference"]
+    return functools.partial(noisegen.matched_weights, reference_batch_size=reference)
 
 
 def _check_run(hparams, plan):

@@ -53,7 +53,7 @@ def plot_metric(
     Args:
       optima, protocol, published: As for `make_table`.
       ax: Axes to draw in.
-      metric: The metric that is optimized, which None means, or one that the protocol reports.
+      metric: A metric that the protocol reports. None draws the one that is optimized.
     """
     metric = metric or protocol.metric
     printed = {}

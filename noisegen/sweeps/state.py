@@ -5,6 +5,7 @@ they are written, use its `SweepState`.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -232,13 +233,15 @@ class SweepState:
     def _make_runs(self, hparams_by_id) -> dict[str, Run]:
         """Returns runs, validated and planned, by run_id."""
         runs = {}
+        others = self._of_each_word
         for task, group in self.by_task(hparams_by_id).items():
-            made = training.make_runs(task, group.values(), group, self._of_each_word())
+            made = training.make_runs(task, group.values(), group, others)
             runs.update(zip(group, made, strict=True))
         return runs
 
+    @functools.cached_property
     def _of_each_word(self) -> list[HParams]:
-        """Returns a planned run of each combination of words and booleans, if there are any.
+        """A planned run of each combination of words and booleans, if there are any.
 
         The runs at hand may be of one word only, as in a race. With another one the task may read
         other fields.

@@ -398,7 +398,7 @@ def _evaluations(record, metric, curve):
 
 @dataclasses.dataclass(frozen=True)
 class _Reading:
-    """How to read steps to a target, see `steps_to_target`."""
+    """Arguments of `steps_to_target` that every point is read with."""
 
     protocol: Protocol
     curves: Mapping[str, Curve] | None

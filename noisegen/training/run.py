@@ -58,8 +58,8 @@ def make_runs(
       hparams: Flat mappings from field to number, boolean or word, one per run. All have the same
         fields.
       ids: Ids of the runs if they are known, see `run_id`. Hashing many runs takes seconds.
-      others: Further runs of the sweep, of which other words may read other fields: a field that
-        any run reads is no mistake.
+      others: Further runs of the sweep. With their words the task may read other fields, and a
+        field that any run reads is accepted.
 
     Returns:
       A run for each mapping, in the same order.
