@@ -52,13 +52,17 @@ def image_classification(
         measured in training. `squared_norm` is the sum of squares of all parameters: an L2 term of
         coefficient l2 adds `l2 / 2 * squared_norm` to either loss.
       train_accuracy_curve: Whether to measure `clean_train_accuracy` at every evaluation of the
-        test set, as a diagnostic, and so to have it in the run's curve.
+        test set, as a diagnostic, and so to have it in the run's curve. Then there can be no other
+        `diagnostics`.
       **fields: Other arguments of `from_nnx` (`diagnostics`, without augmentation) and fields of
         `noisegen.training.Task` (`batch_size`, `noise_microbatch`, `example_weights`).
 
     Returns:
       A `noisegen.training.Task`. Tracing it raises ValueError if the model does not fit the images
       or the classes.
+
+    Raises:
+      ValueError: If both train_accuracy_curve and diagnostics are given.
 
     Examples:
       >>> import optax
@@ -111,6 +115,8 @@ def image_classification(
     if clean_train_loss:
         fields = {"train_metrics": train_metrics, **fields}
     if train_accuracy_curve:
+        if "diagnostics" in fields:
+            raise ValueError("Give train_accuracy_curve or diagnostics, not both.")
         evaluation_loss = is_correct
         fields = {"diagnostics": _train_accuracy, **fields}
     return from_nnx(

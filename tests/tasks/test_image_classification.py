@@ -101,6 +101,11 @@ def test_the_training_accuracy_is_measured_at_every_evaluation():
     assert measured[-1] == pytest.approx(hits.mean())
 
 
+def test_the_curve_of_the_training_accuracy_takes_the_place_of_diagnostics():
+    with pytest.raises(ValueError, match="train_accuracy_curve or diagnostics"):
+        make_task(train_accuracy_curve=True, diagnostics=lambda loss, params, train: {})
+
+
 def test_images_are_normalized_and_keys_given_in_training_only():
     calls = []
     task = make_task(calls=calls)
