@@ -29,13 +29,14 @@ from tests.launch.harness import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow  # Real processes are stopped and killed.
+
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 # Makes standard input the terminal whose Ctrl-C reaches this process, then becomes the command.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
 
-pytestmark = pytest.mark.slow  # Real processes are stopped and killed.
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
