@@ -28,11 +28,17 @@ FILES = sorted(set(re.findall(r"--config=([a-z\d_./]+\.py)", EVERYTHING)))
 
 
 def blocks():
-    """Returns every Python block, with an id that names its file and number."""
+    """Returns every Python block, with an id that names its file and number.
+
+    `make test` runs those of the first README only.
+    """
     params = []
     for name, text in TEXTS.items():
         found = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        params += [pytest.param(code, id=f"{name}-{i}") for i, code in enumerate(found)]
+        marks = [] if name == "README.md" else [pytest.mark.slow]
+        params += [
+            pytest.param(code, id=f"{name}-{i}", marks=marks) for i, code in enumerate(found)
+        ]
     return params
 
 

@@ -311,6 +311,7 @@ class Task:
     source = "nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_epoch_is_measured_on_several_devices(made_data, count):
     if len(jax.devices()) < count:

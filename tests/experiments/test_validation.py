@@ -65,6 +65,7 @@ def test_digits_have_the_ids_that_they_had_before():
     assert sweep.protocols[0].metric.name == "test_accuracy" and not sweep.protocols[0].report
 
 
+@pytest.mark.slow
 def test_digits_are_tuned_on_validation_images_and_reported_on_test_images(tmp_path):
     sweep = digits.get_sweep(held_out(digits, 137))
     sweep.workdir = tmp_path / "sweep"

@@ -29,6 +29,7 @@ def test_the_command_predicts_and_trains_nothing_again(call, tmp_path):
     assert len(storage.read_records(tmp_path / "advice")) == len(records)
 
 
+@pytest.mark.slow
 def test_too_small_a_budget_is_one_line_with_one_that_suffices(call, tmp_path):
     done = call("advise", *SMALL, f"--workdir={tmp_path / 'sweep'}", "--minutes=0.001")
     assert "it takes --minutes=" in last_error(done)

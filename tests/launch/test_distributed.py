@@ -114,6 +114,7 @@ def test_a_mesh_that_leaves_a_process_without_work_is_refused(pair, tmp_path):
     other.communicate(timeout=SECONDS)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_both_at_once(environment, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -38,6 +38,7 @@ def extensions(done):
     return [line for line in done.stderr.splitlines() if line.startswith("The grid is extended")]
 
 
+@pytest.mark.slow
 def test_all_seeds_diverge_at_every_rate(run):
     _, done = run("(1e20, 2e20)")
     assert row(done.stdout, 64).split()[1:] == ["-", "diverged", "[a]"]

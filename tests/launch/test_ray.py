@@ -264,6 +264,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["task", "node"])
 def test_a_command_ends_with_its_task_and_its_node(victim, environment, tmp_path):
     log = tmp_path / "log"

@@ -144,6 +144,7 @@ def test_a_deleted_directory_is_named(tmp_path, environment):
     assert "The current directory was deleted" in last_error(done)
 
 
+@pytest.mark.slow
 def test_the_stored_command_can_be_pasted(tmp_path, call, environment):
     name = "a 'b' $HOME; \"c\"\n"
     flags = [DIGITS, "--config.grid.seed=0,", "--config.best=1", *TWO_LANES]

@@ -55,6 +55,7 @@ def test_runs_are_trained_batch_size_by_batch_size(call, texts, tmp_path):
     assert "LSTM language model" in status.stdout, status.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_cost_at_the_assumed_speed(call, texts):
     dry = call("sweep", *FLAGS, texts, "--dry_run")
     assert "4 runs, 240 training examples" in dry.stdout, dry.stderr

@@ -90,6 +90,7 @@ def test_a_job_ends_as_its_worker_does(job):
     assert (failed.returncode, err.splitlines()[-1]) == (1, "error: no such data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "signals", "requeued"),
     [
@@ -251,6 +252,7 @@ def test_status_says_when_it_cannot_know(known):
     assert "5, 7, 12" in line and "state unknown" in line and "contact controller" in line
 
 
+@pytest.mark.slow
 def test_without_slurm_status_shows_the_workers_all_the_same(finished, call, tmp_path):
     workdir = finished[0]
     (workdir / "jobs").mkdir()

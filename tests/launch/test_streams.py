@@ -49,6 +49,7 @@ def is_done(tmp_path):
     return (tmp_path / "done").read_text() == "done 3"  # no stream's number is a file's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_closed_streams_lead_nowhere(tmp_path, closed):
     done = run(tmp_path, closed=closed)
@@ -65,6 +66,7 @@ def test_a_full_disk_is_named_once_all_is_done(tmp_path):
     assert said.startswith("error: ") and cause in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_reader_that_has_seen_enough_ends_nothing(tmp_path, name):
     enough, write = os.pipe()
@@ -80,6 +82,7 @@ def test_the_broken_pipe_of_something_else_is_not_taken_for_that_of_standard_out
     assert done.returncode == 1 and b"Broken" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoding", "line"),
     [

@@ -88,6 +88,7 @@ def test_output_and_gradient_agree(sizes_and_shape):
     assert_close(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "padding"), [(5, 2), (3, 0), (1, 0), (2, 0)])
 def test_pooled_is_the_convolution_pooled(size, padding):
     sides = [2 * half + size - 1 - 2 * padding for half in (2, 3)]  # that leave even outputs

@@ -54,6 +54,7 @@ def test_examples_outside_the_mask_change_nothing(bad, counted, evaluates):
     np.testing.assert_allclose(y[counted:], 0, atol=1e-5)  # the bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_the_largest_half_precision_numbers_stay_finite(dtype):
     x = jnp.where(jnp.arange(16)[:, None] % 2, 65504.0, -65504.0).astype(dtype)
@@ -66,6 +67,7 @@ def test_the_largest_half_precision_numbers_stay_finite(dtype):
     np.testing.assert_allclose(np.abs(np.asarray(norm(x), np.float32)), 1, rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.9, None])
 def test_double_precision_is_kept(momentum):
     x = 1e6 + np.random.default_rng(0).normal(size=(16, 3))
@@ -79,6 +81,7 @@ def test_double_precision_is_kept(momentum):
         assert jax.tree.map(lambda leaf: leaf.dtype, nnx.state(norm)) == kinds
 
 
+@pytest.mark.slow
 def test_statistics_keep_their_types_under_strict_promotion():
     with jax.numpy_dtype_promotion("strict"):
         for dtype in (jnp.float32, jnp.bfloat16):

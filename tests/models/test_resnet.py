@@ -69,6 +69,7 @@ def small(ghost_size, **options):
     return models.WideResNet(10, 1, ghost_size=ghost_size, rngs=nnx.Rngs(0), **options)
 
 
+@pytest.mark.slow
 def test_skipinit_begins_as_its_skips():
     """Expects a network of stem, shortcuts and logits, since every gain starts at 0."""
     model = small(None)
@@ -90,6 +91,7 @@ def test_skipinit_adds_the_gained_branch():
     np.testing.assert_allclose(block(x, None), x + 0.5 * branch, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ghost_batches_do_not_see_each_other():
     model = small(4)
     changed = np.concatenate([IMAGES[:4], 3 * IMAGES[4:]])
@@ -98,6 +100,7 @@ def test_ghost_batches_do_not_see_each_other():
     assert not np.allclose(whole(IMAGES)[:4], whole(changed)[:4], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_evaluation_looks_at_one_image_at_a_time():
     model = small(4, dropout=0.5)
     model(IMAGES)
@@ -162,6 +165,7 @@ def test_a_width_that_does_not_exist_is_refused():
         models.ResNet18(width=0, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_kernels_start_from_he_and_logits_from_lecun():
     params = nnx.state(models.WideResNet(10, 8, rngs=nnx.Rngs(0)), nnx.Param)
     flat = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params)}

@@ -28,6 +28,7 @@ def test_a_sound_sweep_passes_and_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_take_little_time_and_no_matplotlib():
     code = """if True:
         import sys, time

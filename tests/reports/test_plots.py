@@ -148,6 +148,7 @@ def dead():
     return [dataclasses.replace(record, status="diverged") for record in make()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize(

@@ -201,6 +201,7 @@ def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
         write_report(tmp_path, PROTOCOL)
 
 
+@pytest.mark.slow
 def test_importing_reports_does_not_import_matplotlib():
     code = "import sys, noisegen.reports, noisegen.sweeps; sys.exit('matplotlib' in sys.modules)"
     root = pathlib.Path(report.__file__).parents[2]
@@ -305,6 +306,7 @@ def labelled(workdir, labels, **meta):
     return write_report(workdir, protocol).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_labels_reach_figures_and_table_as_they_are(tmp_path):
     words = [text.strip() for text in Checker(labelled(tmp_path, LABELS)).text]
     for label in LABELS:
@@ -406,6 +408,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_values_have_a_whole_report(tmp_path, name):
     protocol, values, score = ODD[name]

@@ -72,6 +72,7 @@ def test_counts_and_horizons_past_int32_have_the_value_of_the_formula():
     assert [float(constant(n)) for n in (5, PAST - 1, PAST)] == pytest.approx([0.1, 0.1, 1.0])
 
 
+@pytest.mark.slow
 @every_schedule
 def test_counts_of_every_type_are_the_same_count(make):
     schedule, values = make(40), []
@@ -91,6 +92,7 @@ def test_a_count_that_is_no_number_is_refused_by_name(make):
             make(40)(count)
 
 
+@pytest.mark.slow
 @every_schedule
 def test_schedules_work_under_strict_promotion_and_in_double_precision(make):
     expected = np.asarray([make(40)(count) for count in (3, 38, 40, 100)])

@@ -70,6 +70,7 @@ def test_exponential_decay_in_steps_and_within_bounds(staircase, rate, end, step
     assert_agree(traced("exponential_decay", staircase=staircase, end_value=end)(*args), expected)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 200), st.floats(0.05, 0.5), st.floats(0.55, 0.95))
 def test_cycles_of_other_shapes(steps, start, final):
     shape = {"div_factor": 4.0, "final_div_factor": 10.0, "pct_start": start}

@@ -155,6 +155,7 @@ def test_the_first_row_and_a_row_of_one_score_have_no_test():
     assert statistics.last_not_lower([[9.0, 9.1, 9.2], [5.0]]).row == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stds", SPREADS)
 @pytest.mark.parametrize("num_seeds", [3, 5, 15])
 def test_the_last_row_is_seldom_too_early(stds, num_seeds):

@@ -71,6 +71,7 @@ def test_estimate_has_no_bias_and_the_printed_mean_has():
     assert printed.mean() == pytest.approx(1.163 / math.sqrt(5), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "means, num_seeds, low, high",
     [

@@ -270,6 +270,7 @@ def _claim_all(workdir, names, start, claimed, size):
     claimed.put(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_processes_that_claim_at_once_never_share_a_run(tmp_path, size):
     context = multiprocessing.get_context("spawn")

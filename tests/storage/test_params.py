@@ -62,6 +62,7 @@ def cut(content, at):
     return content[:at]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, zero, cut])
 @pytest.mark.parametrize("with_checksum", [True, False])
 def test_a_changed_byte_never_changes_the_parameters(tmp_path, damage, with_checksum):

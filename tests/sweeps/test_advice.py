@@ -175,6 +175,7 @@ def test_the_same_call_trains_nothing_again(made, tmp_path):
     assert len(trainer.runs) == number > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_is_continued(made, tmp_path, monkeypatch):
     whole = made(200)
     expected = sweeps.advise(make_sweep(tmp_path / "whole"), minutes=0.4)
@@ -239,6 +240,7 @@ def test_a_plan_of_an_older_version_is_read(made, tmp_path):
     assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ['{"minutes": 0.4, "num_epochs": 1e9', None])
 def test_a_plan_of_another_sweep_or_a_damaged_one_is_made_anew(made, tmp_path, content):
     made(200)

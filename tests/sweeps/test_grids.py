@@ -154,6 +154,7 @@ def test_base_2_grids_refuse_ends_that_are_not_finite_numbers(make, bad):
         make(1, bad)
 
 
+@pytest.mark.slow
 def test_100_000_runs_are_planned_in_seconds():
     grid = sweeps.grid(
         batch_size=sweeps.powers_of_two(64, 32768),

@@ -132,6 +132,7 @@ def read(small, trained, model):
     return functools.partial(sweeps.steps_to_target, trained, protocol, target)
 
 
+@pytest.mark.slow
 def test_mean_curves_of_trained_runs_take_the_exact_steps(read, model):
     num_quiet = 0
     for row in read(mean_curve=True):

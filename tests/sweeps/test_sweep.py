@@ -110,6 +110,7 @@ def test_the_directory_says_how_many_examples_the_metrics_are_of(tmp_path):
     assert content["num_test_examples"] == 64 and "num_valid_examples" not in content
 
 
+@pytest.mark.slow
 def test_a_sweep_is_tuned_on_validation_data_and_reported_on_test_data(tmp_path):
     # The best slope of the validation data is 1, where the test loss is large.
     x = jnp.linspace(-1, 1, 16)
@@ -205,6 +206,7 @@ def test_a_directory_belongs_to_one_task(tmp_path):
         trainable(tmp_path, name="other").run()
 
 
+@pytest.mark.slow
 def test_tasks_of_each_batch_size_have_one_name(tmp_path):
     made = []
 
@@ -221,6 +223,7 @@ def test_tasks_of_each_batch_size_have_one_name(tmp_path):
         sweeps.Sweep(task, [{"seed": 0}], PROTOCOL, per_batch_size=True).validate()
 
 
+@pytest.mark.slow
 def test_a_sweep_with_functions_in_its_protocol_is_made_again_to_be_read(tmp_path):
     protocol = sweeps.Protocol(metric="test_loss", series=lambda run: "all")
     sweep = trainable(tmp_path).replace(protocol=protocol)

@@ -90,6 +90,7 @@ def test_the_clean_training_loss_and_the_squared_norm():
     assert make_task().train_metrics(params, state, make_batch(task.train)) == {}
 
 
+@pytest.mark.slow
 def test_the_training_accuracy_is_measured_at_every_evaluation():
     task = make_task(train_accuracy_curve=True, clean_train_loss=True)
     run = {"batch_size": 4, "learning_rate": 0.5, "num_epochs": 6, "eval_every": 2, "seed": 0}

@@ -38,6 +38,7 @@ def test_examples_are_the_windows_in_reading_order():
         assert task.train["first"][index] == (number == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_state_is_carried_from_window_to_window(size):
     """Compares two epochs with reading each stream as a whole, at several batch sizes."""

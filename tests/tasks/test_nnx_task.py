@@ -179,6 +179,7 @@ def train_net(make_model, size=8, microbatch=8, **fields):
     return result.metrics["test_loss"]
 
 
+@pytest.mark.slow
 def test_layers_draw_alike_whatever_the_microbatch():
     losses = [train_net(Plain, microbatch=size) for size in (3, 8)]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
@@ -209,6 +210,7 @@ def test_layers_that_mix_examples_are_refused_with_the_remedy():
         train_net(Plain, metric=lambda m, b: squared_error(m, b) - squared_error(m, b).mean())
 
 
+@pytest.mark.slow
 def test_batch_normalization_over_whole_batches_is_that_of_flax():
     class Normed(nnx.Module):
         def __init__(self, rngs):
@@ -256,6 +258,7 @@ def permutation(seed, epoch, n):
     return jax.random.permutation(jax.random.fold_in(stream(seed, "permutation"), epoch), n)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using 'Module.sow")
 def test_activations_that_a_call_notes_are_dropped():
     class Sows(Plain):
@@ -285,6 +288,7 @@ def test_variables_made_too_late_are_refused():
         train_net(LateStatistic)
 
 
+@pytest.mark.slow
 def test_arrays_of_a_model_are_its_state():
     class Tables(Plain):
         def __init__(self, rngs):

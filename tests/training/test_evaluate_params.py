@@ -65,6 +65,7 @@ def test_kept_parameters_measure_as_in_training(momentum):
     np.testing.assert_allclose(found["test_loss"], result.metrics["test_loss"], rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_diagnostics_get_the_loss_in_evaluation_mode():
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 
@@ -114,6 +115,7 @@ def test_statistics_are_recomputed_along_a_line():
     np.testing.assert_allclose(found, found[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_statistics_are_gathered_once_for_any_number_of_sets():
     task, calls = make_task(None), []
     counted = dataclasses.replace(task, loss=lambda *given: calls.append(1) or task.loss(*given))

@@ -70,6 +70,7 @@ def test_the_microbatch_changes_no_result(task, train, assert_agrees, microbatch
         assert_agrees(task, result, tolerance=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "momentum, devices",
     [
@@ -127,6 +128,7 @@ def test_the_probe_takes_whole_ghost_batches(task):
     assert settings.microbatch % 12 == 0
 
 
+@pytest.mark.slow
 def test_recomputed_statistics_are_those_of_the_last_parameters(train, order):
     """With no learning the statistics of all ghost batches are known; training's are others."""
     task = make_task(momentum=None)

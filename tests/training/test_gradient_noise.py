@@ -140,6 +140,7 @@ def test_weighted_losses_are_those_of_a_plain_loop(train, batches, settings):
     np.testing.assert_allclose(result.curve["train_loss"][-1], np.mean(losses[-5:]), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_batch", ["keep", pytest.param("straddle", marks=pytest.mark.slow)])
 def test_more_devices_measure_and_match_alike(train, last_batch):
     task = make_task(name="all of it", example_weights=weights)
@@ -150,6 +151,7 @@ def test_more_devices_measure_and_match_alike(train, last_batch):
         np.testing.assert_allclose(two.curve[name], values, rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_growing_batch_is_measured(train):
     grown = make_task(
         name="grown",
@@ -180,6 +182,7 @@ def test_noise_of_bf16_gradients_is_summed_in_float32():
     np.testing.assert_allclose(sums.squares, np.full((1, 3), exact), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_is_measured_without_that_of_the_weights(train):
     task = make_task(name="both", make_optimizer=plain_sgd, example_weights=weights)
     runs = [make_run(20, seed, learning_rate=0.0) for seed in range(200)]
@@ -189,6 +192,7 @@ def test_noise_is_measured_without_that_of_the_weights(train):
     assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(len(values))
 
 
+@pytest.mark.slow
 def test_matched_training_ends_where_small_batches_do(train):
     """In law: 400 runs of each, told apart by a Kolmogorov-Smirnov test."""
 

@@ -150,6 +150,7 @@ def test_what_ended_is_not_kept(whole):
             assert run is None or count < last[run.hparams["batch_size"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -169,6 +170,7 @@ def kept_of(kept, runs):
     return Kept(lambda run: kept.found(run) if run.hparams in runs else [])
 
 
+@pytest.mark.slow
 def test_batch_devices_are_summed_for_fewer(tanh_task, whole, assert_agrees):
     shelf = Shelf()
     list(pool(tanh_task, batch_devices=4).train(RUNS, None, shelf))
@@ -178,6 +180,7 @@ def test_batch_devices_are_summed_for_fewer(tanh_task, whole, assert_agrees):
         assert_agrees(tanh_task, result)
 
 
+@pytest.mark.slow
 def test_random_keys_in_the_optimizer_are_kept(tanh_task):
     def make_optimizer(hparams, key):
         noise = optax.add_noise(hparams["noise"], 0.55, key)

@@ -101,6 +101,7 @@ def test_every_epoch_takes_every_example_once(counted):
         assert count.sum() == round(epoch * N)
 
 
+@pytest.mark.slow
 def test_unshuffled_epochs_take_the_examples_in_their_order(counting_task, train):
     task = dataclasses.replace(counting_task, shuffle=False)
     [result] = train(task, [RUN], microbatch=8)
@@ -174,6 +175,7 @@ def noise_task(stddev):
 SPREAD = [{"microbatch": 4}, {"microbatch": 16, "batch_devices": 4, "eval_batch": 8}]
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_once_per_update_and_alike_on_all_devices(train):
     # 4 seeds of 1000 coordinates: the standard error of the variance is sqrt(2 / 4000) = 2.2 %.
     runs = [{"batch_size": 24, "num_updates": 3, "seed": seed} for seed in range(4)]
@@ -216,6 +218,7 @@ def test_examples_outside_the_batch_cannot_spoil_it(train):
     assert 0 < sum(spoilt) < 16
 
 
+@pytest.mark.slow
 def test_device_step_runs_under_pmap(tanh_task, train, assert_agrees):
     base = {"batch_size": 20, "num_epochs": 1, "momentum": 0.5, "noise": 0.1, "seed": 1}
     runs = [base | {"learning_rate": rate} for rate in (0.1, 0.2)]

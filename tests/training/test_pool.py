@@ -42,7 +42,10 @@ def lines(results):
     return [repr(dataclasses.replace(result, seconds=0.0)) for result in results]
 
 
-@pytest.mark.parametrize("runs", [IN_EPOCHS, IN_UPDATES], ids=["epochs", "updates"])
+@pytest.mark.parametrize(
+    "runs",
+    [pytest.param(IN_EPOCHS, id="epochs"), pytest.param(IN_UPDATES, id="updates", marks=SLOW)],
+)
 def test_every_run_equals_a_plain_optax_loop(tanh_task, train, assert_agrees, runs):
     for result in train(tanh_task, runs, **USUAL):
         assert result.status == "finished"
@@ -59,7 +62,7 @@ def settings(marks=(), **values):
 @pytest.mark.parametrize(
     "settings",
     [
-        settings(lanes=1, microbatch=1, eval_batch=23),
+        settings(SLOW, lanes=1, microbatch=1, eval_batch=23),
         settings(lanes=8, lane_devices=4, batch_devices=2, microbatch=8, eval_batch=8),
         settings(SLOW, lanes=5, microbatch=64, eval_batch=5, lanes_per_rare_step=5),
         settings(SLOW, lanes=16, lane_devices=8, microbatch=8, lanes_per_rare_step=2),
@@ -87,6 +90,7 @@ def test_runs_that_come_while_others_train_change_no_bit(tanh_task):
     assert together == alone
 
 
+@pytest.mark.slow
 def test_runs_that_need_another_program_are_left_out(tanh_task):
     pool = training.Pool(tanh_task, training.PoolConfig(**USUAL))
     [first, *others] = training.make_runs(
@@ -138,6 +142,7 @@ def test_resumed_sweep_equals_an_uninterrupted_one(tanh_task, train, impatient_p
     assert sorted(lines(results)) == sorted(lines(train(tanh_task, IN_EPOCHS, **USUAL)))
 
 
+@pytest.mark.slow
 def test_batch_size_that_grows_with_the_updates(tanh_task, train, assert_agrees):
     task = make_growing(tanh_task)
     runs = [
@@ -224,6 +229,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_side_by_side_is_not_compiled_again(tanh_task, compiled):
     list(training.Pool(tanh_task, training.PoolConfig(lanes=2)).train(IN_EPOCHS[:3]))
     functions = ("jit(empty)", "jit(restart)", "jit(advance)")
@@ -316,6 +322,7 @@ def test_bad_runs_are_refused_before_any_is_trained(tanh_task, runs, message):
         training.Pool(tanh_task).train(runs)  # not iterated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -370,6 +377,7 @@ def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
             list(training.Pool(task).train(IN_EPOCHS[:1]))
 
 
+@pytest.mark.slow
 def test_metrics_of_half_precision_are_summed_in_full(linear_task):
     half = dataclasses.replace(
         linear_task,

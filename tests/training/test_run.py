@@ -30,6 +30,7 @@ def test_runs_are_equal_if_their_ids_are(tanh_task):
     assert one.plan is other.plan
 
 
+@pytest.mark.slow
 def test_a_pool_neither_plans_nor_names_nor_checks_again(tanh_task, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("done again")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import noisegen
 from noisegen import training
@@ -55,6 +56,7 @@ def loss(params, state, batch):
     return (jnp.tanh(batch.data["x"] @ params["w"]) - batch.data["y"]) ** 2, state
 
 
+@pytest.mark.slow
 def test_a_sweep_of_schedules_and_horizons_is_one_program_and_equals_plain_loops(tanh_task):
     # Each batch is the whole training set, so the order of the examples does not matter.
     first = {"w": jnp.linspace(-1.0, 1.0, 4)}

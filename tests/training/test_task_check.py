@@ -151,6 +151,7 @@ def sam_eval_params(opt_state, params):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_optimizer, eval_params",
     [
@@ -316,6 +317,7 @@ def test_a_mistake_in_a_function_of_the_task_shows_as_it_is(tanh_task):
         training.make_runs(task, [PLAIN])
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
     def average():
         """Keeps the mean of all parameters that were updated."""
@@ -358,6 +360,7 @@ def test_weights_that_are_not_the_trained_ones_are_evaluated(tanh_task):
         training.make_runs(wrong, [PLAIN])
 
 
+@pytest.mark.slow
 def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
     def make_optimizer(h, key):
         assert isinstance(h["nesterov"], bool) and isinstance(h["kind"], str)
@@ -387,6 +390,7 @@ def test_booleans_and_words_reach_the_optimizer_as_they_are(tanh_task, train):
         training.make_runs(task, [runs[0] | {"batch_size": "12"}])
 
 
+@pytest.mark.slow
 def test_two_iterators_of_one_pool_keep_to_their_programs(tanh_task):
     task = with_optimizer(
         tanh_task, lambda h, key: optax.sgd(h["learning_rate"], 0.9, nesterov=h["nesterov"])
@@ -428,6 +432,7 @@ def test_examples_between_evaluations_are_counted_or_refused():
     assert training.plan(run, 50_000).num_examples == 2_500_000_000
 
 
+@pytest.mark.slow
 def test_precision_that_the_user_asks_for_is_used(tanh_task):
     seen = []
 
@@ -447,6 +452,7 @@ def test_precision_that_the_user_asks_for_is_used(tanh_task):
     assert "high" in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [
@@ -464,6 +470,7 @@ def test_settings_of_jax_that_are_obeyed(tanh_task, usual, setting):
     assert found == pytest.approx(usual, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_64_bit_numbers_are_used_where_they_are_asked_for(tanh_task):
     def double(key):
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tanh_task.init(key)[0]), ()
@@ -633,6 +640,7 @@ def test_zero_weights_do_not_hide_layers_that_mix_examples(tanh_task):
         training.make_runs(task, [RUN])
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_beside_others_is_a_result(tanh_task, train, usual):
     runs = [RUN, RUN | {"learning_rate": 1e30}]
     results = train(tanh_task, runs, lanes=2, microbatch=8)

@@ -31,7 +31,9 @@ def task(tanh_task):
     return dataclasses.replace(tanh_task, valid=jax.tree.map(lambda a: -a[:11], tanh_task.test))
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch_devices": 2, "eval_batch": 24}])
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"batch_devices": 2, "eval_batch": 24}, marks=pytest.mark.slow)]
+)
 def test_every_evaluation_measures_the_validation_set_beside_the_test_set(
     task, train, assert_agrees, settings
 ):
@@ -43,6 +45,7 @@ def test_every_evaluation_measures_the_validation_set_beside_the_test_set(
     assert_agrees(task, result)
 
 
+@pytest.mark.slow
 def test_training_and_test_metrics_are_those_of_the_task_without(task, tanh_task, train):
     [result] = train(task, [RUN], **SETTINGS)
     [without] = train(tanh_task, [RUN], **SETTINGS)
@@ -100,6 +103,7 @@ class Normalized(nnx.Module):
         return self.norm(self.linear(x.T).T, mask=mask)[:, 0]
 
 
+@pytest.mark.slow
 def test_both_sets_are_evaluated_with_the_same_statistics():
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 
@@ -122,6 +126,7 @@ def test_both_sets_are_evaluated_with_the_same_statistics():
     assert result.metrics["valid_loss"] == pytest.approx(result.metrics["test_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_given_parameters_are_evaluated_as_in_training(task):
     pool = training.Pool(task, training.PoolConfig(**SETTINGS))
     [result] = pool.train([RUN], keep_params=True)

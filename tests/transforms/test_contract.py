@@ -234,6 +234,7 @@ def test_checkpoint_and_restart_go_on_as_if_nothing_happened(make, tmp_path):
     assert_equal(other.update(gradients(), restored)[0], run(make(KEY, 0.3), gradients())[0])
 
 
+@pytest.mark.slow
 @every_kind
 def test_sharded_parameters_get_the_same_updates_in_the_same_place(make):
     mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -248,6 +249,7 @@ def test_sharded_parameters_get_the_same_updates_in_the_same_place(make):
     assert updates["a"]["w"].sharding.is_equivalent_to(shardings["a"]["w"], 2)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("mapped", [jax.shard_map, jax.pmap])
 def test_every_device_of_a_data_parallel_run_gets_the_same_update(make, mapped):

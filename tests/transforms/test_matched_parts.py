@@ -59,6 +59,7 @@ def assert_variances(updates, right, labels=HEAD):
         assert float(jnp.var(update)) == pytest.approx(LACKING * variance * noisy, rel=0.12)
 
 
+@pytest.mark.slow
 @every_covariance
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_a_mask_leaves_the_variances_of_the_rest_as_they_are(covariance, mask):
@@ -76,6 +77,7 @@ def test_a_masked_leaf_has_the_noise_that_it_has_without_the_mask(covariance):
             np.testing.assert_array_equal(a, b), mask
 
 
+@pytest.mark.slow
 @every_covariance
 @pytest.mark.parametrize("combine", [optax.partition, optax.multi_transform])
 @pytest.mark.parametrize("prefix", [False, True])

@@ -41,6 +41,7 @@ def test_a_bare_transform_ignores_arguments_of_others(tx):
     np.testing.assert_array_equal(updates["w"], expected["w"])
 
 
+@pytest.mark.slow
 @every_transform
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64])
 def test_strict_promotion_and_double_precision_give_the_same_updates(tx, dtype):
