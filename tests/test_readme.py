@@ -88,7 +88,7 @@ def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
     sweep = sweeps.Sweep.open(ROOT / "experiments" / "results" / name)
     report = reports.load_report(sweep)
     [table] = report.tables()
-    assert table.strip() in README
+    assert table.strip() in TEXTS["experiments/README.md"]
     stated = [answer for answer in report.readings[0].answers if answer.kind != "open"]
     assert stated and all(answer.text in README for answer in stated)
 
