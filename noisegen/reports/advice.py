@@ -5,9 +5,14 @@ from collections.abc import Sequence
 
 from noisegen.reports.answers import Answer, about
 from noisegen.reports.formatting import display_name, format_number
-from noisegen.sweeps.advice import Advice, SeriesAdvice
+from noisegen.sweeps.advice import LEAST_GAIN, Advice, SeriesAdvice
+from noisegen.sweeps.largest_batch import DEVIATIONS
 
 _DISAGREE = 16  # ratio of batch size and gradient noise scale, beyond which a sentence says so
+_LOSS = "A loss is more than two standard deviations of a run."
+_NO_MORE = (
+    "More minutes do not help, as advice trains no longer horizon: only the full sweep can tell"
+)
 
 
 def advice_answers(advice: Advice, command: str = "") -> list[Answer]:
@@ -29,43 +34,59 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
     prediction, flags = each.prediction, each.prediction.flags
     size, largest = prediction.batch_size, _largest_tried(each)
     horizons = _fractions(advice.fractions)
+    loss = f"Measured at {horizons} of the horizon. {_LOSS}"
     if "few_rows" in flags:
         text = (
             f"Too few batch sizes at {horizons} of the horizon to say how large the batch can be:"
-            " it takes three with surviving runs of two seeds"
+            " it takes three with surviving runs of two seeds. Give smaller values of the"
+            f" {display_name(advice.rate)}"
         )
         return [_answer("open", each, text)]
     if "uncertain" in flags:
+        remedy = _NO_MORE if advice.is_largest else "Give more minutes"
         text = (
             f"No prediction: at {horizons} of the horizon the runs scatter so much that the largest"
             f" batch size without loss may lie anywhere from {_round(size.low)} to"
-            f" {_round(size.high)} ({100 * size.level:g} %). Give more minutes"
+            f" {_round(size.high)} ({100 * size.level:g} %). {remedy}"
         )
-        return [_answer("open", each, text)]
+        return [_answer("open", each, text, rule=loss)]
     if "untrained" in flags:
         text = (
-            f"No prediction: at {horizons} of the horizon the runs hardly learn. Give more minutes"
-            " for a longer horizon"
+            f"No prediction: at {horizons} of the horizon the runs hardly learn. {_longer(advice)}"
         )
-        return [_answer("open", each, text)]
+        rule = (
+            f"Runs learn if the smallest batch size does better than no training by"
+            f" {LEAST_GAIN * DEVIATIONS:g} standard deviations of a run."
+        )
+        return [_answer("open", each, text, rule=rule)]
     if "all_lost" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the {display_name(advice.metric)} is lost"
             f" from batch size {format_number(_smallest_tried(each))} on. Give smaller batch"
-            " sizes, or more minutes for a longer horizon"
+            " sizes"
         )
-        return [_answer("open", each, text)]
+        if not advice.is_longest:
+            text += ", or more minutes for a longer horizon"
+        return [_answer("open", each, text, rule=loss)]
     if "no_loss" in flags:
         text = (
             f"No loss up to batch size {format_number(round(size.low))}, the largest tried, at"
-            f" {horizons} of the horizon: where the loss begins cannot be predicted. Give larger"
-            " batch sizes"
+            f" {horizons} of the horizon: where the loss begins cannot be predicted. "
         )
-        if advice.fixed_updates:
+        if each.largest_planned > largest:
             text += (
-                ", but at a fixed number of updates they train on more examples and save no updates"
+                f"The larger ones, up to {format_number(each.largest_planned)}, make too few"
+                f" updates there, or diverge. {_longer(advice)}"
             )
-        return [_answer("batch_size", each, text), *_learning_rate(each, advice, largest)]
+        else:
+            text += "Give larger batch sizes"
+            if advice.fixed_updates:
+                text += (
+                    ", but at a fixed number of updates they train on more examples and save no"
+                    " updates"
+                )
+        answer = _answer("batch_size", each, text, rule=loss)
+        return [answer, *_learning_rate(each, advice, largest)]
     text = (
         f"Predicted largest batch size without loss of {display_name(advice.metric)}:"
         f" {_round(size.value)} ({100 * size.level:g} %: {_round(size.low)} to"
@@ -82,7 +103,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
                 "Measured at "
                 + horizons
                 + " of the horizon, and extrapolated as horizon to the power"
-                f" {prediction.growth:.2f}. A loss is more than two standard deviations of a run."
+                f" {prediction.growth:.2f}. {_LOSS}"
             ),
             numbers={"batch_size": (size.value, size.low, size.high)},
         ),
@@ -94,7 +115,8 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             f"There the full runs make {after:,} updates in place of {before:,} at batch size"
             f" {format_number(each.smallest[0])}: {before / after:.1f} times fewer"
         )
-        answers.append(_answer("updates", each, text, numbers={"updates": each.updates}))
+        rule = "Calculated from the horizon and the predicted batch size."
+        answers.append(_answer("updates", each, text, rule=rule, numbers={"updates": each.updates}))
     return answers
 
 
@@ -124,15 +146,23 @@ def _measured(each, advice) -> list[Answer]:
             f" {format_number(each.stable_row)}, in the shorter runs: {bound}"
             f"{each.stable_effective_rate:.2g}"
         )
+        rule = (
+            "A run is stable if it ends with a smaller training loss than one that learns nothing."
+        )
         numbers = {"stable_effective_rate": each.stable_effective_rate}
-        answers.append(_answer("measured", each, text, numbers=numbers))
+        answers.append(_answer("measured", each, text, rule=rule, numbers=numbers))
     if not math.isnan(each.noise_scale):
         text = f"Gradient noise scale late in the longer runs: {_round(each.noise_scale)}"
         size = each.prediction.batch_size.value
         ratio = size / each.noise_scale
         if math.isfinite(size) and not 1 / _DISAGREE < ratio < _DISAGREE:
             text += f", {_ratio(ratio)} the predicted batch size: trust the prediction less"
-        answers.append(_answer("measured", each, text, numbers={"noise_scale": each.noise_scale}))
+        rule = (
+            "The simple noise scale of McCandlish et al. (2018), averaged over the second half of a"
+            " run."
+        )
+        numbers = {"noise_scale": each.noise_scale}
+        answers.append(_answer("measured", each, text, rule=rule, numbers=numbers))
     return answers
 
 
@@ -147,6 +177,10 @@ def _cost(advice, command) -> Answer:
     return Answer(
         kind="cost",
         text=text,
+        rule=(
+            "Estimated from the speed of the short runs: the fewest runs of a race, about as many"
+            " as a race takes, and all runs of the grid, without extensions."
+        ),
         command=command,
         numbers={"race_minutes": advice.race_minutes, "grid_minutes": advice.grid_minutes},
     )
@@ -155,6 +189,11 @@ def _cost(advice, command) -> Answer:
 def _answer(kind, each, text, rule="", numbers=None) -> Answer:
     text = about(each.series, text)
     return Answer(kind=kind, series=each.series, text=text, rule=rule, numbers=numbers or {})
+
+
+def _longer(advice) -> str:
+    """Asks for a longer horizon, or says that there is none."""
+    return _NO_MORE if advice.is_longest else "Give more minutes for a longer horizon"
 
 
 def _largest_tried(each) -> float:

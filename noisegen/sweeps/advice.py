@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import math
+import numbers
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from noisegen.sweeps.largest_batch import Extrapolation, LargestBatch
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.sweep import Sweep
 
+LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
+
 # Fraction of the horizon that the shorter race trains, and seeds. The best plan comes first. A plan
 # must leave time for a race of twice the horizon.
 _PLANS = (
@@ -36,6 +39,7 @@ _PLANS = (
     (1 / 32, 2),
     (1 / 64, 2),
 )
+_LONGEST = 1 / 2  # of the horizon, which the longer race trains at most
 # Share of the budget that a plan may take by the measured speed. A race is slower than that: it
 # evaluates and updates, and leaves lanes idle at the end of each round.
 _SHARE = 0.2
@@ -44,7 +48,6 @@ _EVALUATION = 1 / 3  # cost of evaluating an example, relative to training on it
 _FEWEST_UPDATES = 2  # least updates of a run in the shorter race
 _FEWEST_ROWS = 4
 _BEYOND = 8  # times the largest batch size found, which the longer race tries
-_LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
 _RATES = 7  # doublings of the learning rate, in search of the largest stable one
 _TINY = 2.0**-20  # times the best learning rate, at which a network learns nothing
 _GROUPS = 8  # microbatches from which the noise of a batch's gradient is measured
@@ -70,6 +73,8 @@ class SeriesAdvice:
       stable_row: A batch size near the largest without loss there.
       stable_is_bound: Whether a larger one may be stable, too, as none above was unstable.
       smallest: Smallest batch size, and the best value of the first tuned field there.
+      largest_planned: Largest batch size of the sweep. The short runs may not have compared it, as
+        it makes too few updates in them, or diverged.
     """
 
     series: str
@@ -82,6 +87,7 @@ class SeriesAdvice:
     stable_row: float = math.nan
     stable_is_bound: bool = False
     smallest: tuple[float, float] = (math.nan, math.nan)
+    largest_planned: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +116,18 @@ class Advice:
     race_minutes: tuple[float, float]
     grid_minutes: float
     fixed_updates: bool = False
+
+    @property
+    def is_longest(self) -> bool:
+        """Whether more minutes would train no longer horizon."""
+        return self.fractions[-1] >= _LONGEST
+
+    @property
+    def is_largest(self) -> bool:
+        """Whether more minutes would train no longer horizon and no further seeds."""
+        fraction, seeds = _PLANS[0]
+        is_best_plan = self.fractions[0] >= fraction and self.num_seeds >= seeds
+        return self.is_longest and is_best_plan
 
 
 class TooFewMinutesError(ValueError):
@@ -154,8 +172,9 @@ def check(sweep: Sweep, minutes: float) -> None:
       ValueError: If the sweep does not ask how large the batch can be, has no directory or cannot
         be trained, or if the minutes are no positive number.
     """
-    if not 0 < minutes < math.inf:
-        raise ValueError(f"minutes={minutes} must be a positive number.")
+    # A word is refused here, before it is compared.
+    if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
+        raise ValueError(f"minutes={minutes!r:.80} must be a positive number.")
     _check_kind(sweep)
     adviser = _Adviser(sweep, progress=False, options={})
     longest, seeds = _PLANS[0]
@@ -305,7 +324,7 @@ class _Adviser:
         for factor in (16, 8, 4, 2):
             # The longer the race, the more runs it may take beyond those expected.
             share = 1.0 if factor == 2 else 0.9
-            if factor * shorter.fraction <= 1 / 2:
+            if factor * shorter.fraction <= _LONGEST:
                 longer = self.race(factor * shorter.fraction, seeds, shorter)
                 examples = longer.examples() + self._probe_examples(shorter, longer)
                 if examples * per_example <= share * left:
@@ -364,15 +383,21 @@ class _Adviser:
         prediction = largest_batch.extrapolate(measured)
         optima = [race.optima(label) for race in races]
         nothing = statistics.Interval(math.nan, math.nan, math.nan, prediction.batch_size.level)
+        planned = [run for run in self._full.planned if protocol.group(run)[0] == label]
+        largest = max(run[protocol.row] for run in planned)
         if not all(optima):
             return SeriesAdvice(
-                series=label, prediction=prediction, measured=measured, learning_rate=nothing
+                series=label,
+                prediction=prediction,
+                measured=measured,
+                learning_rate=nothing,
+                largest_planned=largest,
             )
         smallest = optima[-1][0]
         near = _nearest(optima[0], measured[races[0].fraction].log2)
         stable, is_bound, untrained = self._stable(near)
         gain = protocol.sign * (smallest.mean - untrained)
-        if gain < _LEAST_GAIN * measured[races[-1].fraction].tolerance:
+        if gain < LEAST_GAIN * measured[races[-1].fraction].tolerance:
             prediction = Extrapolation(batch_size=nothing, flags=("untrained",))
         row = prediction.batch_size.value
         if math.isinf(row):
@@ -388,6 +413,7 @@ class _Adviser:
             stable_row=near.row,
             stable_is_bound=is_bound,
             smallest=(smallest.row, smallest.values[protocol.tune[0]]),
+            largest_planned=largest,
         )
 
     def _updates(self, label, row):

@@ -56,7 +56,7 @@ def test_an_error_of_training_keeps_its_traceback(call, tmp_path):
     [
         ((DIGITS, "--minutes=1"), "--workdir"),
         (("--workdir=w", "--minutes=1"), "--config"),
-        ((DIGITS, "--workdir=w", "--minutes=0"), "positive"),
+        ((DIGITS, "--workdir=w", "--minutes=0"), "error: --minutes=0.0 must be a positive"),
         ((DIGITS, "--workdir=w", "--config.grid.batch_size=64,"), "batch sizes"),
         ((DIGITS, "--workdir=w", "--pool.lane_devices=3"), "lane_devices"),
         ((DIGITS, "--workdir=w", "word"), "Unexpected argument"),

@@ -338,8 +338,67 @@ def test_other_sweeps_are_refused(made, tmp_path, changes, expected):
     assert not trainer.runs
 
 
-@pytest.mark.parametrize("minutes", [0, -1, math.inf, math.nan])
+@pytest.mark.parametrize("minutes", [0, -1, math.inf, math.nan, "ten", None, [1.0]])
 def test_a_budget_that_is_none_is_refused(made, tmp_path, minutes):
     made(200)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="positive") as refused:
         sweeps.advise(make_sweep(tmp_path), minutes=minutes)
+    assert str(refused.value).startswith(f"minutes={minutes!r} ")
+
+
+# An advice of each kind: the largest batch size of the made runs, its growth, whether they learn.
+KINDS = {
+    "prediction": (200, largest_batch.GROWTH, True),
+    "no loss": (1e6, largest_batch.GROWTH, True),
+    "all lost": (4, 0.0, True),
+    "untrained": (200, largest_batch.GROWTH, False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sentence_has_the_rule_that_it_was_found_by(made, tmp_path, kind):
+    largest, growth, learns = KINDS[kind]
+    made(largest, growth, learns)
+    found = reports.advice_answers(sweeps.advise(make_sweep(tmp_path), minutes=0.4))
+    assert [answer.text for answer in found if not answer.rule] == []
+    loss = "A loss is more than two standard deviations of a run."
+    assert (loss in answers.to_text(found)) == (kind != "untrained")
+
+
+def with_flag(found, flag):
+    """The same advice, whose short runs predict nothing for one reason."""
+    [series] = found.series
+    prediction = dataclasses.replace(series.prediction, flags=(flag,))
+    return dataclasses.replace(found, series=(dataclasses.replace(series, prediction=prediction),))
+
+
+def test_more_minutes_are_asked_for_only_if_they_buy_something(made, tmp_path):
+    made(200)
+    short = sweeps.advise(make_sweep(tmp_path / "short"), minutes=0.12)
+    long = sweeps.advise(make_sweep(tmp_path / "long"), minutes=4.0)
+    assert not short.is_longest and long.is_longest and long.is_largest
+    fewer_seeds = dataclasses.replace(long, num_seeds=3)
+    for flag in ("untrained", "uncertain", "all_lost"):
+        asked = [
+            "ive more minutes" in text or "or more minutes" in text
+            for text in (
+                reports.advice_answers(with_flag(each, flag))[0].text
+                for each in (short, fewer_seeds, long)
+            )
+        ]
+        # Further seeds help against scatter, but only a longer horizon lets the runs learn.
+        assert asked == [True, flag == "uncertain", False]
+    for flag in ("untrained", "uncertain"):
+        text = reports.advice_answers(with_flag(long, flag))[0].text
+        assert text.endswith("only the full sweep can tell.")
+
+
+def test_batch_sizes_that_short_runs_cannot_compare_are_not_asked_for_again(made, tmp_path):
+    made(1e6)
+    found = sweeps.advise(make_sweep(tmp_path, {"num_epochs": 0.5}), minutes=4.0)
+    [series] = found.series
+    tried = max(each.rows[1] for each in series.measured.values())
+    assert tried < series.largest_planned == 1024 and found.is_longest
+    text = reports.advice_answers(found)[0].text
+    assert "The larger ones, up to 1024, make too few updates" in text
+    assert "Give larger batch sizes" not in text and "Give more minutes" not in text
