@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         # Outside of `usage_errors`, as it trains.
         found = advice.advise(sweep, _MINUTES.value, pool=pool)
     except advice.TooFewMinutesError as error:
-        raise UsageError(_as_flag(error)) from error
+        raise UsageError(str(error).replace("minutes=", "--minutes=")) from error
     except KeyboardInterrupt:
         cli.stopped("Stopped; finished runs are kept.")
     overrides = [word for word in argv[1:] if word.startswith("-")]
@@ -43,18 +43,8 @@ def _read(argv: list[str]) -> tuple[Sweep, dict]:
     sweep = experiment.get_sweep(config, cli.workdir(cli.WORKDIR.value))
     pool = _pool()
     cli.check_pool(pool)
-    try:
-        advice.check(sweep, _MINUTES.value)
-    except ValueError as error:
-        if not str(error).startswith("minutes="):  # the argument, which here is a flag
-            raise
-        raise UsageError(_as_flag(error)) from error
+    advice.check(sweep, _MINUTES.value)
     return sweep, pool
-
-
-def _as_flag(error: ValueError) -> str:
-    """Returns the message of an error with the dashes of the flag that it names."""
-    return str(error).replace("minutes=", "--minutes=")
 
 
 def _full_command(sweep: Sweep, overrides: list[str]) -> str:

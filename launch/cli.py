@@ -15,6 +15,7 @@ With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
 """
 
 import contextlib
+import errno
 import functools
 import gc
 import logging
@@ -22,6 +23,7 @@ import os
 import pathlib
 import re
 import shlex
+import stat
 import sys
 import traceback
 import warnings
@@ -53,6 +55,9 @@ CONFIG = flags.DEFINE_string(
 # The address of a bucket. Python would make a directory named `gs:`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
 
+# The beginning of a message about an option of the library, such as "PoolConfig: lanes=0".
+_OPTION = re.compile(r"(PoolConfig: )?(\w+)=")
+
 
 class UsageError(ValueError):
     """An error that the user can correct. It is shown in one line."""
@@ -62,14 +67,15 @@ class UsageError(ValueError):
 def usage_errors() -> Iterator[None]:
     """Turns each ValueError and ImportError in this context into a UsageError.
 
-    If the error passed through the experiment's file, the message says at which line.
+    If the error passed through the experiment's file, the message says at which line. If it begins
+    with an option of the library that has a flag, it names the flag.
     """
     try:
         yield
     except UsageError:
         raise
     except (ValueError, ImportError) as error:
-        raise UsageError(f"{error}{_place(error)}") from error
+        raise UsageError(f"{_with_flag(str(error))}{_place(error)}") from error
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -194,7 +200,7 @@ def workdir(text: str | None) -> str:
       text: The directory as the user names it.
 
     Raises:
-      UsageError: If it is missing, or is no path of a file system.
+      UsageError: If it is missing, is no path of a file system, or cannot be a directory.
     """
     if not text:
         raise UsageError("Missing --workdir=..., the sweep's directory, such as sweeps/digits.")
@@ -203,7 +209,32 @@ def workdir(text: str | None) -> str:
             f"--workdir={text} is no directory of a file system: give a local or mounted one, and "
             "copy it to the bucket when the sweep is done."
         )
-    return str(experiment_files.expanded(text))
+    try:
+        path = experiment_files.expanded(text)
+        _check_directory(path)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir={text} cannot be used: {error.strerror}; choose another directory."
+        ) from error
+    return str(path)
+
+
+def _check_directory(path: pathlib.Path) -> None:
+    """Checks that a path is a directory that can be read, or can become a directory.
+
+    Raises:
+      OSError: If it is not.
+    """
+    for existing in (path, *path.parents):
+        try:
+            is_directory = stat.S_ISDIR(os.stat(existing).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not is_directory:
+            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file, not a directory")
+        if existing == path:
+            os.scandir(path).close()  # refused without the permission to read
+        return
 
 
 def read_experiment(
@@ -342,9 +373,20 @@ def _exit(error: Exception) -> NoReturn:
     """Ends the program with an error in one line, after the traceback if it is asked for."""
     if os.environ.get("NOISEGEN_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
-        fail(error.strerror)  # without "[Errno 28]", as the message has the file and the remedy
+    if isinstance(error, OSError) and error.strerror:  # without "[Errno 28]"
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        fail(f"{place}{error.strerror}")
     fail(str(error))
+
+
+def _with_flag(message: str) -> str:
+    """Returns a message with the flag of the option that it begins with, if there is one."""
+    match = _OPTION.match(message)
+    if match:
+        flag = f"pool.{match[2]}" if match[1] else match[2]
+        if flag in flags.FLAGS:
+            return f"--{flag}{message[match.end(2) :]}"
+    return message
 
 
 def _place(error: Exception) -> str:

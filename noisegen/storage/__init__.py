@@ -12,6 +12,7 @@ from noisegen.storage.records import (
     read_records,
 )
 from noisegen.storage.workdir import (
+    ADVICE,
     check_workdir,
     check_writable,
     open_workdir,
@@ -21,6 +22,7 @@ from noisegen.storage.workdir import (
 )
 
 __all__ = [
+    "ADVICE",
     "RUN_TOTALS",
     "Checkpoints",
     "Claims",

@@ -8,6 +8,7 @@ A sweep's directory holds:
   params/*.npz        parameters of finished runs, if they are kept
   jobs/               Slurm jobs that were submitted
   logs/               output of the workers
+  advice/             short runs of `sweeps.advise`, a directory like this one
   report.html, figure.png, table.csv (table_2.csv for a second protocol)
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping
 
 from noisegen.storage.record import plain
 
+ADVICE = "advice"  # The directory of the short runs of `sweeps.advise`.
 _PARTS = ("records", "checkpoints", "workers", "params", "jobs", "logs")  # Its directories.
 
 
@@ -64,9 +66,10 @@ def check_workdir(workdir: str | os.PathLike, sweep_name: str, task_name: str) -
     Raises:
       ValueError: If it belongs to another sweep or task.
     """
-    if not (pathlib.Path(workdir) / "sweep.json").exists():
+    try:
+        content = read_sweep(workdir)
+    except FileNotFoundError:
         return
-    content = read_sweep(workdir)
     # Run ids depend on the task, and would name other runs.
     for word, value in {"sweep": sweep_name, "task": task_name}.items():
         if content.get(word) != value:
@@ -80,13 +83,17 @@ def check_writable(workdir: str | os.PathLike) -> None:
     """Checks that a directory can be written to, or else its nearest existing parent.
 
     Raises:
-      OSError: If it cannot be written to.
+      OSError: If it cannot be written to, or is a file.
     """
     existing = pathlib.Path(workdir)
-    while not existing.exists():
-        existing = existing.parent
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:  # A parent may not be searched, or the name is too long.
+        raise explained(error, workdir, "cannot use the workdir") from error
     if not existing.is_dir():
-        return  # `open_workdir` reports this.
+        error = NotADirectoryError(errno.ENOTDIR, f"{existing} is a file, not a directory")
+        raise explained(error, workdir, "cannot use the workdir")
     # Permissions alone do not tell: the disk may be full, or read-only.
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -138,15 +145,25 @@ def read_sweep(workdir: str | os.PathLike) -> dict:
 
     Raises:
       FileNotFoundError: If workdir is not the directory of a sweep.
+      OSError: If the file cannot be read.
       ValueError: If the file is damaged.
     """
     path = pathlib.Path(workdir) / "sweep.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        if (path.parent / ADVICE).is_dir():
+            raise FileNotFoundError(
+                f"{workdir} holds advice only, as its sweep was not begun; train the sweep with the"
+                " command at the end of the advice, or with sweep.run()."
+            ) from None
         raise FileNotFoundError(
             f"{workdir} is not the workdir of a sweep (it has no sweep.json); check the path."
         ) from None
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"{path} cannot be read: {error.strerror}; check its permissions"
+        ) from error
     except ValueError:  # Neither UTF-8 nor JSON.
         content = None
     if not isinstance(content, dict):

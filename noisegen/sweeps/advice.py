@@ -171,11 +171,13 @@ def check(sweep: Sweep, minutes: float) -> None:
     Raises:
       ValueError: If the sweep does not ask how large the batch can be, has no directory or cannot
         be trained, or if the minutes are no positive number.
+      OSError: If its directory cannot be written to.
     """
     # A word is refused here, before it is compared.
     if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
         raise ValueError(f"minutes={minutes!r:.80} must be a positive number.")
     _check_kind(sweep)
+    storage.check_writable(sweep.workdir)
     adviser = _Adviser(sweep, progress=False, options={})
     longest, seeds = _PLANS[0]
     if not adviser.has_enough_rows(longest):
@@ -217,7 +219,7 @@ class _Adviser:
     def __init__(self, sweep: Sweep, progress: bool, options: Mapping[str, Any]):
         self._full, self._progress, self._options = sweep, progress, options
         self._protocol = sweep.protocols[0]
-        self._workdir = sweep.workdir / "advice"
+        self._workdir = sweep.workdir / storage.ADVICE
         self._horizon = _horizon_field(sweep)
         # Tasks are made once for all short sweeps, as each of them loads the data.
         if sweep.state.is_per_batch_size:

@@ -2,9 +2,12 @@
 
 import concurrent.futures
 import json
+import os
 
 import pytest
 
+from launch import cli
+from noisegen import storage
 from tests.launch.harness import last_error
 
 DIGITS = "--config=experiments/digits.py"
@@ -75,7 +78,7 @@ CASES = {
             "--pool.lanes=1",
             "--pool.microbatch=17",
         ),
-        ["microbatch=17", "multiple of batch_devices=2"],
+        ["error: --pool.microbatch=17", "multiple of batch_devices=2"],
     ),
     "devices": (
         "sweep",
@@ -85,7 +88,35 @@ CASES = {
     "workdir below a file": (
         "sweep",
         (DIGITS, "--workdir={tmp}/file/sweep"),
-        ["{tmp}/file/sweep", "Not a directory", "choose a writable workdir"],
+        ["--workdir={tmp}/file/sweep", "{tmp}/file is a file", "choose another directory"],
+    ),
+    **{
+        f"{module} of a file": (
+            module,
+            (*flags, "--workdir={tmp}/file"),
+            ["--workdir={tmp}/file", "{tmp}/file is a file", "choose another directory"],
+        )
+        for module, flags in (("sweep", (DIGITS,)), ("status", ()), ("report", ()))
+    },
+    "advice below a file": (
+        "advise",
+        (DIGITS, "--workdir={tmp}/file/sweep"),
+        ["--workdir={tmp}/file/sweep", "{tmp}/file is a file", "choose another directory"],
+    ),
+    "name of a workdir": (
+        "status",
+        ("--workdir={tmp}/" + 300 * "a",),
+        ["cannot be used: File name too long", "choose another directory"],
+    ),
+    "status of advice only": (
+        "status",
+        ("{tmp}/advised",),
+        ["{tmp}/advised holds advice only", "train the sweep"],
+    ),
+    "unreadable sweep": (
+        "report",
+        ("{tmp}/unreadable",),
+        ["error: {tmp}/unreadable/sweep.json cannot be read: Is a directory"],
     ),
     "workdir of another sweep": (
         "sweep",
@@ -125,7 +156,7 @@ CASES = {
     "no number": (
         "sweep",
         (*GOES, "--heartbeat_timeout=nan"),
-        ["heartbeat_timeout=nan", "must be a number"],
+        ["error: --heartbeat_timeout=nan must be a number"],
     ),
     "share of several workers": (
         "sweep",
@@ -182,6 +213,8 @@ def outcomes(call, tmp_path_factory):
     """Every case, run."""
     tmp = tmp_path_factory.mktemp("bad_input")
     (tmp / "file").write_text("")
+    (tmp / "advised" / "advice").mkdir(parents=True)
+    (tmp / "unreadable" / "sweep.json").mkdir(parents=True)
     (tmp / "plain.py").write_text("def get_config(): ...\ndef get_sweep(config): ...\n")
     (tmp / "evil.py").write_text(f"open({str(tmp / 'executed')!r}, 'w')")
     for name, text in {
@@ -244,3 +277,33 @@ def test_an_error_in_the_users_own_code_is_shown_with_its_place(call, tmp_path):
     done = call("sweep", *flags)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+@pytest.fixture
+def unprivileged():
+    """Root may read every directory, and so becomes another user."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    yield
+    if is_root:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A directory that nobody may read."""
+    path = tmp_path / "closed"
+    path.mkdir(mode=0)
+    yield path
+    path.chmod(0o700)
+
+
+def test_a_workdir_without_permission_is_one_line(closed, unprivileged):
+    for workdir in (closed, closed / "sweep"):
+        with pytest.raises(cli.UsageError, match="cannot be used: Permission denied; choose"):
+            cli.workdir(str(workdir))
+        with pytest.raises(PermissionError, match="sweep.json cannot be read: Permission denied"):
+            storage.read_sweep(workdir)
+        with pytest.raises(PermissionError, match="choose a writable workdir"):
+            storage.check_writable(workdir)
