@@ -29,6 +29,10 @@ LEVEL = 0.95  # of all intervals and tests
 _PERCENT = f"{100 * LEVEL:g} %"
 _FEWEST_SEEDS = 3  # a held-out score needs two seeds to choose with
 _INFORMATIVE = 5  # standard deviations of a run; a larger bound excludes little
+_UP_TO = (
+    ' "Up to" a number: the interval contains 0, which the test excludes, because intervals that'
+    " hold together are wider."
+)
 _WIDEST_EXPONENT = 1.0  # width of an interval; a wider one excludes no rule of scaling
 
 
@@ -64,6 +68,7 @@ def make_answers(
     missing: int = 0,
     num_test_examples: int | None = None,
     more_seeds: Callable[[int], str] | None = None,
+    command: str = "",
 ) -> list[Answer]:
     """Returns the answers that the optima of a sweep give, and the questions that they leave open.
 
@@ -74,6 +79,7 @@ def make_answers(
       missing: Number of runs without a record.
       num_test_examples: Number of test examples, if it is known.
       more_seeds: From a number of seeds to the command that trains them, if there is one.
+      command: The command that trains the missing runs, or ''.
     """
     answers = []
     labels = dict.fromkeys(optimum.series for optimum in optima)
@@ -85,6 +91,9 @@ def make_answers(
         if steps is not None:
             answers += _target(label, steps, protocol)
     answers += _series(optima, protocol)
+    if missing:
+        answers.append(_missing(missing, command, any_record=bool(optima)))
+        more_seeds = None  # The planned runs come first.
     answers += _open(optima, protocol, missing, num_test_examples, more_seeds)
     return answers
 
@@ -103,16 +112,26 @@ def _batch_size(optima, protocol, num_series) -> list[Answer]:
     scores = [score for _, score in scored]
     last = statistics.last_not_lower(scores, shared).row
     optimum, at_most = scored[last][0], _loss(scores, last, shared).high
+    is_first, is_last = last == 0, last + 1 == len(scored)
     if not math.isfinite(at_most):
         return []  # All seeds have equal scores, which show no noise.
     metric, row = display_name(protocol.metric.name), display_name(protocol.row)
     numbers = {"row": optimum.row, "at_most": at_most}
     text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
-    if last + 1 == len(scored):
+    if is_first:
+        text = (
+            f"The {metric} is measurably worse at every {row} above {format_number(optimum.row)},"
+            " the smallest one compared"
+        )
+    elif is_last:
         text += ", the largest one compared"
     is_limited = protocol.metric.unit != "%" or at_most < 1
     is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
-    if is_informative:
+    if is_first:
+        pass  # All others are worse, so there is no loss to limit.
+    elif at_most == 0:
+        text += f": there it is better than at every other one compared ({_PERCENT})"
+    elif is_informative:
         text += (
             f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
             f" ({_PERCENT})"
@@ -124,7 +143,7 @@ def _batch_size(optima, protocol, num_series) -> list[Answer]:
         )
     else:
         text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
-    if last + 1 < len(scored):
+    if not is_last:
         beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)
         if math.isfinite(loss.high):
             numbers |= {"next_row": beyond.row, "lost": (loss.low, loss.high)}
@@ -134,10 +153,11 @@ def _batch_size(optima, protocol, num_series) -> list[Answer]:
                 f" ({_PERCENT}: {_range(protocol.metric, loss.low, loss.high)})"
             )
     is_tuned = any(len(each.points) > 1 for each, _ in scored)
+    contains_zero = numbers.get("lost", (1, 1))[0] <= 0
     rule = (
         f"Each {row} is tested against the smaller ones, the largest first. Tests and intervals"
         f" hold for all of them{' and all series' if num_series > 1 else ''} together."
-        f" {_held_out(protocol, is_tuned)}"
+        f" {_held_out(protocol, is_tuned)}{_UP_TO if contains_zero else ''}"
     )
     answer = Answer(
         kind="batch_size",
@@ -306,7 +326,7 @@ def _series(optima, protocol) -> list[Answer]:
     """Says at which rows each series differs from the first one."""
     compared = evidence.compare_series(optima, protocol, level=LEVEL)
     is_tuned = any(max(each.num_cells) > 1 for each in compared)
-    rule = (
+    shared_rule = (
         f"{_held_out(protocol, is_tuned)} Tests are corrected by Holm, and {_PERCENT} intervals"
         " hold together, for all rows and series."
     )
@@ -321,8 +341,11 @@ def _series(optima, protocol) -> list[Answer]:
         if not tested:
             continue
         found = [each for each in tested if each.adjusted_p <= 1 - LEVEL]
+        rule = shared_rule
         if found:
             text = _differences(found, protocol)
+            if any(each.difference.low <= 0 <= each.difference.high for each in found):
+                rule += _UP_TO
             numbers = {"differences": {each.row: _stated(each.difference) for each in found}}
             num_others = len(tested) - len(found)
             if num_others:
@@ -379,12 +402,25 @@ def _stated(difference) -> tuple[float, float]:
 # What remains open?
 
 
-def _open(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answer]:
-    """Names the questions that the records leave open, and the runs that would answer them."""
-    sentences = []
-    if missing:
+def _missing(missing, command, any_record) -> Answer:
+    """Says how many runs have no record, and how to train them."""
+    if any_record:
         runs = "1 run has" if missing == 1 else f"{missing:,} runs have"
-        sentences.append(f"{runs} no record yet, so every sentence may still change")
+        return _open_answer(f"{runs} no record yet, so every sentence may still change", command)
+    text = "Nothing is trained yet: the only run has no record"
+    if missing > 1:
+        text = f"Nothing is trained yet: none of the {missing:,} runs has a record"
+    if not command:
+        text += ". Call sweep.run() first"
+    return _open_answer(text, command)
+
+
+def _open(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answer]:
+    """Names the questions that the records leave open, and the runs that would answer them.
+
+    While runs are missing, no others are asked for.
+    """
+    sentences = []
     alive = [optimum for optimum in optima if optimum.n]
     dead = [optimum for optimum in optima if not optimum.n]
     name = display_name(protocol.tune[0])
@@ -394,28 +430,28 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answ
         left_out = ""
         if protocol.has_scaling_rule:
             left_out = " (left out of the sentences on batch size and learning rate)"
+        remedy = "" if missing else ". Extend the grid there"
         sentences.append(
-            f"The best {name} may lie beyond the values tried at {rows}{left_out}."
-            " Extend the grid there"
+            f"The best {name} may lie beyond the values tried at {rows}{left_out}{remedy}"
         )
     if dead:
         rows = _rows(protocol.row, dead)
-        sentences.append(f"Every run diverged at {rows}. Try a smaller {name} there")
+        ending = " so far" if missing else f". Try a smaller {name} there"
+        sentences.append(f"Every run diverged at {rows}{ending}")
     answers = [_open_answer(sentence) for sentence in sentences]
     if alive:
-        answers += _seeds(alive, protocol, num_test_examples, more_seeds)
+        answers += _seeds(alive, protocol, missing, num_test_examples, more_seeds)
     return answers
 
 
-def _seeds(optima, protocol, num_test_examples, more_seeds) -> list[Answer]:
+def _seeds(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answer]:
     """Says which differences the seeds and the test set cannot show."""
     seeds = round(np.median([optimum.point.tried for optimum in optima]))
     row = display_name(protocol.row)
     if seeds < _FEWEST_SEEDS:
-        text = (
-            f"With {_count(seeds, 'seed')} no difference can be told from chance. Train at least"
-            f" {_FEWEST_SEEDS}"
-        )
+        text = f"With {_count(seeds, 'seed')} no difference can be told from chance"
+        if not missing:
+            text += f". Train at least {_FEWEST_SEEDS}"
         return [_open_answer(text, more_seeds and more_seeds(_FEWEST_SEEDS))]
     deviation = _spread(optima)
     if not 0 < deviation < math.inf:
@@ -428,8 +464,10 @@ def _seeds(optima, protocol, num_test_examples, more_seeds) -> list[Answer]:
     needed = statistics.seeds_needed(deviation, least / 2, level=LEVEL)
     text = (
         f"With {seeds} seeds a difference of {_amount(protocol.metric, least)} between two"
-        f" {_plural(row)} is seen four times out of five; to see half of it takes {needed} seeds"
+        f" {_plural(row)} is seen four times out of five"
     )
+    if not missing:
+        text += f"; to see half of it takes {needed} seeds"
     answers = [_open_answer(text, more_seeds and more_seeds(needed))]
     is_share = protocol.metric.split == "test" and protocol.metric.unit == "%"
     if num_test_examples and is_share:

@@ -130,7 +130,7 @@ def finish(ax: Axes, handles: Sequence[Any], is_empty: bool) -> Axes:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     if is_empty:
-        ax.text(0.5, 0.5, "nothing to show: no run survived", transform=ax.transAxes, **CENTERED)
+        ax.text(0.5, 0.5, "nothing to show: no surviving run", transform=ax.transAxes, **CENTERED)
         ax.set_yticks([])
     if handles:
         _add_legend(ax, handles)

@@ -32,6 +32,8 @@ from noisegen.reports.formatting import (
 from noisegen.reports.published import Published
 from noisegen.sweeps.protocol import Optimum, Protocol
 
+_NO_RECORD = "No run has a record yet, so there is no table."
+
 
 def format_table(
     optima: Sequence[Optimum],
@@ -190,6 +192,8 @@ def to_text(
 ) -> str:
     """Returns the table in aligned columns for a terminal, one series below the other."""
     frame = format_table(optima, protocol, published)
+    if frame.empty:
+        return f"{_NO_RECORD}\n"
     if frame.columns.nlevels == 1:
         blocks = [_aligned(frame)]
     else:
@@ -225,6 +229,8 @@ def to_markdown(
 ) -> str:
     """Returns the table as GitHub shows it, with the notes below."""
     frame = format_table(optima, protocol, published, markup.MARKDOWN)
+    if frame.empty:
+        return f"{_NO_RECORD}\n"
     if frame.columns.nlevels > 1:
         # Markdown has one line of headings.
         frame.columns = [
@@ -242,6 +248,8 @@ def to_latex(
 ) -> str:
     """Returns the table as a tabular with rules of the booktabs package, with the notes below."""
     frame = format_table(optima, protocol, published, markup.LATEX)
+    if frame.empty:
+        return f"{_NO_RECORD}\n"
     table = frame.style.hide().to_latex(
         column_format="r" * frame.shape[1], hrules=True, multicol_align="c"
     )
@@ -254,6 +262,8 @@ def to_html(
 ) -> str:
     """Returns the table as HTML, with the notes below."""
     frame = format_table(optima, protocol, published, markup.HTML)
+    if frame.empty:
+        return f"<p>{_NO_RECORD}</p>\n"
     table = frame.style.hide().to_html(exclude_styles=True)
     lines = _notes(optima, protocol, published, markup.HTML)
     paragraphs = "\n".join(f"<p>{line}</p>" for line in lines)

@@ -96,6 +96,8 @@ class Report:
         """Says how many runs have no record yet; '' if every run has one."""
         if not self.missing:
             return ""
+        if not self.records:
+            return f"None of the {self.missing:,} runs has a record yet."
         total = self.missing + len(self.records)
         return f"{self.missing:,} of {total:,} runs have no record yet: the table is not final."
 
@@ -110,6 +112,9 @@ class Report:
         sections = []
         for reading in self.readings:
             optima, protocol = reading.optima, reading.protocol
+            if not optima and not reading.published:  # The figures would be empty.
+                sections.append(reading.section())
+                continue
             overview = figures.make_overview(optima, protocol, reading.published, reading.steps)
             details = figures.make_details(optima, protocol, curves)
             failures += [each.failure for each in (*overview, *details) if each.failure]
@@ -150,7 +155,12 @@ def load_report(sweep: Sweep) -> Report:
       FileNotFoundError: If the sweep has no directory yet.
       ValueError: As `select` does.
     """
-    content = storage.read_sweep(sweep.workdir)
+    try:
+        content = storage.read_sweep(sweep.workdir)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"Nothing is trained in {sweep.workdir} yet: call sweep.run() first."
+        ) from None
     records = sweep.records()
     missing = len(sweep.state.wanted) - len(records)
     curves = {}
@@ -167,6 +177,7 @@ def load_report(sweep: Sweep) -> Report:
             missing=missing,
             num_test_examples=content.get("num_test_examples"),
             more_seeds=_seeds_command(sweep, content),
+            command=str(content.get("command") or ""),
         )
         readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)

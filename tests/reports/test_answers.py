@@ -373,6 +373,83 @@ def test_runs_without_a_record_are_counted(missing, words):
     assert kinds(found, "open")[0].text.startswith(words)
 
 
+@pytest.mark.parametrize("missing, words", [(1, "the only run has no"), (9, "none of the 9 runs")])
+def test_before_the_first_record_there_is_nothing_but_the_way_to_it(missing, words):
+    [answer] = make_answers([], also={"missing": missing})
+    assert words in answer.text and answer.text.endswith("Call sweep.run() first.")
+    [answer] = make_answers([], also={"missing": missing, "command": "noisegen sweep it.py"})
+    assert "sweep.run()" not in answer.text and answer.command == "noisegen sweep it.py"
+
+
+def test_no_other_runs_are_asked_for_while_planned_ones_are_missing():
+    """An optimum at the edge, a row that diverged, and few seeds."""
+    edge = make_records(lambda size: 0.9 if size < 1024 else None, 2.0, sizes=(16, 512, 1024))
+    single = make_records(drop, seeds=1)
+    also = {"more_seeds": "train --seeds={}".format, "command": "train"}
+    requests = ("Extend the grid", "Try a smaller", "to see half", "Train at least")
+
+    def asked(found):
+        return [words for words in requests for answer in found if words in answer.text]
+
+    for records, seeds in ((edge, 5), (single, 1)):
+        whole = make_answers(records, seeds, also=also)
+        part = make_answers(records, seeds, also=also | {"missing": 3})
+        assert asked(whole) and [a.command for a in whole if a.command][0].startswith("train --se")
+        assert asked(part) == [] and [a.command for a in part if a.command] == ["train"]
+        assert len(part) == len(whole) + 1
+    assert len(asked(make_answers(make_records(drop, seeds=1), 1))) == 1
+
+
+def test_the_best_batch_size_is_not_said_to_be_worse_than_the_best():
+    def rises(size):
+        return {16: 0.80, 32: 0.85, 64: 0.90, 128: 0.95}.get(size, 0.7)
+
+    answer = one(make_answers(make_records(rises)), "batch_size")
+    assert answer.numbers["row"] == 128 and answer.numbers["at_most"] == 0
+    assert "up to batch size 128: there it is better than at every other one" in answer.text
+    assert "at most" not in answer.text and "At 256 it is 25 points worse" in answer.text
+    largest = one(make_answers(make_records(rises, sizes=(16, 32, 64, 128))), "batch_size")
+    assert "128, the largest one compared: there it is better than at every" in largest.text
+
+
+def test_the_smallest_batch_size_has_no_smaller_one_to_be_compared_with():
+    answer = one(make_answers(make_records(lambda size: 1 - 0.05 * math.log2(size))), "batch_size")
+    assert answer.text.startswith(
+        "The test accuracy is measurably worse at every batch size above 16, the smallest one"
+        " compared. At 32 it is 5.0 points worse"
+    )
+    assert "at most" not in answer.text and answer.numbers["next_row"] == 32
+
+
+UP_TO = ' "Up to" a number: the interval contains 0'
+
+
+def test_an_interval_from_0_beside_a_difference_is_explained_by_the_rule():
+    # Tests have the full level in turn, and intervals a share of it.
+    single = {"rates": [2.0**-6], "curvature": 0.0}
+    lower = make_records(lambda size: 0.9 if size < 512 else 0.897, **single)
+    answer = one(make_answers(lower), "batch_size")
+    assert "At 512 it is 0.30 points worse (95 %: up to " in answer.text and UP_TO in answer.rule
+    effects = {16: -0.05, 32: -0.05}
+    records = two_series(lambda size: effects.get(size, -0.0025), sizes=(16, 32, 64), **single)
+    answer = one(make_answers(records, **SERIES), "series")
+    assert "and 64 (by up to " in answer.text and UP_TO in answer.rule
+    plain = one(make_answers(make_records(drop)), "batch_size")
+    assert "up to " not in plain.text.partition("worse (95 %")[2] and UP_TO not in plain.rule
+
+
+def test_every_kind_of_sentence_has_a_rule():
+    effects = {16: 0.03}
+    records = two_series(lambda size: effects.get(size, 0.0))
+    found = make_answers(records, also={"steps": make_steps(64, series="noise")}, **SERIES)
+    expected = {"batch_size", "updates", "learning_rate", "target", "series", "open"}
+    assert {answer.kind for answer in found} == expected
+    text = answers_lib.to_text(found).splitlines()
+    for answer in found:
+        [line] = [line for line in text if line.startswith(f"- {answer.text}")]
+        assert line.endswith("]") == (answer.kind != "open")
+
+
 def test_the_seeds_that_a_smaller_difference_takes_are_asked_for():
     also = {"more_seeds": lambda number: f"noisegen sweep --seeds={number}"}
     answer = kinds(make_answers(make_records(drop), also=also), "open")[-1]

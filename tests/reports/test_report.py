@@ -166,7 +166,9 @@ def test_pages_without_a_result(tmp_path, status):
     )
     write(tmp_path, records)
     text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
-    assert "nothing to show" in text and "<b>0</b> finished" in text
+    assert "<b>0</b> finished" in text
+    assert ("nothing to show" in text) == (status == "diverged")
+    assert ("No run has a record yet, so there is no table." in text) == (status == "none")
     Checker(text)
 
 
@@ -197,7 +199,7 @@ def test_grey_tones_follow_the_theme():
 
 
 def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not the workdir of a sweep"):
+    with pytest.raises(FileNotFoundError, match="Nothing is trained in"):
         write_report(tmp_path, PROTOCOL)
 
 
@@ -518,9 +520,37 @@ def test_a_page_shows_how_certain_its_numbers_are(answered_page, tmp_path):
 
 def test_a_report_without_records_has_no_answers(tmp_path):
     write(tmp_path, [])
-    assert load_report(tmp_path, PROTOCOL, RUNS).answer_texts() != []  # that runs are missing
+    report = load_report(tmp_path, PROTOCOL, RUNS)
+    said = "Nothing is trained yet: none of the 12 runs has a record"
+    assert report.answer_texts() == [f"- {said}. Call sweep.run() first."]
+    assert report.describe_missing() == "None of the 12 runs has a record yet."
+    for form in ("text", "markdown", "latex"):
+        assert report.tables(form) == ["No run has a record yet, so there is no table.\n"]
     text = write_report(tmp_path, PROTOCOL, RUNS).read_text()
-    assert "12 runs have no record yet" in text
+    assert said in text and "<table" not in text and "<figure" not in text
+
+
+def test_a_sweep_that_was_not_begun_says_what_to_call(tmp_path):
+    sweep = sweep_of(tmp_path / "new", PROTOCOL, RUNS)
+    for read in (sweep.answers, sweep.write_report):
+        with pytest.raises(FileNotFoundError, match=r"Nothing is trained .* call sweep.run\(\)"):
+            read()
+    assert not (tmp_path / "new").exists()
+
+
+def test_published_numbers_have_a_table_before_there_is_a_record(tmp_path):
+    write(tmp_path, [])
+    sweep = sweep_of(tmp_path, PROTOCOL, RUNS, {("", 64): (91.0, None)})
+    report = reports.load_report(sweep)
+    assert "91" in report.tables()[0] and "no table" not in report.write().read_text()
+
+
+def test_planned_runs_come_before_further_seeds(tmp_path):
+    write(tmp_path, [record_of(run) for run in list(RUNS)[2:]], command="noisegen sweep it.py")
+    found = sweep_of(tmp_path, PROTOCOL, RUNS).answers()
+    assert [answer.command for answer in found if answer.command] == ["noisegen sweep it.py"]
+    [first] = [answer for answer in found if answer.command]
+    assert first.text == "2 runs have no record yet, so every sentence may still change."
 
 
 def test_the_command_for_more_seeds_is_that_of_the_sweep(answered_page):
