@@ -30,11 +30,13 @@ FILES = sorted(set(re.findall(r"--config=([a-z\d_./]+\.py)", EVERYTHING)))
 def blocks():
     """Returns every Python block, with an id that names its file and number.
 
-    `make test` runs those of the first README only.
+    `make test` runs those of the first README only. Advice trains for minutes:
+    `tests/sweeps/test_advice.py` runs its block with made records.
     """
     params = []
     for name, text in TEXTS.items():
         found = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        found = [code for code in found if "sweeps.advise(" not in code]
         marks = [] if name == "README.md" else [pytest.mark.slow]
         params += [
             pytest.param(code, id=f"{name}-{i}", marks=marks) for i, code in enumerate(found)

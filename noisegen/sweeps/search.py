@@ -65,8 +65,8 @@ class Search:
     def wanted(self, records: Mapping[str, Record]) -> dict[str, HParams]:
         """Returns the runs to train and those already trained, by run_id.
 
-        Planned runs that have a record at the first call are among them, so that no record is lost
-        if a grid was trained before.
+        Planned runs that have a record at the first call are among them: a race after a grid counts
+        them, too. Of the runs that extended the grid it counts those that it asks for itself.
 
         Args:
           records: The records so far by run_id. Those of other runs are ignored.

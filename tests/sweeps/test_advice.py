@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import pathlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ EPOCHS = 64.0
 NUM_EXAMPLES = 4096
 SECONDS = 1e-6  # an example takes
 DEVIATION = 0.01
+README = pathlib.Path(__file__).parents[2] / "launch" / "README.md"
 PROTOCOL = sweeps.Protocol(best=3, of=3, max_extensions=0)
 
 
@@ -319,6 +322,17 @@ def test_a_large_difference_from_the_noise_scale_is_said(made, tmp_path):
     [series] = found.series
     far = dataclasses.replace(found, series=(dataclasses.replace(series, noise_scale=2.0),))
     assert "trust the prediction less" in answers.to_text(reports.advice_answers(far))
+
+
+def test_the_example_of_the_readme_runs(made, tmp_path, monkeypatch, capsys):
+    trainer = made(200)
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    [code] = [block for block in found if "sweeps.advise(" in block]
+    exec(compile(code, str(README), "exec"), {})
+    shown = capsys.readouterr().out
+    assert "The full sweep takes about" in shown and "Interval(" in shown
+    assert trainer.runs and (tmp_path / "sweeps" / "advised" / "advice").is_dir()
 
 
 @pytest.mark.parametrize(

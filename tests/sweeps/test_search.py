@@ -105,6 +105,19 @@ def test_other_records_change_no_decision(raced):
     assert search.wanted(found | raced[1]).keys() == planned().keys()
 
 
+def test_a_race_after_a_grid_counts_planned_runs_and_extensions_of_its_own():
+    runs = planned(rates=sweeps.powers_of_two(2**-8, 2**-5))
+    grid = dataclasses.replace(RACE, search="grid")
+    _, records = train(runs, grid)
+    alone, _ = train(runs, RACE)
+    wanted = Search("task", runs, [RACE]).wanted(records).keys()
+    assert wanted == runs.keys() | alone.keys()
+    extensions = records.keys() - runs.keys()
+    assert set() < records.keys() - wanted < extensions
+    # In the table of the grid they are all there again.
+    assert Search("task", runs, [grid]).wanted(records).keys() == records.keys()
+
+
 def test_the_grid_is_extended_from_the_first_seed_on():
     few = planned(rates=RATES[:3])  # all below the best ones
     protocol = dataclasses.replace(RACE, max_extensions=10)
