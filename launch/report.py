@@ -36,8 +36,8 @@ def write(sweep: Sweep, form: str = "text") -> None:
     report = reports.load_report(sweep)
     page = report.write()
     tables = "\n".join(report.tables(form))
+    missing = report.describe_missing()
     if form == "text":
-        missing = report.describe_missing()
         answers = "\n\n".join(report.answer_texts())
         cli.show(
             "\n".join(
@@ -51,6 +51,8 @@ def write(sweep: Sweep, form: str = "text") -> None:
         )
     else:  # is often piped into a file, which is to hold the tables only
         cli.show(tables.removesuffix("\n"))
+        if missing:
+            print(missing, file=sys.stderr)
         print(f"Report: {page}", file=sys.stderr)
 
 

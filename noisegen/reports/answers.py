@@ -130,7 +130,7 @@ def _batch_size(optima, protocol, num_series) -> list[Answer]:
     if is_first:
         pass  # All others are worse, so there is no loss to limit.
     elif at_most == 0:
-        text += f": there it is better than at every other one compared ({_PERCENT})"
+        text += f": there it is better than at all others ({_PERCENT})"
     elif is_informative:
         text += (
             f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"

@@ -406,10 +406,10 @@ def test_the_best_batch_size_is_not_said_to_be_worse_than_the_best():
 
     answer = one(make_answers(make_records(rises)), "batch_size")
     assert answer.numbers["row"] == 128 and answer.numbers["at_most"] == 0
-    assert "up to batch size 128: there it is better than at every other one" in answer.text
+    assert "up to batch size 128: there it is better than at all others" in answer.text
     assert "at most" not in answer.text and "At 256 it is 25 points worse" in answer.text
     largest = one(make_answers(make_records(rises, sizes=(16, 32, 64, 128))), "batch_size")
-    assert "128, the largest one compared: there it is better than at every" in largest.text
+    assert "128, the largest one compared: there it is better than at all" in largest.text
 
 
 def test_the_smallest_batch_size_has_no_smaller_one_to_be_compared_with():
