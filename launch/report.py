@@ -44,7 +44,7 @@ def write(sweep: Sweep, form: str = "text") -> None:
                 [
                     *([answers, ""] if answers else []),
                     tables,
-                    *([missing] if missing else []),
+                    *([missing] if missing and report.records else []),  # The table says so, too.
                     f"Report: {page}",
                 ]
             )

@@ -153,8 +153,10 @@ def load_report(sweep: Sweep) -> Report:
 
     Raises:
       FileNotFoundError: If the sweep has no directory yet.
-      ValueError: As `select` does.
+      ValueError: If it is not to have one, or as `select` does.
     """
+    if sweep.workdir is None:
+        raise ValueError("This sweep has no directory; give Sweep(..., workdir=...).")
     try:
         content = storage.read_sweep(sweep.workdir)
     except FileNotFoundError:

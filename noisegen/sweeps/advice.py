@@ -151,6 +151,7 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     Raises:
       ValueError: If the sweep is of another kind, see `check`.
       TooFewMinutesError: If the budget is too small. The message says how many minutes it takes.
+      OSError: If the sweep's directory cannot be written to.
     """
     check(sweep, minutes)
     adviser = _Adviser(sweep, progress, options)

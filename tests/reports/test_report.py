@@ -536,6 +536,8 @@ def test_a_sweep_that_was_not_begun_says_what_to_call(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"Nothing is trained .* call sweep.run\(\)"):
             read()
     assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="no directory; give Sweep"):
+        reports.load_report(sweep.replace(workdir=None))
 
 
 def test_published_numbers_have_a_table_before_there_is_a_record(tmp_path):

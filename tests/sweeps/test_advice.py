@@ -360,6 +360,24 @@ def test_a_budget_that_is_none_is_refused(made, tmp_path, minutes):
     assert str(refused.value).startswith(f"minutes={minutes!r} ")
 
 
+def test_a_workdir_that_is_a_file_is_refused_before_anything_is_measured(made, tmp_path):
+    trainer = made(200)
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "sweep"):
+        with pytest.raises(NotADirectoryError, match="is a file, not a directory; choose a"):
+            sweeps.advise(make_sweep(workdir), minutes=0.4)
+    assert not trainer.runs
+
+
+def test_a_directory_that_holds_advice_only_says_how_to_begin_the_sweep(made, tmp_path):
+    made(200)
+    sweeps.advise(make_sweep(tmp_path), minutes=0.4)
+    with pytest.raises(FileNotFoundError, match=r"holds advice only.* train the sweep"):
+        sweeps.Sweep.open(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"Nothing is trained in .*call sweep.run\(\)"):
+        make_sweep(tmp_path).answers()
+
+
 # An advice of each kind: the largest batch size of the made runs, its growth, whether they learn.
 KINDS = {
     "prediction": (200, largest_batch.GROWTH, True),

@@ -198,6 +198,13 @@ def test_a_sweep_that_is_refused_leaves_nothing(tmp_path):
         sweeps.Sweep(make_task, [])
 
 
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "sweep"):
+        with pytest.raises(NotADirectoryError, match="is a file, not a directory; choose a"):
+            trainable(workdir).run(progress=False, pool=POOL)
+
+
 def test_a_directory_belongs_to_one_task(tmp_path):
     trainable(tmp_path).run(progress=False, pool=POOL)
     with pytest.raises(ValueError, match="another task: 't', not 'other'"):
