@@ -46,7 +46,7 @@ FEWEST_ROWS = 4
 # also makes updates, leaves lanes idle at the end of each round, and may need many runs.
 _FIRST_SHARE = 1 / 16
 _SHARE = 0.8  # of the minutes left for the next race, which may need more runs than the one before
-_BEYOND = 4  # times the largest batch size expected, which the next race tries
+_BEYOND = 5  # times the largest batch size expected, which the next race tries
 _EVALUATION = 1 / 3  # cost of evaluating an example, relative to training on it
 # Runs beside the races, measured in runs of a race: those that find the largest stable learning
 # rate, and one with gradient noise, which leaves lanes idle.
