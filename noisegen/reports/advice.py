@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from noisegen.reports.answers import Answer, about
 from noisegen.reports.formatting import display_name, format_number
 from noisegen.sweeps.advice import Advice, SeriesAdvice
+from noisegen.sweeps.short_races import LONGEST
 
 _DISAGREE = 16  # ratio of batch size and gradient noise scale, beyond which a sentence says so
 
@@ -29,6 +30,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
     prediction, flags = each.prediction, each.prediction.flags
     size, largest = prediction.batch_size, _largest_tried(each)
     horizons = _fractions(advice.fractions)
+    can_be_longer = advice.fractions[-1] < LONGEST
     if "few_rows" in flags:
         text = (
             f"Too few batch sizes at {horizons} of the horizon to say how large the batch can be:"
@@ -39,21 +41,23 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
         text = (
             f"No prediction: at {horizons} of the horizon the runs scatter so much that the largest"
             f" batch size without loss may lie anywhere from {_round(size.low)} to"
-            f" {_round(size.high)} ({100 * size.level:g} %). Give more minutes"
+            f" {_round(size.high)} ({100 * size.level:g} %)"
         )
+        if can_be_longer:
+            text += ". Give more minutes"
         return [_answer("open", each, text)]
     if "untrained" in flags:
-        text = (
-            f"No prediction: at {horizons} of the horizon the runs hardly learn. Give more minutes"
-            " for a longer horizon"
-        )
+        text = f"No prediction: at {horizons} of the horizon the runs hardly learn"
+        if can_be_longer:
+            text += ". Give more minutes for a longer horizon"
         return [_answer("open", each, text)]
     if "all_lost" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the {display_name(advice.metric)} is lost"
-            f" from batch size {format_number(_smallest_tried(each))} on. Give smaller batch"
-            " sizes, or more minutes for a longer horizon"
+            f" from batch size {format_number(_smallest_tried(each))} on. Give smaller batch sizes"
         )
+        if can_be_longer:
+            text += ", or more minutes for a longer horizon"
         return [_answer("open", each, text)]
     if "no_loss" in flags:
         text = (

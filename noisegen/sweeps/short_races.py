@@ -39,11 +39,12 @@ _RACES = (
     (1 / 32, 2),
     (1 / 64, 2),
 )
-LONGEST_FIRST = 1 / 4  # fraction of the horizon, which leaves room for a race of twice the length
+LONGEST = _RACES[0][0]
+LONGEST_FIRST = LONGEST / 2  # fraction of the first race
 FEWEST_UPDATES = 2  # least updates of a run
 FEWEST_ROWS = 4
-# Share of the budget for the first race. It may take several times as long as expected, since it
-# also makes updates, leaves lanes idle at the end of each round, and may need many runs.
+# Share of the budget for the first race. The measured speed was off by a fifth in trials, but some
+# workloads need most of the grid, and a machine may become busy.
 _FIRST_SHARE = 1 / 16
 _SHARE = 0.8  # of the minutes left for the next race, which may need more runs than the one before
 _BEYOND = 5  # times the largest batch size expected, which the next race tries

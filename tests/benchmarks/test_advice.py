@@ -34,10 +34,11 @@ def test_hits_misses_and_refusals_are_counted():
             "far": prediction(450.0, high=800.0),
             "outside": prediction(50.0, low=30.0, high=100.0, baseline=250.0),
             "refused": prediction(math.nan, low=math.nan, high=math.nan, flags=("all_lost",)),
+            "unlike": prediction(30.0, flags=("all_lost",)) | {"flags": ("uncertain",)},
         }
     }
     values = [value for _, value, _ in advice.rows(record)]
-    assert values == ["1 of 3", "1", "2 of 3", "1 of 3"]
+    assert values == ["1 of 3", "2", "1 of 2", "2 of 3", "1 of 3"]
     table = advice.details(record)
     assert "| hit | 1/8 and 1/4 | 300 (100 to 400) | 200 (140 to 280) |" in table
     assert "| refused | 1/8 and 1/4 | none: all lost | 200, all lost |" in table

@@ -329,6 +329,16 @@ def test_a_loss_from_the_smallest_batch_size_on_is_not_guessed_at(made, tmp_path
     assert "No prediction" in answers.to_text(reports.advice_answers(found))
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_more_minutes_are_asked_for_only_if_they_buy_a_longer_horizon(made, tmp_path, learns):
+    made(4, growth=0.0, learns=learns)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
+    for fractions, expected in (((1 / 8, 1 / 4), True), ((1 / 4, 1 / 2), False)):
+        changed = dataclasses.replace(found, fractions=fractions)
+        text = answers.to_text(reports.advice_answers(changed))
+        assert "No prediction" in text and ("more minutes" in text) == expected
+
+
 def test_runs_that_learn_nothing_are_no_sign_of_a_large_batch(made, tmp_path):
     made(200, learns=False)
     found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
