@@ -99,8 +99,8 @@ def advise(sweep: Sweep, minutes: float = 10.0, *, progress: bool = True, **opti
     Args:
       sweep: The sweep, whose rows are batch sizes and whose first tuned field is a learning rate.
         It needs a directory. The short runs go to the directory `advice` in it.
-      minutes: About how many minutes the short runs may take. A call that was interrupted is
-        continued.
+      minutes: About how many minutes the short runs may take, compilation included. A call that was
+        interrupted is continued.
       progress: Whether to show progress on stderr.
       **options: As for `Sweep.run`.
 
