@@ -4,7 +4,7 @@ How long a race takes depends on the machine and on how many runs of the grid it
 known beforehand. So the first race is short enough for any workload, and each race shows how long
 the next one may be:
 
-1. The first race may take a sixteenth of the budget, by the speed that `training.autotune` measures
+1. The first race may take an eighth of the budget, by the speed that `training.autotune` measures
    and the geometric mean of the fewest and the most runs of a race.
 2. The next race is the longest one that fits in the minutes left. It is expected to exceed its
    fewest runs as much as the race before did. Batch sizes that are far too large are left out.
@@ -45,7 +45,7 @@ FEWEST_UPDATES = 2  # least updates of a run
 FEWEST_ROWS = 4
 # Share of the budget for the first race. The measured speed was off by a fifth in trials, but some
 # workloads need most of the grid, and a machine may become busy.
-_FIRST_SHARE = 1 / 16
+_FIRST_SHARE = 1 / 8
 _SHARE = 0.8  # of the minutes left for the next race, which may need more runs than the one before
 _BEYOND = 5  # times the largest batch size expected, which the next race tries
 _EVALUATION = 1 / 3  # cost of evaluating an example, relative to training on it
