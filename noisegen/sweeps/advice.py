@@ -252,8 +252,17 @@ class _Adviser:
             sweep.validate()
         except ValueError:  # The task has batches of another kind.
             return math.nan
-        # The pool's settings are made for races. They need not fit a single run with noise.
-        self._planner.train(sweep, with_pool=False)
+        # The pool's settings are made for races. For a single run with noise there is no choice, so
+        # that nothing needs to be measured.
+        settings = optimum.counted[0].settings or {}
+        pool = {
+            "lanes": 1,
+            "lane_devices": 1,
+            "lanes_per_rare_step": 1,
+            "microbatch": size,
+            "eval_batch": settings.get("eval_batch", size),
+        }
+        self._planner.train(sweep, pool)
         [record] = sweep.records()
         scale = record.metrics.get("gradient_noise_scale")
         return scale if scale is not None and scale > 0 else math.nan

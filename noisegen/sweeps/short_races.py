@@ -131,16 +131,14 @@ class Planner:
             self.train(race.sweep)
             races.append(race)
 
-    def train(self, sweep: Sweep, with_pool: bool = True) -> None:
+    def train(self, sweep: Sweep, pool: Mapping[str, Any] | None = None) -> None:
         """Trains a sweep of short runs.
 
         Args:
           sweep: The sweep.
-          with_pool: Whether to use the given settings of the pool.
+          pool: Settings of the pool, by default the given ones.
         """
-        options = dict(self._options)
-        if not with_pool:
-            options.pop("pool", None)
+        options = self._options if pool is None else self._options | {"pool": pool}
         started = time.monotonic()
         sweep.run(progress=self._progress, **options)
         overhead = time.monotonic() - started - seconds_of(sweep)

@@ -1,5 +1,6 @@
-"""What the benchmark of advice says of made predictions."""
+"""What the benchmark of advice says of made predictions, and whether its records fit together."""
 
+import json
 import math
 
 import pytest
@@ -48,3 +49,16 @@ def test_hits_misses_and_refusals_are_counted():
 def test_every_workload_has_the_records_of_its_full_sweep(name):
     sweep = sweeps.Sweep.open(advice.RESULTS / advice.WORKLOADS[name].sweep)
     assert sweep.is_complete() and sweep.records()
+
+
+@pytest.mark.parametrize("name", advice.WORKLOADS)
+def test_every_prediction_is_that_of_the_races_in_its_plan(name):
+    results = advice.RESULTS / "benchmarks"
+    prediction = json.loads((results / "advice.json").read_text())["workloads"][name]
+    path = results / "advice" / name.replace(" ", "_") / "advice" / "plan.json"
+    plan = json.loads(path.read_text())
+    *races, end = plan["races"]
+    assert end is None
+    assert prediction["fractions"] == [fraction for fraction, _ in races[-2:]]
+    assert prediction["seeds"] == races[-1][1]
+    assert plan["minutes"] == advice.WORKLOADS[name].minutes
