@@ -191,12 +191,12 @@ class Planner:
 
     def _first(self, minutes):
         """Returns fraction and seeds of the first race."""
-        seconds_per_example, autotuning = self._measure()
+        per_example, autotuning = self._measure()
         needed = []
         for fraction, seeds in _RACES:
             if fraction <= LONGEST_FIRST and self.has_enough_rows(fraction):
                 fewest, most = work_bounds(self.race(fraction, seeds).sweep)
-                seconds = seconds_per_example * math.sqrt(fewest * most)
+                seconds = per_example * math.sqrt(fewest * most)
                 needed.append((autotuning + seconds / _FIRST_SHARE) / 60)
                 if needed[-1] <= minutes:
                     return fraction, seeds
