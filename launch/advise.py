@@ -12,7 +12,7 @@ from absl import flags
 
 from noisegen import reports, training
 from noisegen.reports import answers
-from noisegen.sweeps import Sweep, advice
+from noisegen.sweeps import Sweep, advice, short_races
 
 from . import cli, config_flags
 from .cli import UsageError
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     try:
         # Outside of `usage_errors`, as it trains.
         found = advice.advise(sweep, _MINUTES.value, pool=pool)
-    except advice.TooFewMinutesError as error:
+    except short_races.TooFewMinutesError as error:
         raise UsageError(str(error).replace("minutes=", "--minutes=")) from error
     except KeyboardInterrupt:
         cli.stopped("Stopped; finished runs are kept.")

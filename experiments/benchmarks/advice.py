@@ -123,9 +123,12 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
     covered = sum(each["low"] <= each["truth"] <= each["high"] for each in named)
     baseline = sum(_within(each["baseline"], each) for each in named)
     number = len(named)
+    nameless = [each for each in found if each["truth_flags"]]
+    same = sum(each["flags"] == each["truth_flags"] for each in nameless)
     return [
         ("prediction within a factor of 2 of the full sweep", f"{good} of {number}", "5 of 6"),
         ("the command says that it cannot predict", str(refused), ""),
+        ("full sweep names no batch size: the same reason", f"{same} of {len(nameless)}", ""),
         ("interval (95 %) holds the full sweep's value", f"{covered} of {number}", ""),
         ("recipe of section 8 within a factor of 2", f"{baseline} of {number}", ""),
     ]

@@ -1,5 +1,6 @@
-"""What the benchmark of advice says of made predictions."""
+"""What the benchmark of advice says of made predictions, and whether its records fit together."""
 
+import json
 import math
 
 import pytest
@@ -34,10 +35,11 @@ def test_hits_misses_and_refusals_are_counted():
             "far": prediction(450.0, high=800.0),
             "outside": prediction(50.0, low=30.0, high=100.0, baseline=250.0),
             "refused": prediction(math.nan, low=math.nan, high=math.nan, flags=("all_lost",)),
+            "unlike": prediction(30.0, flags=("all_lost",)) | {"flags": ("uncertain",)},
         }
     }
     values = [value for _, value, _ in advice.rows(record)]
-    assert values == ["1 of 3", "1", "2 of 3", "1 of 3"]
+    assert values == ["1 of 3", "2", "1 of 2", "2 of 3", "1 of 3"]
     table = advice.details(record)
     assert "| hit | 1/8 and 1/4 | 300 (100 to 400) | 200 (140 to 280) |" in table
     assert "| refused | 1/8 and 1/4 | none: all lost | 200, all lost |" in table
@@ -47,3 +49,16 @@ def test_hits_misses_and_refusals_are_counted():
 def test_every_workload_has_the_records_of_its_full_sweep(name):
     sweep = sweeps.Sweep.open(advice.RESULTS / advice.WORKLOADS[name].sweep)
     assert sweep.is_complete() and sweep.records()
+
+
+@pytest.mark.parametrize("name", advice.WORKLOADS)
+def test_every_prediction_is_that_of_the_races_in_its_plan(name):
+    results = advice.RESULTS / "benchmarks"
+    prediction = json.loads((results / "advice.json").read_text())["workloads"][name]
+    path = results / "advice" / name.replace(" ", "_") / "advice" / "plan.json"
+    plan = json.loads(path.read_text())
+    *races, end = plan["races"]
+    assert end is None
+    assert prediction["fractions"] == [fraction for fraction, _ in races[-2:]]
+    assert prediction["seeds"] == races[-1][1]
+    assert plan["minutes"] == advice.WORKLOADS[name].minutes

@@ -13,7 +13,7 @@ import pytest
 
 from noisegen import reports, storage, sweeps, training
 from noisegen.reports import answers
-from noisegen.sweeps import advice, largest_batch
+from noisegen.sweeps import largest_batch, short_races
 
 EPOCHS = 64.0
 NUM_EXAMPLES = 4096
@@ -97,6 +97,21 @@ class Trainer:
         )
 
 
+def make_slower(trainer, slowness):
+    """Makes the runs of a trainer take longer than measured."""
+    record = trainer.record
+
+    def slower(run):
+        found = record(run)
+        return dataclasses.replace(found, seconds=slowness * found.seconds)
+
+    trainer.record = slower
+
+
+def read_plan(workdir):
+    return json.loads((workdir / "advice" / "plan.json").read_text())
+
+
 @pytest.fixture
 def made(monkeypatch):
     """made(largest) makes every sweep train by a `Trainer`, and returns it."""
@@ -157,17 +172,42 @@ def test_more_minutes_buy_a_longer_horizon(made, tmp_path):
     assert short.minutes < 0.12
 
 
-@pytest.mark.parametrize("slowness", [4, 10])
-def test_a_slower_machine_than_measured_keeps_to_the_budget(made, tmp_path, slowness):
+@pytest.mark.parametrize("slowness", [0.1, 1, 4, 10])
+def test_the_budget_is_used_and_kept_whatever_the_measured_speed(made, tmp_path, slowness):
+    make_slower(made(200), slowness)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
+    assert found.minutes <= 0.4
+    assert found.minutes > 0.4 * 0.3 or found.fractions[-1] == 1 / 2
+
+
+def test_each_race_shows_how_long_the_next_may_be(made, tmp_path):
     trainer = made(200)
-    record = trainer.record
+    make_slower(trainer, 0.01)
+    sweeps.advise(make_sweep(tmp_path), minutes=0.1)
+    trained = {run.plan.num_examples for run in trainer.runs}
+    # By the measured speed the whole budget is less than the last of these races takes.
+    assert max(trained) == EPOCHS * NUM_EXAMPLES / 2
+    fractions = [each[0] for each in read_plan(tmp_path)["races"][:-1]]
+    assert fractions == sorted(fractions) and len(fractions) >= 2
+    assert len(trained) == len(fractions)
 
-    def slower(run):
-        found = record(run)
-        return dataclasses.replace(found, seconds=slowness * found.seconds)
 
-    trainer.record = slower
-    assert sweeps.advise(make_sweep(tmp_path), minutes=0.4).minutes <= 0.4
+def test_compilation_counts_in_the_budget(made, tmp_path, monkeypatch):
+    made(200)
+    fast = sweeps.advise(make_sweep(tmp_path / "fast"), minutes=0.4)
+    trainer, now = made(200), [0.0]
+    monkeypatch.setattr(short_races.time, "monotonic", lambda: now[0])
+
+    def run(sweep, **options):
+        before = len(trainer.runs)
+        trainer.run(sweep)
+        seconds = sum(SECONDS * run.plan.num_examples for run in trainer.runs[before:])
+        now[0] += 5 + seconds  # five seconds to compile
+
+    monkeypatch.setattr(sweeps.Sweep, "run", run)
+    slow = sweeps.advise(make_sweep(tmp_path / "slow"), minutes=0.4)
+    assert now[0] <= 60 * 0.4
+    assert slow.fractions[-1] < fast.fractions[-1]
 
 
 def test_the_same_call_trains_nothing_again(made, tmp_path):
@@ -200,9 +240,30 @@ def test_an_interrupted_call_is_continued(made, tmp_path, monkeypatch):
     assert len(trainer.runs) == len(whole.runs)
 
 
+@pytest.mark.parametrize("slowness", [0.1, 10])
+def test_a_continued_call_keeps_to_its_plan_at_another_speed(made, tmp_path, slowness):
+    whole = made(200)
+    sweeps.advise(make_sweep(tmp_path / "whole"), minutes=0.4)
+    trainer = made(200)
+    record = trainer.record
+
+    def stop_in_the_last_race(run):
+        if run.plan.num_examples == max(run.plan.num_examples for run in whole.runs):
+            raise KeyboardInterrupt
+        return record(run)
+
+    trainer.record = stop_in_the_last_race
+    with pytest.raises(KeyboardInterrupt):
+        sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.4)
+    trainer.record = record
+    make_slower(trainer, slowness)
+    sweeps.advise(make_sweep(tmp_path / "cut"), minutes=0.4)
+    assert {run.id for run in trainer.runs} == {run.id for run in whole.runs}
+
+
 def test_too_small_a_budget_is_refused_with_one_that_suffices(made, tmp_path, monkeypatch):
     trainer = made(200)
-    monkeypatch.setattr(advice.time, "monotonic", lambda: 0.0)  # compilation takes no time
+    monkeypatch.setattr(short_races.time, "monotonic", lambda: 0.0)  # compilation takes no time
     slow = lambda task, runs, **_: (None, 1e-3 * sum(run.plan.num_examples for run in runs))  # noqa: E731
     monkeypatch.setattr(training, "autotune", slow)
     with pytest.raises(ValueError, match=r" minutes=(\d+)\.$") as refused:
@@ -233,29 +294,26 @@ def test_other_errors_are_not_taken_for_a_short_horizon(made, tmp_path, monkeypa
         sweeps.advise(sweep, minutes=1)
 
 
-def test_a_plan_of_an_older_version_is_read(made, tmp_path):
-    made(200)
-    new = sweeps.advise(make_sweep(tmp_path / "new"), minutes=0.4)
-    old = tmp_path / "old" / "advice"
-    old.mkdir(parents=True)
-    plan = {"minutes": 0.4, "fraction": 2 * new.fractions[0], "seeds": new.num_seeds}
-    (old / "plan.json").write_text(json.dumps(plan))
-    assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
+PLAN = {"minutes": 0.4, "num_epochs": EPOCHS, "races": [[0.1, 2], None]}
+OTHER_PLANS = {
+    "damaged": json.dumps(PLAN)[:-1],
+    "of another horizon": json.dumps(PLAN | {"num_epochs": 1e9}),
+    "of another budget": json.dumps(PLAN | {"minutes": 9}),
+    "of another kind": json.dumps([PLAN]),
+    "of an older version": json.dumps({"minutes": 0.4, "num_epochs": EPOCHS, "shorter": 0.1}),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", ['{"minutes": 0.4, "num_epochs": 1e9', None])
-def test_a_plan_of_another_sweep_or_a_damaged_one_is_made_anew(made, tmp_path, content):
+@pytest.mark.parametrize("content", OTHER_PLANS.values(), ids=OTHER_PLANS)
+def test_other_plans_are_made_anew(made, tmp_path, content):
     made(200)
     new = sweeps.advise(make_sweep(tmp_path / "new"), minutes=0.4)
     path = tmp_path / "old" / "advice" / "plan.json"
     path.parent.mkdir(parents=True)
-    plan = json.loads((tmp_path / "new" / "advice" / "plan.json").read_text())
-    [horizon] = plan.keys() - {"minutes", "shorter", "seeds"}
-    longer = plan | {horizon: 100 * plan[horizon], "shorter": 1 / 64, "seeds": 2}
-    path.write_text(content or json.dumps(longer))
+    path.write_text(content)
     assert sweeps.advise(make_sweep(tmp_path / "old"), minutes=0.4) == new
-    assert json.loads(path.read_text()) == plan
+    assert path.read_text() == (tmp_path / "new" / "advice" / "plan.json").read_text()
 
 
 def test_a_workload_without_loss_is_not_guessed_at(made, tmp_path):
@@ -275,6 +333,16 @@ def test_a_loss_from_the_smallest_batch_size_on_is_not_guessed_at(made, tmp_path
     assert series.prediction.flags == ("all_lost",)
     assert math.isnan(series.prediction.batch_size.value) and math.isnan(series.learning_rate.value)
     assert "No prediction" in answers.to_text(reports.advice_answers(found))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_more_minutes_are_asked_for_only_if_they_buy_a_longer_horizon(made, tmp_path, learns):
+    made(4, growth=0.0, learns=learns)
+    found = sweeps.advise(make_sweep(tmp_path), minutes=0.4)
+    for fractions, expected in (((1 / 8, 1 / 4), True), ((1 / 4, 1 / 2), False)):
+        changed = dataclasses.replace(found, fractions=fractions)
+        text = answers.to_text(reports.advice_answers(changed))
+        assert "No prediction" in text and ("more minutes" in text) == expected
 
 
 def test_runs_that_learn_nothing_are_no_sign_of_a_large_batch(made, tmp_path):
