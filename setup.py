@@ -55,6 +55,8 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "psutil>=5.9",
+            "equinox>=0.13",  # noisegen/tasks/README.md shows that their models need no adapter
+            "dm-haiku>=0.0.17",
         ],
     },
 )
