@@ -141,3 +141,23 @@ def test_help_lists_commands_and_flags(run):
 def test_init_needs_the_name_of_one_file(run, words, tmp_path):
     done = run("init", *words)
     assert done.returncode == 1 and done.stderr.startswith("error: `noisegen init` needs one name")
+
+
+@pytest.mark.parametrize("command", ["advise", "sweep", "status", "report"])
+def test_without_the_packages_of_sweeps_the_remedy_is_named(command, environment, tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['rich'] = None; "  # as if it was not installed
+        f"sys.argv[1:] = [{command!r}, 'mine.py']; runpy.run_module('launch', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: `noisegen {command}` needs the package rich")
+    assert "pip install '.[sweeps]'" in line
