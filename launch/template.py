@@ -21,10 +21,10 @@ def get_config():
             "grid": {
                 "batch_size": (16, 64, 256, 1024),
                 "learning_rate": sweeps.powers_of_two(2**-6, 2**-2),
-                "seed": (0, 1),
+                "seed": (0, 1, 2),
             },
             # All runs share these.
-            "run": {"num_epochs": 5.0, "momentum": 0.9},
+            "run": {"num_epochs": 10.0, "momentum": 0.9},
             "search": "grid",  # or "race": train only the runs that decide the optimum
         }
     )
