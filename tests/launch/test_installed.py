@@ -10,6 +10,7 @@ import venv
 
 import pytest
 
+from noisegen.sweeps import advice, experiment
 from tests.launch.harness import ROOT
 
 
@@ -112,7 +113,12 @@ def test_the_template_itself_trains(run):
     done = run("sweep", "first.py", "--workdir=first", "--config.run.num_epochs=1")
     assert done.returncode == 0, done.stderr
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
-    assert rows == ["16", "64", "256"]
+    assert rows == ["16", "64", "256", "1024"]
+
+
+def test_the_template_can_be_advised(tmp_path):
+    template = experiment.load_file(ROOT / "launch" / "template.py")
+    advice.check(template.get_sweep(template.get_config(), str(tmp_path / "advised")), minutes=10)
 
 
 def test_nothing_is_overwritten(run):
