@@ -1,9 +1,11 @@
 """Which learning rate goes with which batch size? Handwritten digits
 
-The first line of this text is the title of the report, and this part its description. A small
-network is trained on scikit-learn's handwritten digits at four batch sizes, and the learning rate
-is tuned for each. Put your own model, loss and data in `make_task`.
+A small network is trained on scikit-learn's handwritten digits at four batch sizes, and the
+learning rate is tuned for each.
 """
+
+# The first line of the text above is the title of the report, and the rest is its description. Put
+# your own model, loss and data in `make_task` below.
 
 import ml_collections
 import optax

@@ -152,7 +152,7 @@ def test_init_needs_the_name_of_one_file(run, words, tmp_path):
 @pytest.mark.parametrize("command", ["advise", "sweep", "status", "report"])
 def test_without_the_packages_of_sweeps_the_remedy_is_named(command, environment, tmp_path):
     code = (
-        "import runpy, sys; sys.modules['rich'] = None; "  # as if it was not installed
+        "import runpy, sys; sys.modules['ml_collections'] = None; "  # as if not installed
         f"sys.argv[1:] = [{command!r}, 'mine.py']; runpy.run_module('launch', run_name='__main__')"
     )
     done = subprocess.run(
@@ -165,5 +165,5 @@ def test_without_the_packages_of_sweeps_the_remedy_is_named(command, environment
     )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"error: `noisegen {command}` needs the package rich")
+    assert line.startswith(f"error: `noisegen {command}` needs the package ml_collections")
     assert "pip install '.[sweeps]'" in line
