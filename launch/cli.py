@@ -147,7 +147,8 @@ def leave(code: int) -> NoReturn:
 
 def stopped(text: str) -> NoReturn:
     """Ends the program after Ctrl-C, with a text and how to resume on stderr."""
-    resume = f"To resume, give the same command again:\n  {shlex.join(sys.orig_argv)}"
+    words = ["noisegen", *sys.orig_argv[2:]] if is_installed() else sys.orig_argv
+    resume = f"To resume, give the same command again:\n  {shlex.join(words)}"
     print(f"{text} {resume}", file=sys.stderr)
     leave(INTERRUPTED)
 

@@ -64,6 +64,8 @@ def main(argv: list[str]) -> None:
     try:
         train(sweep, options)
     except KeyboardInterrupt:
+        if not sweep.workdir.exists():
+            cli.stopped("Stopped before anything was trained.")
         kept = f"finished runs and the last checkpoint of others are kept in {sweep.workdir}"
         cli.stopped(f"Stopped; {kept}.")
 

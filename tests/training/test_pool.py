@@ -361,7 +361,10 @@ def test_a_metric_may_not_take_another_name_of_the_pools(linear_task, name):
 
 @pytest.mark.parametrize(
     "reduce, remedy",
-    [(jnp.mean, "do not average"), (lambda losses: losses[:, None] + losses, "drop the last axis")],
+    [
+        (jnp.mean, "do not average"),
+        (lambda losses: losses[:, None] + losses[None], "drop the last axis"),
+    ],
 )
 def test_losses_and_metrics_are_one_an_example(linear_task, reduce, remedy):
     def loss(params, state, batch):
