@@ -406,11 +406,12 @@ def _with_flag(message: str) -> str:
 
 def _place(error: Exception) -> str:
     """Returns in words at which line of the experiment's file an error was met, or nothing."""
-    error = error.__cause__ or error  # the one that was raised first has passed through the file
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
-            path = frame.f_code.co_filename
-            return f" ({path}, line {line}; NOISEGEN_TRACEBACK=1 shows the traceback)"
+    # The cause was raised first, and has passed through the file unless a library caught it.
+    for each in filter(None, (error.__cause__, error)):
+        for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
+            if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
+                path = frame.f_code.co_filename
+                return f" ({path}, line {line}; NOISEGEN_TRACEBACK=1 shows the traceback)"
     return ""
 
 
