@@ -45,7 +45,7 @@ setuptools.setup(
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0", "scipy>=1.13"],
     extras_require={
         "sweeps": SWEEPS,
-        "slurm": ["submitit>=1.5"],
+        "slurm": [*SWEEPS, "submitit>=1.5"],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [

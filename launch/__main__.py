@@ -31,8 +31,17 @@ def main() -> None:
 
 def _run(name):
     """Runs a command as `python -m` would."""
-    # A module defines its flags when it is imported, and two commands may share the name of one.
-    module = importlib.import_module(f".{name}", __package__)
+    try:
+        # A module defines its flags when imported, and two commands may share the name of one.
+        module = importlib.import_module(f".{name}", __package__)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "launch", "noisegen"):  # a fault of the package itself
+            raise
+        sys.exit(
+            f"error: `noisegen {name}` needs the package {missing}, which is not installed: run "
+            "`pip install '.[sweeps]'` in the clone of noisegen."
+        )
     from . import cli
 
     # --help shows the docstring of the main module, and the flags of the module in argv[0].

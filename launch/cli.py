@@ -5,8 +5,8 @@ Commands import this module. It imports no command.
 Four kinds of errors count as the user's to correct, and are shown in one line:
 
 * a `UsageError`. Commands read and check the command line, the experiment and the directory within
-  `usage_errors`, where every ValueError and ImportError becomes one. Training is outside, so an
-  error there keeps its traceback.
+  `usage_errors`, where every ValueError and ImportError becomes one, and every other error of the
+  experiment's own code. Training is outside, so an error there keeps its traceback.
 * a `flags.Error`, such as that of an unknown flag.
 * an OSError at any time, such as that of a full disk.
 * JAX's RESOURCE_EXHAUSTED, of settings that do not fit the memory of the device.
@@ -35,6 +35,7 @@ from absl import app, flags
 from ml_collections import config_dict
 
 from noisegen import training
+from noisegen._errors import one_line
 from noisegen.data import cache
 from noisegen.sweeps import Sweep, encoding, experiment_files, machine
 from noisegen.sweeps.experiment import Experiment, load_experiment
@@ -67,8 +68,9 @@ class UsageError(ValueError):
 def usage_errors() -> Iterator[None]:
     """Turns each ValueError and ImportError in this context into a UsageError.
 
-    If the error passed through the experiment's file, the message says at which line. If it begins
-    with an option of the library that has a flag, it names the flag.
+    If the error passed through the experiment's file, the message says at which line, and an error
+    of any other kind becomes a UsageError, too. If it begins with an option of the library that has
+    a flag, it names the flag.
     """
     try:
         yield
@@ -76,6 +78,13 @@ def usage_errors() -> Iterator[None]:
         raise
     except (ValueError, ImportError) as error:
         raise UsageError(f"{_with_flag(str(error))}{_place(error)}") from error
+    except (OSError, flags.Error, jax.errors.JaxRuntimeError):
+        raise  # `guarded` shows these
+    except Exception as error:
+        place = _place(error)
+        if not place:  # a fault of noisegen, not of the experiment
+            raise
+        raise UsageError(f"{one_line(error).removesuffix('.')}{place}") from error
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -138,7 +147,8 @@ def leave(code: int) -> NoReturn:
 
 def stopped(text: str) -> NoReturn:
     """Ends the program after Ctrl-C, with a text and how to resume on stderr."""
-    resume = f"To resume, give the same command again:\n  {shlex.join(sys.orig_argv)}"
+    words = ["noisegen", *sys.orig_argv[2:]] if is_installed() else sys.orig_argv
+    resume = f"To resume, give the same command again:\n  {shlex.join(words)}"
     print(f"{text} {resume}", file=sys.stderr)
     leave(INTERRUPTED)
 
@@ -252,6 +262,11 @@ def read_experiment(
     words = [word for word in argv[1:] if not word.startswith("-")]
     name = CONFIG.value or next(iter(words), None)
     if not name:
+        if is_installed():
+            raise UsageError(
+                "Missing the experiment's file, such as my_experiment.py; "
+                "`noisegen init my_experiment.py` writes one to start from."
+            )
         raise UsageError("Missing --config=..., an experiment, such as experiments/digits.py.")
     prepare()
     experiment = load_experiment(name)
@@ -391,11 +406,12 @@ def _with_flag(message: str) -> str:
 
 def _place(error: Exception) -> str:
     """Returns in words at which line of the experiment's file an error was met, or nothing."""
-    error = error.__cause__ or error  # the one that was raised first has passed through the file
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
-            path = frame.f_code.co_filename
-            return f" ({path}, line {line}; NOISEGEN_TRACEBACK=1 shows the traceback)"
+    # The cause was raised first, and has passed through the file unless a library caught it.
+    for each in filter(None, (error.__cause__, error)):
+        for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
+            if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module
+                path = frame.f_code.co_filename
+                return f" ({path}, line {line}; NOISEGEN_TRACEBACK=1 shows the traceback)"
     return ""
 
 

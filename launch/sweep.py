@@ -17,7 +17,7 @@ from absl import flags
 from noisegen import statistics, storage, training
 from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.progress import Display, duration
+from noisegen.sweeps.progress import Display, count, duration
 from noisegen.sweeps.worker import WorkerOptions
 
 from . import cli, config_flags, local, multihost, ray, report, slurm, streams, worker
@@ -64,6 +64,8 @@ def main(argv: list[str]) -> None:
     try:
         train(sweep, options)
     except KeyboardInterrupt:
+        if not sweep.workdir.exists():
+            cli.stopped("Stopped before anything was trained.")
         kept = f"finished runs and the last checkpoint of others are kept in {sweep.workdir}"
         cli.stopped(f"Stopped; {kept}.")
 
@@ -124,7 +126,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
             f" {len(most):,} runs, {examples[0]:,} to {examples[1]:,} training examples."
         )
     else:
-        print(f"{len(todo):,} runs, {examples[0]:,} training examples.")
+        print(f"{count(len(todo), 'run')}, {examples[0]:,} training examples.")
     _print_power(sweep)
     # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
     rate = sweep.origin.config.get("gpu_examples_per_second")
@@ -185,7 +187,7 @@ def _print_duration(sweep, todo, examples, options):
     for task, runs in sweep.state.by_task(todo).items():
         config, expected = training.autotune(task, list(runs.values()), **options.pool)
         seconds += expected
-        settings.add(f"{config.lanes} lanes, microbatch {config.microbatch}")
+        settings.add(f"{count(config.lanes, 'lane')}, microbatch {config.microbatch}")
     rate = _num_examples(todo) / seconds
     durations = " to ".join(duration(each / rate) for each in examples)
     print(

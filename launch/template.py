@@ -1,9 +1,11 @@
 """Which learning rate goes with which batch size? Handwritten digits
 
-The first line of this text is the title of the report, and this part its description. A small
-network is trained on scikit-learn's handwritten digits at four batch sizes, and the learning rate
-is tuned for each. Put your own model, loss and data in `make_task`.
+A small network is trained on scikit-learn's handwritten digits at four batch sizes, and the
+learning rate is tuned for each.
 """
+
+# The first line of the text above is the title of the report, and the rest is its description. Put
+# your own model, loss and data in `make_task` below.
 
 import ml_collections
 import optax
@@ -21,10 +23,10 @@ def get_config():
             "grid": {
                 "batch_size": (16, 64, 256, 1024),
                 "learning_rate": sweeps.powers_of_two(2**-6, 2**-2),
-                "seed": (0, 1),
+                "seed": (0, 1, 2),
             },
             # All runs share these.
-            "run": {"num_epochs": 5.0, "momentum": 0.9},
+            "run": {"num_epochs": 10.0, "momentum": 0.9},
             "search": "grid",  # or "race": train only the runs that decide the optimum
         }
     )

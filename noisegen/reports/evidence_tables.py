@@ -38,6 +38,11 @@ from noisegen.sweeps import evidence
 from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import Optimum, Protocol
 
+_DIFFERENCES = (
+    "Differences: of scores at unseen seeds; intervals and p values are corrected for all of them."
+    " Paired by seed if both series have 5 seeds or more."
+)
+
 
 def make_evidence(
     optima: Sequence[Optimum], protocol: Protocol, published: Published | None = None
@@ -173,21 +178,22 @@ def to_html(
     """Returns both tables as HTML, with their notes; '' for a sweep of single runs."""
     if all(optimum.point.tried < 2 for optimum in optima if optimum.n):
         return ""
-    frames = [
-        evidence_cells(optima, protocol, published, markup.HTML),
-        difference_cells(optima, protocol, markup.HTML),
-    ]
+    evidence_frame = evidence_cells(optima, protocol, published, markup.HTML)
+    differences = difference_cells(optima, protocol, markup.HTML)
     tables = [
         f'<div class="scroll">{frame.style.hide().to_html(exclude_styles=True)}</div>'
-        for frame in frames
+        for frame in (evidence_frame, differences)
         if len(frame)
     ]
-    lines = [f"<p>{markup.HTML.escape(note)}</p>" for note in evidence_notes(protocol)]
+    notes = evidence_notes(protocol)
+    if len(differences):
+        notes.append(_DIFFERENCES)
+    lines = [f"<p>{markup.HTML.escape(note)}</p>" for note in notes]
     return "\n".join([*tables, '<div class="notes">', *lines, "</div>"]) + "\n"
 
 
 def evidence_notes(protocol: Protocol) -> list[str]:
-    """Returns sentences that explain the two tables."""
+    """Returns sentences that explain the table of evidence."""
     tuned = " and ".join(display_name(name) for name in protocol.tune)
     return [
         "In brackets: 95 % intervals. All seeds: Student's interval of the mean over every seed at"
@@ -195,8 +201,6 @@ def evidence_notes(protocol: Protocol) -> list[str]:
         f" {tuned} that the other seeds choose, so that the choice does not flatter the score.",
         f"Chosen: share of bootstrap resamples of the seeds in which this {tuned} is the best."
         " Optimal: the top of a parabola through the best value and those beside it.",
-        "Differences: of scores at unseen seeds; intervals and p values are corrected for all of"
-        " them. Paired by seed if both series have 5 seeds or more.",
     ]
 
 

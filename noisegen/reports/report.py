@@ -99,7 +99,8 @@ class Report:
         if not self.records:
             return f"None of the {self.missing:,} runs has a record yet."
         total = self.missing + len(self.records)
-        return f"{self.missing:,} of {total:,} runs have no record yet: the table is not final."
+        have = "has" if self.missing == 1 else "have"
+        return f"{self.missing:,} of {total:,} runs {have} no record yet: the table is not final."
 
     def write(self) -> pathlib.Path:
         """Writes tables, answers, figure and page, see `write_report`; returns the page's path."""

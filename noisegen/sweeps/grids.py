@@ -11,6 +11,7 @@ A grid yields a flat dict of hyperparameters for each run, and may be iterated a
 {'batch_size': 64, 'learning_rate': 0.125, 'momentum': 0.9}
 """
 
+import collections
 import itertools
 import math
 import numbers
@@ -75,8 +76,8 @@ def grid(**fields: Iterable) -> Grid:
         generator or one-dimensional array. An array without dimensions is a single value.
 
     Raises:
-      ValueError: If a field has no values, if they have no order, or if one is not a number,
-        boolean or word.
+      ValueError: If a field has no values, or one of them more than once, if they have no order, or
+        if one is not a number, boolean or word.
 
     Examples:
       >>> list(grid(batch_size=[64, 128]))
@@ -279,6 +280,12 @@ def _column(name, column) -> tuple[_values.Value, ...]:
     plain = tuple(value if type(value) is int else _values.plain(name, value) for value in column)
     if not plain:
         raise ValueError(f"grid({name}=...) needs at least one value, got none.")
+    if len(set(plain)) < len(plain):
+        [(value, times)] = collections.Counter(plain).most_common(1)
+        raise ValueError(
+            f"grid({name}=...) has the value {value!r} {times} times, which makes the same runs"
+            " again; give each value once."
+        )
     return plain
 
 

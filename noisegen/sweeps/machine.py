@@ -41,7 +41,8 @@ def device() -> str:
     """
     if jax.default_backend() != "cpu":
         return devices()
-    cores = f"{num_cores()} cores of {processor()}"
+    number = num_cores()
+    cores = f"{number} {'core' if number == 1 else 'cores'} of {processor()}"
     if jax.process_count() > 1:
         return f"{jax.process_count()} processes, {cores}"
     return cores

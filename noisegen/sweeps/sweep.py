@@ -347,9 +347,10 @@ class Sweep:
     def _warn_without_params(self):
         lacking = storage.without_params(self.workdir, self.state.wanted)
         if lacking:
+            runs = "1 run" if len(lacking) == 1 else f"{len(lacking):,} runs"
             warnings.warn(
-                f"{len(lacking)} runs finished before parameters were kept. To keep all parameters,"
-                " use a new workdir.",
+                f"{runs} finished before parameters were kept. To keep all parameters, use a new"
+                " workdir.",
                 stacklevel=4,
             )
 

@@ -20,7 +20,7 @@ from typing import Any
 from noisegen import storage, training
 from noisegen.storage import Record
 from noisegen.sweeps import machine, signals
-from noisegen.sweeps.progress import Observer, describe_extension
+from noisegen.sweeps.progress import Observer, count, describe_extension
 from noisegen.sweeps.sweep import Sweep
 from noisegen.training import Run
 
@@ -165,7 +165,9 @@ class Worker:
             if self.pool is None or self.pool.task is not task:
                 self.pool = None  # frees the device for measurements
                 config = self._config(task, ordered)
-                self._say(f"compiling for {config.lanes} lanes, microbatch {config.microbatch}")
+                self._say(
+                    f"compiling for {count(config.lanes, 'lane')}, microbatch {config.microbatch}"
+                )
                 self.pool = self.make_pool(task, config)
             self._program = None
             results = self.pool.train(

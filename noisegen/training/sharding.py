@@ -42,7 +42,13 @@ def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> No
             f"{mask.shape}, but it is {_validate.kind(values)}."
         )
     if values.shape != mask.shape:
+        remedy = "do not average over the batch"
+        if values.shape[:1] == mask.shape:
+            remedy = (
+                "sum or average over the other axes. Predictions of shape (M, 1) and labels of "
+                "shape (M,) give (M, M): drop the last axis of the predictions"
+            )
         raise ValueError(
             f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
-            f"{mask.shape}, got shape {values.shape}; do not average over the batch."
+            f"{mask.shape}, got shape {values.shape}; {remedy}."
         )

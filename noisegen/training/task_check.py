@@ -3,6 +3,7 @@
 Most checks only trace the task's functions. `noisegen.training.mixing` runs them on a few examples.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -190,14 +191,17 @@ def _check_functions(task: Task) -> None:
 
 
 def _check_arrays(task: Task) -> None:
-    """Checks that the device can hold the data unchanged."""
+    """Checks that the device can hold the data unchanged, and warns of NaN in them."""
     for split, examples in task.splits.items():
         for path, leaf in jax.tree.leaves_with_path(examples):
             where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"
             if isinstance(leaf, jax.Array):
                 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                     raise ValueError(f"{where} holds random keys; give seeds, which are numbers.")
-                continue  # It is on a device already.
+                # It is on a device already, perhaps partly on one of another process.
+                if leaf.is_fully_addressable:
+                    _warn_of_nan(where, np.asarray(leaf))
+                continue
             if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
                 raise ValueError(f"{where} is {leaf.dtype}; give numbers or booleans.")
             if not leaf.dtype.isnative:
@@ -210,6 +214,20 @@ def _check_arrays(task: Task) -> None:
                     f"{where} holds numbers beyond {jax.dtypes.canonicalize_dtype(leaf.dtype)}, "
                     "which the device would change; scale them, or enable jax_enable_x64."
                 )
+            _warn_of_nan(where, leaf)
+
+
+def _warn_of_nan(where: str, array: np.ndarray) -> None:
+    """Warns if an array holds NaN or infinities, which make every run diverge that uses them."""
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return
+    num_bad = array.size - np.count_nonzero(np.isfinite(array))
+    if num_bad:
+        warnings.warn(
+            f"{where} holds NaN or infinities ({num_bad:,} of {array.size:,} numbers). A run whose "
+            "loss or metrics use them counts as diverged: remove or replace them.",
+            stacklevel=2,
+        )
 
 
 def _is_held(array: np.ndarray) -> bool:

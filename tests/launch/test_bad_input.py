@@ -272,11 +272,14 @@ def test_an_error_in_the_users_own_code_is_shown_with_its_place(call, tmp_path):
     assert "Traceback" in done.stderr and "in get_sweep" in done.stderr
     assert done.stderr.splitlines()[-1] == line
     experiment.write_text(
-        "def get_config():\n    return {'seed': 0}\ndef get_sweep(config):\n    return 1 / 0\n"
+        "def get_config():\n    return {'seed': 0}\ndef get_sweep(config):\n"
+        "    raise ZeroDivisionError('division by zero') from KeyError('caught by a library')\n"
     )
-    done = call("sweep", *flags)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+    line = last_error(call("sweep", *flags))
+    assert line.startswith("error: ZeroDivisionError: division by zero")
+    assert "mine.py, line 4" in line and "NOISEGEN_TRACEBACK=1" in line
+    done = call("sweep", *flags, NOISEGEN_TRACEBACK="1")
+    assert "Traceback" in done.stderr and done.stderr.splitlines()[-1] == line
 
 
 @pytest.fixture

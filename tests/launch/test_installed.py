@@ -10,6 +10,7 @@ import venv
 
 import pytest
 
+from noisegen.sweeps import advice, experiment
 from tests.launch.harness import ROOT
 
 
@@ -112,7 +113,12 @@ def test_the_template_itself_trains(run):
     done = run("sweep", "first.py", "--workdir=first", "--config.run.num_epochs=1")
     assert done.returncode == 0, done.stderr
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
-    assert rows == ["16", "64", "256"]
+    assert rows == ["16", "64", "256", "1024"]
+
+
+def test_the_template_can_be_advised(tmp_path):
+    template = experiment.load_file(ROOT / "launch" / "template.py")
+    advice.check(template.get_sweep(template.get_config(), str(tmp_path / "advised")), minutes=10)
 
 
 def test_nothing_is_overwritten(run):
@@ -141,3 +147,23 @@ def test_help_lists_commands_and_flags(run):
 def test_init_needs_the_name_of_one_file(run, words, tmp_path):
     done = run("init", *words)
     assert done.returncode == 1 and done.stderr.startswith("error: `noisegen init` needs one name")
+
+
+@pytest.mark.parametrize("command", ["advise", "sweep", "status", "report"])
+def test_without_the_packages_of_sweeps_the_remedy_is_named(command, environment, tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['ml_collections'] = None; "  # as if not installed
+        f"sys.argv[1:] = [{command!r}, 'mine.py']; runpy.run_module('launch', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: `noisegen {command}` needs the package ml_collections")
+    assert "pip install '.[sweeps]'" in line

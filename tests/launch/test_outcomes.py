@@ -1,9 +1,11 @@
 """Sweeps that end badly say so, in the log and in the table."""
 
 import json
+import sys
 
 import pytest
 
+from launch import cli
 from noisegen import sweeps
 from tests.launch.harness import DIGITS, TWO_LANES
 
@@ -60,3 +62,15 @@ def test_an_optimum_that_stays_at_the_edge_and_too_few_runs(run, call):
     assert "(1)" in row(again.stdout, 64) and row(again.stdout, 64).endswith("[a,b]")
     assert "[b] Chosen with fewer runs than the protocol asks for." in again.stdout
     assert (workdir / "report.html").read_text().count("fewer runs than the protocol asks for")
+
+
+def test_the_command_to_resume_is_the_one_that_was_typed(monkeypatch, capsys):
+    for typed, shown in (
+        (["python3", "/venv/bin/noisegen", "sweep", "mine.py"], "noisegen sweep mine.py"),
+        (["python3", "-m", "launch.sweep", "a b"], "python3 -m launch.sweep 'a b'"),
+    ):
+        monkeypatch.setattr(sys, "orig_argv", typed)
+        with pytest.raises(SystemExit) as ended:
+            cli.stopped("Stopped.")
+        assert ended.value.code == cli.INTERRUPTED
+        assert capsys.readouterr().err.splitlines()[-1].strip() == shown

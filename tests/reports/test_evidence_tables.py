@@ -91,7 +91,8 @@ def test_every_comparison_is_a_row_of_numbers():
 def test_one_series_has_no_comparison():
     optima, protocol = optima_of(records_of(SCORES))
     assert reports.make_differences(optima, protocol).empty
-    assert evidence_tables.to_html(optima, protocol).count("<table") == 1
+    text = evidence_tables.to_html(optima, protocol)
+    assert text.count("<table") == 1 and "Differences" not in text  # no series to compare
 
 
 def test_cells_are_written_in_the_unit_of_the_metric():
@@ -139,7 +140,7 @@ def test_labels_are_escaped_in_html():
     label = "<b>&\"'"
     text = evidence_tables.to_html(*two_series(label, "plain"))
     assert "<b>" not in text and text.count("&lt;b&gt;&amp;") == 2
-    assert markup.HTML.escape(label) in text
+    assert markup.HTML.escape(label) in text and "Differences: of scores" in text
 
 
 def test_a_row_without_survivors_is_left_out():

@@ -58,6 +58,7 @@ def test_a_field_set_twice_is_refused_and_named(combine):
     ("column", "message"),
     [
         ([], "at least one"),
+        ([0.1, 0.2, 0.1], "learning_rate.* has the value 0.1 2 times"),
         (0.1, r"\[0.1\]"),
         ("keep", r"\['keep'\]"),
         (b"keep", r"\[b'keep'\]"),

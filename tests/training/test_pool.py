@@ -359,8 +359,14 @@ def test_a_metric_may_not_take_another_name_of_the_pools(linear_task, name):
             list(training.Pool(each).train(IN_EPOCHS[:1]))
 
 
-@pytest.mark.parametrize("reduce", [jnp.mean, lambda losses: losses[:, None]])
-def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
+@pytest.mark.parametrize(
+    "reduce, remedy",
+    [
+        (jnp.mean, "do not average"),
+        (lambda losses: losses[:, None] + losses[None], "drop the last axis"),
+    ],
+)
+def test_losses_and_metrics_are_one_an_example(linear_task, reduce, remedy):
     def loss(params, state, batch):
         losses, state = linear_task.loss(params, state, batch)
         return reduce(losses), state
@@ -373,7 +379,7 @@ def test_losses_and_metrics_are_one_an_example(linear_task, reduce):
         ({"metrics": metrics}, "The metric 'test_loss' of task 'tanh' must be one number"),
     ):
         task = dataclasses.replace(linear_task, **changes)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"{message}.*{remedy}"):
             list(training.Pool(task).train(IN_EPOCHS[:1]))
 
 

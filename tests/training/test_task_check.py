@@ -556,6 +556,17 @@ def test_data_that_the_device_would_change_are_refused(tanh_task, values, messag
         training.make_runs(task, [RUN])
 
 
+@pytest.mark.parametrize("make", [np.array, jnp.array])
+def test_data_with_nan_are_named_in_a_warning(tanh_task, make):
+    values = np.zeros((60, 2), np.float32)
+    task = dataclasses.replace(tanh_task, train=tanh_task.train | {"t": make(values)})
+    assert training.make_runs(task, [RUN])  # without a warning, which would be an error here
+    values[3] = math.nan, -math.inf
+    task = dataclasses.replace(tanh_task, train=tanh_task.train | {"t": make(values)})
+    with pytest.warns(UserWarning, match=r"train\['t'\] of task 'tanh' .*\(2 of 120 numbers\)"):
+        assert training.make_runs(task, [RUN])
+
+
 def test_numbers_of_python_may_be_parameters(tanh_task):
     task = dataclasses.replace(
         tanh_task,
