@@ -14,9 +14,9 @@ from noisegen import _validate
 from noisegen._math import ceil_div
 from noisegen.training import noise
 from noisegen.training.data_order import first_orders, recomputed_state
-from noisegen.training.sharding import check_shape, local_positions
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
+from noisegen.training.sharding import check_shape, local_positions
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -82,12 +82,12 @@ def metric_spec(task: Task, hparams: Hparams = NO_HPARAMS) -> MetricSpec:
     """
     if task not in _specs:
         with needing_hparams(task, "metric_spec", hparams) as hparams:
-            _specs[task] = trace_metrics(task, hparams)
+            trace_metrics(task, hparams)
     return _specs[task]
 
 
 def trace_metrics(task: Task, hparams: Hparams) -> MetricSpec:
-    """Returns the `metric_spec` of a task with these hyperparameters, even if it is known."""
+    """Returns what `metric_spec` finds with these hyperparameters, even if it was found before."""
     spec = MetricSpec(
         test=_split_names(task, "test", hparams),
         valid=() if task.valid is None else _split_names(task, "valid", hparams),
@@ -96,6 +96,7 @@ def trace_metrics(task: Task, hparams: Hparams) -> MetricSpec:
         noise=noise.METRICS if task.noise_microbatch else (),
     )
     _check_names_differ(task, spec)
+    _specs.setdefault(task, spec)
     return spec
 
 

@@ -45,6 +45,8 @@ def check_mixing(task: Task, hparams: RunHparams) -> None:
       ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
         depends on the number of calls is a warning.
     """
+    # Sent explicitly, because a user may forbid implicit transfers.
+    hparams = hparams.on_device()
     init = _compiled(lambda: call_with_hparams(task.init, make_key(0), hparams=hparams))
     params, state = init()
     model = (_moved(jax.device_get(params)), state)

@@ -24,7 +24,12 @@ from noisegen.training.task import (
     make_key,
     takes_hparams,
 )
-from noisegen.training.task_check import check_optimizer, check_task, first_line
+from noisegen.training.task_check import (
+    check_optimizer,
+    check_task,
+    first_line,
+    lacking_message,
+)
 from noisegen.training.task_plans import device_fields, device_type, plan_runs
 
 # Fields that the plan adds to those of a run, for the optimizer to read.
@@ -287,10 +292,7 @@ def _names_read(
         lacking = read - given
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
-        raise ValueError(
-            f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
-            f"the runs lack; they name {', '.join(sorted(names))}."
-        ) from error
+        raise ValueError(lacking_message(task, lacking, names)) from error
     return read
 
 

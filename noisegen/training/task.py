@@ -54,6 +54,14 @@ class RunHparams(Mapping):
     def __len__(self) -> int:
         return len(self._values)
 
+    def on_device(self) -> "RunHparams":
+        """Returns the same with the numbers sent to the device."""
+        sent = {
+            name: value if isinstance(value, bool | str) else jax.device_put(value)
+            for name, value in self._values.items()
+        }
+        return RunHparams(sent, self._read)
+
     # The values may be traced. Those have neither a truth value, to compare them, nor a hash.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -63,7 +71,9 @@ NO_HPARAMS = RunHparams({})
 
 
 def takes_hparams(function: Callable[..., Any]) -> bool:
-    """Returns whether a function has an argument named `hparams`."""
+    """Returns whether a function or a class has an argument named `hparams`."""
+    if isinstance(function, type):
+        function = function.__init__  # The metaclass of Flax hides the arguments.
     try:
         return "hparams" in inspect.signature(function).parameters
     except (TypeError, ValueError):  # Some built-in functions have no signature.

@@ -4,7 +4,7 @@ Most checks only trace the task's functions. `noisegen.training.mixing` runs the
 """
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +93,8 @@ def check_task(task: Task, fields: Mapping[str, Value] | None) -> frozenset[str]
     values = _example_values(task, fields or {})
     read: set[str] = set()
     try:
-        _check_traced(task, values, read)
+        for name, check in _TRACED.items():
+            _check_traced(task, name, check, values, read)
         check_mixing(task, RunHparams(values, read))
     except KeyError as error:
         lacking = read - values.keys()
@@ -101,13 +102,18 @@ def check_task(task: Task, fields: Mapping[str, Value] | None) -> frozenset[str]
             raise  # The error is of another mapping, of the user's own.
         if fields is None:
             return frozenset()  # There is nothing to check the task with.
-        raise ValueError(
-            f"Task {task.name!r} reads {', '.join(map(repr, sorted(lacking)))}, which the runs "
-            f"lack; they name {', '.join(sorted(fields))}."
-        ) from error
+        raise ValueError(lacking_message(task, lacking, fields)) from error
     names = frozenset(read)
     passed.append(_Checked(names, _kinds_of_fields(names, fields or {})))
     return names
+
+
+def lacking_message(task: Task, lacking: Iterable[str], names: Iterable[str]) -> str:
+    """Returns the message for numbers that a task reads and its runs lack."""
+    return (
+        f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
+        f"the runs lack; they name {', '.join(sorted(names))}."
+    )
 
 
 def _example_values(task: Task, fields: Mapping[str, Value]) -> dict[str, Any]:
@@ -131,58 +137,67 @@ def _kinds_of_fields(names: frozenset[str], fields: Mapping[str, Value]) -> dict
     return kinds
 
 
-def _check_traced(task: Task, values: Mapping[str, Any], read: set[str]) -> None:
-    """Checks by tracing, with the numbers of a run traced too.
+def _check_traced(
+    task: Task,
+    name: str,
+    check: Callable[[Task, RunHparams], None],
+    values: Mapping[str, Any],
+    read: set[str],
+) -> None:
+    """Checks a function of the task by tracing it, with the numbers of a run traced too.
 
     Args:
       task: The task.
+      name: Name of the function, for the message.
+      check: Function `(task, hparams) -> None` that checks it.
       values: Values of a run.
-      read: Set to which the names are added that the functions read.
+      read: Set to which the names are added that the function reads.
 
     Raises:
       ValueError: As `check_task` does.
     """
     constants = {name: value for name, value in values.items() if isinstance(value, bool | str)}
     numbers = {name: value for name, value in values.items() if name not in constants}
+    read_here: set[str] = set()
 
-    def check(numbers: Mapping[str, Any]) -> None:
-        hparams = RunHparams({**numbers, **constants}, read)
-        for name, function in (
-            ("init", _check_init),
-            ("loss", _check_loss),
-            ("metrics", _check_metrics),
-        ):
-            current.append(name)
-            function(task, hparams)
+    def traced(numbers: Mapping[str, Any]) -> None:
+        check(task, RunHparams({**numbers, **constants}, read_here))
 
-    current: list[str] = []
     try:
-        jax.eval_shape(check, numbers)
-    except (TypeError, jax.errors.UnexpectedTracerError) as error:
-        # The value of an array may be needed, which is the user's mistake as it stands.
-        if not needs_value(error) or not read & numbers.keys() or _fails(check, numbers):
+        jax.eval_shape(traced, numbers)
+    except TypeError as error:
+        suspects = sorted(read_here & numbers.keys())
+        # A check calls the functions before as well, which passed with what they read.
+        suspects = [name for name in suspects if name not in read] or suspects
+        # If Python's numbers do not help, the user's mistake is another, and shows best as it is.
+        if not needs_value(error) or not suspects or _fails(traced, numbers):
             raise
         raise ValueError(
-            f"The {current[-1]} of task {task.name!r} needs the value of a number of the run "
-            f"({', '.join(sorted(read & numbers.keys()))}), but the numbers of runs are traced. "
-            "Compute with jnp.where, or make it a boolean or a word in the runs; a number that sets "
-            f"a shape needs a task for each of its values: {first_line(error)}"
+            f"{name} of task {task.name!r} needs the value of a number of the run "
+            f"({', '.join(suspects)}), but the numbers of runs are traced. Compute with jnp.where, "
+            "or make it a boolean or a word in the runs; if it sets a shape, make a task for each "
+            f"of its values: {first_line(error)}"
         ) from error
+    finally:
+        read |= read_here
 
 
-def _fails(check: Callable[[Mapping[str, Any]], None], numbers: Mapping[str, Any]) -> bool:
+def _fails(traced: Callable[[Mapping[str, Any]], None], numbers: Mapping[str, Any]) -> bool:
     """Returns whether a check fails even if it is given numbers of Python."""
+    plain = {name: value.item() for name, value in numbers.items()}
+    # Whole numbers as integers, which may set a shape.
+    plain = {name: int(value) if value % 1 == 0 else value for name, value in plain.items()}
     try:
-        check({name: value.item() for name, value in numbers.items()})
+        traced(plain)
     except Exception:  # The functions are the user's, so they may raise anything.
         return True
     return False
 
 
-def _check_metrics(task: Task, hparams: Hparams) -> None:
+def _check_metrics(task: Task, hparams: RunHparams) -> None:
     """Checks the metrics and diagnostics."""
     spec = trace_metrics(task, hparams)
-    known = metric_spec(task, hparams)
+    known = metric_spec(task)
     if spec != known:
         odd = sorted(set(spec.names) ^ set(known.names))
         raise ValueError(
@@ -349,7 +364,7 @@ def _is_held(array: np.ndarray) -> bool:
     return not finite.size or np.abs(finite).max() <= jnp.finfo(dtype).max
 
 
-def _check_init(task: Task, hparams: Hparams) -> None:
+def _check_init(task: Task, hparams: RunHparams) -> None:
     """Checks that `init` returns parameters that can be trained, and a state."""
     initial = abstract_init(task, hparams)
     if not isinstance(initial, tuple) or len(initial) != 2:
@@ -377,7 +392,7 @@ def _check_init(task: Task, hparams: Hparams) -> None:
         )
 
 
-def _check_loss(task: Task, hparams: Hparams) -> None:
+def _check_loss(task: Task, hparams: RunHparams) -> None:
     """Checks that the loss returns one real number per example, and a state like the first."""
     params, state = abstract_init(task, hparams)
     size = task.ghost_size * ceil_div(64, task.ghost_size)  # about a microbatch
@@ -422,3 +437,7 @@ def _is_boxed(node: Any) -> bool:
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message. JAX adds many that explain its own terms."""
     return str(error).strip().split("\n")[0]
+
+
+# Checks that trace functions of a task, by the name of the function. Each relies on those before.
+_TRACED = {"init": _check_init, "loss": _check_loss, "metrics": _check_metrics}
