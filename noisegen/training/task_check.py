@@ -96,6 +96,12 @@ def check_task(task: Task, fields: Mapping[str, Value] | None) -> frozenset[str]
         for name, check in _TRACED.items():
             _check_traced(task, name, check, values, read)
         check_mixing(task, RunHparams(values, read))
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            f"Task {task.name!r} uses a traced number of another call, such as a hyperparameter in "
+            "a function that is part of the model. Make it an attribute of the model, as in "
+            "self.rate = hparams['rate'], or read it from batch.hparams."
+        ) from error
     except KeyError as error:
         lacking = read - values.keys()
         if not lacking:
