@@ -1,7 +1,8 @@
-"""Networks as Flax NNX modules, and the normalization layer that Flax lacks."""
+"""Networks as Flax NNX modules, and layers that Flax lacks."""
 
 from noisegen.models.autoencoder import Autoencoder, sparse_normal
 from noisegen.models.cnn import LeNet5, MnistCNN, SmallCNN
+from noisegen.models.dropout import Dropout
 from noisegen.models.ghost_batch_norm import GhostBatchNorm
 from noisegen.models.lstm import LSTM
 from noisegen.models.mlp import MLP
@@ -11,6 +12,7 @@ __all__ = [
     "LSTM",
     "MLP",
     "Autoencoder",
+    "Dropout",
     "GhostBatchNorm",
     "LeNet5",
     "MnistCNN",

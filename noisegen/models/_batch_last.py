@@ -178,7 +178,12 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def dropout(
-    x: jax.Array, keys: jax.Array | None, rate: float, stream: int, *, whole_channels: bool = False
+    x: jax.Array,
+    keys: jax.Array | None,
+    rate: jax.typing.ArrayLike,
+    stream: int,
+    *,
+    whole_channels: bool = False,
 ) -> jax.Array:
     """Zeroes features with probability `rate`, and scales the others by 1 / (1 - rate).
 
@@ -186,7 +191,7 @@ def dropout(
       x: Features `(..., N)`, examples last.
       keys: Keys `(N,)`, one per example, so that the draw does not depend on the other examples of
         the microbatch. None (evaluation) returns `x`.
-      rate: Probability of a zero, in [0, 1).
+      rate: Probability of a zero, in [0, 1). It may be traced.
       stream: Number of the layer. Layers with the same keys and other numbers draw independently.
       whole_channels: Whether to draw once per channel (first axis) instead of once per feature.
 
@@ -194,10 +199,11 @@ def dropout(
       Features of the same shape and type.
 
     Raises:
-      ValueError: If `rate` is out of its range.
+      ValueError: If a rate that is not traced is out of its range.
     """
     _validate.in_range(0, 1, rate=rate)
-    if keys is None or rate == 0:
+    # A rate that is traced, as the numbers of runs are, cannot be compared.
+    if keys is None or (not isinstance(rate, jax.Array) and rate == 0):
         return x
     shape = x.shape[:-1]  # Of one example.
     if whole_channels:

@@ -61,7 +61,7 @@ class MnistCNN(nnx.Module):
     def __init__(
         self,
         sizes: tuple[int, int, int] = (20, 50, 500),
-        dropout: float = 0.0,
+        dropout: jax.typing.ArrayLike = 0.0,
         num_classes: int = 10,
         *,
         convolution: str = "auto",

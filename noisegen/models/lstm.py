@@ -49,8 +49,8 @@ class LSTM(nnx.Module):
         vocabulary: int = 10_000,
         hidden: int = 650,
         layers: int = 2,
-        dropout: float = 0.5,
-        scale: float = 0.05,
+        dropout: jax.typing.ArrayLike = 0.5,
+        scale: jax.typing.ArrayLike = 0.05,
         *,
         rngs: nnx.Rngs,
     ):

@@ -79,7 +79,7 @@ class WideResNet(nnx.Module):
         *,
         channels: int = 3,
         ghost_size: int | None = 64,
-        dropout: float = 0.0,
+        dropout: jax.typing.ArrayLike = 0.0,
         recompute: bool = False,
         dtype: jax.typing.DTypeLike = jnp.float32,
         convolution: str = "auto",

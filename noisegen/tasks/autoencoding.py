@@ -14,7 +14,7 @@ from noisegen.training import Batch, Task
 
 def autoencoding(
     dataset: data.Dataset,
-    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_model: Callable[..., nnx.Module],
     make_optimizer: Callable[..., optax.GradientTransformation],
     *,
     name: str,
@@ -29,8 +29,9 @@ def autoencoding(
     Args:
       dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`. Labels are
         ignored.
-      make_model: Function `rngs -> model`. The model is called as `model(images)` with images
-        `(N, H, W, C)`, and returns logits of the pixels `(N, H * W * C)`.
+      make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, see `from_nnx`. The model
+        is called as `model(images)` with images `(N, H, W, C)`, and returns logits of the pixels
+        `(N, H * W * C)`.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
       name: Identity of the task, which is part of the id of every run.
 

@@ -1,5 +1,6 @@
 """Image classification: softmax cross-entropy on a named data set."""
 
+import functools
 import inspect
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from flax import nnx
 from noisegen import data
 from noisegen.tasks.nnx_task import from_nnx, ghost_norms
 from noisegen.training import Batch, Task
+from noisegen.training.task import Hparams, call_with_hparams
 
 # Splitting a key gives the same keys as folding in 0, 1, ..., so without this number dropout would
 # repeat the draws of augmentation.
@@ -22,11 +24,12 @@ _AUGMENT = zlib.crc32(b"augment")
 
 def image_classification(
     dataset: data.Dataset,
-    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_model: Callable[..., nnx.Module],
     make_optimizer: Callable[..., optax.GradientTransformation],
     *,
     name: str,
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    augment: Callable[..., jax.Array] | None = None,
+    label_smoothing: Callable[[Hparams], jax.typing.ArrayLike] | None = None,
     clean_train_loss: bool = False,
     train_accuracy_curve: bool = False,
     **fields,
@@ -39,13 +42,16 @@ def image_classification(
 
     Args:
       dataset: Data set, see `noisegen.data.load` and `noisegen.data.split_validation`.
-      make_model: Function `rngs -> model`. The model is called as `model(images)`. In training it
-        also receives `keys` (one per example, for dropout) and `mask` (the examples that count, for
-        normalization) if its call has arguments of these names.
+      make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, see `from_nnx`. The model
+        is called as `model(images)`. In training it also receives `keys` (one per example, for
+        dropout) and `mask` (the examples that count, for normalization) if its call has arguments
+        of these names. Likewise it receives `hparams`, those of the run, also in evaluation.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
       name: Identity of the task, which is part of the id of every run.
-      augment: Function `(key, image) -> image` of one raw image `(H, W, C)`, used in training only,
-        such as `noisegen.data.pad_crop_flip`.
+      augment: Function `(key, image) -> image` or `(key, image, hparams) -> image` of one raw image
+        `(H, W, C)`, used in training only, such as `noisegen.data.pad_crop_flip`.
+      label_smoothing: Function `hparams -> number`, the share of a label's probability that all
+        classes divide equally among them in the training loss. `test_loss` is without it.
       clean_train_loss: Whether to measure three more metrics at the end of a run, in a third of the
         time of an epoch. `clean_train_loss` and `clean_train_accuracy` are the mean loss and the
         accuracy of training images in evaluation mode without augmentation, whereas `train_loss` is
@@ -75,6 +81,22 @@ def image_classification(
       ... )
       >>> task.num_examples
       1437
+
+      A task whose runs may differ in their label smoothing, their dropout and the strength of their
+      augmentation. One program trains all of them:
+
+      >>> def add_noise(key, image, hparams):
+      ...     return image + hparams["pixel_noise"] * jax.random.normal(key, image.shape)
+      >>> task = tasks.image_classification(
+      ...     data.load("digits"),
+      ...     lambda rngs, hparams: models.WideResNet(
+      ...         10, 1, channels=1, dropout=hparams["dropout"], rngs=rngs
+      ...     ),
+      ...     lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+      ...     name="WRN-10-1",
+      ...     augment=add_noise,
+      ...     label_smoothing=lambda hparams: hparams["label_smoothing"],
+      ... )
     """
     predict = _make_predict(dataset)
 
@@ -83,12 +105,18 @@ def image_classification(
         if augment is not None:
             # One image and one key at a time, so that the microbatch changes nothing.
             keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, _AUGMENT)
-            images = jax.vmap(augment)(keys, images)
-        logits = predict(model, images, keys=batch.keys, mask=batch.mask)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.data["label"])
+            augment_one = functools.partial(call_with_hparams, augment, hparams=batch.hparams)
+            images = jax.vmap(augment_one)(keys, images)
+        logits = predict(model, images, keys=batch.keys, mask=batch.mask, hparams=batch.hparams)
+        labels = batch.data["label"]
+        if label_smoothing is None:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        targets = jax.nn.one_hot(labels, dataset.num_classes)
+        targets = optax.smooth_labels(targets, label_smoothing(batch.hparams))
+        return optax.softmax_cross_entropy(logits, targets)
 
     def metrics(model: nnx.Module, batch: Batch) -> dict[str, jax.Array]:
-        logits = predict(model, batch.data["image"])
+        logits = predict(model, batch.data["image"], hparams=batch.hparams)
         labels = batch.data["label"]
         return {
             "test_accuracy": logits.argmax(1) == labels,
@@ -147,11 +175,11 @@ def _train_accuracy(
 
 
 def _make_predict(dataset: data.Dataset) -> Callable[..., jax.Array]:
-    """Returns the function (model, raw images, keys=, mask=) -> logits of a data set."""
+    """Returns the function (model, raw images, keys=, mask=, hparams=) -> logits of a data set."""
     mean = np.array(dataset.mean, np.float32).reshape(1, 1, 1, -1)
     std = np.array(dataset.std, np.float32).reshape(1, 1, 1, -1)
 
-    def predict(model: nnx.Module, images: jax.Array, **arguments: jax.Array) -> jax.Array:
+    def predict(model: nnx.Module, images: jax.Array, **arguments: Any) -> jax.Array:
         # (images / 255 - mean) / std, with one multiplication and one subtraction per pixel.
         images = images * (1 / (255 * std)) - mean / std
         # A model need not have arguments that it has no use for.

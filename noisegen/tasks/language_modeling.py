@@ -11,6 +11,7 @@ from flax import nnx
 from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx
 from noisegen.training import Batch, Task
+from noisegen.training.task import Hparams, takes_hparams
 
 _TEST_STREAMS = 10
 
@@ -29,7 +30,7 @@ class _Streams(nnx.Module):
 
 def language_modeling(
     text: data.Text,
-    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_model: Callable[..., nnx.Module],
     make_optimizer: Callable[..., optax.GradientTransformation],
     *,
     batch_size: int,
@@ -53,10 +54,11 @@ def language_modeling(
 
     Args:
       text: Text, see `noisegen.data.load_text`.
-      make_model: Function `rngs -> model`. The model is called as `model(tokens, carry, keys)` with
-        tokens `(N, T)`, and returns logits `(N, T, vocabulary)` and the next carry. `keys`, one per
-        example, are for dropout, and omitted in evaluation. The carry is one array
-        `(..., N, features)`, which `model.initial_carry(N)` makes.
+      make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, see `from_nnx`. The model
+        is called as `model(tokens, carry, keys)` with tokens `(N, T)`, and returns logits
+        `(N, T, vocabulary)` and the next carry. `keys`, one per example, are for dropout, and
+        omitted in evaluation. The carry is one array `(..., N, features)`, which
+        `model.initial_carry(N)` makes.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
       batch_size: Number of streams.
       name: Identity of the task, which is part of the id of every run.
@@ -104,8 +106,14 @@ def language_modeling(
         _, losses = jax.lax.scan(step, carry, tokens.swapaxes(0, 1))
         return {"test_loss": losses.mean(0)}
 
+    def make_streams(rngs: nnx.Rngs) -> _Streams:
+        return _Streams(make_model(rngs), batch_size)
+
+    def make_streams_of_run(rngs: nnx.Rngs, hparams: Hparams) -> _Streams:
+        return _Streams(make_model(rngs, hparams=hparams), batch_size)
+
     return from_nnx(
-        lambda rngs: _Streams(make_model(rngs), batch_size),
+        make_streams_of_run if takes_hparams(make_model) else make_streams,
         loss=loss,
         metrics=metrics,
         name=f"{name}, windows of {window}, on {text.name} {text.fingerprint}",

@@ -1,9 +1,10 @@
 """Tasks from Flax NNX models."""
 
+import collections
 import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,16 @@ from flax import nnx
 
 from noisegen import _validate, models
 from noisegen.training import Batch, Task
-from noisegen.training.task import PyTree, make_key
+from noisegen.training.schedule_check import needs_value
+from noisegen.training.task import (
+    NO_HPARAMS,
+    Hparams,
+    PyTree,
+    call_with_hparams,
+    make_key,
+    takes_hparams,
+)
+from noisegen.training.task_plans import device_type
 
 # (mean loss of parameters and examples, parameters, training set) -> numbers by name.
 Diagnostics = Callable[[Callable[..., jax.Array], PyTree, PyTree], dict[str, jax.Array]]
@@ -22,7 +32,7 @@ _STREAMS = zlib.crc32(b"streams")  # Separates random streams from draws of the 
 
 
 def from_nnx(
-    make_model: Callable[[nnx.Rngs], nnx.Module],
+    make_model: Callable[..., nnx.Module],
     *,
     loss: Callable[[nnx.Module, Batch], jax.Array],
     metrics: Callable[[nnx.Module, Batch], dict[str, jax.Array]],
@@ -44,8 +54,13 @@ def from_nnx(
     `recompute_state` if it has no momentum. A pool refuses other layers that mix examples, such as
     `nnx.BatchNorm`, unless `ghost_size` and `only_batch_size` make every microbatch a whole batch.
 
+    **Hyperparameters.** The functions find those of the run in `batch.hparams`. A model that is
+    made from them may scale its first weights, and may keep a number as an attribute, such as the
+    rate of a `noisegen.models.Dropout`.
+
     Args:
-      make_model: Function `rngs -> model`, called while tracing.
+      make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, called while tracing.
+        It may read only numbers of `hparams`, and no shape may depend on them.
       loss: Function `(model, batch) -> (M,)` of the model in training mode. It must take all
         randomness from `batch.keys`, so that results do not depend on the microbatch.
       metrics: Function `(model, batch) -> {name: (M,)}` of the model in evaluation mode.
@@ -53,7 +68,8 @@ def from_nnx(
       diagnostics: Function `(mean_loss, params, train) -> {name: ()}`, called at every evaluation
         of the test set. `mean_loss(params, examples)` is the mean loss in evaluation mode, for
         example of `jax.tree.map(lambda a: a[:512], train)`. The functions of `noisegen.diagnostics`
-        take it as `lambda params: mean_loss(params, examples)`.
+        take it as `lambda params: mean_loss(params, examples)`. An argument named `hparams` gets
+        the run's hyperparameters.
       evaluation_loss: Like `loss`, used by `diagnostics`. The default is `loss`, with the same
         draws at every evaluation.
       **fields: Other fields of `noisegen.training.Task`.
@@ -88,7 +104,7 @@ def from_nnx(
     _check_functions(make_model, loss, metrics, train_metrics)
     model = _NnxModel(make_model, loss)
     defaults = {
-        "init": model.init,
+        "init": model.init if model.takes_hparams else lambda key: model.init(key, NO_HPARAMS),
         "loss": model.loss,
         "metrics": functools.partial(model.evaluate, metrics),
         "train_metrics": functools.partial(model.evaluate, train_metrics),
@@ -120,20 +136,24 @@ class _NnxModel:
     ):
         self._make_model = make_model
         self._loss = loss
+        self.takes_hparams = takes_hparams(make_model)
         self._graph, self._streams, state, self.norms = _abstract_parts(make_model)
         # Layers that draw at random draw for one example at a time, from the key of that example.
         # With state that is impossible, since all examples share it.
-        has_state = any(isinstance(leaf, nnx.Variable) for _, leaf in nnx.to_flat_state(state))
+        variables = [v for _, v in nnx.to_flat_state(state) if isinstance(v, nnx.Variable)]
         has_streams = bool(jax.tree.leaves(self._streams))
-        self.draws_for_each_example = has_streams and not has_state
+        self.draws_for_each_example = has_streams and not variables
         # Devices can agree on ghost statistics, but on no other state (see `Task.combine_state`).
+        # If the model is made from hyperparameters, its attributes that are arrays are constant.
         num_statistics = sum(norm.num_statistics for norm in self.norms)
-        only_statistics = num_statistics == len(jax.tree.leaves(state))
-        self.can_combine_state = bool(self.norms) and only_statistics
+        changing = variables if self.takes_hparams else jax.tree.leaves(state)
+        only_statistics = num_statistics == len(jax.tree.leaves(changing))
+        has_combinable = bool(self.norms) or bool(jax.tree.leaves(state))
+        self.can_combine_state = has_combinable and only_statistics
 
-    def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
+    def init(self, key: jax.Array, hparams: Hparams) -> tuple[PyTree, PyTree]:
         """Returns first parameters and state."""
-        model = _make_and_check(self._make_model, nnx.Rngs(key))
+        model = _make_and_check(self._make_model, nnx.Rngs(key), _Arrays(hparams))
         _, params, _, state = nnx.split(model, *_PARTS)
         return params, state
 
@@ -144,6 +164,8 @@ class _NnxModel:
         losses = self._loss(model, batch)
         _remove_new(model, state, params)
         _, _, _, new_state = nnx.split(model, *_PARTS)
+        if self.takes_hparams:
+            _check_arrays_are_kept(state, new_state)
         return losses, new_state
 
     def loss_of_each_example(
@@ -151,12 +173,12 @@ class _NnxModel:
     ) -> tuple[jax.Array, PyTree]:
         """Returns the losses of examples, computed one by one, and the unchanged state."""
 
-        def loss_of_example(example: Batch) -> jax.Array:
+        def loss_of_example(*example: PyTree) -> jax.Array:
             # A batch of one, whose first key is the example's own.
-            losses, _ = self.loss(params, state, jax.tree.map(lambda a: a[None], example))
-            return losses[0]
+            one = Batch(*jax.tree.map(lambda a: a[None], example), batch.hparams)
+            return self.loss(params, state, one)[0][0]
 
-        return jax.vmap(loss_of_example)(batch), state
+        return jax.vmap(loss_of_example)(batch.data, batch.keys, batch.mask), state
 
     def evaluate(
         self,
@@ -177,6 +199,7 @@ class _NnxModel:
         params: PyTree,
         state: PyTree,
         train: PyTree,
+        hparams: Hparams = NO_HPARAMS,
     ) -> dict[str, jax.Array]:
         """Returns the diagnostics, for which it makes the mean loss of examples."""
 
@@ -184,10 +207,10 @@ class _NnxModel:
             count = len(jax.tree.leaves(examples)[0])
             # The same keys at every call, so that the loss is one function of the parameters.
             keys = jax.random.split(make_key(0), count)
-            batch = Batch(examples, keys, jnp.ones(count, bool))
+            batch = Batch(examples, keys, jnp.ones(count, bool), hparams)
             return jnp.mean(self.evaluate(loss, params, state, batch))
 
-        return diagnostics(mean_loss, params, train)
+        return call_with_hparams(diagnostics, mean_loss, params, train, hparams=hparams)
 
     def combine_state(self, params: PyTree, state: PyTree, parts: PyTree) -> PyTree:
         """Returns the state after a batch, from those after parts of it."""
@@ -236,10 +259,12 @@ def _check_functions(make_model: Any, *functions: Any) -> None:
             raise ValueError(f"from_nnx needs a function, but got {value!r:.80}.")
 
 
-def _make_and_check(make_model: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+def _make_and_check(
+    make_model: Callable[..., nnx.Module], rngs: nnx.Rngs, hparams: Hparams
+) -> nnx.Module:
     """Calls `make_model`, and raises ValueError unless it returns an NNX model."""
     with nnx.use_eager_sharding(False):  # Sharding annotations are refused below.
-        model = make_model(rngs)
+        model = call_with_hparams(make_model, rngs, hparams=hparams)
     if not isinstance(model, nnx.Module):
         is_linen = hasattr(model, "apply") and hasattr(model, "init")
         hint = " For a Flax Linen module use noisegen.training.Task." if is_linen else ""
@@ -274,16 +299,63 @@ def _mark_arrays_as_data(model: nnx.Module) -> None:
                     f"{type(value).__name__}: use nnx.List, nnx.Dict or nnx.data, so that Flax "
                     "finds them."
                 )
+            if isinstance(module, nnx.Dropout) and name == "rate":
+                raise ValueError(
+                    "The rate of nnx.Dropout must be a number of Python, but it is traced, as all "
+                    "numbers of runs are: use noisegen.models.Dropout(rate, rngs=rngs)."
+                )
             setattr(module, name, nnx.data(value))
 
 
-def _abstract_parts(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any, Any, list]:
+class _Arrays(Mapping):
+    """Numbers of a run as arrays, so that a model that keeps one has it as data.
+
+    Raises:
+      ValueError: If a boolean or a word is read. It may choose a layer, and the layers of a task
+        are fixed when it is made, before there are runs.
+    """
+
+    def __init__(self, values: Hparams):
+        self._values = values
+
+    def __getitem__(self, name: str) -> jax.Array:
+        value = self._values[name]
+        if isinstance(value, bool | str):
+            raise ValueError(
+                f"make_model reads the run's {name}={value!r}, but gets numbers only: read it from "
+                "batch.hparams when the model is called, or make a task for each of its values."
+            )
+        return jnp.asarray(value, device_type(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class _AnyNumbers(collections.defaultdict):
+    """The numbers of a run that is not known yet: any field is there, with a traced value.
+
+    Args:
+      traced: A traced number.
+    """
+
+    def __init__(self, traced: jax.Array):
+        super().__init__()
+        self._traced = traced
+
+    def __missing__(self, name: str) -> jax.Array:
+        return self._traced.astype(device_type(name))
+
+
+def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, Any, list]:
     """Returns graph, random streams, state and ghost norms of a model, without computing any."""
     static = {}  # Values that are not arrays cannot be returned through eval_shape.
 
     # Under eval_shape no parameter is initialized, which takes seconds for a large network.
-    def split() -> tuple[Any, Any]:
-        model = _make_and_check(make_model, nnx.Rngs(0))
+    def split(traced: jax.Array) -> tuple[Any, Any]:
+        model = _make_and_check(make_model, nnx.Rngs(0), _AnyNumbers(traced))
         _check_annotations(model)
         static["norms"] = [
             _Norm(
@@ -296,7 +368,17 @@ def _abstract_parts(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, 
         static["graph"], _, streams, state = nnx.split(model, *_PARTS)
         return streams, state
 
-    streams, state = jax.eval_shape(split)
+    try:
+        streams, state = jax.eval_shape(split, jax.ShapeDtypeStruct((), jnp.float32))
+    except TypeError as error:
+        if not takes_hparams(make_model) or not needs_value(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            "make_model needs the value of a hyperparameter, but it gets numbers only, and they "
+            "are traced. If it sets a shape or the kind of a layer, make a task for each of its "
+            f"values: {reason}"
+        ) from error
     return static["graph"], streams, state, static["norms"]
 
 
@@ -309,6 +391,17 @@ def _check_annotations(model: nnx.Module) -> None:
                 f"{'.'.join(map(str, path))} of the model is annotated with axes of a mesh, "
                 f"{names}, but a pool spreads runs and batches over devices, and no parameters: "
                 "make the model without the annotation."
+            )
+
+
+def _check_arrays_are_kept(before: Any, after: Any) -> None:
+    """Raises ValueError if a call changed an attribute that is an array and no variable."""
+    kept = dict(nnx.to_flat_state(before))
+    for path, leaf in nnx.to_flat_state(after):
+        if not isinstance(leaf, nnx.Variable) and leaf is not kept[path]:
+            raise ValueError(
+                f"The model changes {'.'.join(map(str, path))} while it is called: make it an "
+                "nnx.Variable. Other arrays are constant in a model made from hyperparameters."
             )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from noisegen._math import ceil_div
 from noisegen.training.sharding import local_positions
-from noisegen.training.task import Batch, PyTree, Task, concrete_init, make_key
+from noisegen.training.task import Batch, Hparams, PyTree, RunHparams, Task, concrete_init, make_key
 
 
 class RunInputs(NamedTuple):
@@ -91,13 +91,26 @@ def take(
             stream(inputs, "example"), epoch * inputs.permutation_length + positions
         ),
         mask=mask,
+        hparams=RunHparams(inputs.hparams),
     )
+
+
+def check_no_state(task: Task, state: PyTree, batch_devices: int) -> None:
+    """Raises ValueError if there is a state, on which the batch devices cannot agree."""
+    if jax.tree.leaves(state):
+        raise ValueError(
+            f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
+            f"spread over devices: batch_devices={batch_devices} must be 1."
+        )
 
 
 def combined_state(task: Task, params: PyTree, before: PyTree, after: PyTree) -> PyTree:
     """Returns the state after a microbatch that was shared among the batch devices."""
-    # Without `combine_state` the task has no state, or there is one batch device (see `Program`).
-    if jax.lax.axis_size("batch") == 1 or task.combine_state is None:
+    if jax.lax.axis_size("batch") == 1:
+        return after
+    if task.combine_state is None:
+        # Here for tasks whose `init` takes hyperparameters; `Program` refuses all others earlier.
+        check_no_state(task, after, jax.lax.axis_size("batch"))
         return after
     # A leading axis of devices, in the order of their shares of the microbatch.
     parts = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, "batch"), after)
@@ -131,18 +144,23 @@ def recomputed_state(
         return combined_state(task, params, state, task.loss(params, state, batch)[1])
 
     # It starts from the state of a fresh run, so nothing of the state in training is left in it.
-    state = concrete_init(task, stream(inputs, "init"))[1]
+    state = concrete_init(task, stream(inputs, "init"), inputs.hparams)[1]
     return jax.lax.fori_loop(0, ceil_div(task.num_examples, microbatch), piece, state)
 
 
-def first_orders(task: Task, seed: int) -> tuple[RunInputs, jax.Array]:
-    """Returns inputs that hold a seed only, and the first orders of that seed's examples.
+def first_orders(task: Task, seed: int, hparams: Hparams) -> tuple[RunInputs, jax.Array]:
+    """Returns inputs without a plan, and the first orders of a seed's examples.
 
-    They are the `orders` of `recomputed_state` for parameters without a run.
+    They are the `orders` of `recomputed_state` for parameters whose seed is not known.
+
+    Args:
+      task: The task.
+      seed: Seed of the orders, in place of the one in the hyperparameters.
+      hparams: Hyperparameters of the run.
     """
     zero = jnp.int32(0)
     inputs = RunInputs(
-        hparams={"seed": jnp.int32(seed)},
+        hparams={**hparams, "seed": jnp.int32(seed)},
         permutation_length=zero,
         epoch_ends_batch=jnp.bool_(False),
         eval_updates=zero[None],

@@ -1,7 +1,9 @@
 """Evaluates a task's metrics over a whole split of its examples."""
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +14,21 @@ from noisegen import _validate
 from noisegen._math import ceil_div
 from noisegen.training import noise
 from noisegen.training.data_order import first_orders, recomputed_state
+from noisegen.training.run_fields import canonical_fields
+from noisegen.training.run_id import Value
 from noisegen.training.sharding import check_shape, local_positions
-from noisegen.training.task import Batch, PyTree, Task, abstract_init, make_key
+from noisegen.training.task import (
+    NO_HPARAMS,
+    Batch,
+    Hparams,
+    PyTree,
+    RunHparams,
+    Task,
+    abstract_init,
+    call_with_hparams,
+    make_key,
+)
+from noisegen.training.task_plans import device_fields, plan_runs
 
 
 class MetricSpec(NamedTuple):
@@ -48,23 +63,40 @@ class MetricSpec(NamedTuple):
         return (*self.diagnostics, *self.noise)
 
 
-# Cached for the task in training and its form with constants: every program asks again.
-@functools.lru_cache(maxsize=2)
-def metric_spec(task: Task) -> MetricSpec:
-    """Finds the names of a task's metrics by tracing its functions.
+# What was found for a task, held weakly, so that its data can be freed.
+_specs: weakref.WeakKeyDictionary[Task, MetricSpec] = weakref.WeakKeyDictionary()
+
+
+def metric_spec(task: Task, hparams: Hparams = NO_HPARAMS) -> MetricSpec:
+    """Finds the names of a task's metrics by tracing its functions, once for each task.
+
+    Args:
+      task: The task.
+      hparams: Hyperparameters of a run. They are needed only if the task's functions read them, and
+        no runs were made yet.
 
     Raises:
       ValueError: If two metrics have one name, a metric has the name of a column of the curve, or
-        a function does not return numbers by name.
+        a function does not return numbers by name. Also if the functions read hyperparameters that
+        are not given.
     """
+    if task not in _specs:
+        with needing_hparams(task, "metric_spec", hparams) as hparams:
+            trace_metrics(task, hparams)
+    return _specs[task]
+
+
+def trace_metrics(task: Task, hparams: Hparams) -> MetricSpec:
+    """Returns what `metric_spec` finds with these hyperparameters, even if it was found before."""
     spec = MetricSpec(
-        test=_split_names(task, "test"),
-        valid=() if task.valid is None else _split_names(task, "valid"),
-        train=_split_names(task, "train"),
-        diagnostics=_diagnostic_names(task),
+        test=_split_names(task, "test", hparams),
+        valid=() if task.valid is None else _split_names(task, "valid", hparams),
+        train=_split_names(task, "train", hparams),
+        diagnostics=_diagnostic_names(task, hparams),
         noise=noise.METRICS if task.noise_microbatch else (),
     )
     _check_names_differ(task, spec)
+    _specs.setdefault(task, spec)
     return spec
 
 
@@ -74,7 +106,13 @@ def evaluated_splits(task: Task) -> tuple[str, ...]:
 
 
 def evaluate(
-    task: Task, split: str, eval_batch: int, params: PyTree, state: PyTree, examples: PyTree
+    task: Task,
+    split: str,
+    eval_batch: int,
+    params: PyTree,
+    state: PyTree,
+    examples: PyTree,
+    hparams: Hparams,
 ) -> dict[str, jax.Array]:
     """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
     total = len(jax.tree.leaves(examples)[0])
@@ -84,12 +122,14 @@ def evaluate(
     # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
 
+    hparams = RunHparams(hparams)
+
     def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
         data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
-        metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
+        metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
             check_shape(task, f"The metric {name!r}", values, mask)
@@ -98,7 +138,7 @@ def evaluate(
             totals[name] = sums[name] + jnp.sum(counted)
         return totals
 
-    zeros = dict.fromkeys(getattr(metric_spec(task), split), jnp.float32(0))
+    zeros = dict.fromkeys(getattr(metric_spec(task, hparams), split), jnp.float32(0))
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
@@ -111,11 +151,12 @@ def evaluate_splits(
     params: PyTree,
     state: PyTree,
     data: Mapping[str, PyTree],
+    hparams: Hparams,
 ) -> dict[str, jax.Array]:
     """Returns the metrics of several splits of the data by name, see `evaluate`."""
     metrics = {}
     for split in splits:
-        metrics |= evaluate(task, split, eval_batch, params, state, data[split])
+        metrics |= evaluate(task, split, eval_batch, params, state, data[split], hparams)
     return metrics
 
 
@@ -124,6 +165,7 @@ def evaluate_params(
     params: PyTree,
     examples: PyTree | None = None,
     *,
+    hparams: Mapping[str, Value] | None = None,
     microbatch: int = 64,
     eval_batch: int = 500,
 ) -> PyTree:
@@ -137,6 +179,8 @@ def evaluate_params(
       params: Parameters as `task.init` gives them.
       examples: A pytree of arrays `(T, ...)` like those of a split of the task, or any pytree of
         such sets. By default the test set and, if there is one, the validation set.
+      hparams: Fields of the run that trained the parameters, such as `Result.hparams`. They are
+        needed only if the task's functions other than `make_optimizer` read them.
       microbatch: Examples of the pass over the training set that are taken at once, a multiple of
         the ghost size.
       eval_batch: Examples evaluated at once.
@@ -147,8 +191,8 @@ def evaluate_params(
       ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
-      ValueError: If the microbatch cuts ghost batches, the parameters are of another network, or
-        the examples are like none of the task's splits.
+      ValueError: If the microbatch cuts ghost batches, the parameters are of another network, the
+        examples are like none of the task's splits, or hyperparameters are missing.
 
     Examples:
       >>> import jax, optax
@@ -170,7 +214,49 @@ def evaluate_params(
         raise ValueError(
             f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
         )
-    like, state = abstract_init(task)
+    with needing_hparams(task, "evaluate_params", _given(task, hparams)) as given:
+        return _evaluate_params(task, params, examples, given, microbatch, eval_batch)
+
+
+def _given(task: Task, hparams: Mapping[str, Value] | None) -> Hparams:
+    """Returns the fields of a run as a pool gives them to the task's functions."""
+    if hparams is None:
+        return NO_HPARAMS
+    fields = canonical_fields(hparams)
+    [plan] = plan_runs(task, [fields])
+    return device_fields(fields, plan, task.num_examples)
+
+
+@contextlib.contextmanager
+def needing_hparams(task: Task, function: str, hparams: Hparams) -> Iterator[RunHparams]:
+    """Gives hyperparameters to the task's functions, and names those that are missing.
+
+    Raises:
+      ValueError: In place of the KeyError of a hyperparameter that is read and not given.
+    """
+    read: set[str] = set()
+    try:
+        yield RunHparams(hparams, read)
+    except KeyError as error:
+        lacking = sorted(read - hparams.keys())
+        if not lacking:
+            raise  # The error is of another mapping, of the user's own.
+        raise ValueError(
+            f"Task {task.name!r} reads the run's {', '.join(lacking)}: give {function} the "
+            "hyperparameters of the run, hparams=result.hparams or hparams=run.hparams."
+        ) from error
+
+
+def _evaluate_params(
+    task: Task,
+    params: PyTree,
+    examples: PyTree | None,
+    hparams: Hparams,
+    microbatch: int,
+    eval_batch: int,
+) -> PyTree:
+    """Does the work of `evaluate_params`, with hyperparameters as a pool gives them."""
+    like, state = abstract_init(task, hparams)
     if _shapes(like) != _shapes(params):
         raise ValueError(
             f"These are no parameters of task {task.name!r}: give the first value of its `init`, "
@@ -183,12 +269,15 @@ def evaluate_params(
     def on_one_device(_):
         recomputed = state  # Shapes only, of which there are none if the task has no state.
         if jax.tree.leaves(state):
-            orders = first_orders(task, seed=0)
+            orders = first_orders(task, 0, hparams)
             recomputed = recomputed_state(task, microbatch, params, orders, data["train"])
         if examples is None:
             splits = evaluated_splits(task)
-            return evaluate_splits(task, splits, eval_batch, params, recomputed, data)
-        evaluate_set = functools.partial(evaluate, task, "test", eval_batch, params, recomputed)
+            return evaluate_splits(task, splits, eval_batch, params, recomputed, data, hparams)
+
+        def evaluate_set(examples: PyTree) -> dict[str, jax.Array]:
+            return evaluate(task, "test", eval_batch, params, recomputed, examples, hparams)
+
         return jax.tree.map(evaluate_set, data["examples"], is_leaf=is_set)
 
     # `evaluate` sums over the devices of a batch. Here a vmapped axis of one stands for them.
@@ -245,15 +334,15 @@ def _check_names_differ(task: Task, spec: MetricSpec) -> None:
             )
 
 
-def _split_names(task: Task, split: str) -> tuple[str, ...]:
+def _split_names(task: Task, split: str, hparams: Hparams) -> tuple[str, ...]:
     """Returns the names of a split's metrics."""
 
     # Two examples, so that a metric that averages over them has another shape.
     def metrics(data: PyTree) -> dict[str, jax.Array]:
         mask = jnp.ones((2,), bool)
-        params, state = task.init(make_key(0))
-        keys = jax.random.split(make_key(0), 2)
-        values_by_name = _metrics_of(task, split)(params, state, Batch(data, keys, mask))
+        params, state = call_with_hparams(task.init, make_key(0), hparams=hparams)
+        batch = Batch(data, jax.random.split(make_key(0), 2), mask, RunHparams(hparams))
+        values_by_name = _metrics_of(task, split)(params, state, batch)
         _check_split(task, split, values_by_name, mask)
         return dict(values_by_name)
 
@@ -274,11 +363,12 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
             raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
 
 
-def _diagnostic_names(task: Task) -> tuple[str, ...]:
+def _diagnostic_names(task: Task, hparams: Hparams) -> tuple[str, ...]:
     """Returns the names of the task's diagnostics."""
 
     def diagnostics(train: PyTree) -> dict[str, jax.Array]:
-        values_by_name = task.diagnostics(*task.init(make_key(0)), train)
+        params, state = call_with_hparams(task.init, make_key(0), hparams=hparams)
+        values_by_name = call_with_hparams(task.diagnostics, params, state, train, hparams=hparams)
         # Checked inside the trace, because JAX refuses non-arrays in words of its own.
         _check_diagnostics(task, values_by_name)
         return values_by_name

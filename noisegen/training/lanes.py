@@ -42,6 +42,7 @@ from noisegen.training.task import (
     PyTree,
     Task,
     build_optimizer,
+    call_with_hparams,
     concrete_init,
     eval_params,
     update_optimizer,
@@ -130,8 +131,8 @@ def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lan
 
 def _start(task: Task, inputs: RunInputs) -> Lane:
     """Returns a lane at the beginning of its run."""
-    spec = metric_spec(task)
-    params, state = concrete_init(task, stream(inputs, "init"))
+    spec = metric_spec(task, inputs.hparams)
+    params, state = concrete_init(task, stream(inputs, "init"), inputs.hparams)
     optimizer = _optimizer(task, inputs)
     zero = jnp.int32(0)
     # At least float32, so that a large batch of bfloat16 gradients is not rounded at every step.
@@ -354,16 +355,18 @@ def _evaluate(
     eval_due = has_updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
     # Every plan evaluates after its last update, so no run ends without an evaluation.
     last = eval_due & (lanes.count == lanes.inputs.hparams["num_updates"])
-    spec = metric_spec(task)
+    spec = metric_spec(task, jax.tree.map(lambda a: a[0], lanes.inputs.hparams))
 
     def evaluate(splits: tuple[str, ...], lane: Lane) -> dict[str, jax.Array]:
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.inputs, lane.permutations)
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
-        metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data)
+        hparams = lane.inputs.hparams
+        metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data, hparams)
         if "test" in splits:
-            metrics |= task.diagnostics(params, state, data["train"])
+            train = data["train"]
+            metrics |= call_with_hparams(task.diagnostics, params, state, train, hparams=hparams)
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     def write_evaluation(

@@ -20,7 +20,7 @@ import numpy as np
 
 from noisegen._math import ceil_div
 from noisegen.training.evaluation import metric_spec
-from noisegen.training.task import Batch, PyTree, Task, make_key
+from noisegen.training.task import Batch, PyTree, RunHparams, Task, call_with_hparams, make_key
 
 _HALF = 16  # examples of each half, at least
 
@@ -34,14 +34,21 @@ _ATOL = 1e-6
 _APART = 0.2
 
 
-def check_mixing(task: Task) -> None:
+def check_mixing(task: Task, hparams: RunHparams) -> None:
     """Checks that the value for an example does not depend on unrelated examples.
+
+    Args:
+      task: The task.
+      hparams: Hyperparameters of a run, with which the functions are called.
 
     Raises:
       ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
         depends on the number of calls is a warning.
     """
-    params, state = _compiled(lambda: task.init(make_key(0)))()
+    # Sent explicitly, because a user may forbid implicit transfers.
+    hparams = hparams.on_device()
+    init = _compiled(lambda: call_with_hparams(task.init, make_key(0), hparams=hparams))
+    params, state = init()
     model = (_moved(jax.device_get(params)), state)
 
     # Metrics change no state. With the state beside them they have the form of a loss.
@@ -53,10 +60,11 @@ def check_mixing(task: Task) -> None:
 
     # A loss that sees whole batches only may mix their examples.
     if not task.takes_whole_batches:
-        _check(task, "loss", task.joint_loss or task.loss, model, task.train, task.ghost_size)
-    _check(task, "metrics", metrics, model, task.test, 1)
+        loss = task.joint_loss or task.loss
+        _check(task, "loss", loss, model, task.train, hparams, task.ghost_size)
+    _check(task, "metrics", metrics, model, task.test, hparams, 1)
     if metric_spec(task).train:
-        _check(task, "train_metrics", train_metrics, model, task.train, 1)
+        _check(task, "train_metrics", train_metrics, model, task.train, hparams, 1)
 
 
 def _check(
@@ -65,6 +73,7 @@ def _check(
     function: Callable[..., tuple[PyTree, PyTree]],
     model: tuple[PyTree, PyTree],
     examples: PyTree,
+    hparams: RunHparams,
     group: int,
 ) -> None:
     """Checks one function of the task.
@@ -75,6 +84,7 @@ def _check(
       function: Function `(params, state, batch) -> (values, state)`.
       model: Parameters and state.
       examples: Split of the data that the function gets.
+      hparams: Hyperparameters that the function gets.
       group: Number of consecutive examples that may mix.
     """
     total = len(jax.tree.leaves(examples)[0])
@@ -85,7 +95,7 @@ def _check(
         half = min(half, task.only_batch_size // 2 // group * group)
     if total == 1 or half == 0:
         return  # There is no other example to exchange.
-    trial = _Trial(function, model, examples, half, task.shuffle)
+    trial = _Trial(function, model, examples, hparams, half, task.shuffle)
     # Each check relies on those before: once the mask works, a half can be called within a whole.
     if _mask_is_ignored(trial):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
@@ -121,6 +131,7 @@ class _Trial:
         function: Callable[..., tuple[PyTree, PyTree]],
         model: tuple[PyTree, PyTree],
         examples: PyTree,
+        hparams: RunHparams,
         half: int,
         shuffle: bool,
     ):
@@ -145,7 +156,8 @@ class _Trial:
             model: tuple[PyTree, PyTree], data: PyTree, seeds: jax.Array, mask: jax.Array
         ) -> tuple[PyTree, PyTree]:
             keys = jax.vmap(make_key)(seeds)
-            return jax.tree.map(_comparable, function(*model, Batch(data, keys, mask)))
+            batch = Batch(data, keys, mask, hparams)
+            return jax.tree.map(_comparable, function(*model, batch))
 
         self._function = compiled
 

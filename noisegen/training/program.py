@@ -12,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.config import PoolConfig
-from noisegen.training.data_order import RunInputs
+from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
-from noisegen.training.task import PyTree, Task, abstract_init
+from noisegen.training.task import PyTree, Task, abstract_init, takes_hparams
 
 _EVERYWHERE = PartitionSpec()  # A copy on every device.
 _LANES = PartitionSpec("lanes")  # Cut along the leading axis, and copied along the batch axis.
@@ -196,11 +196,9 @@ def _check_state(task: Task, config: PoolConfig) -> None:
     """Checks that batch devices can agree on a state that each changes by its own examples."""
     if config.batch_devices == 1 or task.combine_state is not None:
         return
-    if jax.tree.leaves(abstract_init(task)[1]):
-        raise ValueError(
-            f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
-            f"spread over devices: batch_devices={config.batch_devices} must be 1."
-        )
+    # If the state depends on hyperparameters, it is checked with the first runs.
+    if not takes_hparams(task.init):
+        check_no_state(task, abstract_init(task)[1], config.batch_devices)
 
 
 def _check_microbatch(task: Task, config: PoolConfig) -> None:

@@ -13,11 +13,24 @@ import numpy as np
 from noisegen.training.data_order import RunInputs
 from noisegen.training.plan import Plan
 from noisegen.training.run_fields import RUN_FIELDS, canonical_fields
-from noisegen.training.run_id import INTEGERS, Value, hash_canonical
+from noisegen.training.run_id import Value, hash_canonical
 from noisegen.training.schedule_check import explain_schedule, needs_value
-from noisegen.training.task import Task, build_optimizer, make_key
-from noisegen.training.task_check import check_optimizer, check_task, first_line
-from noisegen.training.task_plans import plan_runs
+from noisegen.training.task import (
+    Batch,
+    PyTree,
+    RunHparams,
+    Task,
+    build_optimizer,
+    make_key,
+    takes_hparams,
+)
+from noisegen.training.task_check import (
+    check_optimizer,
+    check_task,
+    first_line,
+    lacking_message,
+)
+from noisegen.training.task_plans import device_fields, device_type, plan_runs
 
 # Fields that the plan adds to those of a run, for the optimizer to read.
 _PLAN_FIELDS = {"num_updates", "updates_per_epoch", "num_examples"}
@@ -82,9 +95,9 @@ def make_runs(
       >>> run.plan.num_updates, run.plan.num_examples
       (44, 2816)
     """
-    # The task comes first: its mistakes would show up as confusing mistakes of the runs.
-    check_task(task)
     canonical = [canonical_fields(fields) for fields in hparams]
+    # The task comes first: its mistakes would show up as confusing mistakes of the runs.
+    check_task(task, canonical[0] if canonical else None)
     plans = plan_runs(task, canonical)
     if canonical:
         _check_names(task, [*canonical, *map(canonical_fields, others)])
@@ -138,12 +151,32 @@ def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
             return None
         return lambda hparams, *rest: function({**hparams, **fields}, *rest)
 
-    # These are the functions that get the run's fields.
+    def given_in_batch(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        if function is None:
+            return None
+
+        def of_batch(params: PyTree, state: PyTree, batch: Batch) -> Any:
+            hparams = RunHparams({**batch.hparams, **fields})
+            return function(params, state, batch._replace(hparams=hparams))
+
+        return of_batch
+
+    def given_if_taken(function: Callable[..., Any]) -> Callable[..., Any]:
+        if not takes_hparams(function):
+            return function
+        return lambda *rest, hparams: function(*rest, hparams={**hparams, **fields})
+
     return dataclasses.replace(
         task,
         make_optimizer=given(task.make_optimizer),
         example_weights=given(task.example_weights),
         batch_size=given(task.batch_size),
+        init=given_if_taken(task.init),
+        diagnostics=given_if_taken(task.diagnostics),
+        loss=given_in_batch(task.loss),
+        joint_loss=given_in_batch(task.joint_loss),
+        metrics=given_in_batch(task.metrics),
+        train_metrics=given_in_batch(task.train_metrics),
     )
 
 
@@ -170,14 +203,21 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
         groups = dict.fromkeys(constants(run) for run in runs)
         _check_kinds(groups)
     read: set[str] = set()
+    elsewhere: set[str] = set()
     for fields in groups:
+        elsewhere |= check_task(task, {**runs[0], **dict(fields)})
         read |= _names_read(task, frozenset(names), fields)
     # A field that nothing reads is most likely misspelled, and its grid would train equal runs.
-    unread = names - read - RUN_FIELDS
+    unread = names - read - elsewhere - RUN_FIELDS
     if unread:
         raise ValueError(
             f"Nothing reads the run's {', '.join(sorted(unread))}: the optimizer of task "
-            f"{task.name!r} reads {', '.join(sorted(read)) or 'nothing'}."
+            f"{task.name!r} reads {', '.join(sorted(read)) or 'nothing'}"
+            + (
+                f", and its other functions read {', '.join(sorted(elsewhere))}."
+                if elsewhere
+                else "."
+            )
         )
 
 
@@ -200,41 +240,21 @@ def _check_kinds(groups: Iterable[tuple]) -> None:
 def run_inputs(run: Run, num_examples: int, num_evals: int) -> RunInputs:
     """Returns the scalars of one run for the device, with room for `num_evals` evaluations."""
     plan = run.plan
-    hparams = {}
-    for name, value in run.hparams.items():
-        if not isinstance(value, bool | str):  # These are constants of the program.
-            hparams[name] = value
-    # In place of `num_epochs`, if the run has that: the device counts updates.
-    hparams["num_updates"] = plan.num_updates
-    hparams["updates_per_epoch"] = plan.updates_per_epoch
-    hparams["num_examples"] = num_examples
+    given = device_fields(run.hparams, plan, num_examples)
     # Padded with zeros, which no update count equals: counts start at 1.
     eval_updates = np.zeros(num_evals, np.int32)
     eval_updates[: len(plan.eval_updates)] = plan.eval_updates
     return RunInputs(
-        hparams={name: np.asarray(value, _dtype(name)) for name, value in hparams.items()},
+        # Booleans and words are constants of the program.
+        hparams={
+            name: np.asarray(value)
+            for name, value in given.items()
+            if not isinstance(value, bool | str)
+        },
         permutation_length=np.int32(plan.permutation_length),
         epoch_ends_batch=np.bool_(plan.epoch_ends_batch),
         eval_updates=eval_updates,
     )
-
-
-class _Recorder(Mapping):
-    """A run's fields, which records the names that are read, present or not."""
-
-    def __init__(self, values: Mapping[str, Any], read: set[str]):
-        self._values = values
-        self._read = read
-
-    def __getitem__(self, name: str) -> Any:
-        self._read.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 # Cached, because a sweep makes its runs several times (grid, extensions), and tracing takes longer
@@ -249,14 +269,16 @@ def _names_read(
     """
     constant = dict(fields)
     given = (names | _PLAN_FIELDS) - {"last_batch"}
-    numbers = {name: jax.ShapeDtypeStruct((), _dtype(name)) for name in given - constant.keys()}
+    numbers = {
+        name: jax.ShapeDtypeStruct((), device_type(name)) for name in given - constant.keys()
+    }
     read: set[str] = set()
 
     def build(numbers: dict[str, jax.Array], count: jax.Array) -> None:
-        hparams = _Recorder({**numbers, **constant}, read)
+        hparams = RunHparams({**numbers, **constant}, read)
         with _refusing_values_of_tracers(task, "make_optimizer"):
             optimizer = build_optimizer(task, hparams, make_key(0))
-        check_optimizer(task, optimizer)
+        check_optimizer(task, optimizer, RunHparams({**numbers, **constant}))
         if task.batch_size is not None:
             with _refusing_values_of_tracers(task, "batch_size"):
                 task.batch_size(hparams)(count)
@@ -270,10 +292,7 @@ def _names_read(
         lacking = read - given
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
-        raise ValueError(
-            f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
-            f"the runs lack; they name {', '.join(sorted(names))}."
-        ) from error
+        raise ValueError(lacking_message(task, lacking, names)) from error
     return read
 
 
@@ -313,8 +332,3 @@ def _draw_weights(task: Task, hparams: Mapping[str, Any]) -> None:
             f"The weights of task {task.name!r} must be one number per example, of shape "
             f"(M,) = (1,), got shape {jnp.shape(weights)}."
         )
-
-
-def _dtype(name: str) -> type[np.number]:
-    """Returns the type of a field on the device."""
-    return np.int32 if name in INTEGERS else np.float32

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,65 @@ def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
-def concrete_init(task: "Task", key: jax.Array) -> tuple[PyTree, PyTree]:
+@jax.tree_util.register_static
+class RunHparams(Mapping):
+    """The hyperparameters of one run, as a task's functions read them.
+
+    It has no leaves in a pytree. A function can therefore be mapped over the examples of a `Batch`.
+
+    Args:
+      values: Numbers, traced or not, booleans and words by field.
+      read: Set to which every name that is read is added, present or not.
+    """
+
+    def __init__(self, values: Mapping[str, Any], read: set[str] | None = None):
+        self._values = values
+        self._read = set() if read is None else read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def on_device(self) -> "RunHparams":
+        """Returns the same with the numbers sent to the device."""
+        sent = {
+            name: value if isinstance(value, bool | str) else jax.device_put(value)
+            for name, value in self._values.items()
+        }
+        return RunHparams(sent, self._read)
+
+    # The values may be traced. Those have neither a truth value, to compare them, nor a hash.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+NO_HPARAMS = RunHparams({})
+
+
+def takes_hparams(function: Callable[..., Any]) -> bool:
+    """Returns whether a function or a class has an argument named `hparams`."""
+    if isinstance(function, type):
+        function = function.__init__  # The metaclass of Flax hides the arguments.
+    try:
+        return "hparams" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # Some built-in functions have no signature.
+        return False
+
+
+def call_with_hparams(function: Callable[..., Any], *arguments: Any, hparams: Hparams) -> Any:
+    """Calls a function, with the run's hyperparameters if it has an argument of that name."""
+    if takes_hparams(function):
+        return function(*arguments, hparams=hparams)
+    return function(*arguments)
+
+
+def concrete_init(task: "Task", key: jax.Array, hparams: Hparams) -> tuple[PyTree, PyTree]:
     """Returns a run's first parameters and state, with Python numbers made into arrays."""
 
     def array(leaf: Any) -> Any:
@@ -38,12 +96,24 @@ def concrete_init(task: "Task", key: jax.Array) -> tuple[PyTree, PyTree]:
         # With an explicit type the array is strongly typed, as it is after an update.
         return jnp.asarray(leaf, jnp.result_type(leaf))
 
-    return jax.tree.map(array, task.init(key))
+    return jax.tree.map(array, call_with_hparams(task.init, key, hparams=hparams))
+
+
+def abstract_init(task: "Task", hparams: Hparams = NO_HPARAMS) -> tuple[PyTree, PyTree]:
+    """Returns the shapes and dtypes of a task's parameters and state.
+
+    Args:
+      task: The task.
+      hparams: Hyperparameters of a run, needed only if `init` takes them.
+    """
+    if not takes_hparams(task.init):
+        return _abstract_init(task)
+    return jax.eval_shape(lambda: task.init(make_key(0), hparams=hparams))
 
 
 @functools.lru_cache(maxsize=2)
-def abstract_init(task: "Task") -> tuple[PyTree, PyTree]:
-    """Returns the shapes and dtypes of a task's parameters and state."""
+def _abstract_init(task: "Task") -> tuple[PyTree, PyTree]:
+    """Returns the shapes and dtypes that `init` returns for every run."""
     # The key is made while tracing: outside, it would be sent to the device.
     return jax.eval_shape(lambda: task.init(make_key(0)))
 
@@ -58,17 +128,32 @@ class Batch(NamedTuple):
         with the microbatch.
       mask: ``(M,)`` booleans. The loss of an example outside the mask is not counted. A function
         that mixes examples (normalization) must leave those out itself.
+      hparams: The run's hyperparameters, in training and in evaluation, as ``make_optimizer`` gets
+        them.
+
+    Examples:
+      >>> def loss(params, state, batch):
+      ...     targets = jax.nn.one_hot(batch.data["label"], 10)
+      ...     targets = optax.smooth_labels(targets, batch.hparams["label_smoothing"])
+      ...     return optax.softmax_cross_entropy(batch.data["x"] @ params, targets), state
     """
 
     data: PyTree
     keys: jax.Array
     mask: jax.Array
+    hparams: Hparams = NO_HPARAMS
 
 
 # Compared by identity, so that a task can be the key of a cache. Comparing its arrays is slow.
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """Model, loss, data and optimizer: everything about training that is compiled.
+
+    Every function may read the run's hyperparameters. ``loss``, ``metrics`` and ``train_metrics``
+    find them in `Batch.hparams`. ``init`` and ``diagnostics`` get them if they have an argument
+    named ``hparams``. Numbers are traced, so one program trains runs that differ in them, and no
+    function may need their value (``if hparams["x"] > 0``) or set a shape with them. Booleans and
+    words are Python values.
 
     Attributes:
       name: Identity of the task. It enters the id of every run, so two tasks that train differently
@@ -79,15 +164,17 @@ class Task:
         measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
         ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
         ``valid_`` in front.
-      init: ``key -> (params, state)``. Training changes ``state`` without a gradient (running
+      init: ``key -> (params, state)``, or ``(key, hparams) -> ...``, whose shapes depend on no
+        number of ``hparams``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss per example. An update uses
         the gradient of the mean loss over exactly ``batch_size`` examples.
       metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
       train_metrics: The same for the training set as ``loss`` gets it, evaluated once, at the end
         of a run.
-      diagnostics: ``(params, state, train) -> {name: ()}``, evaluated with the test set, for
-        instance the functions of `noisegen.diagnostics`. The names differ from those of the
+      diagnostics: ``(params, state, train) -> {name: ()}``, or ``(params, state, train, hparams)
+        -> ...``, evaluated with the test set, for instance the functions of `noisegen.diagnostics`.
+        The names differ from those of the
         metrics. A value that is not finite is recorded as such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and its booleans and words as Python
@@ -138,6 +225,30 @@ class Task:
       joint_loss: The same as ``loss``, if ``loss`` takes one example at a time. A pool does not
         train with it, but checks with it that the model keeps examples apart.
       source: Origin of the data in one line, for the report.
+
+    Examples:
+      Runs that differ in the scale of their first weights and in a penalty of the loss:
+
+      >>> from noisegen import training
+      >>> x = np.linspace(-1, 1, 16, dtype=np.float32)
+      >>> def squared_error(w, batch):
+      ...     return (w * batch.data["x"] - batch.data["y"]) ** 2
+      >>> task = training.Task(
+      ...     name="slope",
+      ...     train={"x": x, "y": 3 * x},
+      ...     test={"x": x, "y": 3 * x},
+      ...     init=lambda key, hparams: (hparams["init_scale"] * jax.random.normal(key), ()),
+      ...     loss=lambda w, state, batch: (
+      ...         squared_error(w, batch) + batch.hparams["penalty"] * w**2, state
+      ...     ),
+      ...     metrics=lambda w, state, batch: {"test_loss": squared_error(w, batch)},
+      ...     make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+      ... )
+      >>> run = dict(batch_size=16, num_updates=99, seed=0, learning_rate=0.5, init_scale=0.1)
+      >>> runs = [run | {"penalty": penalty} for penalty in (0.0, 0.1)]
+      >>> results = training.Pool(task, training.PoolConfig(lanes=2)).train(runs)
+      >>> sorted(result.metrics["test_loss"] < 0.01 for result in results)
+      [False, True]
     """
 
     name: str

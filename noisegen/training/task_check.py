@@ -5,8 +5,8 @@ Most checks only trace the task's functions. `noisegen.training.mixing` runs the
 
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,23 @@ import optax
 from noisegen import _validate
 from noisegen._math import ceil_div
 from noisegen.diagnostics import GradientNoise
-from noisegen.training.evaluation import abstract_examples, metric_spec
+from noisegen.training.evaluation import abstract_examples, metric_spec, trace_metrics
 from noisegen.training.mixing import check_mixing
-from noisegen.training.schedule_check import explain_schedule
+from noisegen.training.run_id import Value
+from noisegen.training.schedule_check import explain_schedule, needs_value
 from noisegen.training.sharding import check_shape
 from noisegen.training.task import (
+    NO_HPARAMS,
     Batch,
+    Hparams,
     PyTree,
+    RunHparams,
     Task,
     abstract_init,
     make_key,
     update_optimizer,
 )
+from noisegen.training.task_plans import device_type
 
 # States of optimizers that train other parameters than those to evaluate, and the `eval_params`
 # that finds them.
@@ -38,8 +43,17 @@ _EVALUATED_ELSEWHERE = {
         "opt_state.cache, params)"
     ),
 }
+
+
+class _Checked(NamedTuple):
+    """What the functions of a task read of the runs with which it was checked."""
+
+    names: frozenset[str]  # present or not
+    kinds: dict[str, tuple]  # of the fields with these names, see `_kinds_of_fields`
+
+
 # The tasks that have passed, held weakly, so that their data can be freed.
-_checked: weakref.WeakSet[Task] = weakref.WeakSet()
+_checked: weakref.WeakKeyDictionary[Task, list[_Checked]] = weakref.WeakKeyDictionary()
 
 # The fields of a task that are functions.
 _NEEDED = ("init", "loss", "metrics", "make_optimizer", "train_metrics", "diagnostics")
@@ -53,26 +67,150 @@ _OPTIONAL = (
 )
 
 
-def check_task(task: Task) -> None:
-    """Checks that a pool can train a task, once for each task.
+def check_task(task: Task, fields: Mapping[str, Value] | None) -> frozenset[str]:
+    """Checks that a pool can train a task, once for each task and the words that it reads.
+
+    Args:
+      task: The task.
+      fields: Fields of a run, with whose values the functions are called, or None without a run.
+
+    Returns:
+      The fields that `init`, the loss, the metrics and the diagnostics read.
 
     Raises:
       ValueError: If a function returns a value that a pool cannot use, or the loss or a metric
-        mixes examples that a pool must keep apart. Also if JAX is configured so that runs would
-        differ.
+        mixes examples that a pool must keep apart. Also if it needs the value of a number, or
+        reads a field that the run lacks, or if JAX is configured so that runs would differ.
     """
     # Before the look at `_checked`, since the user may have changed the configuration since.
     check_jax_config()
-    if task in _checked:
-        return
+    passed = _checked.setdefault(task, [])
+    for checked in passed:
+        if fields is None or _kinds_of_fields(checked.names, fields) == checked.kinds:
+            return checked.names
     # In this order, as a later check relies on those before: first kinds, then shapes, then values.
     _check_functions(task)
     _check_arrays(task)
-    _check_init(task)
-    _check_loss(task)
-    metric_spec(task)  # checks the metrics and diagnostics
-    check_mixing(task)
-    _checked.add(task)
+    values = _example_values(task, fields or {})
+    read: set[str] = set()
+    try:
+        for name, check in _TRACED.items():
+            _check_traced(task, name, check, values, read)
+        check_mixing(task, RunHparams(values, read))
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            f"Task {task.name!r} uses a traced number of another call, such as a hyperparameter in "
+            "a function that is part of the model. Make it an attribute of the model, as in "
+            "self.rate = hparams['rate'], or read it from batch.hparams."
+        ) from error
+    except KeyError as error:
+        lacking = read - values.keys()
+        if not lacking:
+            raise  # The error is of another mapping, of the user's own.
+        if fields is None:
+            return frozenset()  # There is nothing to check the task with.
+        raise ValueError(lacking_message(task, lacking, fields)) from error
+    names = frozenset(read)
+    passed.append(_Checked(names, _kinds_of_fields(names, fields or {})))
+    return names
+
+
+def lacking_message(task: Task, lacking: Iterable[str], names: Iterable[str]) -> str:
+    """Returns the message for numbers that a task reads and its runs lack."""
+    return (
+        f"Task {task.name!r} reads the number {', '.join(map(repr, sorted(lacking)))}, which "
+        f"the runs lack; they name {', '.join(sorted(names))}."
+    )
+
+
+def _example_values(task: Task, fields: Mapping[str, Value]) -> dict[str, Any]:
+    """Returns the values of a run as a task's functions get them, with a horizon made up."""
+    # The plan, which knows the horizon, is made after the task is checked.
+    planned = {"num_updates": 1, "updates_per_epoch": 1, "num_examples": task.num_examples}
+    values = {**planned, **fields}
+    values.pop("last_batch", None)
+    return {
+        name: value if isinstance(value, bool | str) else device_type(name)(value)
+        for name, value in values.items()
+    }
+
+
+def _kinds_of_fields(names: frozenset[str], fields: Mapping[str, Value]) -> dict[str, tuple]:
+    """Returns whether fields are present, and their values if these are constants of a program."""
+    kinds = {}
+    for name in names:
+        value = fields.get(name)
+        kinds[name] = (name in fields, value if isinstance(value, bool | str) else None)
+    return kinds
+
+
+def _check_traced(
+    task: Task,
+    name: str,
+    check: Callable[[Task, RunHparams], None],
+    values: Mapping[str, Any],
+    read: set[str],
+) -> None:
+    """Checks a function of the task by tracing it, with the numbers of a run traced too.
+
+    Args:
+      task: The task.
+      name: Name of the function, for the message.
+      check: Function `(task, hparams) -> None` that checks it.
+      values: Values of a run.
+      read: Set to which the names are added that the function reads.
+
+    Raises:
+      ValueError: As `check_task` does.
+    """
+    constants = {name: value for name, value in values.items() if isinstance(value, bool | str)}
+    numbers = {name: value for name, value in values.items() if name not in constants}
+    read_here: set[str] = set()
+
+    def traced(numbers: Mapping[str, Any]) -> None:
+        check(task, RunHparams({**numbers, **constants}, read_here))
+
+    try:
+        jax.eval_shape(traced, numbers)
+    except TypeError as error:
+        suspects = sorted(read_here & numbers.keys())
+        # A check calls the functions before as well, which passed with what they read.
+        suspects = [name for name in suspects if name not in read] or suspects
+        # If Python's numbers do not help, the user's mistake is another, and shows best as it is.
+        if not needs_value(error) or not suspects or _fails(traced, numbers):
+            raise
+        raise ValueError(
+            f"{name} of task {task.name!r} needs the value of a number of the run "
+            f"({', '.join(suspects)}), but the numbers of runs are traced. Compute with jnp.where, "
+            "or make it a boolean or a word in the runs; if it sets a shape, make a task for each "
+            f"of its values: {first_line(error)}"
+        ) from error
+    finally:
+        read |= read_here
+
+
+def _fails(traced: Callable[[Mapping[str, Any]], None], numbers: Mapping[str, Any]) -> bool:
+    """Returns whether a check fails even if it is given numbers of Python."""
+    plain = {name: value.item() for name, value in numbers.items()}
+    # Whole numbers as integers, which may set a shape.
+    plain = {name: int(value) if value % 1 == 0 else value for name, value in plain.items()}
+    try:
+        traced(plain)
+    except Exception:  # The functions are the user's, so they may raise anything.
+        return True
+    return False
+
+
+def _check_metrics(task: Task, hparams: RunHparams) -> None:
+    """Checks the metrics and diagnostics."""
+    spec = trace_metrics(task, hparams)
+    known = metric_spec(task)
+    if spec != known:
+        odd = sorted(set(spec.names) ^ set(known.names))
+        raise ValueError(
+            f"Task {task.name!r} measures {', '.join(odd)} with some booleans or words of the runs "
+            "and not with others: make a task for each."
+        )
 
 
 def check_jax_config() -> None:
@@ -107,8 +245,13 @@ def check_jax_config() -> None:
         )
 
 
-def check_optimizer(task: Task, optimizer: Any) -> None:
+def check_optimizer(task: Task, optimizer: Any, hparams: Hparams = NO_HPARAMS) -> None:
     """Checks that a pool can update an optimizer of the task; called while tracing.
+
+    Args:
+      task: The task.
+      optimizer: The optimizer of a run.
+      hparams: Hyperparameters of that run.
 
     Raises:
       ValueError: If `optimizer` is not an optax transformation, needs arguments that a pool lacks,
@@ -120,7 +263,7 @@ def check_optimizer(task: Task, optimizer: Any) -> None:
             f"make_optimizer of task {task.name!r} must return an optax transformation, but it "
             f"returned {_validate.kind(optimizer)}; is there a return?"
         )
-    params = jax.tree.map(jnp.zeros_like, abstract_init(task)[0])
+    params = jax.tree.map(jnp.zeros_like, abstract_init(task, hparams)[0])
     # The arguments that a pool gives. Only their shapes and types matter while tracing.
     extra = {}
     if task.noise_microbatch:
@@ -245,9 +388,9 @@ def _is_held(array: np.ndarray) -> bool:
     return not finite.size or np.abs(finite).max() <= jnp.finfo(dtype).max
 
 
-def _check_init(task: Task) -> None:
+def _check_init(task: Task, hparams: RunHparams) -> None:
     """Checks that `init` returns parameters that can be trained, and a state."""
-    initial = abstract_init(task)
+    initial = abstract_init(task, hparams)
     if not isinstance(initial, tuple) or len(initial) != 2:
         raise ValueError(
             f"init of task {task.name!r} must return (params, state), with () for no state, but it "
@@ -273,9 +416,9 @@ def _check_init(task: Task) -> None:
         )
 
 
-def _check_loss(task: Task) -> None:
+def _check_loss(task: Task, hparams: RunHparams) -> None:
     """Checks that the loss returns one real number per example, and a state like the first."""
-    params, state = abstract_init(task)
+    params, state = abstract_init(task, hparams)
     size = task.ghost_size * ceil_div(64, task.ghost_size)  # about a microbatch
     data = abstract_examples(task.train, size)
     # `loss` takes one example at a time if there is a joint loss, and computes the same.
@@ -283,7 +426,8 @@ def _check_loss(task: Task) -> None:
 
     def loss(params: PyTree, state: PyTree, data: PyTree) -> tuple[jax.Array, PyTree]:
         mask = jnp.ones(size, bool)
-        returned = function(params, state, Batch(data, jax.random.split(make_key(0), size), mask))
+        keys = jax.random.split(make_key(0), size)
+        returned = function(params, state, Batch(data, keys, mask, hparams))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ValueError(
                 f"The loss of task {task.name!r} must return (losses, state), but it returned "
@@ -317,3 +461,7 @@ def _is_boxed(node: Any) -> bool:
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message. JAX adds many that explain its own terms."""
     return str(error).strip().split("\n")[0]
+
+
+# Checks that trace functions of a task, by the name of the function. Each relies on those before.
+_TRACED = {"init": _check_init, "loss": _check_loss, "metrics": _check_metrics}

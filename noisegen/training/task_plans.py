@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from noisegen.training.plan import BatchSizeFn, Plan, plan_of_fields
-from noisegen.training.run_id import Value
+from noisegen.training.run_id import INTEGERS, Value
 from noisegen.training.task import Task
 
 
@@ -34,6 +36,29 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
                 f"task {task.name!r} keeps theirs: choose another last_batch."
             )
     return plans
+
+
+def device_fields(
+    fields: Mapping[str, Value], plan: Plan, num_examples: int
+) -> dict[str, np.number | bool | str]:
+    """Returns the fields of a run as the task's functions get them.
+
+    Numbers have their type on the device, booleans and words are as they are. In place of
+    `num_epochs`, if the run has that, the device counts updates.
+    """
+    given = {name: value for name, value in fields.items() if name != "last_batch"}
+    given["num_updates"] = plan.num_updates
+    given["updates_per_epoch"] = plan.updates_per_epoch
+    given["num_examples"] = num_examples
+    return {
+        name: value if isinstance(value, bool | str) else device_type(name)(value)
+        for name, value in given.items()
+    }
+
+
+def device_type(name: str) -> type[np.number]:
+    """Returns the type of a number of the run on the device."""
+    return np.int32 if name in INTEGERS else np.float32
 
 
 def _check_batches(task: Task, plan: Plan) -> None:

@@ -6,6 +6,7 @@ what a run's numbers promise, so a change of the engine that moves them must cha
 """
 
 import functools
+import inspect
 import math
 import zlib
 from fractions import Fraction
@@ -133,7 +134,7 @@ def train_plainly(task, run):
     """One run, with explicit whole batches and optax: no lanes, masks or microbatches."""
     n = len(jax.tree.leaves(task.train)[0])
     epoch_length = n // run["batch_size"] * run["batch_size"] if is_dropped(run) else n
-    params, state = task.init(stream(run["seed"], "init"))
+    params, state = first_values(task, run)
     init, gradient_of_mean, optimize, measure = _compiled(task, run)
     opt_state = init(params)
     order_length = run["batch_size"] if run.get("last_batch") == "resample" else epoch_length
@@ -198,6 +199,18 @@ def batches(task, run, n):
     return [(epoch * len(places), list(places)) for epoch, places in every]
 
 
+def first_values(task, run):
+    """The parameters and the state at the beginning of a run."""
+    key = stream(run["seed"], "init")
+    if "hparams" in inspect.signature(task.init).parameters:
+        return task.init(key, hparams=numbers_of(run))
+    return task.init(key)
+
+
+def numbers_of(run):
+    return {name: jnp.float32(run[name]) for name in run if name != "last_batch"}
+
+
 def is_dropped(run):
     return run.get("last_batch") == "drop"
 
@@ -216,14 +229,14 @@ def permutation(seed, epoch, n):
 
 def _compiled(task, run):
     """A run's compiled functions; only the gradient knows the batch size."""
-    values = {name: jnp.float32(run[name]) for name in run if name != "last_batch"}
+    values = numbers_of(run)
     key = stream(run["seed"], "optimizer")
     init, gradient, update, measure = _functions(task)
     return (
         functools.partial(init, values, key),
-        gradient,
+        functools.partial(gradient, values),
         functools.partial(update, values, key),
-        measure,
+        functools.partial(measure, values),
     )
 
 
@@ -232,9 +245,9 @@ def _functions(task):
     def init(values, key, params):
         return task.make_optimizer(values, key).init(params)
 
-    def gradient(params, state, examples, keys):
+    def gradient(values, params, state, examples, keys):
         data = jax.tree.map(lambda a: jnp.asarray(a)[examples], task.train)
-        batch = training.Batch(data, keys, jnp.ones(keys.shape, bool))
+        batch = training.Batch(data, keys, jnp.ones(keys.shape, bool), values)
 
         def mean_loss(params):
             losses, new_state = task.loss(params, state, batch)
@@ -246,17 +259,17 @@ def _functions(task):
         updates, opt_state = task.make_optimizer(values, key).update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    def measure(params, state):
-        found = means(params, state, task.test)
+    def measure(values, params, state):
+        found = means(values, params, state, task.test)
         if task.valid is not None:
-            on_valid = means(params, state, task.valid)
+            on_valid = means(values, params, state, task.valid)
             found |= {name.replace("test_", "valid_"): v for name, v in on_valid.items()}
         return found
 
-    def means(params, state, examples):
+    def means(values, params, state, examples):
         total = len(jax.tree.leaves(examples)[0])
         keys = jax.random.split(stream(0, "nothing is drawn from these"), total)
-        batch = training.Batch(examples, keys, jnp.ones((total,), bool))
+        batch = training.Batch(examples, keys, jnp.ones((total,), bool), values)
         return {name: jnp.mean(v) for name, v in task.metrics(params, state, batch).items()}
 
     return jax.jit(init), jax.jit(gradient), jax.jit(update), jax.jit(measure)
