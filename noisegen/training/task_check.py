@@ -342,7 +342,7 @@ def _check_arrays(task: Task) -> None:
                 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                     raise ValueError(f"{where} holds random keys; give seeds, which are numbers.")
                 # It is on a device already, perhaps partly on one of another process.
-                if leaf.is_fully_addressable:
+                if leaf.is_fully_addressable and jnp.issubdtype(leaf.dtype, jnp.inexact):
                     _warn_of_nan(where, np.asarray(leaf))
                 continue
             if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
