@@ -229,12 +229,12 @@ def changed_loss(change):
         (
             changed_loss(lambda batch: 0.0 if batch.hparams["penalty"] > 0 else 1.0),
             {"penalty": 0.5},
-            r"^loss of task 'softmax' needs the value of a number of the run \(penalty\)",
+            r"^loss of task 'softmax' needs the value of a number of the run \(.*penalty\)",
         ),
         (
             changed_loss(lambda batch: jnp.zeros(batch.hparams["width"]).sum()),
             {"width": 3},
-            r"^loss of task .* \(width\), .* if it sets a shape, make a task for each of its",
+            r"^loss of task .* \(.*width\), .* if it sets a shape, make a task for each of its",
         ),
         (
             {"init": lambda key, hparams: init(key, {"init_scale": float(hparams["init_scale"])})},
