@@ -468,16 +468,16 @@ def _visible_exponent():
     return 1 - statistics.least_difference(error * math.sqrt(pairs), pairs, paired=True)
 
 
-def _law(series, low, high):
-    """Returns the exponent of Figure 1's best rates for some of its batch sizes."""
-    sweep = open_sweep(_FIGURE1)
+def _law(name, series, low, high):
+    """Returns the exponent of the best rates of a Figure 1 for some of its batch sizes."""
+    sweep = open_sweep(name)
     optima = [each for each in sweep.optima() if each.series == series and low <= each.row <= high]
     return _ends(evidence.learning_rate_laws(optima, sweep.protocols[0])[series].exponent)
 
 
-def _rates(protocol):
-    """Returns the exponent of the best rates of Figure 2 over epochs."""
-    sweep = open_sweep(_FIGURE2)
+def _rates(name, protocol):
+    """Returns the exponent of the best rates of a Figure 2 over epochs."""
+    sweep = open_sweep(name)
     optima = sweep.optima(sweep.protocols[protocol])
     rates = [each.values["effective_learning_rate"] for each in optima]
     return _ends(exponent([each.row for each in optima], rates))
@@ -771,8 +771,8 @@ COMPUTED = {
             for series in ("SGD", "momentum .9")
             for number in from_first(_FIGURE1, "train_loss", _SIZES, series=series)
         ],
-        "up to the boundary below": lambda: _law("momentum .9", 16, 256),
-        "From the boundary on": lambda: _law("SGD", 128, 2048),
+        "up to the boundary below": lambda: _law(_FIGURE1, "momentum .9", 16, 256),
+        "From the boundary on": lambda: _law(_FIGURE1, "SGD", 128, 2048),
         "SGD is 2.1 points": lambda: [
             *_at_rates("SGD", 2.0, 4.0),
             *_at_rates("momentum .9", 16.0, 4.0),
@@ -782,8 +782,8 @@ COMPUTED = {
         "rises with the epochs": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS),
         "It saturates": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS[2:]),
         "falls steadily": lambda: steps(_FIGURE2, "train_loss", _EPOCHS, protocol=1),
-        "of best accuracy hardly changes": lambda: _rates(0),
-        "falls by much more": lambda: [*_rates(1), -math.log(16) / math.log(6400 / 50)],
+        "of best accuracy hardly changes": lambda: _rates(_FIGURE2, 0),
+        "falls by much more": lambda: [*_rates(_FIGURE2, 1), -math.log(16) / math.log(6400 / 50)],
         "To choose the rate by the loss": lambda: _choices(_FIGURE2, [20, 80, 160, 320, 640], 1),
         "final rate of best accuracy decays": lambda: differences(
             tuple(
