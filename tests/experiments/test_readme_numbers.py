@@ -411,6 +411,12 @@ def differences(*pairs: tuple[dict, dict]) -> list[float]:
     return [number for each in numbers for number in each]
 
 
+def _bounds_of_p(found) -> list[float]:
+    """Returns the powers of ten that all p values of `differences` are below."""
+    largest = max(found[3::4])
+    return [10.0**-power for power in range(1, 10) if largest < 10.0**-power]
+
+
 def steps(name, metric, rows, **options) -> list[float]:
     """Tests every row against the one before."""
     found = [scores(name, row, metric, **options) for row in rows]
@@ -439,6 +445,8 @@ _SIZES = [2**power for power in range(4, 12)]
 _SIZES_UP_TO_128 = [4, 8, 16, 32, 64, 128]
 _MNIST1 = "smith2020/cpu/table1_mnist"
 _MNIST_FIGURE1 = "smith2020/cpu/figure1_mnist"
+_MNIST_FIGURE2 = "smith2020/cpu/figure2_mnist"
+_MNIST_EPOCHS = [5, 10, 20, 40, 80, 160, 320]
 _SMALL = {"SGD": [4, 8, 16, 32], "momentum .9": [4, 8, 16]}  # where no loss of accuracy is seen
 _AUTOENCODER = "smith2020/cpu/autoencoder_fitted"
 _ANEW = "batches drawn anew"
@@ -857,6 +865,19 @@ COMPUTED = {
         "of best accuracy hardly changes": lambda: _rates(_FIGURE2, 0),
         "falls by much more": lambda: [*_rates(_FIGURE2, 1), -math.log(16) / math.log(6400 / 50)],
         "To choose the rate by the loss": lambda: _choices(_FIGURE2, [20, 80, 160, 320, 640], 1),
+        "accuracy grows with the epochs": lambda: from_first(
+            _MNIST_FIGURE2, "test_accuracy", _MNIST_EPOCHS
+        ),
+        "It levels off": lambda: from_first(_MNIST_FIGURE2, "test_accuracy", _MNIST_EPOCHS[2:]),
+        "loss goes on falling": lambda: _bounds_of_p(
+            steps(_MNIST_FIGURE2, "clean_train_loss", _MNIST_EPOCHS, protocol=1)
+        ),
+        "stays nearly the same": lambda: _rates(_MNIST_FIGURE2, 0),
+        "loss falls much faster": lambda: [
+            *_rates(_MNIST_FIGURE2, 1),
+            -math.log(16) / math.log(6400 / 50),
+        ],
+        "Choosing it by the loss": lambda: _choices(_MNIST_FIGURE2, [5, 80, 160, 320], 1),
         "final rate of best accuracy decays": lambda: differences(
             tuple(
                 scores(_FIGURE3, 320, "test_accuracy", final_effective_learning_rate=rate)
