@@ -6,6 +6,8 @@ start are those of Sutskever et al. (2013). Cross-entropy of the pixels as loss,
 the measure, no L2, and all budgets and grids are our choices.
 """
 
+import math
+
 import ml_collections
 
 from experiments import scales, validation
@@ -89,8 +91,9 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
 def make_task(config: ml_collections.ConfigDict) -> training.Task:
     """Returns the task of all experiments with the autoencoder."""
     fields = config.task
+    pixels = math.isqrt(fields.widths[0])
     dataset = data.subsample_and_downscale(
-        data.load(fields.dataset), fields.num_train, fields.num_test, 28
+        data.load(fields.dataset), fields.num_train, fields.num_test, pixels
     )
     dataset = validation.hold_out(dataset, fields)
 

@@ -137,7 +137,9 @@ def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Ta
     def load():  # once for all batch sizes
         folder = pathlib.Path(fields.directory)
         text = data.load_text(folder / fields.train, folder / fields.test, fields.vocabulary_size)
-        return text._replace(test=text.test[: fields.test_words])
+        # The texts of other experiments lack `train_words`, and so do the ids of their runs.
+        train_words = fields.get("train_words")
+        return text._replace(train=text.train[:train_words], test=text.test[: fields.test_words])
 
     def make_task(batch_size):
         text = load()

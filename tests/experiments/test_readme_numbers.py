@@ -411,6 +411,12 @@ def differences(*pairs: tuple[dict, dict]) -> list[float]:
     return [number for each in numbers for number in each]
 
 
+def _bounds_of_p(found) -> list[float]:
+    """Returns the powers of ten that all p values of `differences` are below."""
+    largest = max(found[3::4])
+    return [10.0**-power for power in range(1, 10) if largest < 10.0**-power]
+
+
 def steps(name, metric, rows, **options) -> list[float]:
     """Tests every row against the one before."""
     found = [scores(name, row, metric, **options) for row in rows]
@@ -438,6 +444,11 @@ def _ends(interval) -> list[float]:
 _SIZES = [2**power for power in range(4, 12)]
 _SIZES_UP_TO_128 = [4, 8, 16, 32, 64, 128]
 _MNIST1 = "smith2020/cpu/table1_mnist"
+_MNIST_FIGURE1 = "smith2020/cpu/figure1_mnist"
+_MNIST_FIGURE2 = "smith2020/cpu/figure2_mnist"
+_MNIST_EPOCHS = [5, 10, 20, 40, 80, 160, 320]
+_SMALL = {"SGD": [4, 8, 16, 32], "momentum .9": [4, 8, 16]}  # where no loss of accuracy is seen
+_AUTOENCODER = "smith2020/cpu/autoencoder_fitted"
 _ANEW = "batches drawn anew"
 _EPOCHS = [20, 40, 80, 160, 320, 640]
 _TABLE1, _FIGURE1, _FIGURE2, _FIGURE3 = (
@@ -468,16 +479,16 @@ def _visible_exponent():
     return 1 - statistics.least_difference(error * math.sqrt(pairs), pairs, paired=True)
 
 
-def _law(series, low, high):
-    """Returns the exponent of Figure 1's best rates for some of its batch sizes."""
-    sweep = open_sweep(_FIGURE1)
+def _law(name, series, low, high):
+    """Returns the exponent of the best rates of a Figure 1 for some of its batch sizes."""
+    sweep = open_sweep(name)
     optima = [each for each in sweep.optima() if each.series == series and low <= each.row <= high]
     return _ends(evidence.learning_rate_laws(optima, sweep.protocols[0])[series].exponent)
 
 
-def _rates(protocol):
-    """Returns the exponent of the best rates of Figure 2 over epochs."""
-    sweep = open_sweep(_FIGURE2)
+def _rates(name, protocol):
+    """Returns the exponent of the best rates of a Figure 2 over epochs."""
+    sweep = open_sweep(name)
     optima = sweep.optima(sweep.protocols[protocol])
     rates = [each.values["effective_learning_rate"] for each in optima]
     return _ends(exponent([each.row for each in optima], rates))
@@ -520,6 +531,36 @@ def _boundaries():
         found += [fit.batch_size, fit.low, fit.high, row["stable"], row["best"]]
         found.append(row["stable"] / row["best"])
     return found
+
+
+def _momentum_over_sgd():
+    """Returns the factor of the best rates on MNIST with momentum, with its interval over rows."""
+    rates = {(each.series, each.row): each.values for each in open_sweep(_MNIST_FIGURE1).optima()}
+    octaves = {
+        row: math.log2(
+            rates["momentum .9", row]["effective_learning_rate"]
+            / rates["SGD", row]["effective_learning_rate"]
+        )
+        for row in (64, 128, 256, 512, 1024)
+    }
+    return [2**end for end in interval(octaves)]
+
+
+def _momentum_minus_sgd(metric, rows):
+    return differences(
+        *(
+            tuple(scores(_MNIST_FIGURE1, row, metric, series) for series in ("momentum .9", "SGD"))
+            for row in rows
+        )
+    )
+
+
+def _test_losses(name):
+    """Returns the mean test loss of the runs that count at each optimum."""
+    return [
+        np.mean([record.metrics["test_loss"] for record in optimum.counted])
+        for optimum in open_sweep(name).optima()
+    ]
 
 
 def _near_chance():
@@ -771,20 +812,72 @@ COMPUTED = {
             for series in ("SGD", "momentum .9")
             for number in from_first(_FIGURE1, "train_loss", _SIZES, series=series)
         ],
-        "up to the boundary below": lambda: _law("momentum .9", 16, 256),
-        "From the boundary on": lambda: _law("SGD", 128, 2048),
+        "up to the boundary below": lambda: _law(_FIGURE1, "momentum .9", 16, 256),
+        "From the boundary on": lambda: _law(_FIGURE1, "SGD", 128, 2048),
         "SGD is 2.1 points": lambda: [
             *_at_rates("SGD", 2.0, 4.0),
             *_at_rates("momentum .9", 16.0, 4.0),
         ],
+        "differs from that at 4": lambda: [
+            number
+            for series, sizes in _SMALL.items()
+            for number in from_first(_MNIST_FIGURE1, "test_accuracy", sizes, series=series)
+        ],
+        "Nor does the training loss": lambda: [
+            0.001,  # the margin
+            *(
+                number
+                for series, sizes in _SMALL.items()
+                for number in from_first(_MNIST_FIGURE1, "clean_train_loss", sizes, series=series)
+            ),
+        ],
+        "the loss is higher by .36 and .12": lambda: [
+            number
+            for series in _SMALL
+            for metric in ("test_accuracy", "clean_train_loss")
+            for number in from_first(_MNIST_FIGURE1, metric, [4, 64, 1024], series=series)
+        ],
+        "Up to 16 at most": lambda: _momentum_minus_sgd("test_accuracy", [4, 8, 16]),
+        "It helps their training loss": lambda: _momentum_minus_sgd(
+            "clean_train_loss", [64, 128, 256, 512, 1024]
+        ),
+        "the exponent from 4 to 64": lambda: [
+            *_law(_MNIST_FIGURE1, "momentum .9", 4, 64),
+            *_law(_MNIST_FIGURE1, "SGD", 4, 32),
+        ],
+        "From 32 to 1024 the exponent of SGD": lambda: [
+            *_law(_MNIST_FIGURE1, "SGD", 32, 1024),
+            *_law(_MNIST_FIGURE1, "momentum .9", 64, 1024),
+        ],
+        "From 64 to 1024 by a factor": _momentum_over_sgd,
+        "test loss, same runs | 37.4": lambda: _test_losses(_AUTOENCODER),
+        "one of them ends at 10.4": lambda: max(
+            scores(_AUTOENCODER, 16, "test_squared_error").values()
+        ),
+        "From 4 to 256 it rises": lambda: from_first(
+            "smith2020/cpu/lstm_fitted", "test_loss", [4, 8, 16, 32, 64, 128, 256]
+        ),
         "boundary fitted": _boundaries,
         "the loss of guessing": _near_chance,
         "rises with the epochs": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS),
         "It saturates": lambda: from_first(_FIGURE2, "test_accuracy", _EPOCHS[2:]),
         "falls steadily": lambda: steps(_FIGURE2, "train_loss", _EPOCHS, protocol=1),
-        "of best accuracy hardly changes": lambda: _rates(0),
-        "falls by much more": lambda: [*_rates(1), -math.log(16) / math.log(6400 / 50)],
+        "of best accuracy hardly changes": lambda: _rates(_FIGURE2, 0),
+        "falls by much more": lambda: [*_rates(_FIGURE2, 1), -math.log(16) / math.log(6400 / 50)],
         "To choose the rate by the loss": lambda: _choices(_FIGURE2, [20, 80, 160, 320, 640], 1),
+        "accuracy grows with the epochs": lambda: from_first(
+            _MNIST_FIGURE2, "test_accuracy", _MNIST_EPOCHS
+        ),
+        "It levels off": lambda: from_first(_MNIST_FIGURE2, "test_accuracy", _MNIST_EPOCHS[2:]),
+        "loss goes on falling": lambda: _bounds_of_p(
+            steps(_MNIST_FIGURE2, "clean_train_loss", _MNIST_EPOCHS, protocol=1)
+        ),
+        "stays nearly the same": lambda: _rates(_MNIST_FIGURE2, 0),
+        "loss falls much faster": lambda: [
+            *_rates(_MNIST_FIGURE2, 1),
+            -math.log(16) / math.log(6400 / 50),
+        ],
+        "Choosing it by the loss": lambda: _choices(_MNIST_FIGURE2, [5, 80, 160, 320], 1),
         "final rate of best accuracy decays": lambda: differences(
             tuple(
                 scores(_FIGURE3, 320, "test_accuracy", final_effective_learning_rate=rate)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from experiments.smith2020 import (
+    autoencoder,
+    autoencoder_fitted,
     figure1,
     figure2_lstm,
     figure3,
     lstm,
+    lstm_fitted,
     optimizers,
     stability,
     table1,
@@ -221,3 +224,29 @@ def test_the_final_learning_rate_is_never_extended_beyond_the_initial_one():
 @pytest.mark.parametrize("module", [lstm, figure2_lstm])
 def test_language_models_are_trained_with_the_momentum_of_the_paper(module):
     assert values(runs_of(module, "paper"), "momentum") == [0.9]
+
+
+def test_the_largest_batch_is_all_that_is_fitted():
+    config = autoencoder_fitted.get_config()
+    assert max(config.grid.batch_size) == config.task.num_train
+    config = lstm_fitted.get_config()
+    words_of_stream = config.task.window + 1  # the last word is only predicted
+    assert max(config.grid.batch_size) * words_of_stream == config.task.train_words
+
+
+def test_the_fitted_text_is_the_beginning_of_the_whole_one(made_data):
+    tasks = []
+    for module in (lstm, lstm_fitted):
+        sweep = sweep_of(module, "test")
+        tasks.append(sweep.task_of(sweep.planned[0]))
+    whole, fitted = (task.train["tokens"] for task in tasks)
+    assert fitted.shape == (4, 6) and len(whole) > len(fitted)  # 40 words in 4 streams
+    assert fitted[0].tolist() == whole[0].tolist()
+    # The ids of the runs with the whole text are as before there was such a field.
+    assert ["train_words" in task.name for task in tasks] == [False, True]
+
+
+def test_images_are_as_large_as_the_input_of_the_autoencoder(made_data):
+    for module, pixels in ((autoencoder, 28), (autoencoder_fitted, 14)):
+        sweep = sweep_of(module, "test")
+        assert sweep.task_of(sweep.planned[0]).train["image"].shape[1:] == (pixels, pixels, 1)
