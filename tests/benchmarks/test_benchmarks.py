@@ -70,6 +70,7 @@ def test_contenders_train_the_same_runs(out):
         assert all(0 <= run["test_accuracy"] <= 1 for run in done["runs"])
 
 
+@pytest.mark.slow
 def test_measured_part_is_not_measured_again(tmp_path, capsys):
     with flagsaver.flagsaver():
         flags.FLAGS(["benchmarks", "--quick", f"--out={tmp_path}", "--parts=many_records"])

@@ -149,7 +149,7 @@ def test_init_needs_the_name_of_one_file(run, words, tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: `noisegen init` needs one name")
 
 
-@pytest.mark.parametrize("command", ["advise", "sweep", "status", "report"])
+@pytest.mark.parametrize("command", ["sweep", pytest.param("advise", marks=pytest.mark.slow)])
 def test_without_the_packages_of_sweeps_the_remedy_is_named(command, environment, tmp_path):
     code = (
         "import runpy, sys; sys.modules['ml_collections'] = None; "  # as if not installed

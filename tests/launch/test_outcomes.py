@@ -49,6 +49,7 @@ def test_all_seeds_diverge_at_every_rate(run):
         assert f"{rate} at batch size 64. There every run diverged." in line
 
 
+@pytest.mark.slow
 def test_an_optimum_that_stays_at_the_edge_and_too_few_runs(run, call):
     workdir, done = run("(1e-6, 2e-6)")  # at which hardly anything is learned
     assert row(done.stdout, 64).endswith("[a]")
