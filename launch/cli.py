@@ -68,9 +68,9 @@ class UsageError(ValueError):
 def usage_errors() -> Iterator[None]:
     """Turns each ValueError and ImportError in this context into a UsageError.
 
-    If the error passed through the experiment's file, the message says at which line, and an error
-    of any other kind becomes a UsageError, too. If it begins with an option of the library that has
-    a flag, it names the flag.
+    Errors of other kinds become a UsageError if they passed through the experiment's file. The
+    message then names the line of the file. If a message begins with an option of the library that
+    has a flag, the flag replaces it.
     """
     try:
         yield
@@ -79,10 +79,10 @@ def usage_errors() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         raise UsageError(f"{_with_flag(str(error))}{_place(error)}") from error
     except (OSError, flags.Error, jax.errors.JaxRuntimeError):
-        raise  # `guarded` shows these
+        raise  # `guarded` shows these.
     except Exception as error:
         place = _place(error)
-        if not place:  # a fault of noisegen, not of the experiment
+        if not place:  # A fault of noisegen, not of the experiment.
             raise
         raise UsageError(f"{one_line(error).removesuffix('.')}{place}") from error
 
@@ -243,7 +243,7 @@ def _check_directory(path: pathlib.Path) -> None:
         if not is_directory:
             raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file, not a directory")
         if existing == path:
-            os.scandir(path).close()  # refused without the permission to read
+            os.scandir(path).close()  # Raises PermissionError if it cannot be read.
         return
 
 

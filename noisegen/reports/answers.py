@@ -78,7 +78,7 @@ def make_answers(
       steps: Steps to targets, as `steps.read_steps` returns them.
       missing: Number of runs without a record.
       num_test_examples: Number of test examples, if it is known.
-      more_seeds: From a number of seeds to the command that trains them, if there is one.
+      more_seeds: Function `number of seeds -> command` that trains them, if there is one.
       command: The command that trains the missing runs, or ''.
     """
     answers = []
@@ -390,7 +390,7 @@ def _differences(found, protocol) -> str:
 
 
 def _stated(difference) -> tuple[float, float]:
-    """Returns the interval of a difference without the part of the sign that the test excludes.
+    """Returns the interval of a difference without values of the sign that the test excludes.
 
     Holm's test finds a few differences whose simultaneous interval still contains 0.
     """

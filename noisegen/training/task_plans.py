@@ -43,8 +43,8 @@ def device_fields(
 ) -> dict[str, np.number | bool | str]:
     """Returns the fields of a run as the task's functions get them.
 
-    Numbers have their type on the device, booleans and words are as they are. In place of
-    `num_epochs`, if the run has that, the device counts updates.
+    Numbers have their type on the device. Booleans and words are unchanged. The horizon is
+    `num_updates`, even if the run has `num_epochs`.
     """
     given = {name: value for name, value in fields.items() if name != "last_batch"}
     given["num_updates"] = plan.num_updates
@@ -57,7 +57,7 @@ def device_fields(
 
 
 def device_type(name: str) -> type[np.number]:
-    """Returns the type of a number of the run on the device."""
+    """Returns the type that a number of the run has on the device."""
     return np.int32 if name in INTEGERS else np.float32
 
 
