@@ -395,7 +395,7 @@ def _exit(error: Exception) -> NoReturn:
 
 
 def _with_flag(message: str) -> str:
-    """Returns a message with the flag of the option that it begins with, if there is one."""
+    """Returns a message in which a flag replaces the option at its beginning, if it has one."""
     match = _OPTION.match(message)
     if match:
         flag = f"pool.{match[2]}" if match[1] else match[2]
@@ -405,8 +405,8 @@ def _with_flag(message: str) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Returns in words at which line of the experiment's file an error was met, or nothing."""
-    # The cause was raised first, and has passed through the file unless a library caught it.
+    """Returns a phrase with the line of the experiment's file where an error occurred, or ''."""
+    # The cause was raised first. It has passed through the file unless a library caught it.
     for each in filter(None, (error.__cause__, error)):
         for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
             if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module

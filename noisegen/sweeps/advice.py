@@ -140,10 +140,10 @@ def check(sweep: Sweep, minutes: float) -> None:
 
     Raises:
       ValueError: If the sweep does not ask how large the batch can be, has no directory or cannot
-        be trained, or if the minutes are no positive number.
+        be trained, or if the minutes are not a positive number.
       OSError: If its directory cannot be written to.
     """
-    # A word is refused here, before it is compared.
+    # Text is refused here, because it cannot be compared with numbers.
     if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
         raise ValueError(f"minutes={minutes!r:.80} must be a positive number.")
     _check_kind(sweep)
@@ -160,7 +160,7 @@ def check(sweep: Sweep, minutes: float) -> None:
 
 
 class _Adviser:
-    """Reads the short races of a sweep, and trains what the advice needs besides.
+    """Reads the short races of a sweep, and trains the other runs that advice needs.
 
     Args:
       planner: The planner that has trained the races.
@@ -275,7 +275,7 @@ class _Adviser:
                 workdir=self._planner.workdir / "gradient_noise",
             )
             sweep.validate()
-        except ValueError:  # The task has batches of another kind.
+        except ValueError:  # The task cannot measure noise, e.g. if its examples are not shuffled.
             return math.nan
         # The pool's settings are made for races. A single run with noise leaves no choice, so
         # nothing needs to be measured.

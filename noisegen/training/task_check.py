@@ -32,7 +32,7 @@ from noisegen.training.task import (
     make_key,
     update_optimizer,
 )
-from noisegen.training.task_plans import device_type
+from noisegen.training.task_plans import device_values
 
 # States of optimizers that train other parameters than those to evaluate, and the `eval_params`
 # that finds them.
@@ -129,12 +129,7 @@ def _example_values(task: Task, fields: Mapping[str, Value]) -> dict[str, Any]:
     """Returns the values of a run as a task's functions get them, with a placeholder horizon."""
     # The plan has the horizon, and is made after the task is checked.
     planned = {"num_updates": 1, "updates_per_epoch": 1, "num_examples": task.num_examples}
-    values = {**planned, **fields}
-    values.pop("last_batch", None)
-    return {
-        name: value if isinstance(value, bool | str) else device_type(name)(value)
-        for name, value in values.items()
-    }
+    return device_values({**planned, **fields})
 
 
 def _kinds_of_fields(names: frozenset[str], fields: Mapping[str, Value]) -> dict[str, tuple]:

@@ -46,13 +46,21 @@ def device_fields(
     Numbers have their type on the device. Booleans and words are unchanged. The horizon is
     `num_updates`, even if the run has `num_epochs`.
     """
-    given = {name: value for name, value in fields.items() if name != "last_batch"}
-    given["num_updates"] = plan.num_updates
-    given["updates_per_epoch"] = plan.updates_per_epoch
-    given["num_examples"] = num_examples
+    planned = {
+        "num_updates": plan.num_updates,
+        "updates_per_epoch": plan.updates_per_epoch,
+        "num_examples": num_examples,
+    }
+    return device_values({**fields, **planned})
+
+
+def device_values(fields: Mapping[str, Value]) -> dict[str, np.number | bool | str]:
+    """Returns fields with their types on the device, without `last_batch`."""
+    # Only the plan reads `last_batch`.
     return {
         name: value if isinstance(value, bool | str) else device_type(name)(value)
-        for name, value in given.items()
+        for name, value in fields.items()
+        if name != "last_batch"
     }
 
 
