@@ -68,9 +68,9 @@ class UsageError(ValueError):
 def usage_errors() -> Iterator[None]:
     """Turns each ValueError and ImportError in this context into a UsageError.
 
-    If the error passed through the experiment's file, the message says at which line, and an error
-    of any other kind becomes a UsageError, too. If it begins with an option of the library that has
-    a flag, it names the flag.
+    Errors of other kinds become a UsageError if they passed through the experiment's file. The
+    message then names the line of the file. If a message begins with an option of the library that
+    has a flag, the flag replaces it.
     """
     try:
         yield
@@ -79,10 +79,10 @@ def usage_errors() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         raise UsageError(f"{_with_flag(str(error))}{_place(error)}") from error
     except (OSError, flags.Error, jax.errors.JaxRuntimeError):
-        raise  # `guarded` shows these
+        raise  # `guarded` shows these.
     except Exception as error:
         place = _place(error)
-        if not place:  # a fault of noisegen, not of the experiment
+        if not place:  # A fault of noisegen, not of the experiment.
             raise
         raise UsageError(f"{one_line(error).removesuffix('.')}{place}") from error
 
@@ -243,7 +243,7 @@ def _check_directory(path: pathlib.Path) -> None:
         if not is_directory:
             raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file, not a directory")
         if existing == path:
-            os.scandir(path).close()  # refused without the permission to read
+            os.scandir(path).close()  # Raises PermissionError if it cannot be read.
         return
 
 
@@ -395,7 +395,7 @@ def _exit(error: Exception) -> NoReturn:
 
 
 def _with_flag(message: str) -> str:
-    """Returns a message with the flag of the option that it begins with, if there is one."""
+    """Returns a message in which a flag replaces the option at its beginning, if it has one."""
     match = _OPTION.match(message)
     if match:
         flag = f"pool.{match[2]}" if match[1] else match[2]
@@ -405,8 +405,8 @@ def _with_flag(message: str) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Returns in words at which line of the experiment's file an error was met, or nothing."""
-    # The cause was raised first, and has passed through the file unless a library caught it.
+    """Returns a phrase with the line of the experiment's file where an error occurred, or ''."""
+    # The cause was raised first. It has passed through the file unless a library caught it.
     for each in filter(None, (error.__cause__, error)):
         for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
             if "get_sweep" in frame.f_globals:  # every experiment defines it, and no other module

@@ -199,10 +199,10 @@ def dropout(
       Features of the same shape and type.
 
     Raises:
-      ValueError: If a rate that is not traced is out of its range.
+      ValueError: If the rate is out of its range. A traced rate is not checked.
     """
     _validate.in_range(0, 1, rate=rate)
-    # A rate that is traced, as the numbers of runs are, cannot be compared.
+    # A traced rate cannot be compared. The hyperparameters of runs are traced.
     if keys is None or (not isinstance(rate, jax.Array) and rate == 0):
         return x
     shape = x.shape[:-1]  # Of one example.

@@ -8,17 +8,17 @@ from noisegen import _validate
 
 
 class Dropout(nnx.Module):
-    """Dropout like `nnx.Dropout`, which draws the same, with a rate that may be traced.
+    """Dropout with a rate that may be traced.
 
-    A rate that differs between the runs of one program is traced. `nnx.Dropout` needs a number of
-    Python.
+    A rate that differs between the runs of one program is traced, and `nnx.Dropout` accepts only a
+    Python number. Given the same keys and rate, both layers drop the same features.
 
     Args:
       rate: Probability of a zero, in [0, 1). The other features are scaled by 1 / (1 - rate).
       rngs: Random streams; `dropout` draws the zeros in training mode.
 
     Raises:
-      ValueError: If a rate that is not traced is out of its range.
+      ValueError: If the rate is out of its range. A traced rate is not checked.
 
     Examples:
       >>> layer = Dropout(0.5, rngs=nnx.Rngs(0))

@@ -8,7 +8,7 @@ from noisegen.reports.formatting import display_name, format_number
 from noisegen.sweeps.advice import LEAST_GAIN, Advice, SeriesAdvice
 from noisegen.sweeps.largest_batch import DEVIATIONS
 
-_DISAGREE = 16  # ratio of batch size and gradient noise scale, beyond which a sentence says so
+_DISAGREE = 16  # A sentence warns if batch size and gradient noise scale differ by this factor.
 _LOSS = "A loss is more than two standard deviations of a run."
 _NO_MORE = (
     "More minutes do not help, as advice trains no longer horizon: only the full sweep can tell"
@@ -100,9 +100,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             each,
             text,
             rule=(
-                "Measured at "
-                + horizons
-                + " of the horizon, and extrapolated as horizon to the power"
+                f"Measured at {horizons} of the horizon, and extrapolated as horizon to the power"
                 f" {prediction.growth:.2f}. {_LOSS}"
             ),
             numbers={"batch_size": (size.value, size.low, size.high)},

@@ -78,7 +78,7 @@ def make_answers(
       steps: Steps to targets, as `steps.read_steps` returns them.
       missing: Number of runs without a record.
       num_test_examples: Number of test examples, if it is known.
-      more_seeds: From a number of seeds to the command that trains them, if there is one.
+      more_seeds: Function `number of seeds -> command` that trains them, if there is one.
       command: The command that trains the missing runs, or ''.
     """
     answers = []
@@ -117,32 +117,27 @@ def _batch_size(optima, protocol, num_series) -> list[Answer]:
         return []  # All seeds have equal scores, which show no noise.
     metric, row = display_name(protocol.metric.name), display_name(protocol.row)
     numbers = {"row": optimum.row, "at_most": at_most}
-    text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
+    is_limited = protocol.metric.unit != "%" or at_most < 1
+    is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
     if is_first:
+        # All others are worse, so there is no loss to limit.
         text = (
             f"The {metric} is measurably worse at every {row} above {format_number(optimum.row)},"
             " the smallest one compared"
         )
-    elif is_last:
-        text += ", the largest one compared"
-    is_limited = protocol.metric.unit != "%" or at_most < 1
-    is_informative = is_limited and at_most <= _INFORMATIVE * _spread(optima)
-    if is_first:
-        pass  # All others are worse, so there is no loss to limit.
-    elif at_most == 0:
-        text += f": there it is better than at all others ({_PERCENT})"
-    elif is_informative:
-        text += (
-            f": there it is at most {_amount(protocol.metric, at_most)} worse than at the best"
-            f" ({_PERCENT})"
-        )
-    elif is_limited:
-        text += (
-            f", but {_count(scores[last].n, 'seed')} do not exclude that it is"
-            f" {_amount(protocol.metric, at_most)} worse there ({_PERCENT})"
-        )
     else:
-        text += f", but {_count(scores[last].n, 'seed')} do not limit how much worse it is there"
+        text = f"The {metric} is not measurably worse up to {row} {format_number(optimum.row)}"
+        if is_last:
+            text += ", the largest one compared"
+        amount, seeds = _amount(protocol.metric, at_most), _count(scores[last].n, "seed")
+        if at_most == 0:
+            text += f": there it is better than at all others ({_PERCENT})"
+        elif is_informative:
+            text += f": there it is at most {amount} worse than at the best ({_PERCENT})"
+        elif is_limited:
+            text += f", but {seeds} do not exclude that it is {amount} worse there ({_PERCENT})"
+        else:
+            text += f", but {seeds} do not limit how much worse it is there"
     if not is_last:
         beyond, loss = scored[last + 1][0], _loss(scores, last + 1, shared)
         if math.isfinite(loss.high):
@@ -390,7 +385,7 @@ def _differences(found, protocol) -> str:
 
 
 def _stated(difference) -> tuple[float, float]:
-    """Returns the interval of a difference without the part of the sign that the test excludes.
+    """Returns the interval of a difference without values of the sign that the test excludes.
 
     Holm's test finds a few differences whose simultaneous interval still contains 0.
     """

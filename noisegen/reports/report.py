@@ -153,8 +153,8 @@ def load_report(sweep: Sweep) -> Report:
     """Reads the records of a sweep.
 
     Raises:
-      FileNotFoundError: If the sweep has no directory yet.
-      ValueError: If it is not to have one, or as `select` does.
+      FileNotFoundError: If nothing is trained yet.
+      ValueError: If the sweep was made without a workdir, or as `select` does.
     """
     if sweep.workdir is None:
         raise ValueError("This sweep has no directory; give Sweep(..., workdir=...).")
@@ -212,8 +212,8 @@ def write_report(sweep: Sweep) -> pathlib.Path:
       The path of the page.
 
     Raises:
-      FileNotFoundError: If the sweep has no directory yet.
-      ValueError: As `select` and `make_table` do.
+      FileNotFoundError: If nothing is trained yet.
+      ValueError: If the sweep was made without a workdir, or as `select` and `make_table` do.
       OSError: If the directory cannot be written to.
     """
     return load_report(sweep).write()

@@ -24,11 +24,11 @@ from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.short_races import Planner, Race
 from noisegen.sweeps.sweep import Sweep
 
-LEAST_GAIN = 5.0  # tolerances, by which the smallest batch must learn
-# Learning rates tried in search of the largest stable one: one at which a run learns nothing, and
-# doublings of the best.
+LEAST_GAIN = 5.0  # tolerances by which the smallest batch must do better than no training
+# Learning rates tried in search of the largest stable one: the best, doubled 0, 1, 2, ... times.
+# One more run learns nothing.
 _RATES = short_races.STABILITY_RUNS - 1
-_TINY = 2.0**-20  # times the best learning rate, at which a network learns nothing
+_TINY = 2.0**-20  # A network learns nothing at this multiple of the best learning rate.
 _GROUPS = 8  # microbatches from which the noise of a batch's gradient is measured
 
 
@@ -50,10 +50,10 @@ class SeriesAdvice:
       stable_effective_rate: Largest stable effective learning rate in the shorter race, at
         `stable_row`; nan if it was not measured.
       stable_row: A batch size near the largest without loss there.
-      stable_is_bound: Whether a larger one may be stable, too, as none above was unstable.
+      stable_is_bound: Whether a larger one may be stable, too, because no larger one was tried.
       smallest: Smallest batch size, and the best value of the first tuned field there.
-      largest_planned: Largest batch size of the sweep. The short runs may not have compared it, as
-        it makes too few updates in them, or diverged.
+      largest_planned: Largest batch size of the sweep. The short runs may not have compared it,
+        because it makes too few updates in them or diverged.
     """
 
     series: str
@@ -81,7 +81,7 @@ class Advice:
       minutes: Minutes of training that the advice took.
       race_minutes: Fewest and expected minutes of training that a race of the full sweep takes.
       grid_minutes: Minutes of training that its whole grid takes.
-      fixed_updates: Whether the horizon is a number of updates, so that large batches train on more
+      fixed_updates: Whether the horizon is a number of updates. Large batches then train on more
         examples.
     """
 
@@ -140,10 +140,10 @@ def check(sweep: Sweep, minutes: float) -> None:
 
     Raises:
       ValueError: If the sweep does not ask how large the batch can be, has no directory or cannot
-        be trained, or if the minutes are no positive number.
+        be trained, or if the minutes are not a positive number.
       OSError: If its directory cannot be written to.
     """
-    # A word is refused here, before it is compared.
+    # Text is refused here, because it cannot be compared with numbers.
     if not isinstance(minutes, numbers.Real) or not 0 < minutes < math.inf:
         raise ValueError(f"minutes={minutes!r:.80} must be a positive number.")
     _check_kind(sweep)
@@ -160,7 +160,7 @@ def check(sweep: Sweep, minutes: float) -> None:
 
 
 class _Adviser:
-    """Reads the short races of a sweep, and trains what the advice needs besides.
+    """Reads the short races of a sweep, and trains the other runs that advice needs.
 
     Args:
       planner: The planner that has trained the races.
@@ -227,8 +227,8 @@ class _Adviser:
     def _stable(self, optimum):
         """Finds the largest stable learning rate at one batch size, in runs of the shorter race.
 
-        A run is stable if it ends with a smaller training loss than a run that learns nothing. Such
-        a run, at a tiny learning rate, is among them.
+        A run is stable if it ends with a smaller training loss than a run that learns nothing. One
+        run has a tiny learning rate for this comparison.
 
         Returns:
           The effective learning rate, whether a larger one may be stable, too, and the metric of
@@ -275,10 +275,10 @@ class _Adviser:
                 workdir=self._planner.workdir / "gradient_noise",
             )
             sweep.validate()
-        except ValueError:  # The task has batches of another kind.
+        except ValueError:  # The task cannot measure noise, e.g. if its examples are not shuffled.
             return math.nan
-        # The pool's settings are made for races. For a single run with noise there is no choice, so
-        # that nothing needs to be measured.
+        # The pool's settings are made for races. A single run with noise leaves no choice, so
+        # nothing needs to be measured.
         settings = optimum.counted[0].settings or {}
         pool = {
             "lanes": 1,
@@ -293,7 +293,7 @@ class _Adviser:
         return scale if scale is not None and scale > 0 else math.nan
 
     def advice(self, found: tuple[SeriesAdvice, ...]) -> Advice:
-        """Returns the predictions with the cost of everything."""
+        """Returns the predictions with the cost of the advice and of the full sweep."""
         last = self._races[-1].sweep
         of = min(self._protocol.of, _fewest_seeds(self._full.planned))
         best = min(self._protocol.best, of)
@@ -355,8 +355,8 @@ def _nearest(optima: Sequence[Optimum], log2: float) -> Optimum:
 def _rate_at(races: Sequence[Sequence[Optimum]], row: float, protocol) -> statistics.Interval:
     """Predicts the first tuned field at a batch size.
 
-    The best values of each race are interpolated in the logarithms, and the two races averaged. The
-    interval holds the error bars of the rows beside, and a step of the grid.
+    The best values of each race are interpolated in their logarithms, and averaged over the races.
+    The interval includes the error bars of the neighboring rows and a step of the grid.
     """
     name = protocol.tune[0]
     logs, lows, highs = [], [], []

@@ -65,8 +65,8 @@ class Search:
     def wanted(self, records: Mapping[str, Record]) -> dict[str, HParams]:
         """Returns the runs to train and those already trained, by run_id.
 
-        Planned runs that have a record at the first call are among them: a race after a grid counts
-        them, too. Of the runs that extended the grid it counts those that it asks for itself.
+        Planned runs that have a record at the first call are among them, so a race after a grid
+        counts them. Of the runs that extended the grid it counts only those that it wants itself.
 
         Args:
           records: The records so far by run_id. Those of other runs are ignored.

@@ -1,8 +1,8 @@
 """Plans and trains the short races of advice, within a budget of minutes.
 
-How long a race takes depends on the machine and on how many runs of the grid it needs. Neither is
-known beforehand. So the first race is short enough for any workload, and each race shows how long
-the next one may be:
+The duration of a race depends on the machine and on how many runs of the grid it needs. Neither is
+known beforehand. The first race is therefore short enough for any workload, and each race shows how
+long the next one may be:
 
 1. The first race may take an eighth of the budget, by the speed that `training.autotune` measures
    and the geometric mean of the fewest and the most runs of a race.
@@ -43,14 +43,14 @@ LONGEST, MOST_SEEDS = _RACES[0]
 LONGEST_FIRST = LONGEST / 2  # fraction of the first race
 FEWEST_UPDATES = 2  # least updates of a run
 FEWEST_ROWS = 4
-# Share of the budget for the first race. The measured speed was off by a fifth in trials, but some
-# workloads need most of the grid, and a machine may become busy.
+# Share of the budget for the first race. It is small, because some workloads need most of the grid
+# and a machine may become busy. The measured speed was off by only a fifth in trials.
 _FIRST_SHARE = 1 / 8
 _SHARE = 0.8  # of the minutes left for the next race, which may need more runs than the one before
-_BEYOND = 5  # times the largest batch size expected, which the next race tries
+_BEYOND = 5  # times the expected largest batch size without loss: the largest one tried next
 _EVALUATION = 1 / 3  # cost of evaluating an example, relative to training on it
-# Runs beside the races, measured in runs of a race: those that find the largest stable learning
-# rate, and one with gradient noise, which leaves lanes idle.
+# Cost of the runs beside the races, in runs of a race: those that find the largest stable learning
+# rate, and one that measures gradient noise and leaves the other lanes idle.
 STABILITY_RUNS, NOISE_RUNS = 8, 2
 
 
@@ -82,8 +82,8 @@ class Planner:
       horizon: The field with the horizon.
       labels: Labels of the series, in the order of the protocol.
       workdir: Directory of the short runs.
-      task: Makes the task of the short sweeps. As each task loads the data, they share the tasks of
-        the full sweep.
+      task: Makes the task of the short sweeps. They share the tasks of the full sweep, because each
+        task loads the data.
       trained: The sweeps of short runs that are trained.
     """
 
@@ -154,10 +154,10 @@ class Planner:
         """Returns the race of a fraction of the horizon.
 
         Args:
-          fraction: Of the full horizon.
+          fraction: Fraction of the full horizon.
           seeds: Number of seeds.
-          shorter: A shorter race that is trained. Batch sizes far beyond the largest that is
-            expected to be without loss are left out.
+          shorter: A shorter race that is trained. Batch sizes far beyond the expected largest one
+            without loss are left out.
         """
         runs = self._runs(fraction, seeds)
         if shorter is not None:
@@ -206,7 +206,7 @@ class Planner:
         )
 
     def _next(self, last, seconds):
-        """Returns fraction and seeds of the longest race that takes some seconds; None if none."""
+        """Returns fraction and seeds of the longest race that fits in some seconds, or None."""
         spent = seconds_of(last.sweep)
         per_example = spent / work_bounds(last.sweep)[0]
         run = spent / max(1, len(last.sweep.records()))
@@ -223,7 +223,7 @@ class Planner:
         return None
 
     def _measure(self):
-        """Returns seconds an example, and seconds of autotuning for all tasks."""
+        """Returns the seconds per example, and the seconds of autotuning for all tasks."""
         rows = sorted({run[self._protocol.row] for run in self.full.planned})
         middle = rows[len(rows) // 2]
         hparams = next(run for run in self.full.planned if run[self._protocol.row] == middle)
@@ -291,7 +291,7 @@ class Planner:
 
 
 def work_bounds(sweep: Sweep) -> tuple[float, float]:
-    """Returns the fewest and most examples of a race; those evaluated count by `_EVALUATION`."""
+    """Returns the fewest and most examples of a race. Evaluated ones count by `_EVALUATION`."""
     fewest, most = (
         sum(_work(run, sweep.task_of(run.hparams)) for run in runs.values())
         for runs in (sweep.state.fewest_runs(), sweep.state.most_runs())
@@ -345,8 +345,8 @@ def _with_seeds(planned, number) -> list[dict]:
 def _shortened(run, horizon, fraction, protocol) -> dict:
     """Returns a run with a fraction of its horizon, evaluated at its end only.
 
-    If the metric is not measured on test or validation examples, such as `train_loss`, the
-    evaluations stay, as it may be a mean since the last one.
+    The evaluations stay if the metric is measured on neither test nor validation examples, such as
+    `train_loss`: it may be a mean since the last evaluation.
     """
     short = dict(run)
     short[horizon] = fraction * run[horizon]

@@ -45,13 +45,14 @@ def image_classification(
       make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, see `from_nnx`. The model
         is called as `model(images)`. In training it also receives `keys` (one per example, for
         dropout) and `mask` (the examples that count, for normalization) if its call has arguments
-        of these names. Likewise it receives `hparams`, those of the run, also in evaluation.
+        of these names. In training and in evaluation it receives `hparams` if its call has that
+        argument.
       make_optimizer: Function `(hparams, key) -> optax.GradientTransformation`.
       name: Identity of the task, which is part of the id of every run.
       augment: Function `(key, image) -> image` or `(key, image, hparams) -> image` of one raw image
         `(H, W, C)`, used in training only, such as `noisegen.data.pad_crop_flip`.
-      label_smoothing: Function `hparams -> number`, the share of a label's probability that all
-        classes divide equally among them in the training loss. `test_loss` is without it.
+      label_smoothing: Function `hparams -> number`. In the training loss this share of a label's
+        probability is spread equally over all classes. It does not enter `test_loss`.
       clean_train_loss: Whether to measure three more metrics at the end of a run, in a third of the
         time of an epoch. `clean_train_loss` and `clean_train_accuracy` are the mean loss and the
         accuracy of training images in evaluation mode without augmentation, whereas `train_loss` is
@@ -82,8 +83,8 @@ def image_classification(
       >>> task.num_examples
       1437
 
-      A task whose runs may differ in their label smoothing, their dropout and the strength of their
-      augmentation. One program trains all of them:
+      A task whose runs may differ in label smoothing, dropout and the strength of augmentation. One
+      program trains all of them:
 
       >>> def add_noise(key, image, hparams):
       ...     return image + hparams["pixel_noise"] * jax.random.normal(key, image.shape)

@@ -22,6 +22,7 @@ from noisegen.training.task import (
     make_key,
     takes_hparams,
 )
+from noisegen.training.task_check import first_line
 from noisegen.training.task_plans import device_type
 
 # (mean loss of parameters and examples, parameters, training set) -> numbers by name.
@@ -54,13 +55,13 @@ def from_nnx(
     `recompute_state` if it has no momentum. A pool refuses other layers that mix examples, such as
     `nnx.BatchNorm`, unless `ghost_size` and `only_batch_size` make every microbatch a whole batch.
 
-    **Hyperparameters.** The functions find those of the run in `batch.hparams`. A model that is
-    made from them may scale its first weights, and may keep a number as an attribute, such as the
-    rate of a `noisegen.models.Dropout`.
+    **Hyperparameters.** The functions find those of the run in `batch.hparams`. If `make_model`
+    takes them, it may scale the initial weights, and the model may keep a number as an attribute,
+    such as the rate of a `noisegen.models.Dropout`.
 
     Args:
       make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, called while tracing.
-        It may read only numbers of `hparams`, and no shape may depend on them.
+        It may read only the numbers in `hparams`, and no shape may depend on them.
       loss: Function `(model, batch) -> (M,)` of the model in training mode. It must take all
         randomness from `batch.keys`, so that results do not depend on the microbatch.
       metrics: Function `(model, batch) -> {name: (M,)}` of the model in evaluation mode.
@@ -144,7 +145,7 @@ class _NnxModel:
         has_streams = bool(jax.tree.leaves(self._streams))
         self.draws_for_each_example = has_streams and not variables
         # Devices can agree on ghost statistics, but on no other state (see `Task.combine_state`).
-        # If the model is made from hyperparameters, its attributes that are arrays are constant.
+        # In a model made from hyperparameters, attributes that are plain arrays are constant.
         num_statistics = sum(norm.num_statistics for norm in self.norms)
         changing = variables if self.takes_hparams else jax.tree.leaves(state)
         only_statistics = num_statistics == len(jax.tree.leaves(changing))
@@ -301,18 +302,17 @@ def _mark_arrays_as_data(model: nnx.Module) -> None:
                 )
             if isinstance(module, nnx.Dropout) and name == "rate":
                 raise ValueError(
-                    "The rate of nnx.Dropout must be a number of Python, but it is traced, as all "
+                    "The rate of nnx.Dropout must be a Python number, but it is traced, as all "
                     "numbers of runs are: use noisegen.models.Dropout(rate, rngs=rngs)."
                 )
             setattr(module, name, nnx.data(value))
 
 
 class _Arrays(Mapping):
-    """Numbers of a run as arrays, so that a model that keeps one has it as data.
+    """The numbers of a run as arrays, so that Flax treats one that a model keeps as data.
 
-    Raises:
-      ValueError: If a boolean or a word is read. It may choose a layer, and the layers of a task
-        are fixed when it is made, before there are runs.
+    Reading a boolean or a word raises ValueError. It might choose a layer, but the layers of a task
+    are fixed when it is made, before there are runs.
     """
 
     def __init__(self, values: Hparams):
@@ -335,7 +335,7 @@ class _Arrays(Mapping):
 
 
 class _AnyNumbers(collections.defaultdict):
-    """The numbers of a run that is not known yet: any field is there, with a traced value.
+    """The numbers of a run that is not known yet. Every field has the same traced value.
 
     Args:
       traced: A traced number.
@@ -373,11 +373,10 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
     except TypeError as error:
         if not takes_hparams(make_model) or not needs_value(error):
             raise
-        reason = str(error).strip().split("\n")[0]
         raise ValueError(
             "make_model needs the value of a hyperparameter, but it gets numbers only, and they "
             "are traced. If it sets a shape or the kind of a layer, make a task for each of its "
-            f"values: {reason}"
+            f"values: {first_line(error)}"
         ) from error
     return static["graph"], streams, state, static["norms"]
 
@@ -395,7 +394,7 @@ def _check_annotations(model: nnx.Module) -> None:
 
 
 def _check_arrays_are_kept(before: Any, after: Any) -> None:
-    """Raises ValueError if a call changed an attribute that is an array and no variable."""
+    """Raises ValueError if a call changed an array that is not a variable."""
     kept = dict(nnx.to_flat_state(before))
     for path, leaf in nnx.to_flat_state(after):
         if not isinstance(leaf, nnx.Variable) and leaf is not kept[path]:

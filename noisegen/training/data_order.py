@@ -96,7 +96,7 @@ def take(
 
 
 def check_no_state(task: Task, state: PyTree, batch_devices: int) -> None:
-    """Raises ValueError if there is a state, on which the batch devices cannot agree."""
+    """Raises ValueError if there is a state, because batch devices cannot agree on one."""
     if jax.tree.leaves(state):
         raise ValueError(
             f"Task {task.name!r} has a state beside its parameters, so that its batches cannot be "
@@ -109,7 +109,7 @@ def combined_state(task: Task, params: PyTree, before: PyTree, after: PyTree) ->
     if jax.lax.axis_size("batch") == 1:
         return after
     if task.combine_state is None:
-        # Here for tasks whose `init` takes hyperparameters; `Program` refuses all others earlier.
+        # Reached only if `init` takes hyperparameters: `Program` refuses all other tasks earlier.
         check_no_state(task, after, jax.lax.axis_size("batch"))
         return after
     # A leading axis of devices, in the order of their shares of the microbatch.
@@ -151,7 +151,7 @@ def recomputed_state(
 def first_orders(task: Task, seed: int, hparams: Hparams) -> tuple[RunInputs, jax.Array]:
     """Returns inputs without a plan, and the first orders of a seed's examples.
 
-    They are the `orders` of `recomputed_state` for parameters whose seed is not known.
+    `recomputed_state` takes them as `orders` if the seed of the parameters is unknown.
 
     Args:
       task: The task.

@@ -63,7 +63,7 @@ class MetricSpec(NamedTuple):
         return (*self.diagnostics, *self.noise)
 
 
-# What was found for a task, held weakly, so that its data can be freed.
+# Names found so far. Tasks are held weakly, so that their data can be freed.
 _specs: weakref.WeakKeyDictionary[Task, MetricSpec] = weakref.WeakKeyDictionary()
 
 
@@ -72,8 +72,8 @@ def metric_spec(task: Task, hparams: Hparams = NO_HPARAMS) -> MetricSpec:
 
     Args:
       task: The task.
-      hparams: Hyperparameters of a run. They are needed only if the task's functions read them, and
-        no runs were made yet.
+      hparams: Hyperparameters of a run. They are needed only if the task's functions read them and
+        no runs have been made yet.
 
     Raises:
       ValueError: If two metrics have one name, a metric has the name of a column of the curve, or
@@ -81,13 +81,13 @@ def metric_spec(task: Task, hparams: Hparams = NO_HPARAMS) -> MetricSpec:
         are not given.
     """
     if task not in _specs:
-        with needing_hparams(task, "metric_spec", hparams) as hparams:
+        with _naming_missing_hparams(task, "metric_spec", hparams) as hparams:
             trace_metrics(task, hparams)
     return _specs[task]
 
 
 def trace_metrics(task: Task, hparams: Hparams) -> MetricSpec:
-    """Returns what `metric_spec` finds with these hyperparameters, even if it was found before."""
+    """Finds names as `metric_spec` does, but traces the functions even if they are known."""
     spec = MetricSpec(
         test=_split_names(task, "test", hparams),
         valid=() if task.valid is None else _split_names(task, "valid", hparams),
@@ -121,7 +121,6 @@ def evaluate(
     eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
     # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
-
     hparams = RunHparams(hparams)
 
     def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -180,7 +179,7 @@ def evaluate_params(
       examples: A pytree of arrays `(T, ...)` like those of a split of the task, or any pytree of
         such sets. By default the test set and, if there is one, the validation set.
       hparams: Fields of the run that trained the parameters, such as `Result.hparams`. They are
-        needed only if the task's functions other than `make_optimizer` read them.
+        needed only if a function of the task reads them. `make_optimizer` does not count.
       microbatch: Examples of the pass over the training set that are taken at once, a multiple of
         the ghost size.
       eval_batch: Examples evaluated at once.
@@ -191,8 +190,8 @@ def evaluate_params(
       ``vmap`` and `noisegen.diagnostics.evaluate_on_line`.
 
     Raises:
-      ValueError: If the microbatch cuts ghost batches, the parameters are of another network, the
-        examples are like none of the task's splits, or hyperparameters are missing.
+      ValueError: If the microbatch cuts ghost batches, the parameters are those of another
+        network, the examples are not like a split of the task, or hyperparameters are missing.
 
     Examples:
       >>> import jax, optax
@@ -214,7 +213,7 @@ def evaluate_params(
         raise ValueError(
             f"microbatch={microbatch} must be a multiple of the ghost size, {task.ghost_size}."
         )
-    with needing_hparams(task, "evaluate_params", _given(task, hparams)) as given:
+    with _naming_missing_hparams(task, "evaluate_params", _given(task, hparams)) as given:
         return _evaluate_params(task, params, examples, given, microbatch, eval_batch)
 
 
@@ -228,11 +227,11 @@ def _given(task: Task, hparams: Mapping[str, Value] | None) -> Hparams:
 
 
 @contextlib.contextmanager
-def needing_hparams(task: Task, function: str, hparams: Hparams) -> Iterator[RunHparams]:
-    """Gives hyperparameters to the task's functions, and names those that are missing.
+def _naming_missing_hparams(task: Task, function: str, hparams: Hparams) -> Iterator[RunHparams]:
+    """Yields hyperparameters for the task's functions, and names those that are missing.
 
     Raises:
-      ValueError: In place of the KeyError of a hyperparameter that is read and not given.
+      ValueError: If a function reads a hyperparameter that is not given.
     """
     read: set[str] = set()
     try:
@@ -255,7 +254,7 @@ def _evaluate_params(
     microbatch: int,
     eval_batch: int,
 ) -> PyTree:
-    """Does the work of `evaluate_params`, with hyperparameters as a pool gives them."""
+    """Evaluates as `evaluate_params` does, with hyperparameters as a pool gives them."""
     like, state = abstract_init(task, hparams)
     if _shapes(like) != _shapes(params):
         raise ValueError(

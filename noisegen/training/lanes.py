@@ -355,7 +355,7 @@ def _evaluate(
     eval_due = has_updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
     # Every plan evaluates after its last update, so no run ends without an evaluation.
     last = eval_due & (lanes.count == lanes.inputs.hparams["num_updates"])
-    spec = metric_spec(task)  # known since the lanes were made
+    spec = metric_spec(task)  # Found when the lanes were made.
 
     def evaluate(splits: tuple[str, ...], lane: Lane) -> dict[str, jax.Array]:
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state

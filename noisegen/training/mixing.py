@@ -39,7 +39,7 @@ def check_mixing(task: Task, hparams: RunHparams) -> None:
 
     Args:
       task: The task.
-      hparams: Hyperparameters of a run, with which the functions are called.
+      hparams: Hyperparameters of a run, which the functions get.
 
     Raises:
       ValueError: If the loss or a metric of an example depends on unrelated examples. A state that

@@ -210,14 +210,12 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     # A field that nothing reads is most likely misspelled, and its grid would train equal runs.
     unread = names - read - elsewhere - RUN_FIELDS
     if unread:
+        others = ""
+        if elsewhere:
+            others = f", and its other functions read {', '.join(sorted(elsewhere))}"
         raise ValueError(
             f"Nothing reads the run's {', '.join(sorted(unread))}: the optimizer of task "
-            f"{task.name!r} reads {', '.join(sorted(read)) or 'nothing'}"
-            + (
-                f", and its other functions read {', '.join(sorted(elsewhere))}."
-                if elsewhere
-                else "."
-            )
+            f"{task.name!r} reads {', '.join(sorted(read)) or 'nothing'}{others}."
         )
 
 

@@ -33,11 +33,11 @@ def make_key(seed: jax.typing.ArrayLike) -> jax.Array:
 class RunHparams(Mapping):
     """The hyperparameters of one run, as a task's functions read them.
 
-    It has no leaves in a pytree. A function can therefore be mapped over the examples of a `Batch`.
+    It is a pytree without leaves, so a function can be mapped over the examples of a `Batch`.
 
     Args:
       values: Numbers, traced or not, booleans and words by field.
-      read: Set to which every name that is read is added, present or not.
+      read: Set that collects the names that are read, whether they are present or not.
     """
 
     def __init__(self, values: Mapping[str, Any], read: set[str] | None = None):
@@ -55,14 +55,14 @@ class RunHparams(Mapping):
         return len(self._values)
 
     def on_device(self) -> "RunHparams":
-        """Returns the same with the numbers sent to the device."""
+        """Returns the same hyperparameters, with the numbers sent to the device."""
         sent = {
             name: value if isinstance(value, bool | str) else jax.device_put(value)
             for name, value in self._values.items()
         }
         return RunHparams(sent, self._read)
 
-    # The values may be traced. Those have neither a truth value, to compare them, nor a hash.
+    # Compared by identity, because traced values can be neither compared nor hashed.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -151,9 +151,9 @@ class Task:
 
     Every function may read the run's hyperparameters. ``loss``, ``metrics`` and ``train_metrics``
     find them in `Batch.hparams`. ``init`` and ``diagnostics`` get them if they have an argument
-    named ``hparams``. Numbers are traced, so one program trains runs that differ in them, and no
-    function may need their value (``if hparams["x"] > 0``) or set a shape with them. Booleans and
-    words are Python values.
+    named ``hparams``. Numbers are traced, so one program trains runs that differ in them. No
+    function may therefore need their value (``if hparams["x"] > 0``) or set a shape with them.
+    Booleans and words are Python values.
 
     Attributes:
       name: Identity of the task. It enters the id of every run, so two tasks that train differently
@@ -164,8 +164,8 @@ class Task:
         measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
         ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
         ``valid_`` in front.
-      init: ``key -> (params, state)``, or ``(key, hparams) -> ...``, whose shapes depend on no
-        number of ``hparams``. Training changes ``state`` without a gradient (running
+      init: ``key -> (params, state)``, or ``(key, hparams) -> ...``. The shapes must not depend on
+        a number of ``hparams``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss per example. An update uses
         the gradient of the mean loss over exactly ``batch_size`` examples.
@@ -174,8 +174,8 @@ class Task:
         of a run.
       diagnostics: ``(params, state, train) -> {name: ()}``, or ``(params, state, train, hparams)
         -> ...``, evaluated with the test set, for instance the functions of `noisegen.diagnostics`.
-        The names differ from those of the
-        metrics. A value that is not finite is recorded as such.
+        The names must differ from those of the metrics. A value that is not finite is recorded as
+        such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
         ``hparams`` holds the run's numbers as traced scalars, and its booleans and words as Python
         values. It also holds ``num_updates`` (the horizon), ``updates_per_epoch`` and
@@ -227,7 +227,7 @@ class Task:
       source: Origin of the data in one line, for the report.
 
     Examples:
-      Runs that differ in the scale of their first weights and in a penalty of the loss:
+      Two runs with a small initial weight, which differ in a penalty in the loss:
 
       >>> from noisegen import training
       >>> x = np.linspace(-1, 1, 16, dtype=np.float32)

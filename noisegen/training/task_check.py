@@ -32,7 +32,7 @@ from noisegen.training.task import (
     make_key,
     update_optimizer,
 )
-from noisegen.training.task_plans import device_type
+from noisegen.training.task_plans import device_values
 
 # States of optimizers that train other parameters than those to evaluate, and the `eval_params`
 # that finds them.
@@ -46,13 +46,13 @@ _EVALUATED_ELSEWHERE = {
 
 
 class _Checked(NamedTuple):
-    """What the functions of a task read of the runs with which it was checked."""
+    """A check that a task has passed."""
 
-    names: frozenset[str]  # present or not
-    kinds: dict[str, tuple]  # of the fields with these names, see `_kinds_of_fields`
+    names: frozenset[str]  # of the fields that its functions read, present or not
+    kinds: dict[str, tuple]  # of these fields, see `_kinds_of_fields`
 
 
-# The tasks that have passed, held weakly, so that their data can be freed.
+# The checks that each task has passed. Tasks are held weakly, so that their data can be freed.
 _checked: weakref.WeakKeyDictionary[Task, list[_Checked]] = weakref.WeakKeyDictionary()
 
 # The fields of a task that are functions.
@@ -68,27 +68,29 @@ _OPTIONAL = (
 
 
 def check_task(task: Task, fields: Mapping[str, Value] | None) -> frozenset[str]:
-    """Checks that a pool can train a task, once for each task and the words that it reads.
+    """Checks that a pool can train a task.
+
+    The check is made once for each task and each set of booleans and words that it reads.
 
     Args:
       task: The task.
-      fields: Fields of a run, with whose values the functions are called, or None without a run.
+      fields: Fields of a run, which the functions get, or None if there is no run.
 
     Returns:
       The fields that `init`, the loss, the metrics and the diagnostics read.
 
     Raises:
       ValueError: If a function returns a value that a pool cannot use, or the loss or a metric
-        mixes examples that a pool must keep apart. Also if it needs the value of a number, or
-        reads a field that the run lacks, or if JAX is configured so that runs would differ.
+        mixes examples that a pool must keep apart. Also if a function needs the value of a number
+        or reads a field that the run lacks, or if JAX is configured so that runs would differ.
     """
-    # Before the look at `_checked`, since the user may have changed the configuration since.
+    # Always, because the user may have changed the configuration since the last check.
     check_jax_config()
     passed = _checked.setdefault(task, [])
     for checked in passed:
         if fields is None or _kinds_of_fields(checked.names, fields) == checked.kinds:
             return checked.names
-    # In this order, as a later check relies on those before: first kinds, then shapes, then values.
+    # First kinds, then shapes, then values, because each check relies on those before it.
     _check_functions(task)
     _check_arrays(task)
     values = _example_values(task, fields or {})
@@ -124,19 +126,14 @@ def lacking_message(task: Task, lacking: Iterable[str], names: Iterable[str]) ->
 
 
 def _example_values(task: Task, fields: Mapping[str, Value]) -> dict[str, Any]:
-    """Returns the values of a run as a task's functions get them, with a horizon made up."""
-    # The plan, which knows the horizon, is made after the task is checked.
+    """Returns the values of a run as a task's functions get them, with a placeholder horizon."""
+    # The plan has the horizon, and is made after the task is checked.
     planned = {"num_updates": 1, "updates_per_epoch": 1, "num_examples": task.num_examples}
-    values = {**planned, **fields}
-    values.pop("last_batch", None)
-    return {
-        name: value if isinstance(value, bool | str) else device_type(name)(value)
-        for name, value in values.items()
-    }
+    return device_values({**planned, **fields})
 
 
 def _kinds_of_fields(names: frozenset[str], fields: Mapping[str, Value]) -> dict[str, tuple]:
-    """Returns whether fields are present, and their values if these are constants of a program."""
+    """Returns whether each field is present, and its value if that is constant in a program."""
     kinds = {}
     for name in names:
         value = fields.get(name)
@@ -151,14 +148,14 @@ def _check_traced(
     values: Mapping[str, Any],
     read: set[str],
 ) -> None:
-    """Checks a function of the task by tracing it, with the numbers of a run traced too.
+    """Checks a function of the task by tracing it. The numbers of the run are traced, too.
 
     Args:
       task: The task.
       name: Name of the function, for the message.
       check: Function `(task, hparams) -> None` that checks it.
       values: Values of a run.
-      read: Set to which the names are added that the function reads.
+      read: Set that collects the names that the function reads.
 
     Raises:
       ValueError: As `check_task` does.
@@ -174,9 +171,10 @@ def _check_traced(
         jax.eval_shape(traced, numbers)
     except TypeError as error:
         suspects = sorted(read_here & numbers.keys())
-        # A check calls the functions before as well, which passed with what they read.
+        # A check also calls functions that have passed. The names that they read are no suspects.
         suspects = [name for name in suspects if name not in read] or suspects
-        # If Python's numbers do not help, the user's mistake is another, and shows best as it is.
+        # If the check fails with Python numbers as well, the user's mistake is another one, and the
+        # original error explains it best.
         if not needs_value(error) or not suspects or _fails(traced, numbers):
             raise
         raise ValueError(
@@ -190,9 +188,9 @@ def _check_traced(
 
 
 def _fails(traced: Callable[[Mapping[str, Any]], None], numbers: Mapping[str, Any]) -> bool:
-    """Returns whether a check fails even if it is given numbers of Python."""
+    """Returns whether a check fails even with Python numbers."""
     plain = {name: value.item() for name, value in numbers.items()}
-    # Whole numbers as integers, which may set a shape.
+    # Whole numbers become integers, which may set a shape.
     plain = {name: int(value) if value % 1 == 0 else value for name, value in plain.items()}
     try:
         traced(plain)
@@ -463,5 +461,5 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-# Checks that trace functions of a task, by the name of the function. Each relies on those before.
+# Checks that trace a function of a task, by its name. Each check relies on those before it.
 _TRACED = {"init": _check_init, "loss": _check_loss, "metrics": _check_metrics}

@@ -43,21 +43,29 @@ def device_fields(
 ) -> dict[str, np.number | bool | str]:
     """Returns the fields of a run as the task's functions get them.
 
-    Numbers have their type on the device, booleans and words are as they are. In place of
-    `num_epochs`, if the run has that, the device counts updates.
+    Numbers have their type on the device. Booleans and words are unchanged. The horizon is
+    `num_updates`, even if the run has `num_epochs`.
     """
-    given = {name: value for name, value in fields.items() if name != "last_batch"}
-    given["num_updates"] = plan.num_updates
-    given["updates_per_epoch"] = plan.updates_per_epoch
-    given["num_examples"] = num_examples
+    planned = {
+        "num_updates": plan.num_updates,
+        "updates_per_epoch": plan.updates_per_epoch,
+        "num_examples": num_examples,
+    }
+    return device_values({**fields, **planned})
+
+
+def device_values(fields: Mapping[str, Value]) -> dict[str, np.number | bool | str]:
+    """Returns fields with their types on the device, without `last_batch`."""
+    # Only the plan reads `last_batch`.
     return {
         name: value if isinstance(value, bool | str) else device_type(name)(value)
-        for name, value in given.items()
+        for name, value in fields.items()
+        if name != "last_batch"
     }
 
 
 def device_type(name: str) -> type[np.number]:
-    """Returns the type of a number of the run on the device."""
+    """Returns the type that a number of the run has on the device."""
     return np.int32 if name in INTEGERS else np.float32
 
 
