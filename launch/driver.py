@@ -15,8 +15,9 @@ import time
 from typing import Any, NamedTuple, Protocol
 
 from noisegen import storage
+from noisegen._text import count
 from noisegen.sweeps import Sweep, signals
-from noisegen.sweeps.progress import Observer, count
+from noisegen.sweeps.progress import Observer
 from noisegen.sweeps.worker import COMPILE_TIMEOUT_FACTOR, WorkerOptions, extend_and_list, watch
 
 _POLL_SECONDS = 0.2

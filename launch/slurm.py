@@ -27,7 +27,7 @@ import time
 from typing import Any
 
 from noisegen import storage
-from noisegen.sweeps.progress import count
+from noisegen._text import count
 
 from . import cli
 from .driver import WorkerCommand

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from absl import flags
 
 from noisegen import reports, storage
+from noisegen._text import count
 from noisegen.reports import markup
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.progress import Tally, count, duration
+from noisegen.sweeps.progress import Tally, duration
 
 from . import cli, slurm
 

@@ -16,8 +16,9 @@ from absl import flags
 
 from noisegen import statistics, storage, training
 from noisegen._errors import one_line
+from noisegen._text import count
 from noisegen.sweeps import Sweep
-from noisegen.sweeps.progress import Display, count, duration
+from noisegen.sweeps.progress import Display, duration
 from noisegen.sweeps.worker import WorkerOptions
 
 from . import cli, config_flags, local, multihost, ray, report, slurm, streams, worker

@@ -98,12 +98,12 @@ class Advice:
 
     @property
     def is_longest(self) -> bool:
-        """Whether more minutes would train no longer horizon."""
+        """Whether a race has trained the longest horizon that advice ever trains."""
         return self.fractions[-1] >= short_races.LONGEST
 
     @property
     def is_largest(self) -> bool:
-        """Whether more minutes would train no longer horizon and no further seeds."""
+        """Whether that race also had as many seeds as advice ever uses."""
         return self.is_longest and self.num_seeds >= short_races.MOST_SEEDS
 
 
@@ -302,7 +302,7 @@ class _Adviser:
         fewest, most = short_races.work_bounds(race)
         per_example = short_races.seconds_per_example(last) / 60
         # The full race is expected to exceed its fewest runs as much as the short one did.
-        per_fewest = short_races.seconds_of(last) / short_races.work_bounds(last)[0] / 60
+        per_fewest = short_races.seconds_per_fewest(last) / 60
         expected = fewest * max(per_example, per_fewest)
         return Advice(
             metric=self._protocol.metric.name,

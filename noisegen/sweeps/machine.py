@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 import noisegen
+from noisegen._text import count
 
 
 def num_cores() -> int:
@@ -41,8 +42,7 @@ def device() -> str:
     """
     if jax.default_backend() != "cpu":
         return devices()
-    number = num_cores()
-    cores = f"{number} {'core' if number == 1 else 'cores'} of {processor()}"
+    cores = f"{count(num_cores(), 'core')} of {processor()}"
     if jax.process_count() > 1:
         return f"{jax.process_count()} processes, {cores}"
     return cores

@@ -331,11 +331,6 @@ def _listed(words):
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def count(number: int, what: str) -> str:
-    """Returns a number of things in words."""
-    return f"{number:,} {what}" + "s" * (number != 1)
-
-
 def duration(seconds: float) -> str:
     """Returns a time as hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)

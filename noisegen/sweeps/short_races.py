@@ -207,9 +207,8 @@ class Planner:
 
     def _next(self, last, seconds):
         """Returns fraction and seeds of the longest race that fits in some seconds, or None."""
-        spent = seconds_of(last.sweep)
-        per_example = spent / work_bounds(last.sweep)[0]
-        run = spent / max(1, len(last.sweep.records()))
+        per_example = seconds_per_fewest(last.sweep)
+        run = seconds_of(last.sweep) / max(1, len(last.sweep.records()))
         # Runs beside the races are trained for each series, in two sweeps.
         seconds -= (1 + 2 * len(self.labels)) * self._overhead
         for fraction, seeds in _RACES:
@@ -304,6 +303,11 @@ def seconds_per_example(sweep: Sweep) -> float:
     runs = sweep.state.runs()
     work = sum(_work(runs[each.run_id], sweep.task_of(each.hparams)) for each in sweep.records())
     return seconds_of(sweep) / max(1.0, work)
+
+
+def seconds_per_fewest(sweep: Sweep) -> float:
+    """Returns the seconds that a race took, divided by the examples of its fewest runs."""
+    return seconds_of(sweep) / work_bounds(sweep)[0]
 
 
 def seconds_of(sweep: Sweep) -> float:

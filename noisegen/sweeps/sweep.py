@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from noisegen import storage, training
+from noisegen._text import count
 from noisegen.storage import Record
 from noisegen.sweeps import checks
 from noisegen.sweeps import protocol as protocols
@@ -347,10 +348,9 @@ class Sweep:
     def _warn_without_params(self):
         lacking = storage.without_params(self.workdir, self.state.wanted)
         if lacking:
-            runs = "1 run" if len(lacking) == 1 else f"{len(lacking):,} runs"
             warnings.warn(
-                f"{runs} finished before parameters were kept. To keep all parameters, use a new"
-                " workdir.",
+                f"{count(len(lacking), 'run')} finished before parameters were kept. To keep all"
+                " parameters, use a new workdir.",
                 stacklevel=4,
             )
 

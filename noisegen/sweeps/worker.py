@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noisegen import storage, training
+from noisegen._text import count
 from noisegen.storage import Record
 from noisegen.sweeps import machine, signals
-from noisegen.sweeps.progress import Observer, count, describe_extension
+from noisegen.sweeps.progress import Observer, describe_extension
 from noisegen.sweeps.sweep import Sweep
 from noisegen.training import Run
 

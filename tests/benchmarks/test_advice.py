@@ -1,4 +1,4 @@
-"""What the benchmark of advice says of made predictions, and whether its records fit together."""
+"""The benchmark of advice describes predictions correctly, and its records fit together."""
 
 import json
 import math
