@@ -140,18 +140,19 @@ class GhostBatchNorm(nnx.Module):
           parts: The layer after each part, with a leading axis of parts, in order, on every
             statistic.
         """
-        began = self.groups[...]
-        began_mean = self.mean[...]
-        began_var = self.var[...]
+        began, began_mean, began_var = self.groups[...], self.mean[...], self.var[...]
+        seen, mean, var = began, began_mean, began_var
+        # Assigned once at the end: Flax takes long to trace each assignment.
         for part, groups in enumerate(parts.groups[...]):
             num_new = groups - began
-            weights = self._combination_weights(began, groups)
-            mean = _combine(self.mean[...], began_mean, parts.mean[part], *weights)
-            var = _combine(self.var[...], began_var, parts.var[part], *weights, non_negative=True)
+            weights = self._combination_weights(began, seen, groups)
+            new_mean = _combine(mean, began_mean, parts.mean[part], *weights)
+            new_var = _combine(var, began_var, parts.var[part], *weights, non_negative=True)
             # A part without groups has changed nothing.
-            self.mean[...] = jnp.where(num_new > 0, mean, self.mean[...])
-            self.var[...] = jnp.where(num_new > 0, var, self.var[...])
-            self._count(num_new)
+            mean = jnp.where(num_new > 0, new_mean, mean)
+            var = jnp.where(num_new > 0, new_var, var)
+            seen = _add_groups(seen, num_new)
+        self.groups[...], self.mean[...], self.var[...] = seen, mean, var
 
     def _axes(self, x: jax.Array) -> "_Axes":
         """Returns the axes of `x`, after a check of its type and features."""
@@ -228,9 +229,9 @@ class GhostBatchNorm(nnx.Module):
         position = jnp.cumsum(is_group_seen, dtype=jnp.int32)  # Counted from 1.
         num_new = position[-1]
         if self.momentum is None:
-            seen, all_seen = self._seen(num_new)
-            kept = seen / all_seen
-            weights = jnp.where(is_group_seen, 1 / all_seen, 0.0)
+            before, after = _counts(self.groups[...], num_new)
+            kept = before / after
+            weights = jnp.where(is_group_seen, 1 / after, 0.0)
         else:
             # Each later group multiplies the weight of a group by the momentum.
             num_later = num_new - position
@@ -242,16 +243,17 @@ class GhostBatchNorm(nnx.Module):
             added = (weights.astype(new.dtype)[:, None] * new).sum(0)
             updated = kept.astype(new.dtype) * old + added
             running[...] = jnp.where(num_new > 0, updated, old).astype(running[...].dtype)
-        self._count(num_new)
+        self.groups[...] = _add_groups(self.groups[...], num_new)
 
     def _combination_weights(
-        self, began: jax.Array, groups: jax.Array
+        self, began: jax.Array, seen: jax.Array, groups: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the weights with which a part is combined, see `_combine`.
 
         Args:
           began: Number of groups before all parts.
-          groups: Number of groups after the part.
+          seen: Number of groups after the parts before.
+          groups: Number of groups after the part, had it been the only one.
         """
         num_new = groups - began
         if self.momentum is not None:
@@ -259,19 +261,9 @@ class GhostBatchNorm(nnx.Module):
             kept = self.momentum ** num_new.astype(self.mean[...].dtype)
             return kept, kept, jnp.float32(1.0)
         # Averages with equal weights: undo the division by the part's number of groups.
-        seen, all_seen = self._seen(num_new)
+        before, after = _counts(seen, num_new)
         began_share = began.astype(jnp.float32) / jnp.maximum(groups, 1).astype(jnp.float32)
-        return seen / all_seen, began_share, groups.astype(jnp.float32) / all_seen
-
-    def _seen(self, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the number of groups before and after new ones, the latter at least 1."""
-        seen = self.groups[...].astype(jnp.float32)
-        return seen, jnp.maximum(seen + num_new.astype(jnp.float32), 1.0)
-
-    def _count(self, num_new: jax.Array) -> None:
-        """Counts new groups; the count stops at the largest value of its type."""
-        seen = self.groups[...]
-        self.groups[...] = seen + jnp.minimum(num_new, jnp.iinfo(seen.dtype).max - seen)
+        return before / after, began_share, groups.astype(jnp.float32) / after
 
 
 class _Axes(NamedTuple):
@@ -351,6 +343,17 @@ def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     # At least 1, so that a group without examples has finite statistics, which are not used.
     num_examples = jnp.maximum(mask_KxG.sum(1, keepdims=True), 1)
     return total / (num_examples.astype(x.dtype) * float(num_positions))
+
+
+def _counts(seen: jax.Array, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the number of groups before and after new ones as floats, the latter at least 1."""
+    seen = seen.astype(jnp.float32)
+    return seen, jnp.maximum(seen + num_new.astype(jnp.float32), 1.0)
+
+
+def _add_groups(seen: jax.Array, num_new: jax.Array) -> jax.Array:
+    """Counts new groups; the count stops at the largest value of its type."""
+    return seen + jnp.minimum(num_new, jnp.iinfo(seen.dtype).max - seen)
 
 
 def _combine(
