@@ -1,5 +1,6 @@
 """Ghost batch normalization."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -100,6 +101,7 @@ class GhostBatchNorm(nnx.Module):
         use_running_average: bool | None = None,
         *,
         mask: jax.Array | None = None,
+        relu: bool = False,
     ) -> jax.Array:
         """Normalizes, and updates the running statistics in training.
 
@@ -110,6 +112,8 @@ class GhostBatchNorm(nnx.Module):
             `model.train()` and `model.eval()`.
           mask: Booleans `(N,)`. Examples outside the mask count in no statistic, and may hold any
             value including NaN. A group without examples leaves the running statistics unchanged.
+          relu: Whether to return `max(y, 0)`: with fewer passes over the memory than a ReLU behind
+            the layer takes.
 
         Returns:
           An array like `x`. Examples outside the mask are replaced by the mean, so they return the
@@ -127,8 +131,9 @@ class GhostBatchNorm(nnx.Module):
             use_running_average = self.use_running_average
         # Without examples there are no statistics.
         if use_running_average or x.size == 0:
-            return self._normalize_by_running_statistics(x, axes, mask)
-        return self._normalize_by_groups(x, axes, mask)
+            y = self._normalize_by_running_statistics(x, axes, mask)
+            return jax.nn.relu(y) if relu else y
+        return self._normalize_by_groups(x, axes, mask, relu)
 
     def combine(self, parts: "GhostBatchNorm") -> None:
         """Combines the statistics after parts of a batch into those after the whole batch.
@@ -170,7 +175,7 @@ class GhostBatchNorm(nnx.Module):
         return axes
 
     def _normalize_by_groups(
-        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
+        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None, relu: bool
     ) -> jax.Array:
         """Normalizes every group by its own statistics, and updates the running ones."""
         num_examples = x.shape[axes.groups]
@@ -182,7 +187,7 @@ class GhostBatchNorm(nnx.Module):
             )
         # Split the axis of examples into groups and examples of a group.
         before, after = x.shape[: axes.groups], x.shape[axes.groups + 1 :]
-        grouped = x.reshape(*before, -1, size, *after).astype(_validate.wide(x.dtype))
+        grouped = x.reshape(*before, -1, size, *after)
         if axes.features > axes.groups:  # The new axis moves the features by one.
             axes = axes._replace(features=axes.features + 1)
         if mask is None:
@@ -191,11 +196,10 @@ class GhostBatchNorm(nnx.Module):
             mask = mask.reshape(-1, size)
             is_group_seen = mask.any(1)
             mask = axes.expand_mask(mask, grouped.ndim)
-        # Centered twice: by `shift` up to rounding, then by the small mean that is left.
-        shift, centered = _center(grouped, axes, mask)
-        mean, var = _moments(centered, axes, mask)
-        self._update(shift + mean, var, is_group_seen)
-        return self._affine(centered, axes, mean, var).reshape(x.shape).astype(x.dtype)
+        parameters = (self.scale[...], self.bias[...])
+        y, mean, var = _normalize(grouped, *parameters, mask, axes, self.epsilon, relu)
+        self._update(mean, var, is_group_seen)
+        return y.reshape(x.shape)
 
     def _normalize_by_running_statistics(
         self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
@@ -209,16 +213,9 @@ class GhostBatchNorm(nnx.Module):
             shape = [1] * x.ndim
             shape[axes.groups] = len(mask)
             wide = jnp.where(mask.reshape(shape), wide, axes.expand(mean, x.ndim))
-        return self._affine(wide, axes, mean, var).astype(x.dtype)
-
-    def _affine(self, x: jax.Array, axes: "_Axes", mean: jax.Array, var: jax.Array) -> jax.Array:
-        """Normalizes by statistics `(K, C)`, scales and shifts; all of one type."""
-        scale = self.scale[...][None].astype(x.dtype)
-        bias = self.bias[...][None].astype(x.dtype)
-        # One factor per group and feature, so that the large array is multiplied once.
-        scale = jax.lax.rsqrt(var + self.epsilon) * scale
-        mean = axes.expand(mean, x.ndim)
-        return (x - mean) * axes.expand(scale, x.ndim) + axes.expand(bias, x.ndim)
+        parameters = (self.scale[...], self.bias[...])
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        return _affine(wide, mean, factor, *parameters, axes).astype(x.dtype)
 
     def _update(self, mean: jax.Array, var: jax.Array, is_group_seen: jax.Array) -> None:
         """Updates the running statistics by those of groups, `(K, C)`, in order.
@@ -309,6 +306,93 @@ def _checked_mask(mask: jax.Array, num_examples: int) -> jax.Array:
     return mask
 
 
+def _affine(
+    x: jax.Array,
+    mean: jax.Array,
+    factor: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    axes: _Axes,
+) -> jax.Array:
+    """Returns scale * (x - mean) * factor + bias: statistics are `(K, C)`, parameters `(C,)`."""
+    # One factor per group and feature, so that the large array is multiplied once.
+    factor = factor * scale.astype(x.dtype)[None]
+    bias = bias.astype(x.dtype)[None]
+    centered = x - axes.expand(mean, x.ndim)
+    return centered * axes.expand(factor, x.ndim) + axes.expand(bias, x.ndim)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _normalize(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None,
+    axes: _Axes,
+    epsilon: float,
+    relu: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes groups of examples by their own statistics.
+
+    The derivative is custom because normalization is bound by memory traffic. Of `x` alone it
+    computes everything anew that it needs, in two passes: one for the sums, one for the gradient.
+
+    Args:
+      x: Groups of examples, of any floating type.
+      scale, bias: Parameters `(C,)`.
+      mask: Booleans that broadcast against `x`, or None.
+      axes: Axes of `x`.
+      epsilon: Number added to the variance.
+      relu: Whether to return `max(y, 0)`.
+
+    Returns:
+      Normalized values y, like `x`, and mean and variance `(K, C)` of the groups, which have no
+      derivative.
+    """
+    return _normalize_forward(x, scale, bias, mask, axes, epsilon, relu)[0]
+
+
+def _normalize_forward(x, scale, bias, mask, axes, epsilon, relu):
+    # Centered twice: by `shift` up to rounding, then by the small mean that is left.
+    shift, centered = _center(x.astype(_validate.wide(x.dtype)), axes, mask)
+    mean, var = _moments(centered, axes, mask)
+    factor = jax.lax.rsqrt(var + epsilon)
+    y = _affine(centered, mean, factor, scale, bias, axes).astype(x.dtype)
+    if relu:
+        y = jax.nn.relu(y)
+    return (y, shift + mean, var), (x, scale, bias, mask, shift, mean, factor)
+
+
+def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
+    """With z = (x - mean) * factor and means over a group,
+
+    dx = scale * factor * (dy - mean(dy) - z * mean(dy * z))
+    """
+    x, scale, bias, mask, shift, mean, factor = residuals
+    dy = cotangents[0].astype(shift.dtype)
+    # Twice, as in the forward pass: the difference of large numbers would lose the digits.
+    z = x.astype(shift.dtype) - axes.expand(shift, x.ndim)
+    z = (z - axes.expand(mean, x.ndim)) * axes.expand(factor, x.ndim)
+    if relu:
+        ones = jnp.ones_like(factor)
+        y = _affine(z, jnp.zeros_like(mean), ones, scale, bias, axes)
+        dy = jnp.where(y > 0, dy, 0.0)
+    if mask is not None:
+        z, dy = jnp.where(mask, z, 0.0), jnp.where(mask, dy, 0.0)
+    mean_dy, mean_dyz = _mean(dy, axes, mask), _mean(dy * z, axes, mask)
+    dx = dy - axes.expand(mean_dy, x.ndim) - z * axes.expand(mean_dyz, x.ndim)
+    dx = dx * axes.expand(factor * scale.astype(factor.dtype)[None], x.ndim)
+    if mask is not None:
+        dx = jnp.where(mask, dx, 0.0)
+    count = _count_elements(x, axes, mask)
+    dbias = (mean_dy * count).sum(0).astype(bias.dtype)
+    dscale = (mean_dyz * count).sum(0).astype(scale.dtype)
+    return dx.astype(x.dtype), dscale, dbias, None
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
 def _center(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Returns the means of groups `(K, C)` up to rounding, and `x` minus them, 0 outside the mask.
 
@@ -333,16 +417,19 @@ def _moments(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Arr
 
 def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     """Returns the mean `(K, C)` over positions and masked-in examples; x is 0 at all others."""
-    examples_axis = axes.groups + 1
     others = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    total = axes.squeeze(x.sum(others, keepdims=True))
-    num_positions = x.size // math.prod(x.shape[axis] for axis in (*axes, examples_axis))
+    return axes.squeeze(x.sum(others, keepdims=True)) / _count_elements(x, axes, mask)
+
+
+def _count_elements(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array | float:
+    """Returns the number of elements that a mean of `_mean` is over, `(K, 1)` with a mask."""
+    num_positions = x.size // math.prod(x.shape[axis] for axis in (*axes, axes.groups + 1))
     if mask is None:
-        return total / float(num_positions * x.shape[examples_axis])
+        return float(num_positions * x.shape[axes.groups + 1])
     mask_KxG = mask.reshape(x.shape[axes.groups : axes.groups + 2])
     # At least 1, so that a group without examples has finite statistics, which are not used.
     num_examples = jnp.maximum(mask_KxG.sum(1, keepdims=True), 1)
-    return total / (num_examples.astype(x.dtype) * float(num_positions))
+    return num_examples.astype(_validate.wide(x.dtype)) * float(num_positions)
 
 
 def _counts(seen: jax.Array, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
