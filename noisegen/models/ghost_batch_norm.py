@@ -369,18 +369,27 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
     dx = scale * factor * (dy - mean(dy) - z * mean(dy * z))
     """
     x, scale, bias, mask, shift, mean, factor = residuals
-    dy = cotangents[0].astype(shift.dtype)
-    # Twice, as in the forward pass: the difference of large numbers would lose the digits.
-    z = x.astype(shift.dtype) - axes.expand(shift, x.ndim)
-    z = (z - axes.expand(mean, x.ndim)) * axes.expand(factor, x.ndim)
-    if relu:
-        ones = jnp.ones_like(factor)
-        y = _affine(z, jnp.zeros_like(mean), ones, scale, bias, axes)
-        dy = jnp.where(y > 0, dy, 0.0)
-    if mask is not None:
-        z, dy = jnp.where(mask, z, 0.0), jnp.where(mask, dy, 0.0)
-    mean_dy, mean_dyz = _mean(dy, axes, mask), _mean(dy * z, axes, mask)
-    dx = dy - axes.expand(mean_dy, x.ndim) - z * axes.expand(mean_dyz, x.ndim)
+    dy = cotangents[0]
+
+    def read(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns z, and the part of dy that the ReLU passes on, 0 outside the mask."""
+        # Twice, as in the forward pass: the difference of large numbers would lose the digits.
+        z = x.astype(shift.dtype) - axes.expand(shift, x.ndim)
+        z = (z - axes.expand(mean, x.ndim)) * axes.expand(factor, x.ndim)
+        dy = dy.astype(shift.dtype)
+        if relu:
+            ones = jnp.ones_like(factor)
+            dy = jnp.where(_affine(z, jnp.zeros_like(mean), ones, scale, bias, axes) > 0, dy, 0.0)
+        if mask is not None:
+            z, dy = jnp.where(mask, z, 0.0), jnp.where(mask, dy, 0.0)
+        return z, dy
+
+    z, passed = read(x, dy)
+    mean_dy, mean_dyz = _mean(passed, axes, mask), _mean(passed * z, axes, mask)
+    # Without the barrier, XLA would keep what both passes compute, and move more than it saves.
+    x, dy, mean_dy, mean_dyz = jax.lax.optimization_barrier((x, dy, mean_dy, mean_dyz))
+    z, passed = read(x, dy)
+    dx = passed - axes.expand(mean_dy, x.ndim) - z * axes.expand(mean_dyz, x.ndim)
     dx = dx * axes.expand(factor * scale.astype(factor.dtype)[None], x.ndim)
     if mask is not None:
         dx = jnp.where(mask, dx, 0.0)
