@@ -44,7 +44,8 @@ def _report(argv: list[str]) -> str:
     if _RUN.value >= len(sweep.planned):
         raise cli.UsageError(f"--run={_RUN.value}: there are {len(sweep.planned)} runs, from 0 on.")
     task = sweep.task_of(sweep.planned[_RUN.value])
-    [run] = training.make_runs(task, [sweep.planned[_RUN.value]])
+    # Nothing is trained, and this processor would take long to call a large network.
+    [run] = training.make_runs(task, [sweep.planned[_RUN.value]], mixing=False)
     pool = hardware.default_config(task, run, target.num_devices, _pool())
     return describe(run, hardware.compile_program(task, run, pool, target))
 

@@ -26,7 +26,7 @@ def trace_program(
 
     Args:
       task: The task.
-      run: A run of the task.
+      run: A run of the task. `make_runs(..., mixing=False)` makes one in the least time.
       config: Performance settings.
       devices: Devices of the mesh, which need not exist: those of
         `jax.experimental.topologies.get_topology_desc` will do. By default as for `Pool`.
