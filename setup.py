@@ -46,6 +46,9 @@ setuptools.setup(
     extras_require={
         "sweeps": SWEEPS,
         "slurm": [*SWEEPS, "submitit>=1.5"],
+        # Compilers for accelerators that are not there; their versions are those of jaxlib.
+        "aot-cuda": [*SWEEPS, "jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"],
+        "aot-tpu": [*SWEEPS, "libtpu"],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [

@@ -3,6 +3,7 @@
     noisegen init FILE.py                    writes a small working experiment to start from
     noisegen advise FILE.py --workdir=DIR    predicts its answers from short runs
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
+    noisegen compile FILE.py --target=h100   bounds its speed on an accelerator that is not there
     noisegen status DIR                      shows the progress of a sweep
     noisegen report DIR                      writes table and page again from the records
 
@@ -13,7 +14,7 @@ import importlib
 import pathlib
 import sys
 
-_COMMANDS = ("advise", "sweep", "status", "report")
+_COMMANDS = ("advise", "compile", "sweep", "status", "report")
 
 
 def main() -> None:

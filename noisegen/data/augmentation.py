@@ -11,6 +11,7 @@ of an example depends on its key only, and never on the other examples of its mi
 (4, 8, 8, 1)
 """
 
+import functools
 import math
 from typing import Literal
 
@@ -18,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
+
+from noisegen._math import ceil_div
 
 _MODES = ("reflect", "constant")
 
@@ -69,12 +72,46 @@ def pad_crop_flip(
     offset_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image_HxWxC, ((padding, padding), (padding, padding), (0, 0)), mode)
     row, column = jax.random.randint(offset_key, (2,), 0, 2 * padding + 1)
-    # The size of the window is static, only its place is not.
-    cropped = lax.dynamic_slice(padded, (row, column, 0), image_HxWxC.shape)
+    cropped = lax.platform_dependent(
+        padded,
+        row,
+        column,
+        tpu=functools.partial(_window_by_selection, shape=image_HxWxC.shape),
+        default=functools.partial(_window, shape=image_HxWxC.shape),
+    )
     if not flip:
         return cropped
     # Both versions are computed, as there are no branches under vmap.
     return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)
+
+
+def _window(
+    image: jax.Array, row: jax.Array, column: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns the part of an image of a static shape that begins at a row and a column."""
+    return lax.dynamic_slice(image, (row, column, 0), shape)
+
+
+def _window_by_selection(
+    image: jax.Array, row: jax.Array, column: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns what `_window` does, bit for bit, by selections between constant slices.
+
+    Under `vmap`, `dynamic_slice` is a gather, which a TPU makes image by image. Here each selection
+    shifts the image by half of what may be left of `start`, or not at all.
+    """
+    for axis, start in enumerate((row, column)):
+        while largest := image.shape[axis] - shape[axis]:  # The largest value of `start`.
+            step = ceil_div(largest, 2)
+            size = image.shape[axis] - step
+            is_shifted = start >= step
+            image = jnp.where(
+                is_shifted,
+                lax.slice_in_dim(image, step, step + size, axis=axis),
+                lax.slice_in_dim(image, 0, size, axis=axis),
+            )
+            start = jnp.where(is_shifted, start - step, start)
+    return image
 
 
 def random_resized_crop(

@@ -129,8 +129,8 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(bias) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        padded, kernel = self._operands(x)
-        return self._add_bias(self.convolve(padded, kernel, self.stride))
+        x, kernel = self._operands(x)
+        return self._add_bias(self.convolve(x, kernel, self.stride, self.padding))
 
     def pooled(self, x: jax.Array) -> jax.Array:
         """Returns `max_pool(self(x))` up to rounding, in about half the time for few channels.
@@ -139,7 +139,8 @@ class Conv(nnx.Module):
         and the maximum needs no strided reads. In exchange a filter of 5 x 5 takes 36 products
         instead of 25, which pays off if there are few channels.
         """
-        padded, kernel = self._operands(x)
+        operand, kernel = self._operands(x)
+        padded = _pad(operand, self.padding)
         _, height, width, _ = padded.shape
         # An odd filter on even sides gives even sides, which windows of 2 x 2 cover exactly.
         fits = height % 2 == 0 and width % 2 == 0 and kernel.shape[-1] % 2 == 1
@@ -150,11 +151,9 @@ class Conv(nnx.Module):
         return self._add_bias(_max_first(_convolve_windows(padded, kernel)))
 
     def _operands(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns padded images and the kernel, of one type."""
+        """Returns images and the kernel, of one type."""
         dtype = self.dtype or jnp.promote_types(x.dtype, self.kernel.dtype)
-        pad = (self.padding, self.padding)
-        padded = jnp.pad(x.astype(dtype), ((0, 0), pad, pad, (0, 0)))
-        return padded, self.kernel[...].astype(dtype)
+        return x.astype(dtype), self.kernel[...].astype(dtype)
 
     def _add_bias(self, y: jax.Array) -> jax.Array:
         """Adds the bias to images `(out, H, W, N)`, if the layer has one."""
@@ -215,12 +214,18 @@ def dropout(
     return jnp.where(jax.vmap(keep, out_axes=-1)(keys), x / (1 - rate), 0)
 
 
-def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _pad(x: jax.Array, padding: int) -> jax.Array:
+    """Adds zeros on each side of images `(C, H, W, N)`."""
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolves by one matrix product over patches.
 
     Patches are cut along the width, then along the height. That makes fewer and longer copies than
     cutting both at once.
     """
+    x = _pad(x, padding)
     out, channels, size, _ = kernel.shape
     _, height, width, n = x.shape
     h = (height - size) // stride + 1
@@ -279,8 +284,13 @@ def _max_first_backward(index: jax.Array, gradient: jax.Array) -> tuple[jax.Arra
 _max_first.defvjp(_max_first_forward, _max_first_backward)
 
 
-def _convolve_lax(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves by XLA's own operation, in the same order of axes."""
+def _convolve_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolves by XLA's own operation, in the same order of axes.
+
+    It gets the padding, because the gradient of images padded beforehand is computed at their
+    padded size on GPUs.
+    """
+    pad = [(padding, padding)] * 2
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "VALID", dimension_numbers=("CHWN", "OIHW", "CHWN")
+        x, kernel, (stride, stride), pad, dimension_numbers=("CHWN", "OIHW", "CHWN")
     )

@@ -1,5 +1,6 @@
 """Ghost batch normalization."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -100,6 +101,7 @@ class GhostBatchNorm(nnx.Module):
         use_running_average: bool | None = None,
         *,
         mask: jax.Array | None = None,
+        relu: bool = False,
     ) -> jax.Array:
         """Normalizes, and updates the running statistics in training.
 
@@ -110,6 +112,8 @@ class GhostBatchNorm(nnx.Module):
             `model.train()` and `model.eval()`.
           mask: Booleans `(N,)`. Examples outside the mask count in no statistic, and may hold any
             value including NaN. A group without examples leaves the running statistics unchanged.
+          relu: Whether to return `max(y, 0)`: with fewer passes over the memory than a ReLU behind
+            the layer takes.
 
         Returns:
           An array like `x`. Examples outside the mask are replaced by the mean, so they return the
@@ -127,8 +131,9 @@ class GhostBatchNorm(nnx.Module):
             use_running_average = self.use_running_average
         # Without examples there are no statistics.
         if use_running_average or x.size == 0:
-            return self._normalize_by_running_statistics(x, axes, mask)
-        return self._normalize_by_groups(x, axes, mask)
+            y = self._normalize_by_running_statistics(x, axes, mask)
+            return jax.nn.relu(y) if relu else y
+        return self._normalize_by_groups(x, axes, mask, relu)
 
     def combine(self, parts: "GhostBatchNorm") -> None:
         """Combines the statistics after parts of a batch into those after the whole batch.
@@ -140,18 +145,19 @@ class GhostBatchNorm(nnx.Module):
           parts: The layer after each part, with a leading axis of parts, in order, on every
             statistic.
         """
-        began = self.groups[...]
-        began_mean = self.mean[...]
-        began_var = self.var[...]
+        began, began_mean, began_var = self.groups[...], self.mean[...], self.var[...]
+        seen, mean, var = began, began_mean, began_var
+        # Assigned once at the end: Flax takes long to trace each assignment.
         for part, groups in enumerate(parts.groups[...]):
             num_new = groups - began
-            weights = self._combination_weights(began, groups)
-            mean = _combine(self.mean[...], began_mean, parts.mean[part], *weights)
-            var = _combine(self.var[...], began_var, parts.var[part], *weights, non_negative=True)
+            weights = self._combination_weights(began, seen, groups)
+            new_mean = _combine(mean, began_mean, parts.mean[part], *weights)
+            new_var = _combine(var, began_var, parts.var[part], *weights, non_negative=True)
             # A part without groups has changed nothing.
-            self.mean[...] = jnp.where(num_new > 0, mean, self.mean[...])
-            self.var[...] = jnp.where(num_new > 0, var, self.var[...])
-            self._count(num_new)
+            mean = jnp.where(num_new > 0, new_mean, mean)
+            var = jnp.where(num_new > 0, new_var, var)
+            seen = _add_groups(seen, num_new)
+        self.groups[...], self.mean[...], self.var[...] = seen, mean, var
 
     def _axes(self, x: jax.Array) -> "_Axes":
         """Returns the axes of `x`, after a check of its type and features."""
@@ -169,7 +175,7 @@ class GhostBatchNorm(nnx.Module):
         return axes
 
     def _normalize_by_groups(
-        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
+        self, x: jax.Array, axes: "_Axes", mask: jax.Array | None, relu: bool
     ) -> jax.Array:
         """Normalizes every group by its own statistics, and updates the running ones."""
         num_examples = x.shape[axes.groups]
@@ -181,7 +187,7 @@ class GhostBatchNorm(nnx.Module):
             )
         # Split the axis of examples into groups and examples of a group.
         before, after = x.shape[: axes.groups], x.shape[axes.groups + 1 :]
-        grouped = x.reshape(*before, -1, size, *after).astype(_validate.wide(x.dtype))
+        grouped = x.reshape(*before, -1, size, *after)
         if axes.features > axes.groups:  # The new axis moves the features by one.
             axes = axes._replace(features=axes.features + 1)
         if mask is None:
@@ -190,11 +196,10 @@ class GhostBatchNorm(nnx.Module):
             mask = mask.reshape(-1, size)
             is_group_seen = mask.any(1)
             mask = axes.expand_mask(mask, grouped.ndim)
-        # Centered twice: by `shift` up to rounding, then by the small mean that is left.
-        shift, centered = _center(grouped, axes, mask)
-        mean, var = _moments(centered, axes, mask)
-        self._update(shift + mean, var, is_group_seen)
-        return self._affine(centered, axes, mean, var).reshape(x.shape).astype(x.dtype)
+        parameters = (self.scale[...], self.bias[...])
+        y, mean, var = _normalize(grouped, *parameters, mask, axes, self.epsilon, relu)
+        self._update(mean, var, is_group_seen)
+        return y.reshape(x.shape)
 
     def _normalize_by_running_statistics(
         self, x: jax.Array, axes: "_Axes", mask: jax.Array | None
@@ -208,16 +213,9 @@ class GhostBatchNorm(nnx.Module):
             shape = [1] * x.ndim
             shape[axes.groups] = len(mask)
             wide = jnp.where(mask.reshape(shape), wide, axes.expand(mean, x.ndim))
-        return self._affine(wide, axes, mean, var).astype(x.dtype)
-
-    def _affine(self, x: jax.Array, axes: "_Axes", mean: jax.Array, var: jax.Array) -> jax.Array:
-        """Normalizes by statistics `(K, C)`, scales and shifts; all of one type."""
-        scale = self.scale[...][None].astype(x.dtype)
-        bias = self.bias[...][None].astype(x.dtype)
-        # One factor per group and feature, so that the large array is multiplied once.
-        scale = jax.lax.rsqrt(var + self.epsilon) * scale
-        mean = axes.expand(mean, x.ndim)
-        return (x - mean) * axes.expand(scale, x.ndim) + axes.expand(bias, x.ndim)
+        parameters = (self.scale[...], self.bias[...])
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        return _affine(wide, mean, factor, *parameters, axes).astype(x.dtype)
 
     def _update(self, mean: jax.Array, var: jax.Array, is_group_seen: jax.Array) -> None:
         """Updates the running statistics by those of groups, `(K, C)`, in order.
@@ -228,9 +226,9 @@ class GhostBatchNorm(nnx.Module):
         position = jnp.cumsum(is_group_seen, dtype=jnp.int32)  # Counted from 1.
         num_new = position[-1]
         if self.momentum is None:
-            seen, all_seen = self._seen(num_new)
-            kept = seen / all_seen
-            weights = jnp.where(is_group_seen, 1 / all_seen, 0.0)
+            before, after = _counts(self.groups[...], num_new)
+            kept = before / after
+            weights = jnp.where(is_group_seen, 1 / after, 0.0)
         else:
             # Each later group multiplies the weight of a group by the momentum.
             num_later = num_new - position
@@ -242,16 +240,17 @@ class GhostBatchNorm(nnx.Module):
             added = (weights.astype(new.dtype)[:, None] * new).sum(0)
             updated = kept.astype(new.dtype) * old + added
             running[...] = jnp.where(num_new > 0, updated, old).astype(running[...].dtype)
-        self._count(num_new)
+        self.groups[...] = _add_groups(self.groups[...], num_new)
 
     def _combination_weights(
-        self, began: jax.Array, groups: jax.Array
+        self, began: jax.Array, seen: jax.Array, groups: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the weights with which a part is combined, see `_combine`.
 
         Args:
           began: Number of groups before all parts.
-          groups: Number of groups after the part.
+          seen: Number of groups after the parts before.
+          groups: Number of groups after the part, had it been the only one.
         """
         num_new = groups - began
         if self.momentum is not None:
@@ -259,19 +258,9 @@ class GhostBatchNorm(nnx.Module):
             kept = self.momentum ** num_new.astype(self.mean[...].dtype)
             return kept, kept, jnp.float32(1.0)
         # Averages with equal weights: undo the division by the part's number of groups.
-        seen, all_seen = self._seen(num_new)
+        before, after = _counts(seen, num_new)
         began_share = began.astype(jnp.float32) / jnp.maximum(groups, 1).astype(jnp.float32)
-        return seen / all_seen, began_share, groups.astype(jnp.float32) / all_seen
-
-    def _seen(self, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the number of groups before and after new ones, the latter at least 1."""
-        seen = self.groups[...].astype(jnp.float32)
-        return seen, jnp.maximum(seen + num_new.astype(jnp.float32), 1.0)
-
-    def _count(self, num_new: jax.Array) -> None:
-        """Counts new groups; the count stops at the largest value of its type."""
-        seen = self.groups[...]
-        self.groups[...] = seen + jnp.minimum(num_new, jnp.iinfo(seen.dtype).max - seen)
+        return before / after, began_share, groups.astype(jnp.float32) / after
 
 
 class _Axes(NamedTuple):
@@ -317,6 +306,102 @@ def _checked_mask(mask: jax.Array, num_examples: int) -> jax.Array:
     return mask
 
 
+def _affine(
+    x: jax.Array,
+    mean: jax.Array,
+    factor: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    axes: _Axes,
+) -> jax.Array:
+    """Returns scale * (x - mean) * factor + bias: statistics are `(K, C)`, parameters `(C,)`."""
+    # One factor per group and feature, so that the large array is multiplied once.
+    factor = factor * scale.astype(x.dtype)[None]
+    bias = bias.astype(x.dtype)[None]
+    centered = x - axes.expand(mean, x.ndim)
+    return centered * axes.expand(factor, x.ndim) + axes.expand(bias, x.ndim)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _normalize(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None,
+    axes: _Axes,
+    epsilon: float,
+    relu: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes groups of examples by their own statistics.
+
+    The derivative is custom because normalization is bound by memory traffic. Of `x` alone it
+    computes everything anew that it needs, in two passes: one for the sums, one for the gradient.
+
+    Args:
+      x: Groups of examples, of any floating type.
+      scale, bias: Parameters `(C,)`.
+      mask: Booleans that broadcast against `x`, or None.
+      axes: Axes of `x`.
+      epsilon: Number added to the variance.
+      relu: Whether to return `max(y, 0)`.
+
+    Returns:
+      Normalized values y, like `x`, and mean and variance `(K, C)` of the groups, which have no
+      derivative.
+    """
+    return _normalize_forward(x, scale, bias, mask, axes, epsilon, relu)[0]
+
+
+def _normalize_forward(x, scale, bias, mask, axes, epsilon, relu):
+    # Centered twice: by `shift` up to rounding, then by the small mean that is left.
+    shift, centered = _center(x.astype(_validate.wide(x.dtype)), axes, mask)
+    mean, var = _moments(centered, axes, mask)
+    factor = jax.lax.rsqrt(var + epsilon)
+    y = _affine(centered, mean, factor, scale, bias, axes).astype(x.dtype)
+    if relu:
+        y = jax.nn.relu(y)
+    return (y, shift + mean, var), (x, scale, bias, mask, shift, mean, factor)
+
+
+def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
+    """With z = (x - mean) * factor and means over a group,
+
+    dx = scale * factor * (dy - mean(dy) - z * mean(dy * z))
+    """
+    x, scale, bias, mask, shift, mean, factor = residuals
+    dy = cotangents[0]
+
+    def read(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns z, and the part of dy that the ReLU passes on, 0 outside the mask."""
+        # Twice, as in the forward pass: the difference of large numbers would lose the digits.
+        z = x.astype(shift.dtype) - axes.expand(shift, x.ndim)
+        z = (z - axes.expand(mean, x.ndim)) * axes.expand(factor, x.ndim)
+        dy = dy.astype(shift.dtype)
+        if relu:
+            ones = jnp.ones_like(factor)
+            dy = jnp.where(_affine(z, jnp.zeros_like(mean), ones, scale, bias, axes) > 0, dy, 0.0)
+        if mask is not None:
+            z, dy = jnp.where(mask, z, 0.0), jnp.where(mask, dy, 0.0)
+        return z, dy
+
+    z, passed = read(x, dy)
+    mean_dy, mean_dyz = _mean(passed, axes, mask), _mean(passed * z, axes, mask)
+    # Without the barrier, XLA would keep what both passes compute, and move more than it saves.
+    x, dy, mean_dy, mean_dyz = jax.lax.optimization_barrier((x, dy, mean_dy, mean_dyz))
+    z, passed = read(x, dy)
+    dx = passed - axes.expand(mean_dy, x.ndim) - z * axes.expand(mean_dyz, x.ndim)
+    dx = dx * axes.expand(factor * scale.astype(factor.dtype)[None], x.ndim)
+    if mask is not None:
+        dx = jnp.where(mask, dx, 0.0)
+    count = _count_elements(x, axes, mask)
+    dbias = (mean_dy * count).sum(0).astype(bias.dtype)
+    dscale = (mean_dyz * count).sum(0).astype(scale.dtype)
+    return dx.astype(x.dtype), dscale, dbias, None
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
 def _center(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Returns the means of groups `(K, C)` up to rounding, and `x` minus them, 0 outside the mask.
 
@@ -341,16 +426,30 @@ def _moments(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Arr
 
 def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     """Returns the mean `(K, C)` over positions and masked-in examples; x is 0 at all others."""
-    examples_axis = axes.groups + 1
     others = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    total = axes.squeeze(x.sum(others, keepdims=True))
-    num_positions = x.size // math.prod(x.shape[axis] for axis in (*axes, examples_axis))
+    return axes.squeeze(x.sum(others, keepdims=True)) / _count_elements(x, axes, mask)
+
+
+def _count_elements(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array | float:
+    """Returns the number of elements that a mean of `_mean` is over, `(K, 1)` with a mask."""
+    num_positions = x.size // math.prod(x.shape[axis] for axis in (*axes, axes.groups + 1))
     if mask is None:
-        return total / float(num_positions * x.shape[examples_axis])
+        return float(num_positions * x.shape[axes.groups + 1])
     mask_KxG = mask.reshape(x.shape[axes.groups : axes.groups + 2])
     # At least 1, so that a group without examples has finite statistics, which are not used.
     num_examples = jnp.maximum(mask_KxG.sum(1, keepdims=True), 1)
-    return total / (num_examples.astype(x.dtype) * float(num_positions))
+    return num_examples.astype(_validate.wide(x.dtype)) * float(num_positions)
+
+
+def _counts(seen: jax.Array, num_new: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the number of groups before and after new ones as floats, the latter at least 1."""
+    seen = seen.astype(jnp.float32)
+    return seen, jnp.maximum(seen + num_new.astype(jnp.float32), 1.0)
+
+
+def _add_groups(seen: jax.Array, num_new: jax.Array) -> jax.Array:
+    """Counts new groups; the count stops at the largest value of its type."""
+    return seen + jnp.minimum(num_new, jnp.iinfo(seen.dtype).max - seen)
 
 
 def _combine(

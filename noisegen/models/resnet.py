@@ -110,7 +110,7 @@ class WideResNet(nnx.Module):
         x = self.stem(images.transpose(3, 1, 2, 0))
         for block in self.blocks:
             x = block(x, mask)
-        x = jax.nn.relu(_normalize(self.norm, x, mask))
+        x = _normalized_relu(self.norm, x, mask)
         # In float32, since a sum in bfloat16 would lose digits. Logits are float32 in any case.
         x = jnp.mean(x, (1, 2), dtype=jnp.float32)
         # The last layer is Flax's, which takes examples first.
@@ -180,7 +180,7 @@ class ResNet18(nnx.Module):
         self.logits = Linear(inputs, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        x = jax.nn.relu(self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask))
+        x = self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask, relu=True)
         for block in self.blocks:
             x = block(x, mask)
         return self.logits(jnp.mean(x, (1, 2), dtype=jnp.float32)).T
@@ -236,7 +236,7 @@ class ResNet50(nnx.Module):
         self.logits = nnx.Linear(inputs, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        x = jax.nn.relu(self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask))
+        x = self.norm(self.stem(images.transpose(3, 1, 2, 0)), mask=mask, relu=True)
         # 3 x 3 max pooling of stride 2, padded by -inf.
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
         x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
@@ -302,10 +302,10 @@ class _WideBlock(nnx.Module):
         self.gain = None if make.has_norm else nnx.Param(jnp.zeros(()))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        active = jax.nn.relu(_normalize(self.norm1, x, mask))
+        active = _normalized_relu(self.norm1, x, mask)
         # A shortcut takes the activation that the branch takes, as in Zagoruyko's code.
         skip = x if self.shortcut is None else self.shortcut(active)
-        x = jax.nn.relu(_normalize(self.norm2, self.conv1(active), mask))
+        x = _normalized_relu(self.norm2, self.conv1(active), mask)
         x = self.conv2(x)
         if self.gain is not None:
             x = x * self.gain[...].astype(x.dtype)
@@ -328,7 +328,7 @@ class _BasicBlock(nnx.Module):
         skip = x
         if self.shortcut is not None:
             skip = self.shortcut_norm(self.shortcut(x), mask=mask)
-        x = jax.nn.relu(self.norm1(self.conv1(x), mask=mask))
+        x = self.norm1(self.conv1(x), mask=mask, relu=True)
         return jax.nn.relu(skip + self.norm2(self.conv2(x), mask=mask))
 
 
@@ -352,8 +352,8 @@ class _Bottleneck(nnx.Module):
         skip = x
         if self.shortcut is not None:
             skip = self.shortcut_norm(self.shortcut(x), mask=mask)
-        x = jax.nn.relu(self.norm1(self.conv1(x), mask=mask))
-        x = jax.nn.relu(self.norm2(self.conv2(x), mask=mask))
+        x = self.norm1(self.conv1(x), mask=mask, relu=True)
+        x = self.norm2(self.conv2(x), mask=mask, relu=True)
         return jax.nn.relu(skip + self.norm3(self.conv3(x), mask=mask))
 
 
@@ -370,6 +370,8 @@ def _widths_and_strides(stages: Sequence[int], width: int) -> list[tuple[int, in
     return blocks
 
 
-def _normalize(norm: GhostBatchNorm | None, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Normalizes if the network has normalization."""
-    return x if norm is None else norm(x, mask=mask)
+def _normalized_relu(
+    norm: GhostBatchNorm | None, x: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+    """Returns the ReLU of x, normalized if the network has normalization."""
+    return jax.nn.relu(x) if norm is None else norm(x, mask=mask, relu=True)

@@ -8,6 +8,7 @@ from noisegen.training.plan import Plan, plan
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.run import Run, by_constants, constants, make_runs
 from noisegen.training.task import Batch, Task, make_key
+from noisegen.training.tracing import trace_program
 
 __all__ = [
     "AUTOTUNED",
@@ -30,4 +31,5 @@ __all__ = [
     "make_runs",
     "metric_spec",
     "plan",
+    "trace_program",
 ]

@@ -136,10 +136,10 @@ def _microbatches(kind: str, plans: Mapping[Plan, int], task: Task) -> list[int]
     # A microbatch of 32 is twice the work for a batch of 16.
     likely = 32 if kind == "cpu" and smallest > 16 else sizes[0]
     # A dict drops repeated sizes, and keeps their order.
-    return list(dict.fromkeys(_adjusted(task, size) for size in (likely, *sizes)))
+    return list(dict.fromkeys(allowed_microbatch(task, size) for size in (likely, *sizes)))
 
 
-def _adjusted(task: Task, size: int) -> int:
+def allowed_microbatch(task: Task, size: int) -> int:
     """Returns the microbatch nearest to `size` that the task allows."""
     if task.noise_microbatch:
         return task.noise_microbatch  # Part of the measurement, so there is no choice.

@@ -143,6 +143,30 @@ class Program:
             with futures.ThreadPoolExecutor() as executor:
                 list(executor.map(lambda program: program.compile(), lowered))
 
+    def trace(self, inputs: RunInputs) -> dict[str, jax.stages.Traced]:
+        """Traces `restart`, `advance` and `accumulate` for lanes with these inputs.
+
+        Nothing is put on a device, so the devices of the mesh may be mere descriptions, if `data`
+        was given as `abstract_data` returns it.
+        """
+        with self._computing():
+            inputs = _abstract(inputs, self._mesh, _LANES)
+            lanes = jax.eval_shape(self._empty, inputs)
+            # `eval_shape` drops how the lanes are sharded.
+            lanes = Lane(
+                **{
+                    name: _abstract(getattr(lanes, name), self._mesh, spec)
+                    for name, spec in _STATE._asdict().items()
+                }
+            )
+            fresh = _abstract(np.zeros(self._config.lanes, bool), self._mesh, _LANES)
+            steps = _abstract(np.int32(0), self._mesh, _EVERYWHERE)
+            return {
+                "restart": self._restart.trace(lanes, fresh, inputs),
+                "advance": self._advance.trace(lanes, self.data, steps),
+                "accumulate": self._accumulate.trace(lanes, self.data, steps),
+            }
+
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         """Sets the program's own mesh and precision, in place of those of the caller."""
@@ -166,6 +190,26 @@ class Program:
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
 
         return jax.tree.map(put, tree)
+
+
+def abstract_data(
+    task: Task, config: PoolConfig, devices: Sequence[jax.Device] | None = None
+) -> PyTree:
+    """Returns the `data` of a program by shape and type only; arguments as for `Program`."""
+    mesh = _mesh(config, default_devices() if devices is None else devices)
+    return _abstract(task.splits, mesh, _EVERYWHERE)
+
+
+def _abstract(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+    """Returns shapes and types in place of arrays, as they will lie on a mesh."""
+    sharding = NamedSharding(mesh, spec)
+
+    def describe(leaf: Any) -> jax.ShapeDtypeStruct:
+        # Devices hold 32 bits where NumPy has 64, unless a user has asked for more.
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+
+    return jax.tree.map(describe, tree)
 
 
 def default_devices() -> list[jax.Device]:

@@ -63,6 +63,8 @@ def make_runs(
     hparams: Iterable[Mapping[str, Any]],
     ids: Iterable[str] | None = None,
     others: Iterable[Mapping[str, Any]] = (),
+    *,
+    mixing: bool = True,
 ) -> list[Run]:
     """Makes the runs of a task, before anything is trained.
 
@@ -73,6 +75,8 @@ def make_runs(
       ids: Ids of the runs if they are known, see `run_id`. Hashing many runs takes seconds.
       others: Further runs of the sweep. With their words the task may read other fields, and a
         field that any run reads is accepted.
+      mixing: Whether to check, on a few examples, that the task mixes none. Without this check
+        the runs are for `trace_program`, not for training.
 
     Returns:
       A run for each mapping, in the same order.
@@ -97,10 +101,10 @@ def make_runs(
     """
     canonical = [canonical_fields(fields) for fields in hparams]
     # The task comes first: its mistakes would show up as confusing mistakes of the runs.
-    check_task(task, canonical[0] if canonical else None)
+    check_task(task, canonical[0] if canonical else None, mixing=mixing)
     plans = plan_runs(task, canonical)
     if canonical:
-        _check_names(task, [*canonical, *map(canonical_fields, others)])
+        _check_names(task, [*canonical, *map(canonical_fields, others)], mixing)
     if ids is None:
         ids = [hash_canonical(task.name, fields) for fields in canonical]
     return [
@@ -180,7 +184,7 @@ def with_constants(task: Task, fields: Mapping[str, bool | str]) -> Task:
     )
 
 
-def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
+def _check_names(task: Task, runs: Sequence[Mapping[str, Value]], mixing: bool) -> None:
     """Checks that all runs have the same fields, and every field that the task reads."""
     names = runs[0].keys()
     taken = names & (_PLAN_FIELDS - RUN_FIELDS)
@@ -205,7 +209,7 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]]) -> None:
     read: set[str] = set()
     elsewhere: set[str] = set()
     for fields in groups:
-        elsewhere |= check_task(task, {**runs[0], **dict(fields)})
+        elsewhere |= check_task(task, {**runs[0], **dict(fields)}, mixing=mixing)
         read |= _names_read(task, frozenset(names), fields)
     # A field that nothing reads is most likely misspelled, and its grid would train equal runs.
     unread = names - read - elsewhere - RUN_FIELDS

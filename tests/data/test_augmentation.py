@@ -1,5 +1,6 @@
 """Tests crops and flips: every outcome against NumPy, distributions, purity."""
 
+import functools
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from noisegen import data
+from noisegen.data import augmentation
 
 HEIGHT, WIDTH, PADDING = 6, 7, 2
 IMAGE = np.arange(HEIGHT * WIDTH * 2, dtype=np.uint8).reshape(HEIGHT, WIDTH, 2)
@@ -46,6 +48,28 @@ def test_all_outcomes_of_the_reference_are_equally_likely(mode):
 def test_negative_control_of_the_uniformity_test():
     counts = outcome_counts(100 * NUM_OUTCOMES, "reflect", flip=False)
     assert stats.chisquare(counts).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("padding", [1, 2, 3])
+def test_the_window_of_tpus_is_that_of_other_devices(padding):
+    image = np.arange(5 * 6 * 2, dtype=np.uint8).reshape(5, 6, 2)
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    places = np.array(list(itertools.product(range(2 * padding + 1), repeat=2)))
+    windows = [
+        jax.vmap(functools.partial(window, padded, shape=image.shape))(places[:, 0], places[:, 1])
+        for window in (augmentation._window, augmentation._window_by_selection)
+    ]
+    np.testing.assert_array_equal(*windows)
+
+
+def test_on_tpus_a_batch_is_cropped_without_a_gather():
+    images, keys = np.zeros((4, 8, 8, 1), np.uint8), jax.random.split(jax.random.key(0), 4)
+    traced = jax.jit(jax.vmap(data.pad_crop_flip)).trace(keys, images)
+    texts = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cuda", "tpu")
+    }
+    assert "gather" in texts["cuda"] and "gather" not in texts["tpu"]
 
 
 def test_without_flip_no_outcome_is_mirrored():

@@ -1,0 +1,225 @@
+"""Compiles the device program of a run for hardware that may be absent, and says what bounds it.
+
+A kernel takes at least the time of its products at the device's peak, and at least that of its
+traffic with the main memory. The sum of these times over the kernels of a micro-step bounds the
+examples in a second from above. It leaves out the gaps between kernels, products that run below
+the peak, and traffic between devices.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from noisegen import training
+from noisegen._math import ceil_div
+from noisegen.hardware import hlo
+from noisegen.hardware.targets import Target
+from noisegen.training import Run, Task
+from noisegen.training.autotune import allowed_microbatch
+
+_FUNCTIONS = ("restart", "advance", "accumulate")
+# Examples of a device by default.
+_MICROBATCH = 1024
+_EVAL_BATCH = 2000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MicroStep:
+    """The kernels of a micro-step, without updates and evaluations, on one device.
+
+    Attributes:
+      examples: Examples that the device works on, over all its lanes.
+      seconds: Sum over kernels of their least time.
+      estimated_seconds: The compiler's own estimate; None if it makes none.
+      bytes: Traffic with the main memory.
+      flops: Floating-point operations of products and convolutions.
+      products: Number of products and convolutions by the type of their elements.
+      kernels: Number of kernels.
+      contributions: Seconds by kind of kernel, the largest first.
+      collectives: Number of operations between devices, by kind.
+    """
+
+    examples: int
+    seconds: float
+    estimated_seconds: float | None
+    bytes: int
+    flops: int
+    products: Mapping[str, int]
+    kernels: int
+    contributions: Mapping[str, float]
+    collectives: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What the compiled program of a run says about itself.
+
+    Attributes:
+      target: The hardware.
+      config: Performance settings of the program.
+      seconds: Time to trace, and to compile each function.
+      memory: Most bytes that a device holds at once, over the functions.
+      micro_step: The micro-step.
+      expected_flops: Floating-point operations of a micro-step on a device before optimization.
+      callbacks: Number of calls of the host; None is wanted.
+      wide_types: Types of 64 bits among the results; none is wanted.
+    """
+
+    target: Target
+    config: training.PoolConfig
+    seconds: Mapping[str, float]
+    memory: int
+    micro_step: MicroStep
+    expected_flops: float
+    callbacks: int
+    wide_types: tuple[str, ...]
+
+    @property
+    def bound(self) -> float:
+        """No more examples in a second than this, on all devices together."""
+        return self.target.num_devices * self.micro_step.examples / self.micro_step.seconds
+
+
+def default_config(
+    task: Task, run: Run, num_devices: int, fixed: Mapping[str, Any]
+) -> training.PoolConfig:
+    """Returns a config for a run on accelerators: one lane, and large microbatches.
+
+    Args:
+      task: The task.
+      run: A run of the task.
+      num_devices: Number of devices, which share the batch if `fixed` does not say otherwise.
+      fixed: Fields of the config that are given.
+
+    Raises:
+      ValueError: If a field is out of its range, or the fields do not use all devices.
+    """
+    lane_devices = fixed.get("lane_devices", 1)
+    batch_devices = fixed.get("batch_devices", max(1, num_devices // lane_devices))
+    if lane_devices * batch_devices != num_devices:
+        raise ValueError(
+            f"lane_devices={lane_devices} times batch_devices={batch_devices} must be the"
+            f" {num_devices} devices of the target."
+        )
+    largest = ceil_div(int(run.plan.batch_sizes.max()), batch_devices)
+    microbatch = allowed_microbatch(task, min(_MICROBATCH, largest))
+    chosen = {
+        "lanes": lane_devices,
+        "microbatch": microbatch * batch_devices,
+        "eval_batch": _EVAL_BATCH * batch_devices,
+        "lane_devices": lane_devices,
+        "batch_devices": batch_devices,
+    }
+    return training.PoolConfig(**{**chosen, **fixed})
+
+
+def compile_program(
+    task: Task, run: Run | Mapping, config: training.PoolConfig, target: Target
+) -> Compilation:
+    """Compiles the program that trains a run in every lane.
+
+    Args:
+      task: The task.
+      run: A run of the task.
+      config: Performance settings, which use all devices of the target.
+      target: The hardware.
+
+    Raises:
+      ValueError: If the compiler is not installed, or the program does not fit the target.
+    """
+    devices = target.devices()
+    started = time.perf_counter()
+    traced = training.trace_program(task, run, config, devices)
+    seconds = {"trace": time.perf_counter() - started}
+    compiled = {}
+    for name in _FUNCTIONS:
+        started = time.perf_counter()
+        compiled[name] = _compile(traced[name], target, name)
+        seconds[name] = time.perf_counter() - started
+    modules = {name: hlo.parse(each.as_text()) for name, each in compiled.items()}
+    instructions = [each for module in modules.values() for each in module.reached(module.entry)]
+    examples = config.lanes // config.lane_devices * config.microbatch // config.batch_devices
+    return Compilation(
+        target=target,
+        config=config,
+        seconds=seconds,
+        memory=max(_memory(each) for each in compiled.values()),
+        micro_step=_micro_step(modules["accumulate"], target, examples),
+        expected_flops=_expected_flops(task, run, config),
+        callbacks=sum("callback" in each.target for each in instructions),
+        wide_types=tuple(
+            sorted({hlo.element_type(each.type) for each in instructions} & {"f64", "s64"})
+        ),
+    )
+
+
+def _compile(traced: jax.stages.Traced, target: Target, name: str) -> jax.stages.Compiled:
+    """Compiles a function for the target."""
+    try:
+        return traced.lower().compile(compiler_options=target.compiler_options)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"The compiler of {target.name} refuses the program ({name}). A smaller microbatch, or "
+            f"fewer lanes, take less memory: {reason}"
+        ) from error
+
+
+def _memory(compiled: jax.stages.Compiled) -> int:
+    """Returns the most bytes that a device holds while a function runs."""
+    stats = compiled.memory_analysis()
+    held = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return held + stats.temp_size_in_bytes
+
+
+def _micro_step(module: hlo.Module, target: Target, examples: int) -> MicroStep:
+    """Reads the loop of micro-steps of `accumulate`."""
+    body = module.main_loop()
+    kernels = module.kernels(body)
+    contributions: dict[str, float] = collections.Counter()
+    products: dict[str, int] = collections.Counter()
+    for kernel in kernels:
+        least = target.seconds(kernel.flops, kernel.dtype, kernel.bytes)
+        contributions[_kind(kernel)] += least
+        if kernel.flops:
+            products[kernel.dtype] += 1
+    return MicroStep(
+        examples=examples,
+        seconds=sum(contributions.values()),
+        estimated_seconds=target.clock and sum(kernel.cycles for kernel in kernels) / target.clock,
+        bytes=sum(kernel.bytes for kernel in kernels),
+        flops=sum(kernel.flops for kernel in kernels),
+        products=products,
+        kernels=len(kernels),
+        contributions=dict(sorted(contributions.items(), key=lambda item: -item[1])),
+        collectives=module.collectives(body),
+    )
+
+
+def _kind(kernel: hlo.Kernel) -> str:
+    """Returns what a kernel does, for readers."""
+    step = "backward" if "transpose(" in kernel.source else "forward"
+    if kernel.flops:
+        return f"products and convolutions, {step}"
+    # JAX's operation is the last part of the path.
+    operation = kernel.source.rpartition("/")[2] or kernel.op
+    return f"{operation}, {step}"
+
+
+def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig) -> float:
+    """Returns what a device should compute in a micro-step: a count before optimization."""
+    # One device with its share: this process may have no more.
+    share = dataclasses.replace(
+        config,
+        lanes=config.lanes // config.lane_devices,
+        microbatch=config.microbatch // config.batch_devices,
+        eval_batch=config.eval_batch // config.batch_devices,
+        lane_devices=1,
+        batch_devices=1,
+    )
+    lowered = training.trace_program(task, run, share)["accumulate"].lower()
+    return lowered.cost_analysis()["flops"]

@@ -1,0 +1,309 @@
+"""Reads the text of a program that XLA has optimized: its loops, kernels, bytes and FLOPs.
+
+The text is no stable format. What is read of it: the instructions of each computation, their types
+and operands, the computations that they call, and the attributes of products and convolutions.
+
+>>> from noisegen.hardware import hlo
+>>> text = '''ENTRY %main (a: f32[8,4], b: f32[4,2]) -> f32[8,2] {
+...   %a = f32[8,4]{1,0} parameter(0)
+...   %b = f32[4,2]{1,0} parameter(1)
+...   ROOT %dot = f32[8,2]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+... }'''
+>>> [kernel] = hlo.parse(text).kernels("main")
+>>> kernel.op, kernel.flops, kernel.bytes
+('dot', 128, 256)
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+_BYTES = {
+    **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
+    **dict.fromkeys(("s16", "u16", "f16", "bf16"), 2),
+    **dict.fromkeys(("s32", "u32", "f32"), 4),
+    **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
+    "c128": 16,
+}
+# A type such as bf16[64,16]{0,1:T(8,128)S(1)}: element type, dimensions, layout.
+_ARRAY = re.compile(rf"\b({'|'.join(_BYTES)})\[([\d,]*)\](\{{[^}}]*\}})?")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{\s*$")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_CALLED = re.compile(
+    r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+    r"|branch_computations=\{([^}]*)\}"
+)
+
+# Instructions that are no kernels: those that name or hold values, and those that run others, which
+# count instead.
+_VALUES = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
+_VALUES |= {"partition-id", "replica-id", "opt-barrier"}
+_CONTROL = {"while", "conditional", "call"}
+# The second half of what another instruction has begun.
+_ENDS = {"copy-done", "all-reduce-done", "all-gather-done", "async-done", "async-update"}
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """An instruction of an optimized program.
+
+    Attributes:
+      name: Its name, unique in its computation.
+      type: Type of its result.
+      op: Its operation, such as "fusion".
+      operands: Names of its operands.
+      attributes: The text after the operands.
+    """
+
+    name: str
+    type: str
+    op: str
+    operands: tuple[str, ...]
+    attributes: str
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Names of the computations that it runs."""
+        names = []
+        for one, several in _CALLED.findall(self.attributes):
+            names += [one] if one else [each.strip().lstrip("%") for each in several.split(",")]
+        return tuple(names)
+
+    @property
+    def source(self) -> str:
+        """The path of JAX's operation that it comes from, or ''."""
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match[1] if match else ""
+
+    @property
+    def target(self) -> str:
+        """The function that a custom call calls, or ''."""
+        match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return match[1] if match else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """An instruction that the device runs by itself.
+
+    Attributes:
+      op: Its operation; of a custom call the function called.
+      source: The path of JAX's operation that it comes from.
+      bytes: Size of its operands and its result in the device's main memory.
+      flops: Floating-point operations of its products and convolutions.
+      dtype: Type of the elements that those multiply, or ''.
+      cycles: The compiler's own estimate of its time, in clock cycles; only a TPU's gives one.
+    """
+
+    op: str
+    source: str
+    bytes: int
+    flops: int
+    dtype: str
+    cycles: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """An optimized program.
+
+    Attributes:
+      computations: Instructions of each computation, by its name.
+      entry: Name of the computation that begins.
+    """
+
+    computations: Mapping[str, tuple[Instruction, ...]]
+    entry: str
+
+    def main_loop(self) -> str:
+        """Returns the body of the loop with most floating-point operations.
+
+        Raises:
+          ValueError: If there is no loop.
+        """
+        loops = [
+            name
+            for instructions in self.computations.values()
+            for instruction in instructions
+            if instruction.op == "while"
+            for name in instruction.called
+        ]
+        if not loops:
+            raise ValueError("The program has no loop.")
+        return max(loops, key=lambda name: (self.flops(name), len(self.computations[name])))
+
+    def kernels(self, computation: str) -> list[Kernel]:
+        """Returns the kernels of a computation, without those of loops and branches in it."""
+        types = {each.name: each.type for each in self.computations[computation]}
+        found = []
+        for each in self.computations[computation]:
+            if each.op in _VALUES | _CONTROL | _ENDS:
+                continue
+            moved = _num_bytes(each.type) + sum(_num_bytes(types.get(o, "")) for o in each.operands)
+            flops, dtype = self._work(each, types)
+            cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
+            found.append(
+                Kernel(
+                    op=each.target or each.op,
+                    source=each.source,
+                    bytes=moved,
+                    flops=flops,
+                    dtype=dtype,
+                    cycles=int(cycles[1]) if cycles else 0,
+                )
+            )
+        return found
+
+    def reached(self, computation: str) -> Iterator[Instruction]:
+        """Yields all instructions of a computation and of those that it runs."""
+        seen, left = set(), [computation]
+        while left:
+            name = left.pop()
+            if name in seen or name not in self.computations:
+                continue
+            seen.add(name)
+            for instruction in self.computations[name]:
+                yield instruction
+                left += instruction.called
+
+    def collectives(self, computation: str) -> dict[str, int]:
+        """Counts the operations between devices of a computation, by kind."""
+        counts: dict[str, int] = {}
+        for each in self.computations[computation]:
+            kind = each.op.removesuffix("-start")
+            if kind in _COLLECTIVES:
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def flops(self, computation: str) -> int:
+        """Returns the floating-point operations of a computation, each loop in it counted once."""
+        return sum(kernel.flops for kernel in self.kernels(computation)) + sum(
+            self.flops(name)
+            for each in self.computations[computation]
+            if each.op in _CONTROL
+            for name in each.called
+            if name in self.computations
+        )
+
+    def _work(self, instruction: Instruction, types: Mapping[str, str]) -> tuple[int, str]:
+        """Returns FLOPs and type of the elements of a kernel's products and convolutions."""
+        flops = _flops(instruction, types)
+        if flops:
+            return flops, element_type(types.get(instruction.operands[0], ""))
+        dtype = ""
+        if instruction.op in ("fusion", "async-start", "custom-call"):
+            for name in instruction.called:
+                inner = {each.name: each.type for each in self.computations.get(name, ())}
+                for each in self.computations.get(name, ()):
+                    more, inner_dtype = self._work(each, inner)
+                    flops, dtype = flops + more, inner_dtype or dtype
+        return flops, dtype
+
+
+def parse(text: str) -> Module:
+    """Reads the text of an optimized program, as `jax.stages.Compiled.as_text` returns it.
+
+    Raises:
+      ValueError: If it is no such text.
+    """
+    computations: dict[str, list[Instruction]] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        header = _COMPUTATION.match(line)
+        if header:
+            name = header[2]
+            computations[name] = []
+            entry = name if header[1] else entry
+        elif line.startswith("}"):
+            name = ""
+        elif name and (match := _INSTRUCTION.match(line)):
+            computations[name].append(_instruction(match[1], match[2]))
+    if not entry:
+        raise ValueError("The text is no optimized program of XLA: it has no ENTRY computation.")
+    return Module({name: tuple(each) for name, each in computations.items()}, entry)
+
+
+def _instruction(name: str, text: str) -> Instruction:
+    """Reads what follows the name: `TYPE op(operands), attributes`."""
+    # The type of several results is in parentheses, and may hold blanks.
+    end = _closing(text) + 1 if text.startswith("(") else text.index(" ")
+    kind, rest = text[:end], text[end:].lstrip()
+    op, _, rest = rest.partition("(")
+    end = _closing("(" + rest) - 1
+    operands = tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
+    return Instruction(name, kind, op, operands, rest[end + 1 :])
+
+
+def _closing(text: str) -> int:
+    """Returns the index of the parenthesis that closes the first one."""
+    depth = 0
+    for index, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return index
+    return len(text)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _num_bytes(kind: str) -> int:
+    """Returns the size of a type in the device's main memory."""
+    total = 0
+    for dtype, dimensions, layout in _ARRAY.findall(kind):
+        # S(1) is the memory on the chip of a TPU.
+        if "S(1)" not in layout:
+            total += _BYTES[dtype] * math.prod(map(int, filter(None, dimensions.split(","))))
+    return total
+
+
+def _shape(kind: str) -> list[int]:
+    """Returns the dimensions of the first array of a type."""
+    match = _ARRAY.search(kind)
+    return [int(size) for size in match[2].split(",") if size] if match else []
+
+
+def element_type(kind: str) -> str:
+    """Returns the type of the elements of the first array of a type."""
+    match = _ARRAY.search(kind)
+    return match[1] if match else ""
+
+
+def _flops(instruction: Instruction, types: Mapping[str, str]) -> int:
+    """Returns the floating-point operations of a product or a convolution; else 0."""
+    op, attributes, target = instruction.op, instruction.attributes, instruction.target
+    shapes = [_shape(types.get(name, "")) for name in instruction.operands]
+    result = _shape(instruction.type)
+    if op == "dot" or target.startswith("__cublas$"):
+        match = re.search(r'lhs_contracting_dim(?:s|ensions)"?[=:][{\[]([^}\]]*)', attributes)
+        contracted = [int(index) for index in re.findall(r"\d+", match[1])] if match else []
+        return 2 * math.prod(result) * math.prod(shapes[0][index] for index in contracted)
+    if op == "convolution" or target.startswith("__cudnn$conv"):
+        return _convolution_flops(target, attributes, shapes, result)
+    return 0
+
+
+def _convolution_flops(
+    target: str, attributes: str, shapes: list[list[int]], result: list[int]
+) -> int:
+    """Returns 2 x outputs x window x channels of a group, positions in the padding included."""
+    match = re.search(r"dim_labels=([a-z0-9?]+)_([a-z0-9?]+)->", attributes)
+    if match is None or len(shapes) < 2:
+        return 0
+    if "BackwardFilter" in target:
+        # Operands: input, gradient of the output. Result: the filter.
+        outputs, kernel = shapes[1], result
+    elif "BackwardInput" in target:
+        # Operands: gradient of the output, filter. Result: gradient of the input.
+        outputs, kernel = shapes[0], shapes[1]
+    else:
+        outputs, kernel = result, shapes[1]
+    # Every axis of the filter but that of the outputs, which the positions of the output count.
+    per_output = [
+        size for size, label in zip(kernel, match[2], strict=False) if label not in ("o", "?")
+    ]
+    dilated = re.search(r"lhs_dilate=([\dx]+)", attributes)
+    # Only one of so many positions of a dilated input holds a number.
+    holes = math.prod(map(int, dilated[1].split("x"))) if dilated else 1
+    return 2 * math.prod(outputs) * math.prod(per_output) // holes
