@@ -39,7 +39,7 @@ setuptools.setup(
     ],
     # The commands of a clone, `python -m launch.sweep`, are installed as `noisegen sweep`.
     package_dir={"noisegen.launch": "launch"},
-    package_data={"noisegen.reports": ["page.html"]},
+    package_data={"noisegen.reports": ["page.html", "explore.js"]},
     entry_points={"console_scripts": ["noisegen = noisegen.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0", "scipy>=1.13"],

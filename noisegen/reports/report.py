@@ -1,6 +1,7 @@
 """The report of a sweep: its tables, a figure and a page."""
 
 import dataclasses
+import importlib.util
 import pathlib
 import shlex
 import warnings
@@ -13,6 +14,7 @@ from noisegen.reports import (
     answers,
     drawing,
     evidence_tables,
+    explorable_runs,
     figures,
     page,
     rendering,
@@ -76,6 +78,7 @@ class Report:
       records: Records of planned runs and of those that extend the grid.
       missing: Number of these runs that have no record.
       readings: One for each protocol, the main one first.
+      grid_fields: Fields of `config.grid`, if an experiment made the sweep.
     """
 
     workdir: pathlib.Path
@@ -83,6 +86,7 @@ class Report:
     records: Sequence[Record]
     missing: int
     readings: Sequence[Reading]
+    grid_fields: Sequence[str] = ()
 
     def answer_texts(self) -> list[str]:
         """Returns the answers of each protocol as lines of text, those that have any."""
@@ -109,19 +113,26 @@ class Report:
             _write(self.workdir / f"{name}.csv", table)
         _write(self.workdir / "answers.txt", "\n\n".join(self.answer_texts()) + "\n")
         failures = self._write_figure()
+        explorers, explorable = self._explore()
         curves = self._curves()
         sections = []
-        for reading in self.readings:
+        for reading, explorer in zip(self.readings, explorers, strict=True):
             optima, protocol = reading.optima, reading.protocol
             if not optima and not reading.published:  # The figures would be empty.
                 sections.append(reading.section())
                 continue
-            overview = figures.make_overview(optima, protocol, reading.published, reading.steps)
-            details = figures.make_details(optima, protocol, curves)
+            overview = figures.make_overview(
+                optima, protocol, reading.published, reading.steps, explorer
+            )
+            details = figures.make_details(optima, protocol, curves, explorer)
             failures += [each.failure for each in (*overview, *details) if each.failure]
-            sections.append(reading.section(overview, details))
+            section = reading.section(overview, details)
+            if explorer:
+                section = dataclasses.replace(section, legend=explorer.legend())
+            sections.append(section)
         path = self.workdir / "report.html"
-        _write(path, page.render_page(self.content, self.records, self.missing, sections))
+        text = page.render_page(self.content, self.records, self.missing, sections, explorable)
+        _write(path, text)
         if failures:
             warnings.warn(
                 f"the report lacks {len(failures)} of its parts; its tables are whole."
@@ -141,6 +152,28 @@ class Report:
             return [describe_failure("figure.png", error)]
         storage.write_file(path, image)
         return []
+
+    def _explore(self):
+        """Returns an explorer for each reading and what the page needs besides; or only None."""
+        can_explore = importlib.util.find_spec("bokeh") is not None
+        if not can_explore or not 0 < len(self.records) <= explorable_runs.MOST_RUNS:
+            return [None] * len(self.readings), None
+        from noisegen.reports import canvas, explorable_plots  # which import Bokeh
+
+        explorers = [
+            explorable_plots.Explorer(self.records, each.optima, each.protocol, each.published)
+            for each in self.readings
+        ]
+        content = explorable_runs.runs_content(
+            self.records,
+            [
+                (each.protocol, one.labels)
+                for each, one in zip(self.readings, explorers, strict=True)
+            ],
+            storage.read_curves(self.workdir, {record.run_id for record in self.records}),
+            explorable_runs.run_command(str(self.content.get("command") or ""), self.grid_fields),
+        )
+        return explorers, page.Explorable(canvas.library(), canvas.curves_of_runs(), content)
 
     def _curves(self):
         """Returns the curves of the runs at the optima by run_id."""
@@ -184,7 +217,8 @@ def load_report(sweep: Sweep) -> Report:
         )
         readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
-    return Report(sweep.workdir, content, records, missing, readings)
+    grid_fields = tuple(sweep.origin.config.get("grid", ())) if sweep.origin else ()
+    return Report(sweep.workdir, content, records, missing, readings, grid_fields)
 
 
 def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
