@@ -150,7 +150,7 @@ def draw_points(
     size: int = 10,
     alpha: float = 1.0,
     name: str | None = None,
-) -> None:
+) -> models.GlyphRenderer:
     """Draws points that can be hovered over and chosen.
 
     Args:
@@ -164,6 +164,9 @@ def draw_points(
       size: Of the markers, in pixels.
       alpha: Opacity.
       name: Another name of the renderers.
+
+    Returns:
+      The renderer of the markers.
     """
     shared = {
         "color": color or COLORS[index % len(COLORS)],
@@ -174,8 +177,10 @@ def draw_points(
         data["low"] = list(np.asarray(data["y"]) - np.asarray(below))
         data["high"] = list(np.asarray(data["y"]) + np.asarray(above))
     source = models.ColumnDataSource(data)
+    fitted = []  # The axes end with these: lines of rules and fits reach far beyond the points.
     if below is not None:
-        figure.segment("x", "low", "x", "high", source=source, line_width=1.5, **shared)
+        bars = figure.segment("x", "low", "x", "high", source=source, line_width=1.5, **shared)
+        fitted.append(bars)
     if has_line:
         figure.line("x", "y", source=source, line_width=2, **shared)
     marks = figure.scatter(
@@ -193,7 +198,10 @@ def draw_points(
     if is_hollow:
         marks.glyph.fill_color = None
     marks.nonselection_glyph = None  # the others stay as they are
+    for axis_range in (figure.x_range, figure.y_range):
+        axis_range.renderers = [*axis_range.renderers, *fitted, marks]
     add_hover(figure, marks)
+    return marks
 
 
 def add_hover(figure: plotting.figure, renderer: models.GlyphRenderer) -> None:

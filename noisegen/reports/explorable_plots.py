@@ -164,15 +164,26 @@ class Explorer:
         figure = canvas.make("epoch", display_name(protocol.metric))
         loaded = [(o, *plots.load_curves(o, protocol.metric, curves)) for o in optima]
         loaded = [(o, epochs, values) for o, epochs, values in loaded if epochs.size]
+        write = formatting.decimal_formatter(optimum.row for optimum in optima)
+        legend = models.Legend(
+            title=display_name(protocol.row), label_text_font_size="13px", click_policy="hide"
+        )
+        figure.add_layout(legend, "right")
         for index, (optimum, epochs, values) in enumerate(loaded):
+            mean, std = plots.curve_mean_and_std(values)
             points = {
                 "x": epochs,
-                "y": np.ma.masked_invalid(values).mean(axis=0).filled(np.nan),
+                "y": mean,
                 "text": [self._describe(optimum, protocol.metric)] * len(epochs),
                 "runs": [self._runs.counted(optimum)] * len(epochs),
             }
             color = plots.ramp_color(index / max(1, len(loaded) - 1))
-            canvas.draw_points(figure, points, index, color=color, size=7, name="")
+            shade = {"color": color, "fill_alpha": 0.2}
+            band = figure.varea(x=epochs, y1=mean - std, y2=mean + std, **shade)
+            marks = canvas.draw_points(figure, points, index, color=color, size=7, name="")
+            line = figure.renderers[-2]
+            label = {"value": write(optimum.row)}
+            legend.items.append(models.LegendItem(label=label, renderers=[line, marks, band]))
         return canvas.to_item(figure)
 
     def every_run(self) -> Mapping[str, Any]:

@@ -49,18 +49,19 @@
   // Returns the runs that have every word of a text: NAME=VALUE, a value of any field, or the
   // beginning of an id.
   function search(text) {
-    const words = text.replace(/\s*=\s*/g, "=").split(/[\s,;]+/).filter(Boolean);
-    const plain = (name) => name.toLowerCase().replaceAll("_", "");
-    const has = (run, word) => {
-      const [name, value] = word.split(/=(.*)/s);
-      return value === undefined
-        ? fields.some(([, field]) => isEqual(field.values[run], word))
-          || (word.length > 5 && runs.ids[run].startsWith(word))
-        : fields.some(([key, field]) => plain(key).startsWith(plain(name))
-            && isEqual(field.values[run], value));
-    };
-    return words.length ? runs.ids.map((_, run) => run).filter((run) =>
-      words.every((word) => has(run, word))) : [];
+    text = text.replace(/\s*=\s*/g, "=");
+    // Names as the page writes them hold spaces: the longest one first, which may hold others.
+    for (const [key, {name}] of [...fields].sort(([, a], [, b]) => b.name.length - a.name.length))
+      text = text.replaceAll(`${name}=`, `${key}=`);
+    const words = text.split(/[\s,;]+/).filter(Boolean).map((word) => word.split(/=(.*)/s));
+    const named = (name) => runs.fields[name] ? [runs.fields[name]]
+      : fields.filter(([key]) => key.startsWith(name.toLowerCase())).map(([, field]) => field);
+    const has = (run, [name, value]) => value !== undefined
+      ? named(name).some((field) => isEqual(field.values[run], value))
+      : fields.some(([, field]) => isEqual(field.values[run], name))
+        || (name.length > 5 && runs.ids[run].startsWith(name));
+    if (!words.length) return [];
+    return [...runs.ids.keys()].filter((run) => words.every((word) => has(run, word)));
   }
 
   const quoted = (text) => /^[\w.,/=:@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;

@@ -100,6 +100,8 @@ def _template():
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    # Bokeh reads its items in their order, which Jinja2 would sort.
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     source = importlib.resources.files("noisegen.reports").joinpath("page.html")
     return environment.from_string(source.read_text(encoding="utf-8"))
 

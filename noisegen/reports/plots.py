@@ -217,10 +217,7 @@ def plot_curves(
     handles = []
     for index, (optimum, epochs, values) in enumerate(loaded):
         color = ramp_color(index / max(1, len(loaded) - 1))
-        values = np.ma.masked_invalid(values)  # a loss may be infinite at some epochs
-        with np.errstate(over="ignore"):  # of squares
-            mean = values.mean(axis=0)
-            std = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+        mean, std = curve_mean_and_std(values)
         ax.fill_between(epochs, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
         handles += ax.plot(
             epochs,
@@ -238,6 +235,15 @@ def plot_curves(
         ax.get_legend().set_title(display_name(protocol.row))
         ax.get_legend().get_title().set(**axes.PLAIN)
     return ax
+
+
+def curve_mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation over seeds of (seeds, T) values, nan where none is."""
+    values = np.ma.masked_invalid(values)  # a loss may be infinite at some epochs
+    with np.errstate(over="ignore"):  # of squares
+        mean = values.mean(axis=0)
+        std = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+    return mean.filled(np.nan), std.filled(np.nan)
 
 
 def load_curves(
