@@ -44,6 +44,11 @@ def symbol(index: int) -> tuple[str, str]:
     return COLORS[index % len(COLORS)], [*_MARKERS.values()][index % len(_MARKERS)]
 
 
+def marker(index: int) -> str:
+    """Returns Bokeh's name of the marker of a series, or of another thing with a number."""
+    return [*_MARKERS][index % len(_MARKERS)]
+
+
 def make(x_label: str, y_label: str, is_grid: bool = True) -> plotting.figure:
     """Returns an empty figure.
 
@@ -57,6 +62,7 @@ def make(x_label: str, y_label: str, is_grid: bool = True) -> plotting.figure:
         x_axis_type=None,
         y_axis_type=None,
         tools="box_zoom,pan,wheel_zoom,reset,tap",
+        active_drag="box_zoom",
         active_scroll=None,  # the wheel scrolls the page until the reader asks for zooming
         toolbar_location="above",
         background_fill_color=None,
@@ -142,36 +148,26 @@ def draw_points(
     columns: Mapping[str, Sequence],
     index: int,
     *,
-    color: str | None = None,
     below: Sequence[float] | None = None,
     above: Sequence[float] | None = None,
     has_line: bool = True,
     is_hollow: bool = False,
     size: int = 10,
     alpha: float = 1.0,
-    name: str | None = None,
-) -> models.GlyphRenderer:
+) -> None:
     """Draws points that can be hovered over and chosen.
 
     Args:
       figure: Of `make`.
       columns: The columns `x`, `y`, `text` and `runs`.
       index: Number of the series, which gives color, marker and name.
-      color: Another color.
       below, above: Lengths of error bars; nan for none.
       has_line: Whether a line joins the points.
       is_hollow: Whether the markers are hollow.
       size: Of the markers, in pixels.
       alpha: Opacity.
-      name: Another name of the renderers.
-
-    Returns:
-      The renderer of the markers.
     """
-    shared = {
-        "color": color or COLORS[index % len(COLORS)],
-        "name": str(index) if name is None else name,
-    }
+    shared = {"color": COLORS[index % len(COLORS)], "name": str(index)}
     data = {key: list(values) for key, values in columns.items()}
     if below is not None:
         data["low"] = list(np.asarray(data["y"]) - np.asarray(below))
@@ -187,7 +183,7 @@ def draw_points(
         "x",
         "y",
         source=source,
-        marker=[*_MARKERS][index % len(_MARKERS)],
+        marker=marker(index),
         size=size,
         alpha=alpha,
         line_width=2 if is_hollow else 1,
@@ -201,7 +197,42 @@ def draw_points(
     for axis_range in (figure.x_range, figure.y_range):
         axis_range.renderers = [*axis_range.renderers, *fitted, marks]
     add_hover(figure, marks)
-    return marks
+
+
+def draw_curve(
+    figure: plotting.figure,
+    x: Sequence[float],
+    y: Sequence[float],
+    text: str,
+    runs: Sequence[int],
+    color: str,
+) -> models.GlyphRenderer:
+    """Draws a curve that can be hovered over and chosen as a whole, and returns its renderer."""
+    source = models.ColumnDataSource(
+        {"xs": [list(x)], "ys": [list(y)], "text": [text], "runs": [runs]}
+    )
+    curve = figure.multi_line("xs", "ys", source=source, line_color=color, line_width=2)
+    curve.selection_glyph = models.MultiLine(line_color=color, line_width=4)
+    add_hover(figure, curve)
+    return curve
+
+
+def add_legend(figure: plotting.figure, title: str) -> models.Legend:
+    """Returns an empty legend beside a figure. A click on an entry hides what it names."""
+    legend = models.Legend(
+        title=title,
+        title_text_font=_FONT,
+        title_text_font_style="normal",
+        label_text_font=_FONT,
+        label_text_font_size="13px",
+        label_text_color=INK,
+        title_text_color=INK,
+        background_fill_color=None,
+        border_line_color=None,
+        click_policy="hide",
+    )
+    figure.add_layout(legend, "right")
+    return legend
 
 
 def add_hover(figure: plotting.figure, renderer: models.GlyphRenderer) -> None:

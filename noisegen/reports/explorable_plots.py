@@ -165,23 +165,15 @@ class Explorer:
         loaded = [(o, *plots.load_curves(o, protocol.metric, curves)) for o in optima]
         loaded = [(o, epochs, values) for o, epochs, values in loaded if epochs.size]
         write = formatting.decimal_formatter(optimum.row for optimum in optima)
-        legend = models.Legend(
-            title=display_name(protocol.row), label_text_font_size="13px", click_policy="hide"
-        )
-        figure.add_layout(legend, "right")
+        legend = canvas.add_legend(figure, display_name(protocol.row))
         for index, (optimum, epochs, values) in enumerate(loaded):
             mean, std = plots.curve_mean_and_std(values)
-            points = {
-                "x": epochs,
-                "y": mean,
-                "text": [self._describe(optimum, protocol.metric)] * len(epochs),
-                "runs": [self._runs.counted(optimum)] * len(epochs),
-            }
             color = plots.ramp_color(index / max(1, len(loaded) - 1))
+            text = self._describe(optimum, protocol.metric)
+            line = canvas.draw_curve(figure, epochs, mean, text, self._runs.counted(optimum), color)
+            marks = figure.scatter(epochs, mean, color=color, marker=canvas.marker(index), size=6)
             shade = {"color": color, "fill_alpha": 0.2}
             band = figure.varea(x=epochs, y1=mean - std, y2=mean + std, **shade)
-            marks = canvas.draw_points(figure, points, index, color=color, size=7, name="")
-            line = figure.renderers[-2]
             label = {"value": write(optimum.row)}
             legend.items.append(models.LegendItem(label=label, renderers=[line, marks, band]))
         return canvas.to_item(figure)
@@ -214,10 +206,12 @@ class Explorer:
         points = [point for point in optimum.points if point.values[name] == value]
         failed = math.isnan(mean)
         is_light = (mean > sum(limits) / 2) == (protocol.mode == "max")
-        lines = [self._place(optimum.series, optimum.row)]
+        place = self._place(optimum.series, optimum.row)
+        lines = [f"{place}, {display_name(name)} {format_number(value)}"]
         for point in points:
             shown = format_mean(protocol.metric, point.mean, point.std)
-            lines += [f"{display_name(key)} {format_number(v)}" for key, v in point.values.items()]
+            for key in protocol.tune[1:]:
+                lines.append(f"{display_name(key)} {format_number(point.values[key])}")
             lines.append(f"{display_name(protocol.metric)}: {shown}")
             lines.append(list_runs(point.counted, protocol.metric))
             if point.diverged:

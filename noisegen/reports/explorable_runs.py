@@ -17,7 +17,7 @@ from noisegen.sweeps.protocol import Optimum, Protocol, metric_of
 from noisegen.training.run_id import on_device
 
 MOST_RUNS = 10_000  # that a page holds; its size and speed are tested with so many
-_MOST_VALUES = 200_000  # of all curves; about 7 bytes each
+_MOST_VALUES = 200_000  # of all curves, 7 bytes each
 _FEWEST_VALUES = 12  # of each curve
 _DIGITS = 5
 
@@ -146,7 +146,7 @@ def _fields(records):
 def _metric(metric, records):
     """Returns the name of a metric and its values in the unit shown, None if a run has none."""
     values = [metric_of(record, metric.name) for record in records]
-    shown = [None if value is None else _rounded(metric.factor * value) for value in values]
+    shown = [_in_unit(value, metric) for value in values]
     return {"name": display_name(metric), "values": shown}
 
 
@@ -160,18 +160,21 @@ def _section(records, protocol, labels):
 
 
 def _curves(metric, records, curves):
-    """Returns the evaluations of each run, [epochs, values] or None, long ones thinned."""
+    """Returns the epochs of all curves, each list once, and of each run its list and its values.
+
+    Long curves are thinned. A run without a curve has None.
+    """
     most = max(_FEWEST_VALUES, _MOST_VALUES // max(1, len(records)))
-    found = []
+    places, found = {}, []
     for record in records:
         curve = curves.get(record.run_id) or {}
         epochs, values = curve.get("epoch") or [], curve.get(metric.name) or []
         length = min(len(epochs), len(values))
         kept = _spread(length, most)
-        values = [values[i] for i in kept]
-        shown = [None if v is None else _rounded(metric.factor * v) for v in values]
-        found.append([[_rounded(epochs[i]) for i in kept], shown] if length > 1 else None)
-    return found
+        shown = [_in_unit(values[i], metric) for i in kept]
+        place = places.setdefault(tuple(_rounded(epochs[i]) for i in kept), len(places))
+        found.append([place, shown] if length > 1 else None)
+    return {"epochs": list(places), "values": found}
 
 
 def _spread(length: int, most: int) -> list[int]:
@@ -179,6 +182,11 @@ def _spread(length: int, most: int) -> list[int]:
     if length <= most:
         return list(range(length))
     return [round(i * (length - 1) / (most - 1)) for i in range(most)]
+
+
+def _in_unit(value, metric):
+    """Returns a value of a metric in the unit shown, None for one that is missing."""
+    return None if value is None else _rounded(metric.factor * value)
 
 
 def _rounded(value: float) -> float | None:

@@ -7,6 +7,7 @@
   const MOST_LISTED = 50;  // runs in the panel, and curves in its plot
   // On a dark page these two colors of series are lighter, as in the drawings.
   const LIGHTER = {"#0072b2": "#4aa8e0", "#009e73": "#2fc79a"};
+  const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
   const DARKER = Object.fromEntries(Object.entries(LIGHTER).map(([a, b]) => [b, a]));
 
   const read = (element) => JSON.parse(element.textContent);
@@ -31,6 +32,12 @@
 
   function describe(run) {
     return varying.map(([, field]) => `${field.name} ${shown(field.values[run])}`).join(", ");
+  }
+
+  function byFields(one, other) {
+    for (const [, {values}] of varying)
+      if (values[one] !== values[other]) return values[one] < values[other] ? -1 : 1;
+    return 0;
   }
 
   // Returns the number that a text writes, as the command line does: 64, 1e-3, 2^-3 or 1/3.
@@ -104,9 +111,8 @@
     each.tags.includes("points") && each.visible);
 
   function canBeLog(model, side) {
-    const columns = side === "x" ? ["x"] : ["y"];
-    const values = pointRenderers(model).flatMap((each) =>
-      columns.flatMap((name) => Array.from(each.data_source.data[name] || [])));
+    const values = pointRenderers(model).flatMap(({data_source: {data}}) =>
+      Array.from(data[side] ?? Array.from(data[`${side}s`]).flatMap((each) => Array.from(each))));
     return values.length > 0 && values.every((value) => typeof value === "number" && !(value <= 0));
   }
 
@@ -149,7 +155,8 @@
         const now = glyph[name]?.value;
         if (swap[now]) glyph[name] = {value: swap[now]};
       }
-    if (model.toolbar) model.toolbar.logo = null;
+    for (const legend of model.right)
+      Object.assign(legend, {label_text_color: ink, title_text_color: ink});
   }
 
   function colorLegends() {
@@ -161,7 +168,7 @@
 
   // Shows runs in the panel below the page, with their curves and commands.
   function show(title, chosen, section) {
-    const listed = chosen.slice(0, MOST_LISTED);
+    const listed = chosen.toSorted(byFields).slice(0, MOST_LISTED);
     const {metric} = runs.sections[section];
     const more = chosen.length > listed.length ? `, the first ${listed.length} of them` : "";
     find("#panel-title").textContent =
@@ -174,32 +181,38 @@
 
   function drawCurves(listed, metric) {
     const [renderer] = renderers(panel.model);
-    const drawn = listed.filter((run) => runs.curves[metric][run]);
-    find("#panel .plot").hidden = find("#panel .scales").hidden = !drawn.length;
-    // Okabe and Ito's colors, in turn; the tooltip names the run.
-    const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
-      .map((each) => dark.matches && LIGHTER[each] || each);
+    const curves = runs.curves[metric];
+    const drawn = listed.filter((run) => curves.values[run]);
+    find("#curves").hidden = !drawn.length;
     panel.model.left.forEach((axis) => { axis.axis_label = runs.metrics[metric].name; });
     renderer.data_source.data = {
-      xs: drawn.map((run) => runs.curves[metric][run][0]),
+      xs: drawn.map((run) => curves.epochs[curves.values[run][0]]),
       // Bokeh breaks a line at NaN, and JSON has none.
-      ys: drawn.map((run) => runs.curves[metric][run][1].map((value) => value ?? NaN)),
+      ys: drawn.map((run) => curves.values[run][1].map((value) => value ?? NaN)),
       text: drawn.map(describe),
-      color: drawn.map((_, index) => palette[index % palette.length]),
+      color: drawn.map((run) => colorOf(listed.indexOf(run))),
     };
     panel.model.reset.emit();
   }
 
+  // Returns the color of a curve and of its line in the list: Okabe and Ito's, in turn.
+  function colorOf(index) {
+    const each = PALETTE[index % PALETTE.length];
+    return dark.matches && LIGHTER[each] || each;
+  }
+
   function listRuns(listed, metric) {
-    const head = make("tr", {}, ...varying.map(([, field]) => make("th", {textContent: field.name})),
+    const head = make("tr", {}, make("th"), ...varying.map(([, field]) => make("th", {textContent: field.name})),
       make("th", {textContent: runs.metrics[metric].name}), make("th"));
-    const lines = listed.map((run) => {
+    const lines = listed.map((run, index) => {
+      const mark = make("td", {textContent: runs.curves[metric].values[run] ? "━" : ""});
+      mark.style.color = colorOf(index);
       const value = runs.metrics[metric].values[run];
       const button = make("button", {type: "button",
         textContent: runs.command ? "Copy command" : "Copy run", title: commandOf(run)});
       button.ariaLabel = `${button.textContent}, ${describe(run)}`;
       button.onclick = () => copy(commandOf(run), button);
-      return make("tr", {},
+      return make("tr", {}, mark,
         ...varying.map(([, field]) => make("td", {textContent: shown(field.values[run] ?? "")})),
         make("td", {textContent: value === null ? "diverged" : shown(value)}),
         make("td", {}, button));
@@ -241,7 +254,7 @@
   // other plots left and right go through the points one by one, and up and down through series.
   function move(model, [dx, dy]) {
     const sources = pointRenderers(model).map((each) => each.data_source)
-      .filter((source) => source.data.x.length);
+      .filter((source) => source.data.text.length);
     if (!sources.length) return;
     const current = Math.max(0, sources.findIndex((source) => source.selected.indices.length));
     const {data, selected} = sources[current];
@@ -250,11 +263,11 @@
     if (index !== undefined && data.mean) {
       const isNext = (i) => data.x[i] === data.x[index] + dx && data.y[i] === data.y[index] + dy;
       next = Array.from(data.x.keys()).find(isNext) ?? index;
-    } else if (index !== undefined && dx) {
-      next = Math.min(data.x.length - 1, Math.max(0, index + dx));
+    } else if (index !== undefined && dx && data.text.length > 1) {
+      next = Math.min(data.text.length - 1, Math.max(0, index + dx));
     } else if (index !== undefined) {
-      source = sources[(current - dy + sources.length) % sources.length];
-      next = Math.min(index, source.data.x.length - 1);
+      source = sources[(current + dx - dy + sources.length) % sources.length];
+      next = Math.min(index, source.data.text.length - 1);
     }
     for (const other of sources) if (other !== source) other.selected.indices = [];
     source.selected.indices = [next];
