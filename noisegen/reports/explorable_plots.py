@@ -184,7 +184,7 @@ class Explorer:
         figure = canvas.make(display_name(protocol.tune[0]), display_name(protocol.metric))
         for index in range(len(self.labels)):
             points = {"x": [], "y": [], "text": [], "runs": []}
-            canvas.draw_points(figure, points, index, has_line=False, size=7, alpha=0.6)
+            canvas.draw_points(figure, points, index, has_line=False, size=6, alpha=0.5)
         return canvas.to_item(figure)
 
     def _draw_regimes(self, figure, alive, boundary, index):

@@ -290,20 +290,24 @@
       const [across, up] = [x, y].map((each) => runs.fields[each.value] || runs.metrics[each.value]);
       for (const axis of model.below) axis.axis_label = across.name;
       for (const axis of model.left) axis.axis_label = up.name;
+      const isField = Boolean(runs.fields[x.value]);
+      const isLog = isField && across.values.every((value) => value > 0);
       for (const renderer of renderers(model)) {
+        // Series stand side by side, or the last one would hide the others.
+        const shift = isLog ? Math.min(1.15, 1.5 ** (1 / model.renderers.length)) ** renderer.name : 1;
         const kept = runs.ids.map((_, run) => run).filter((run) =>
           String(series[run]) === renderer.name && typeof across.values[run] === "number"
           && typeof up.values[run] === "number");
         renderer.data_source.selected.indices = [];
         renderer.data_source.data = {
-          x: kept.map((run) => across.values[run]),
+          x: kept.map((run) => across.values[run] * shift),
           y: kept.map((run) => up.values[run]),
           text: kept.map((run) =>
             `${describe(run)}\n${runs.metrics[metric].name}: ${shown(runs.metrics[metric].values[run])}`),
           runs: kept.map((run) => [run]),
         };
       }
-      setScale(model, "x", canBeLog(model, "x") && Boolean(runs.fields[x.value]));
+      setScale(model, "x", isLog);
       setScale(model, "y", false);
       addScaleButtons({element, model});
     };
