@@ -18,10 +18,16 @@ from . import cli, serve
 _FORMAT = flags.DEFINE_enum(
     "format", "text", list(reports.FORMATS), "Format in which the tables are printed."
 )
-_SERVE = serve.DEFINE_port(
-    "serve",
-    "Show the page on this machine and write it again when records arrive, until Ctrl-C: "
-    f"--serve at port {serve.PORT}, or --serve=PORT; 0 takes any free port.",
+_SERVE = flags.DEFINE_flag(
+    flags.Flag(
+        serve.PortParser(),
+        None,
+        "serve",
+        None,
+        "Show the page on this machine and write it again when records arrive, until Ctrl-C: "
+        f"--serve at port {serve.PORT}, or --serve=PORT; 0 takes any free port.",
+        boolean=True,  # for absl, a flag that needs no value
+    )
 )
 flags.adopt_module_key_flags(cli)
 

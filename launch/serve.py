@@ -38,7 +38,7 @@ setInterval(async () => {
 </body>"""
 
 
-class _PortParser(flags.ArgumentParser):
+class PortParser(flags.ArgumentParser):
     """Reads a port; a flag without a value means the usual one."""
 
     syntactic_help = "a port, 0 to 65535"
@@ -49,13 +49,6 @@ class _PortParser(flags.ArgumentParser):
         if not str(argument).isdigit() or int(argument) > 65535:
             raise ValueError(f"{argument} is no port: give a number from 0 to 65535")
         return int(argument)
-
-
-def DEFINE_port(name: str, help: str) -> flags.FlagHolder:
-    """Defines a flag of a port that may be given without a value, or not at all."""
-    # Flags called boolean are those that need no value.
-    flag = flags.Flag(_PortParser(), None, name, None, help, boolean=True)
-    return flags.DEFINE_flag(flag, module_name="launch.report")
 
 
 class Server:

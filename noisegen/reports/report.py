@@ -155,8 +155,7 @@ class Report:
 
     def _explore(self):
         """Returns an explorer for each reading and what the page needs besides; or only None."""
-        can_explore = importlib.util.find_spec("bokeh") is not None
-        if not can_explore or not 0 < len(self.records) <= explorable_runs.MOST_RUNS:
+        if not can_explore(self.records):
             return [None] * len(self.readings), None
         from noisegen.reports import canvas, explorable_plots  # which import Bokeh
 
@@ -219,6 +218,12 @@ def load_report(sweep: Sweep) -> Report:
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
     grid_fields = tuple(sweep.origin.config.get("grid", ())) if sweep.origin else ()
     return Report(sweep.workdir, content, records, missing, readings, grid_fields)
+
+
+def can_explore(records: Sequence[Record]) -> bool:
+    """Returns whether a page can be explored: Bokeh is installed, and the runs are not too many."""
+    is_installed = importlib.util.find_spec("bokeh") is not None
+    return is_installed and 0 < len(records) <= explorable_runs.MOST_RUNS
 
 
 def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
