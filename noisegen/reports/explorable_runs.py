@@ -7,7 +7,7 @@ alone. Runs are named by their position in the records.
 import collections
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noisegen.reports.formatting import display_name, format_number
@@ -21,7 +21,7 @@ _MOST_VALUES = 200_000  # of all curves, 7 bytes each
 _FEWEST_VALUES = 12  # of each curve
 _DIGITS = 5
 
-_CHOOSES_RUNS = ("--config.grid.", "--config.search=")
+_CHOOSES_RUNS = ("--config.grid.", "--config.search=", "--config.best=")
 
 
 def runs_content(
@@ -52,24 +52,26 @@ def runs_content(
     }
 
 
-def run_command(command: str, grid_fields: Iterable[str]) -> dict[str, Any] | None:
+def run_command(command: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns what makes the command of one run out of that of a sweep, None if nothing does.
 
-    The page adds a flag for each field of the grid, and a directory of its own.
+    The page adds a flag for each field of the grid, and a directory of its own. If other runs of
+    the experiment follow from the same fields, such as a series with noise, the command trains
+    these too.
 
     Args:
       command: The command that trains the sweep, or ''.
-      grid_fields: Fields of `config.grid` of the sweep's experiment.
+      config: Config of the sweep's experiment, empty if a program made the sweep.
 
     Returns:
       A dict with `words`, the beginning of the command, and `fields`, those that get a flag.
 
     Examples:
-      >>> run_command("noisegen sweep it.py --workdir=w --config.grid.seed=0,1", ["seed"])
-      {'words': 'noisegen sweep it.py', 'fields': ['seed']}
+      >>> command = "noisegen sweep it.py --workdir=w --config.grid.seed=0,1"
+      >>> run_command(command, {"grid": {"seed": (0, 1)}, "best": 2})
+      {'words': 'noisegen sweep it.py --config.best=1', 'fields': ['seed']}
     """
-    grid_fields = list(grid_fields)
-    if not command or not grid_fields:
+    if not command or not config.get("grid"):
         return None
     words, kept = shlex.split(command), []
     while words:
@@ -81,7 +83,9 @@ def run_command(command: str, grid_fields: Iterable[str]) -> dict[str, Any] | No
         # Other flags name the directory of the sweep, its workers, or settings of speed.
         if is_config or not flag[0].startswith("--"):
             kept += flag
-    return {"words": shlex.join(kept), "fields": grid_fields}
+    if "best" in config:  # the best k of n seeds, of which there is one
+        kept.append("--config.best=1")
+    return {"words": shlex.join(kept), "fields": list(config["grid"])}
 
 
 class RunIndex:

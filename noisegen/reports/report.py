@@ -78,7 +78,7 @@ class Report:
       records: Records of planned runs and of those that extend the grid.
       missing: Number of these runs that have no record.
       readings: One for each protocol, the main one first.
-      grid_fields: Fields of `config.grid`, if an experiment made the sweep.
+      config: Config of the sweep's experiment, empty if a program made the sweep.
     """
 
     workdir: pathlib.Path
@@ -86,7 +86,7 @@ class Report:
     records: Sequence[Record]
     missing: int
     readings: Sequence[Reading]
-    grid_fields: Sequence[str] = ()
+    config: Mapping = dataclasses.field(default_factory=dict)
 
     def answer_texts(self) -> list[str]:
         """Returns the answers of each protocol as lines of text, those that have any."""
@@ -170,7 +170,7 @@ class Report:
                 for each, one in zip(self.readings, explorers, strict=True)
             ],
             storage.read_curves(self.workdir, {record.run_id for record in self.records}),
-            explorable_runs.run_command(str(self.content.get("command") or ""), self.grid_fields),
+            explorable_runs.run_command(str(self.content.get("command") or ""), self.config),
         )
         return explorers, page.Explorable(canvas.library(), canvas.curves_of_runs(), content)
 
@@ -216,8 +216,8 @@ def load_report(sweep: Sweep) -> Report:
         )
         readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
-    grid_fields = tuple(sweep.origin.config.get("grid", ())) if sweep.origin else ()
-    return Report(sweep.workdir, content, records, missing, readings, grid_fields)
+    config = sweep.origin.config if sweep.origin else {}
+    return Report(sweep.workdir, content, records, missing, readings, config)
 
 
 def can_explore(records: Sequence[Record]) -> bool:

@@ -145,11 +145,13 @@ def test_more_runs_than_a_browser_takes_leave_the_page_static(tmp_path, monkeypa
     ],
 )
 def test_the_command_of_a_run_keeps_the_experiment_and_its_config(command, words):
-    assert run_command(command, ["seed"]) == {"words": words, "fields": ["seed"]}
+    config = {"grid": {"seed": (0, 1)}}
+    assert run_command(command, config) == {"words": words, "fields": ["seed"]}
 
 
 def test_a_sweep_of_a_program_has_no_command():
-    assert run_command("", ["seed"]) is None and run_command("noisegen sweep a.py", []) is None
+    assert run_command("", {"grid": {"seed": (0,)}}) is None
+    assert run_command("noisegen sweep a.py", {}) is None
 
 
 def test_curves_are_thinned_and_share_their_epochs():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from experiments import digits_noise
-from launch import config_flags
+from launch import config_flags, serve
 from noisegen import reports, storage, sweeps
 from tests.reports.test_report import record_of
 
@@ -257,6 +257,22 @@ def test_labels_are_shown_as_they_are(tmp_path, opened):
     page.mouse.move(x, y)
     assert label in tooltip(page)
     assert page.locator("img").count() == 0
+
+
+def test_a_served_page_is_loaded_again_when_it_is_written_again(tmp_path, browser):
+    path = tmp_path / "report.html"
+    path.write_text("<title>old</title><body></body>")
+    with serve.Server(0) as server, browser.new_context() as context:
+        server.show(path)
+        page = context.new_page()
+        page.goto(server.url)
+        page.evaluate("document.body.classList.add('has-panel')")  # the reader has runs open
+        path.write_text("<title>new</title><body></body>")
+        server.show(path)
+        page.wait_for_timeout(3000)
+        assert page.title() == "old"
+        page.evaluate("document.body.classList.remove('has-panel')")
+        page.wait_for_function("document.title === 'new'")
 
 
 def simulated(workdir, runs):
