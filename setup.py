@@ -26,6 +26,8 @@ SWEEPS = [
     "tabulate>=0.9",  # pandas writes Markdown with it
 ]
 
+BOKEH = "bokeh>=3.9,<4"  # makes the page of a report explorable
+
 setuptools.setup(
     name="noisegen",
     version=version,
@@ -46,10 +48,12 @@ setuptools.setup(
     extras_require={
         "sweeps": SWEEPS,
         "slurm": [*SWEEPS, "submitit>=1.5"],
+        "explore": [*SWEEPS, BOKEH],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [
             *SWEEPS,
+            BOKEH,
             "submitit>=1.5",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -74,7 +74,8 @@ class Server:
                 f"--serve={port}: the port is taken; give another one, or --serve=0 for a free one."
             ) from error
         self._server.page = b""
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        poll = {"poll_interval": 0.05}  # seconds until it ends when asked to
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs=poll, daemon=True)
         self.url = f"http://{_HOST}:{self._server.server_port}/"
 
     def __enter__(self) -> Self:

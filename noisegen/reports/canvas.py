@@ -252,7 +252,6 @@ def curves_of_runs() -> Mapping[str, Any]:
     source = models.ColumnDataSource({name: [] for name in ("xs", "ys", "color", "text")})
     lines = figure.multi_line("xs", "ys", source=source, line_color="color", line_width=2)
     add_hover(figure, lines)
-    lines.tags = []  # the curves cannot be chosen
     return to_item(figure)
 
 

@@ -31,7 +31,8 @@
   const shown = (value) => typeof value === "number" ? String(+value.toPrecision(6)) : String(value);
 
   function describe(run) {
-    return varying.map(([, field]) => `${field.name} ${shown(field.values[run])}`).join(", ");
+    return varying.filter(([, field]) => field.values[run] !== null)
+      .map(([, field]) => `${field.name} ${shown(field.values[run])}`).join(", ");
   }
 
   function byFields(one, other) {
@@ -168,7 +169,7 @@
 
   // Shows runs in the panel below the page, with their curves and commands.
   function show(title, chosen, section) {
-    const listed = chosen.toSorted(byFields).slice(0, MOST_LISTED);
+    const listed = [...chosen].sort(byFields).slice(0, MOST_LISTED);
     const {metric} = runs.sections[section];
     const more = chosen.length > listed.length ? `, the first ${listed.length} of them` : "";
     find("#panel-title").textContent =
@@ -193,6 +194,7 @@
       color: drawn.map((run) => colorOf(listed.indexOf(run))),
     };
     panel.model.reset.emit();
+    addScaleButtons(panel);
   }
 
   // Returns the color of a curve and of its line in the list: Okabe and Ito's, in turn.
@@ -379,8 +381,9 @@
     document.documentElement.classList.add("ready");
   }
 
-  start().catch((error) => {
+  start().catch((error) => {  // an old browser, for example
     document.documentElement.classList.remove("explored");
+    for (const plot of all(".plot")) plot.hidden = true;
     throw error;
   });
 })();
