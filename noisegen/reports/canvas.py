@@ -26,6 +26,18 @@ _TOOLTIP = (
     "@text</div>"
 )
 _FONT = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+_AXIS = {
+    "axis_label_text_font": _FONT,
+    "axis_label_text_font_style": "normal",
+    "axis_label_text_font_size": "14px",
+    "axis_label_text_color": INK,
+    "major_label_text_font": _FONT,
+    "major_label_text_font_size": "13px",
+    "major_label_text_color": INK,
+    "axis_line_color": FAINT,
+    "major_tick_line_color": FAINT,
+    "minor_tick_line_color": None,
+}
 # Markers of Bokeh, and letters that look like them.
 _MARKERS = {
     **{"circle": "●", "square": "■", "diamond": "◆", "triangle": "▲", "inverted_triangle": "▼"},
@@ -73,20 +85,9 @@ def make(x_label: str, y_label: str, is_grid: bool = True) -> plotting.figure:
     figure.toolbar.logo = None
     for side, label in (("below", x_label), ("left", y_label)):
         for kind in (models.LinearAxis, models.LogAxis):
-            axis = kind(
-                visible=kind is models.LinearAxis,
-                axis_label=models.PlainText(text=label),  # $$ begins no formula
-                axis_label_text_font=_FONT,
-                axis_label_text_font_style="normal",
-                axis_label_text_font_size="14px",
-                major_label_text_font=_FONT,
-                major_label_text_font_size="13px",
-                axis_line_color=FAINT,
-                major_tick_line_color=FAINT,
-                minor_tick_line_color=None,
-                axis_label_text_color=INK,
-                major_label_text_color=INK,
-            )
+            # As a plain text, $$ begins no formula.
+            title = models.PlainText(text=label)
+            axis = kind(visible=kind is models.LinearAxis, axis_label=title, **_AXIS)
             figure.add_layout(axis, side)
             if is_grid:
                 grid = models.Grid(
@@ -173,7 +174,7 @@ def draw_points(
         data["low"] = list(np.asarray(data["y"]) - np.asarray(below))
         data["high"] = list(np.asarray(data["y"]) + np.asarray(above))
     source = models.ColumnDataSource(data)
-    fitted = []  # The axes end with these: lines of rules and fits reach far beyond the points.
+    fitted = []
     if below is not None:
         bars = figure.segment("x", "low", "x", "high", source=source, line_width=1.5, **shared)
         fitted.append(bars)
@@ -195,6 +196,7 @@ def draw_points(
         marks.glyph.fill_color = None
     marks.nonselection_glyph = None  # the others stay as they are
     for axis_range in (figure.x_range, figure.y_range):
+        # Lines of rules and fits reach far beyond the points, and play no part.
         axis_range.renderers = [*axis_range.renderers, *fitted, marks]
     add_hover(figure, marks)
 

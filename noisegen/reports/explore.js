@@ -9,6 +9,7 @@
   const LIGHTER = {"#0072b2": "#4aa8e0", "#009e73": "#2fc79a"};
   const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
   const DARKER = Object.fromEntries(Object.entries(LIGHTER).map(([a, b]) => [b, a]));
+  const STEPS = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]};
 
   const read = (element) => JSON.parse(element.textContent);
   const find = (selector, within = document) => within.querySelector(selector);
@@ -17,6 +18,7 @@
   const runs = read(find("#runs"));
   const figures = [];  // {element, model, section} of each plot
   let panel;  // the panel's own entry of `figures`
+  let opener;  // what had the focus before the panel was opened
 
   function make(tag, properties = {}, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
@@ -28,7 +30,7 @@
 
   const fields = Object.entries(runs.fields);
   const varying = fields.filter(([, field]) => new Set(field.values).size > 1);
-  const shown = (value) => typeof value === "number" ? String(+value.toPrecision(6)) : String(value);
+  const shown = (value) => String(typeof value === "number" ? +value.toPrecision(6) : value);
 
   function describe(run) {
     return varying.filter(([, field]) => field.values[run] !== null)
@@ -72,7 +74,8 @@
     return [...runs.ids.keys()].filter((run) => words.every((word) => has(run, word)));
   }
 
-  const quoted = (text) => /^[\w.,/=:@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
+  const quoted = (text) =>
+    /^[\w.,/=:@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
 
   // Returns the command that trains a run into a directory of its own. A sweep of a program has
   // none: then the hyperparameters as a Python dict.
@@ -135,14 +138,19 @@
       if (!canBeLog(model, side)) continue;
       const isLog = () => (side === "x" ? model.below : model.left)[1].visible;
       const button = make("button", {type: "button", textContent: `log ${side}`});
-      button.ariaPressed = String(isLog());
+      button.ariaPressed = isLog();
       button.onclick = () => {
         setScale(model, side, !isLog());
-        button.ariaPressed = String(isLog());
+        button.ariaPressed = isLog();
       };
       group.append(button);
     }
     find(".plot", element).before(group);
+  }
+
+  // Labels axes. As a plain text, $$ begins no formula.
+  function name(axes, text) {
+    for (const axis of axes) axis.axis_label = new Bokeh.Models.PlainText({text});
   }
 
   function color({model}) {
@@ -152,9 +160,9 @@
       Object.assign(axis, {axis_label_text_color: ink, major_label_text_color: ink});
     const swap = dark.matches ? LIGHTER : DARKER;
     for (const {glyph} of renderers(model))
-      for (const name of ["line_color", "fill_color"]) {
-        const now = glyph[name]?.value;
-        if (swap[now]) glyph[name] = {value: swap[now]};
+      for (const property of ["line_color", "fill_color"]) {
+        const now = glyph[property]?.value;
+        if (swap[now]) glyph[property] = {value: swap[now]};
       }
     for (const legend of model.right)
       Object.assign(legend, {label_text_color: ink, title_text_color: ink});
@@ -174,6 +182,7 @@
     const more = chosen.length > listed.length ? `, the first ${listed.length} of them` : "";
     find("#panel-title").textContent =
       `${title}: ${chosen.length} ${chosen.length === 1 ? "run" : "runs"}${more}`;
+    if (find("#panel").hidden) opener = document.activeElement;
     find("#panel").hidden = false;
     document.body.classList.add("has-panel");
     drawCurves(listed, metric);
@@ -185,7 +194,7 @@
     const curves = runs.curves[metric];
     const drawn = listed.filter((run) => curves.values[run]);
     find("#curves").hidden = !drawn.length;
-    panel.model.left.forEach((axis) => { axis.axis_label = runs.metrics[metric].name; });
+    name(panel.model.left, runs.metrics[metric].name);
     renderer.data_source.data = {
       xs: drawn.map((run) => curves.epochs[curves.values[run][0]]),
       // Bokeh breaks a line at NaN, and JSON has none.
@@ -204,8 +213,9 @@
   }
 
   function listRuns(listed, metric) {
-    const head = make("tr", {}, make("th"), ...varying.map(([, field]) => make("th", {textContent: field.name})),
-      make("th", {textContent: runs.metrics[metric].name}), make("th"));
+    const names = [...varying.map(([, field]) => field.name), runs.metrics[metric].name];
+    const head = make("tr", {}, make("th"),
+      ...names.map((textContent) => make("th", {textContent})), make("th"));
     const lines = listed.map((run, index) => {
       const mark = make("td", {textContent: runs.curves[metric].values[run] ? "━" : ""});
       mark.style.color = colorOf(index);
@@ -216,17 +226,26 @@
       button.onclick = () => copy(commandOf(run), button);
       return make("tr", {}, mark,
         ...varying.map(([, field]) => make("td", {textContent: shown(field.values[run] ?? "")})),
-        make("td", {textContent: value === null ? "diverged" : shown(value)}),
+        make("td", {textContent: value !== null ? shown(value)
+          : runs.diverged[run] ? "diverged" : "-"}),
         make("td", {}, button));
     });
     find("#panel table").replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
   }
 
   function close() {
+    if (find("#panel").contains(document.activeElement)) opener?.focus();
     find("#panel").hidden = true;
     document.body.classList.remove("has-panel");
+    choose(null, []);
+  }
+
+  // Chooses points of one source, and none of the others.
+  function choose(source, indices) {
     for (const {model} of figures)
-      for (const each of renderers(model)) each.data_source.selected.indices = [];
+      for (const {data_source: other} of renderers(model))
+        if (other !== source) other.selected.indices = [];
+    if (source) source.selected.indices = indices;
   }
 
   // A click and the arrow keys both choose points of a source; what follows is the same.
@@ -235,6 +254,7 @@
       source.selected.properties.indices.change.connect(() => {
         const {indices} = source.selected;
         if (!indices.length) return;
+        choose(source, indices);
         const texts = indices.map((index) => source.data.text[index]);
         const chosen = [...new Set(indices.flatMap((index) => source.data.runs[index]))];
         say(texts[0]);
@@ -242,13 +262,10 @@
           show(texts.length > 1 ? "Chosen points" : texts[0].split("\n")[0], chosen, section);
       });
     }
-    const plot = find(".plot", element);
-    plot.addEventListener("keydown", (event) => {
-      const step = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}
-        [event.key];
-      if (!step) return;
+    find(".plot", element).addEventListener("keydown", (event) => {
+      if (!STEPS[event.key]) return;
       event.preventDefault();
-      move(model, step);
+      move(model, STEPS[event.key]);
     });
   }
 
@@ -271,8 +288,7 @@
       source = sources[(current + dx - dy + sources.length) % sources.length];
       next = Math.min(index, source.data.text.length - 1);
     }
-    for (const other of sources) if (other !== source) other.selected.indices = [];
-    source.selected.indices = [next];
+    choose(source, [next]);
   }
 
   // Every run
@@ -281,31 +297,30 @@
     const {metric, tuned, series} = runs.sections[section];
     const columns = [...varying, ...Object.entries(runs.metrics)]
       .filter(([, each]) => each.values.some((value) => typeof value === "number"));
-    const choose = (label, chosen) => {
+    const select = (label, chosen) => {
       const options = columns.map(([key, each]) =>
         make("option", {value: key, textContent: each.name, selected: key === chosen}));
       return make("select", {ariaLabel: label}, ...options);
     };
-    const x = choose("Horizontal axis", tuned);
-    const y = choose("Vertical axis", metric);
+    const x = select("Horizontal axis", tuned);
+    const y = select("Vertical axis", metric);
     const draw = () => {
-      const [across, up] = [x, y].map((each) => runs.fields[each.value] || runs.metrics[each.value]);
-      for (const axis of model.below) axis.axis_label = across.name;
-      for (const axis of model.left) axis.axis_label = up.name;
+      choose(null, []);
+      const [across, up] = [x, y].map(({value}) => runs.fields[value] || runs.metrics[value]);
+      name(model.below, across.name);
+      name(model.left, up.name);
       const isField = Boolean(runs.fields[x.value]);
       const isLog = isField && across.values.every((value) => value > 0);
       for (const renderer of renderers(model)) {
         // Series stand side by side, or the last one would hide the others.
-        const shift = isLog ? Math.min(1.15, 1.5 ** (1 / model.renderers.length)) ** renderer.name : 1;
-        const kept = runs.ids.map((_, run) => run).filter((run) =>
-          String(series[run]) === renderer.name && typeof across.values[run] === "number"
-          && typeof up.values[run] === "number");
-        renderer.data_source.selected.indices = [];
+        const step = Math.min(1.15, 1.5 ** (1 / model.renderers.length));
+        const shift = isLog ? step ** renderer.name : 1;
+        const kept = [...runs.ids.keys()].filter((run) => String(series[run]) === renderer.name
+          && [across, up].every(({values}) => typeof values[run] === "number"));
         renderer.data_source.data = {
           x: kept.map((run) => across.values[run] * shift),
           y: kept.map((run) => up.values[run]),
-          text: kept.map((run) =>
-            `${describe(run)}\n${runs.metrics[metric].name}: ${shown(runs.metrics[metric].values[run])}`),
+          text: kept.map((run) => `${describe(run)}\n${up.name}: ${shown(up.values[run])}`),
           runs: kept.map((run) => [run]),
         };
       }
@@ -352,7 +367,7 @@
 
   async function embed(element, section) {
     const plot = find(".plot", element);
-    plot.id ||= `plot-${figures.length}`;
+    plot.id = `explored-${figures.length}`;
     plot.hidden = false;
     await Bokeh.embed.embed_item(read(find("script", element)), plot.id);
     const figure = {element, section, model: Bokeh.documents.at(-1).roots()[0]};

@@ -10,9 +10,11 @@ from noisegen.reports import explorable_runs
 from noisegen.reports.explorable_runs import run_command, runs_content
 from tests.reports.test_report import (
     NASTY,
+    ODD,
     PROTOCOL,
     RUNS,
     Checker,
+    odd_page,
     record_of,
     write,
     write_report,
@@ -120,6 +122,13 @@ def test_a_plot_that_fails_leaves_its_drawing(tmp_path, monkeypatch):
         text = write_report(tmp_path, PROTOCOL).read_text()
     assert text.count('<div class="drawing">') == 4
     assert len(content_of(text)[0]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_are_explorable(tmp_path, name):
+    text = odd_page(tmp_path, name)
+    assert "is left out" not in text and len(content_of(text)[0]) > 2
 
 
 def test_more_runs_than_a_browser_takes_leave_the_page_static(tmp_path, monkeypatch):
