@@ -213,16 +213,16 @@
   }
 
   function listRuns(listed, metric) {
-    const names = [...varying.map(([, field]) => field.name), runs.metrics[metric].name];
+    const copied = runs.command ? "command" : "run";
+    const names = [...varying.map(([, field]) => field.name), runs.metrics[metric].name, copied];
     const head = make("tr", {}, make("th"),
-      ...names.map((textContent) => make("th", {textContent})), make("th"));
+      ...names.map((textContent) => make("th", {textContent})));
     const lines = listed.map((run, index) => {
       const mark = make("td", {textContent: runs.curves[metric].values[run] ? "━" : ""});
       mark.style.color = colorOf(index);
       const value = runs.metrics[metric].values[run];
-      const button = make("button", {type: "button",
-        textContent: runs.command ? "Copy command" : "Copy run", title: commandOf(run)});
-      button.ariaLabel = `${button.textContent}, ${describe(run)}`;
+      const button = make("button", {type: "button", textContent: "Copy", title: commandOf(run)});
+      button.ariaLabel = `Copy ${copied}, ${describe(run)}`;
       button.onclick = () => copy(commandOf(run), button);
       return make("tr", {}, mark,
         ...varying.map(([, field]) => make("td", {textContent: shown(field.values[run] ?? "")})),

@@ -113,8 +113,8 @@ class Report:
             _write(self.workdir / f"{name}.csv", table)
         _write(self.workdir / "answers.txt", "\n\n".join(self.answer_texts()) + "\n")
         failures = self._write_figure()
-        explorers, explorable = self._explore()
         curves = self._curves()
+        explorers, explorable = self._explore(curves)
         sections = []
         for reading, explorer in zip(self.readings, explorers, strict=True):
             optima, protocol = reading.optima, reading.protocol
@@ -153,7 +153,7 @@ class Report:
         storage.write_file(path, image)
         return []
 
-    def _explore(self):
+    def _explore(self, curves):
         """Returns an explorer for each reading and what the page needs besides; or only None."""
         if not can_explore(self.records):
             return [None] * len(self.readings), None
@@ -169,16 +169,18 @@ class Report:
                 (each.protocol, one.labels)
                 for each, one in zip(self.readings, explorers, strict=True)
             ],
-            storage.read_curves(self.workdir, {record.run_id for record in self.records}),
+            curves,
             explorable_runs.run_command(str(self.content.get("command") or ""), self.config),
         )
         return explorers, page.Explorable(canvas.library(), canvas.curves_of_runs(), content)
 
     def _curves(self):
-        """Returns the curves of the runs at the optima by run_id."""
-        optima = [optimum for reading in self.readings for optimum in reading.optima]
-        wanted = {record.run_id for optimum in optima for record in optimum.counted}
-        return storage.read_curves(self.workdir, wanted)
+        """Returns curves by run_id: of the runs at the optima, or of all if a reader can choose."""
+        wanted = self.records
+        if not can_explore(self.records):
+            optima = [optimum for reading in self.readings for optimum in reading.optima]
+            wanted = [record for optimum in optima for record in optimum.counted]
+        return storage.read_curves(self.workdir, {record.run_id for record in wanted})
 
 
 def load_report(sweep: Sweep) -> Report:
