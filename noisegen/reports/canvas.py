@@ -83,6 +83,9 @@ def make(x_label: str, y_label: str, is_grid: bool = True) -> plotting.figure:
         output_backend="canvas",
     )
     figure.toolbar.logo = None
+    # One tool for all points of a figure. Its button is not shown, as nobody would switch it off.
+    hover = {"tooltips": _TOOLTIP, "visible": False, "attachment": "vertical"}
+    figure.add_tools(models.HoverTool(renderers=[], **hover))
     for side, label in (("below", x_label), ("left", y_label)):
         for kind in (models.LinearAxis, models.LogAxis):
             # As a plain text, $$ begins no formula.
@@ -240,11 +243,8 @@ def add_legend(figure: plotting.figure, title: str) -> models.Legend:
 def add_hover(figure: plotting.figure, renderer: models.GlyphRenderer) -> None:
     """Shows the text of a renderer's points, which can be chosen by a click or from explore.js."""
     renderer.tags = ["points"]
-    figure.add_tools(
-        models.HoverTool(
-            renderers=[renderer], tooltips=_TOOLTIP, visible=False, attachment="vertical"
-        )
-    )
+    [hover] = figure.select({"type": models.HoverTool})
+    hover.renderers = [*hover.renderers, renderer]
 
 
 def curves_of_runs() -> Mapping[str, Any]:

@@ -114,7 +114,12 @@ class Report:
         _write(self.workdir / "answers.txt", "\n\n".join(self.answer_texts()) + "\n")
         failures = self._write_figure()
         curves = self._curves()
-        explorers, explorable = self._explore(curves)
+        explorers, explorable = [None] * len(self.readings), None
+        if can_explore(self.records):
+            try:
+                explorers, explorable = self._explore(curves)
+            except Exception as error:  # of another version of Bokeh, for example
+                failures.append(describe_failure("The explorable page", error))
         sections = []
         for reading, explorer in zip(self.readings, explorers, strict=True):
             optima, protocol = reading.optima, reading.protocol
@@ -154,9 +159,7 @@ class Report:
         return []
 
     def _explore(self, curves):
-        """Returns an explorer for each reading and what the page needs besides; or only None."""
-        if not can_explore(self.records):
-            return [None] * len(self.readings), None
+        """Returns an explorer for each reading, and what the page needs besides."""
         from noisegen.reports import canvas, explorable_plots  # which import Bokeh
 
         explorers = [

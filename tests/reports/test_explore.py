@@ -124,6 +124,17 @@ def test_a_plot_that_fails_leaves_its_drawing(tmp_path, monkeypatch):
     assert len(content_of(text)[0]) == 5
 
 
+def test_another_version_of_bokeh_leaves_the_page_static(tmp_path, monkeypatch):
+    def fail():
+        raise AttributeError("no such model")
+
+    write(tmp_path, map(record_of, RUNS))
+    monkeypatch.setattr("noisegen.reports.canvas.library", fail)
+    with pytest.warns(UserWarning, match="The explorable page is left out: AttributeError"):
+        text = write_report(tmp_path, PROTOCOL).read_text()
+    assert "<script" not in text and text.count("<svg") == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_values_are_explorable(tmp_path, name):
