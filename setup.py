@@ -26,6 +26,8 @@ SWEEPS = [
     "tabulate>=0.9",  # pandas writes Markdown with it
 ]
 
+BOKEH = "bokeh>=3.9,<4"  # makes the page of a report explorable
+
 setuptools.setup(
     name="noisegen",
     version=version,
@@ -39,7 +41,7 @@ setuptools.setup(
     ],
     # The commands of a clone, `python -m launch.sweep`, are installed as `noisegen sweep`.
     package_dir={"noisegen.launch": "launch"},
-    package_data={"noisegen.reports": ["page.html"]},
+    package_data={"noisegen.reports": ["page.html", "explore.js"]},
     entry_points={"console_scripts": ["noisegen = noisegen.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["jax>=0.10", "optax>=0.2.5", "numpy>=2.0", "scipy>=1.13"],
@@ -49,10 +51,12 @@ setuptools.setup(
         # Compilers for accelerators that are not there; their versions are those of jaxlib.
         "aot-cuda": [*SWEEPS, "jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"],
         "aot-tpu": [*SWEEPS, "libtpu"],
+        "explore": [*SWEEPS, BOKEH],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
         "test": [
             *SWEEPS,
+            BOKEH,
             "submitit>=1.5",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -1,6 +1,7 @@
 """Writes a sweep's table and page again from its records, finished or not.
 
 python -m launch.report sweeps/digits --format=latex
+python -m launch.report sweeps/digits --serve
 """
 
 import shlex
@@ -12,10 +13,21 @@ from noisegen import reports
 from noisegen._errors import one_line
 from noisegen.sweeps import Sweep
 
-from . import cli
+from . import cli, serve
 
 _FORMAT = flags.DEFINE_enum(
     "format", "text", list(reports.FORMATS), "Format in which the tables are printed."
+)
+_SERVE = flags.DEFINE_flag(
+    flags.Flag(
+        serve.PortParser(),
+        None,
+        "serve",
+        None,
+        "Show the page on this machine and write it again when records arrive, until Ctrl-C: "
+        f"--serve at port {serve.PORT}, or --serve=PORT; 0 takes any free port.",
+        boolean=True,  # for absl, a flag that needs no value
+    )
 )
 flags.adopt_module_key_flags(cli)
 
@@ -23,7 +35,14 @@ flags.adopt_module_key_flags(cli)
 @cli.usage_errors()
 def main(argv: list[str]) -> None:
     """Writes the report of the sweep in --workdir, and prints its table."""
-    write(cli.open_sweep(argv), _FORMAT.value)
+    sweep = cli.open_sweep(argv)
+    if _SERVE.value is None:
+        write(sweep, _FORMAT.value)
+        return
+    # A port that is taken is found out before the report is written.
+    with serve.Server(_SERVE.value) as server:
+        write(sweep, _FORMAT.value)
+        server.follow(sweep)
 
 
 def write(sweep: Sweep, form: str = "text") -> None:

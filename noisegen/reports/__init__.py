@@ -1,4 +1,8 @@
-"""Reports: tables and plots of a sweep, and one HTML page. Needs Matplotlib to draw."""
+"""Reports: tables and plots of a sweep, and one HTML page.
+
+Matplotlib draws the plots. If Bokeh is installed, the page is explorable on screen, and the plots
+are for print.
+"""
 
 from noisegen.reports.advice import advice_answers
 from noisegen.reports.answers import Answer, make_answers

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import markupsafe
 
@@ -17,17 +17,23 @@ from noisegen.storage.record import RUN_TOTALS
 from noisegen.sweeps import regimes
 from noisegen.sweeps.protocol import Optimum, Protocol
 
+if TYPE_CHECKING:
+    from noisegen.reports.explorable_plots import Explorer
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
     """A figure of a page.
 
     Attributes:
-      name: "metric", "tuned", "steps", "heatmap", "curves", or the name of a reported metric.
+      name: "metric", "tuned", "steps", "runs", "heatmap", "curves", or the name of a reported
+        metric.
       title: Its heading.
       caption: The sentences below.
-      svg: The drawing; empty if it failed.
+      svg: The drawing; empty if it failed, or if the figure is only to be explored.
       failure: Why it failed, or ''.
+      plot: The explorable plot in place of the drawing, an item of Bokeh, or None.
+      series: Number of the only series that it shows, or None.
     """
 
     name: str
@@ -35,6 +41,8 @@ class Figure:
     caption: str
     svg: markupsafe.Markup = markupsafe.Markup()
     failure: str = ""
+    plot: Mapping[str, Any] | None = None
+    series: int | None = None
 
 
 def make_overview(
@@ -42,6 +50,7 @@ def make_overview(
     protocol: Protocol,
     published: Published | None,
     steps: Steps | None = None,
+    explorer: "Explorer | None" = None,
 ) -> list[Figure]:
     """Draws the figures that show every series.
 
@@ -51,36 +60,45 @@ def make_overview(
     Args:
       optima, protocol, published: As for `make_table`.
       steps: Steps to targets, if there are any.
+      explorer: Draws the explorable plots, if there are to be any.
     """
-    figures = [_metric("metric", protocol.metric, optima, protocol, published)]
+    figures = [_metric("metric", protocol.metric, optima, protocol, published, explorer)]
     for metric in protocol.report:
         if metric.name not in RUN_TOTALS:
-            figures.append(_metric(metric.name, metric, optima, protocol, published))
+            figures.append(_metric(metric.name, metric, optima, protocol, published, explorer))
     if _is_tuned(optima, protocol):
-        figures.append(_tuned(optima, protocol))
+        figures.append(_tuned(optima, protocol, explorer))
     if steps is not None:
         figures.append(_steps(steps, protocol))
+    if explorer is not None:
+        figures.append(_every_run(protocol, explorer))
     return figures
 
 
 def make_details(
-    optima: Sequence[Optimum], protocol: Protocol, curves: Mapping[str, Mapping]
+    optima: Sequence[Optimum],
+    protocol: Protocol,
+    curves: Mapping[str, Mapping],
+    explorer: "Explorer | None" = None,
 ) -> list[Figure]:
     """Draws the figures of each series that have something to show.
 
     Args:
       optima, protocol: As for `make_table`.
       curves: From run_id to curve, for the runs at the optima.
+      explorer: As for `make_overview`.
     """
     figures = []
     labels = dict.fromkeys(optimum.series for optimum in optima)
-    for label in labels:
+    for number, label in enumerate(labels):
         series = [optimum for optimum in optima if optimum.series == label]
         of = f", {markup.visible(label)}" if any(labels) else ""
         if _is_tuned(optima, protocol):
-            figures.append(_heatmap(series, protocol, of))
+            figure = _heatmap(series, protocol, of, explorer)
+            figures.append(dataclasses.replace(figure, series=number))
         if _have_curves(series, protocol, curves):
-            figures.append(_curves(series, protocol, curves, of))
+            figure = _curves(series, protocol, curves, of, explorer)
+            figures.append(dataclasses.replace(figure, series=number))
     return figures
 
 
@@ -89,7 +107,7 @@ def describe_failure(part: str, error: Exception) -> str:
     return f"{part} is left out: {markup.printable(one_line(error))}"
 
 
-def _metric(name, metric, optima, protocol, published):
+def _metric(name, metric, optima, protocol, published, explorer):
     """Draws a metric of all series at their optima."""
     sentences = []
     if metric != protocol.metric:
@@ -103,10 +121,11 @@ def _metric(name, metric, optima, protocol, published):
         f"{display_name(metric.name)} against {display_name(protocol.row)}",
         " ".join(sentences),
         lambda ax: plots.plot_metric(optima, ax, protocol, published, metric),
+        explorer and (lambda: explorer.metric(optima, metric)),
     )
 
 
-def _tuned(optima, protocol):
+def _tuned(optima, protocol, explorer):
     """Draws the first tuned field of all series, with the boundary between the regimes of SGD."""
     tuned = display_name(protocol.tune[0])
     sentences = []
@@ -129,6 +148,7 @@ def _tuned(optima, protocol):
         f"best {tuned} against {display_name(protocol.row)}",
         " ".join(sentences),
         lambda ax: plots.plot_tuned(optima, ax, protocol, boundaries),
+        explorer and (lambda: explorer.tuned(optima, boundaries)),
     )
     # The figure is whole without the boundaries, but the report is not.
     return dataclasses.replace(figure, failure=figure.failure or failure)
@@ -146,17 +166,18 @@ def _steps(steps, protocol):
     )
 
 
-def _heatmap(optima, protocol, of):
+def _heatmap(optima, protocol, of, explorer):
     """Draws the heatmap of one series."""
     return _draw(
         "heatmap",
         f"mean {display_name(protocol.metric)}{of}",
         "Framed: the best. ×: every run diverged. Empty: not tried.",
         lambda ax: plots.plot_heatmap(optima, ax, protocol),
+        explorer and (lambda: explorer.heatmap(optima)),
     )
 
 
-def _curves(optima, protocol, curves, of):
+def _curves(optima, protocol, curves, of, explorer):
     """Draws the training curves of one series."""
     sentences = []
     if notes.was_tuned(optima):
@@ -169,18 +190,49 @@ def _curves(optima, protocol, curves, of):
         f"{display_name(protocol.metric.name)} during training{of}",
         " ".join(sentences),
         lambda ax: plots.plot_curves(optima, ax, protocol, curves),
+        explorer and (lambda: explorer.curves(optima, curves)),
     )
 
 
-def _draw(name: str, title: str, caption: str, plot: Callable[[Any], Any]) -> Figure:
-    """Draws one figure, or says why it cannot be drawn."""
+def _every_run(protocol, explorer):
+    """Draws a point for each run, which has no static figure."""
+    title = capitalized(f"{display_name(protocol.metric.name)} of every run")
+    caption = "Diverged runs have no point."
+    figure = Figure(name="runs", title=title, caption=caption)
+    return _explorable(figure, explorer.every_run)
+
+
+def _draw(
+    name: str,
+    title: str,
+    caption: str,
+    plot: Callable[[Any], Any],
+    explore: Callable[[], Any] | None = None,
+) -> Figure:
+    """Draws one figure, or says why it cannot be drawn.
+
+    Args:
+      name, title, caption: As for `Figure`.
+      plot: Draws it in axes of Matplotlib.
+      explore: Draws it as an item of Bokeh, if it is to be explorable.
+    """
     title = capitalized(title)
     try:
         svg = markupsafe.Markup(drawing.svg(plot, title))
     except Exception as error:  # Matplotlib's, for example; the rest of the report goes on
         failure = describe_failure(f"The figure {title!r}", error)
         return Figure(name=name, title=title, caption=caption, failure=failure)
-    return Figure(name=name, title=title, caption=caption, svg=svg)
+    figure = Figure(name=name, title=title, caption=caption, svg=svg)
+    return _explorable(figure, explore) if explore else figure
+
+
+def _explorable(figure, explore):
+    """Adds the explorable plot to a figure, which stays static if this fails."""
+    try:
+        return dataclasses.replace(figure, plot=explore())
+    except Exception as error:  # Bokeh's, for example
+        failure = describe_failure(f"The explorable plot {figure.title!r}", error)
+        return dataclasses.replace(figure, failure=failure)
 
 
 def _is_tuned(optima, protocol):

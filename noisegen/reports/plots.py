@@ -60,7 +60,7 @@ def plot_metric(
     for key, values in normalize_published(published, protocol).items():
         if metric.name in values:
             printed[key] = values[metric.name]
-    by_series = _by_series(optima, labels=[label for label, _ in printed])
+    by_series = by_series_of(optima, labels=[label for label, _ in printed])
     axis = axes.Axis([row for _, row in printed] + [optimum.row for optimum in optima])
     handles = []
     for index, (label, alive) in enumerate(by_series.items()):
@@ -68,7 +68,7 @@ def plot_metric(
         values = [comparison.mean_and_std(optimum, metric, protocol) for optimum in alive]
         means = [metric.factor * mean for mean, _ in values]
         stds = [metric.factor * std for _, std in values]
-        handles += _line(ax, x, means, stds, index, _legend_name(label, by_series))
+        handles += _line(ax, x, means, stds, index, legend_name(label, by_series))
 
         # Published numbers are in the unit shown, and may have no standard deviation.
         rows = [row for row in axis.positions if (label, row) in printed]
@@ -78,7 +78,7 @@ def plot_metric(
             mean, std = printed[label, row]
             means.append(mean)
             stds.append(math.nan if std is None else std)
-        name = _published_legend_name(label, by_series)
+        name = published_legend_name(label, by_series)
         handles += _line(ax, x, means, stds, index, name, **_HOLLOW)
     axis.show(ax.xaxis)
     ax.set_xlabel(display_name(protocol.row), **axes.PLAIN)
@@ -103,15 +103,15 @@ def plot_tuned(
     rows = axes.Axis(optimum.row for optimum in optima)
     values = axes.Axis(point.values[name] for optimum in optima for point in optimum.points)
     draws_rule = protocol.has_scaling_rule and rows.is_log and values.is_numeric
-    by_series = _by_series(optima)
+    by_series = by_series_of(optima)
     handles = []
     anchors = set()  # points at which a linear rule begins
     for index, (label, alive) in enumerate(by_series.items()):
         x = [rows.positions[optimum.row] for optimum in alive]
         y = [values.positions[optimum.values[name]] for optimum in alive]
         shifted = rows.shifted([optimum.row for optimum in alive], index, len(by_series))
-        bars = _error_bars(alive, y, values)
-        handles += _line(ax, shifted, y, bars, index, _legend_name(label, by_series))
+        bars = error_bars(alive, y, values)
+        handles += _line(ax, shifted, y, bars, index, legend_name(label, by_series))
         # Series that begin at the same optimum share one line, and the legend names one of all.
         if draws_rule and len(x) > 1 and (x[0], y[0]) not in anchors:
             line = _linear_rule(ax, x, y)
@@ -163,16 +163,23 @@ def plot_heatmap(optima: Sequence[Optimum], ax: Axes, protocol: Protocol) -> Axe
 
 def _color_cells(ax, means, protocol):
     """Draws the cells of a heatmap, the better the lighter."""
-    # Runs that nearly failed would take up most of the color scale, so that the worst tenth of the
-    # cells share one color.
-    if protocol.mode == "max":
-        quantiles, colors = (0.1, 1), "cividis"
-    else:
-        quantiles, colors = (0, 0.9), "cividis_r"
+    low, high = color_limits(means, protocol)
+    colors = "cividis" if protocol.mode == "max" else "cividis_r"
+    return ax.pcolormesh(means, cmap=colors, vmin=low, vmax=high)
+
+
+def color_limits(means: np.ndarray, protocol: Protocol) -> tuple[float, float]:
+    """Returns the ends of the color scale of a heatmap.
+
+    Runs that nearly failed would take up most of the scale, so that the worst tenth of the cells
+    share one color.
+    """
     finite = means[np.isfinite(means)]
-    low, high = np.quantile(finite, quantiles) if finite.size else (0, 1)
+    if not finite.size:
+        return 0, 1
+    low, high = np.quantile(finite, (0.1, 1) if protocol.mode == "max" else (0, 0.9))
     # Rounding may put the upper of two equal quantiles below the lower one.
-    return ax.pcolormesh(means, cmap=colors, vmin=low, vmax=max(high, low))
+    return low, max(high, low)
 
 
 def load_heatmap(
@@ -209,11 +216,8 @@ def plot_curves(
     write = formatting.decimal_formatter(optimum.row for optimum in optima)
     handles = []
     for index, (optimum, epochs, values) in enumerate(loaded):
-        color = _ramp_color(index / max(1, len(loaded) - 1))
-        values = np.ma.masked_invalid(values)  # a loss may be infinite at some epochs
-        with np.errstate(over="ignore"):  # of squares
-            mean = values.mean(axis=0)
-            std = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+        color = ramp_color(index / max(1, len(loaded) - 1))
+        mean, std = curve_mean_and_std(values)
         ax.fill_between(epochs, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
         handles += ax.plot(
             epochs,
@@ -231,6 +235,15 @@ def plot_curves(
         ax.get_legend().set_title(display_name(protocol.row))
         ax.get_legend().get_title().set(**axes.PLAIN)
     return ax
+
+
+def curve_mean_and_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation over seeds of (seeds, T) values, nan where none is."""
+    values = np.ma.masked_invalid(values)  # a loss may be infinite at some epochs
+    with np.errstate(over="ignore"):  # of squares
+        mean = values.mean(axis=0)
+        std = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
+    return mean.filled(np.nan), std.filled(np.nan)
 
 
 def load_curves(
@@ -253,7 +266,7 @@ def load_curves(
     return np.array(first_epochs, dtype=float), metric.factor * matrix
 
 
-def _by_series(optima, labels=()):
+def by_series_of(optima: Sequence[Optimum], labels: Sequence[str] = ()) -> dict[str, list[Optimum]]:
     """Returns the optima with a surviving run by series, in their order; `labels` come last."""
     by_series = {optimum.series: [] for optimum in optima}
     for label in labels:
@@ -264,12 +277,12 @@ def _by_series(optima, labels=()):
     return by_series
 
 
-def _legend_name(label, by_series):
+def legend_name(label: str, by_series: Mapping[str, Sequence]) -> str:
     """Names a series in the legend."""
     return "measured" if [*by_series] == [""] else markup.visible(label)
 
 
-def _published_legend_name(label, by_series):
+def published_legend_name(label: str, by_series: Mapping[str, Sequence]) -> str:
     """Names the published numbers of a series in the legend."""
     if [*by_series] == [""]:
         return "published"
@@ -289,38 +302,61 @@ def _line(ax, x, y, bars, index, label, **look):
     return lines
 
 
-def _error_bars(optima, y, values):
+def error_bars(
+    optima: Sequence[Optimum], y: Sequence[float], values: axes.Axis
+) -> tuple[list[float], list[float]]:
     """Returns the lengths of error bars below and above positions y."""
     below, above = [], []
     for position, optimum in zip(y, optima, strict=True):
         # An end that is nan has no position, and its bar no length.
         below.append(position - values.positions.get(optimum.low, position))
         above.append(values.positions.get(optimum.high, position) - position)
-    return [below, above]
+    return below, above
 
 
 def _linear_rule(ax, x, y):
     """Draws the line y proportional to x through the first point."""
-    line = [y[0] * value / x[0] for value in x]
-    [handle] = ax.plot(x, line, "--", color=FAINT, linewidth=1.5, zorder=1, label="linear rule")
+    [handle] = ax.plot(
+        x, proportional(x, y), "--", color=FAINT, linewidth=1.5, zorder=1, label="linear rule"
+    )
     return handle
+
+
+def proportional(x: Sequence[float], y: Sequence[float]) -> list[float]:
+    """Returns the line y proportional to x through the first point, at each x."""
+    return [y[0] * value / x[0] for value in x]
 
 
 def _broken_line(ax, optima, protocol, boundary, color):
     """Draws the fit of the two regimes, and the interval of their boundary."""
+    sizes, rates = broken_line(optima, protocol, boundary)
+    if not sizes:
+        return
+    ax.plot(sizes, rates, ":", color=color, linewidth=1.5, zorder=1)
+    if math.isfinite(boundary.low) and math.isfinite(boundary.high):
+        ax.axvspan(boundary.low, boundary.high, color=color, alpha=0.12, linewidth=0, zorder=0)
+
+
+def broken_line(
+    optima: Sequence[Optimum], protocol: Protocol, boundary: regimes.Boundary
+) -> tuple[list[float], list[float]]:
+    """Returns batch sizes and learning rates of the fit of the two regimes, empty if there is none.
+
+    Args:
+      optima: The optima of one series that have a surviving run, ascending in the batch size.
+      protocol: As for `plot_tuned`.
+      boundary: Of this series.
+    """
     name = protocol.tune[0]
     positive = [optimum for optimum in optima if optimum.values[name] > 0]
     if not positive or not math.isfinite(boundary.temperature):
-        return
+        return [], []
     # The fit is of effective learning rates, which differ from the swept ones by a factor.
     run = positive[0].counted[0].hparams
     factor = positive[0].values[name] / regimes.scaled_learning_rate(run, protocol)
     sizes = sorted({optima[0].row, boundary.batch_size, optima[-1].row})
     # In both regimes the rate is temperature * min(batch size, boundary).
-    rates = [factor * boundary.temperature * min(size, boundary.batch_size) for size in sizes]
-    ax.plot(sizes, rates, ":", color=color, linewidth=1.5, zorder=1)
-    if math.isfinite(boundary.low) and math.isfinite(boundary.high):
-        ax.axvspan(boundary.low, boundary.high, color=color, alpha=0.12, linewidth=0, zorder=0)
+    return sizes, [factor * boundary.temperature * min(s, boundary.batch_size) for s in sizes]
 
 
 def _number_cells(ax, mesh, means, metric):
@@ -331,9 +367,14 @@ def _number_cells(ax, mesh, means, metric):
         # The weights by which the eye sees red, green and blue.
         luminance = np.dot(mesh.cmap(mesh.norm(mean))[:3], (0.3, 0.59, 0.11))
         color = "#000000" if luminance > 0.45 else "#ffffff"
-        in_percent = metric.unit == "%" and abs(mean) < 1e4
-        text = f"{mean:.1f}" if in_percent else f"{mean:.3g}"
+        text = cell_number(mean, metric)
         ax.text(column + 0.5, line + 0.5, text, color=color, **axes.CENTERED)
+
+
+def cell_number(mean: float, metric: Metric) -> str:
+    """Writes the mean of a cell of a heatmap."""
+    in_percent = metric.unit == "%" and abs(mean) < 1e4
+    return f"{mean:.1f}" if in_percent else f"{mean:.3g}"
 
 
 def _frame_cell(ax, column, line):
@@ -346,7 +387,7 @@ def _frame_cell(ax, column, line):
     )
 
 
-def _ramp_color(fraction):
+def ramp_color(fraction: float) -> str:
     """Returns a color between blue and orange."""
     from matplotlib import colors
 

@@ -1,6 +1,7 @@
 """The report of a sweep: its tables, a figure and a page."""
 
 import dataclasses
+import importlib.util
 import pathlib
 import shlex
 import warnings
@@ -13,6 +14,7 @@ from noisegen.reports import (
     answers,
     drawing,
     evidence_tables,
+    explorable_runs,
     figures,
     page,
     rendering,
@@ -76,6 +78,7 @@ class Report:
       records: Records of planned runs and of those that extend the grid.
       missing: Number of these runs that have no record.
       readings: One for each protocol, the main one first.
+      config: Config of the sweep's experiment, empty if a program made the sweep.
     """
 
     workdir: pathlib.Path
@@ -83,6 +86,7 @@ class Report:
     records: Sequence[Record]
     missing: int
     readings: Sequence[Reading]
+    config: Mapping = dataclasses.field(default_factory=dict)
 
     def answer_texts(self) -> list[str]:
         """Returns the answers of each protocol as lines of text, those that have any."""
@@ -110,18 +114,30 @@ class Report:
         _write(self.workdir / "answers.txt", "\n\n".join(self.answer_texts()) + "\n")
         failures = self._write_figure()
         curves = self._curves()
+        explorers, explorable = [None] * len(self.readings), None
+        if can_explore(self.records):
+            try:
+                explorers, explorable = self._explore(curves)
+            except Exception as error:  # of another version of Bokeh, for example
+                failures.append(describe_failure("The explorable page", error))
         sections = []
-        for reading in self.readings:
+        for reading, explorer in zip(self.readings, explorers, strict=True):
             optima, protocol = reading.optima, reading.protocol
             if not optima and not reading.published:  # The figures would be empty.
                 sections.append(reading.section())
                 continue
-            overview = figures.make_overview(optima, protocol, reading.published, reading.steps)
-            details = figures.make_details(optima, protocol, curves)
+            overview = figures.make_overview(
+                optima, protocol, reading.published, reading.steps, explorer
+            )
+            details = figures.make_details(optima, protocol, curves, explorer)
             failures += [each.failure for each in (*overview, *details) if each.failure]
-            sections.append(reading.section(overview, details))
+            section = reading.section(overview, details)
+            if explorer:
+                section = dataclasses.replace(section, legend=explorer.legend())
+            sections.append(section)
         path = self.workdir / "report.html"
-        _write(path, page.render_page(self.content, self.records, self.missing, sections))
+        text = page.render_page(self.content, self.records, self.missing, sections, explorable)
+        _write(path, text)
         if failures:
             warnings.warn(
                 f"the report lacks {len(failures)} of its parts; its tables are whole."
@@ -142,11 +158,32 @@ class Report:
         storage.write_file(path, image)
         return []
 
+    def _explore(self, curves):
+        """Returns an explorer for each reading, and what the page needs besides."""
+        from noisegen.reports import canvas, explorable_plots  # which import Bokeh
+
+        explorers = [
+            explorable_plots.Explorer(self.records, each.optima, each.protocol, each.published)
+            for each in self.readings
+        ]
+        content = explorable_runs.runs_content(
+            self.records,
+            [
+                (each.protocol, one.labels)
+                for each, one in zip(self.readings, explorers, strict=True)
+            ],
+            curves,
+            explorable_runs.run_command(str(self.content.get("command") or ""), self.config),
+        )
+        return explorers, page.Explorable(canvas.library(), canvas.curves_of_runs(), content)
+
     def _curves(self):
-        """Returns the curves of the runs at the optima by run_id."""
-        optima = [optimum for reading in self.readings for optimum in reading.optima]
-        wanted = {record.run_id for optimum in optima for record in optimum.counted}
-        return storage.read_curves(self.workdir, wanted)
+        """Returns curves by run_id: of the runs at the optima, or of all if a reader can choose."""
+        wanted = self.records
+        if not can_explore(self.records):
+            optima = [optimum for reading in self.readings for optimum in reading.optima]
+            wanted = [record for optimum in optima for record in optimum.counted]
+        return storage.read_curves(self.workdir, {record.run_id for record in wanted})
 
 
 def load_report(sweep: Sweep) -> Report:
@@ -184,7 +221,14 @@ def load_report(sweep: Sweep) -> Report:
         )
         readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
-    return Report(sweep.workdir, content, records, missing, readings)
+    config = sweep.origin.config if sweep.origin else {}
+    return Report(sweep.workdir, content, records, missing, readings, config)
+
+
+def can_explore(records: Sequence[Record]) -> bool:
+    """Returns whether a page can be explored: Bokeh is installed, and the runs are not too many."""
+    is_installed = importlib.util.find_spec("bokeh") is not None
+    return is_installed and 0 < len(records) <= explorable_runs.MOST_RUNS
 
 
 def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:
