@@ -376,7 +376,7 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
         raise ValueError(
             "make_model needs the value of a hyperparameter, but it gets numbers only, and they "
             "are traced. If it sets a shape or the kind of a layer, make a task for each of its "
-            f"values: {first_line(error)}"
+            f"values, as a sweep does with a static field: {first_line(error)}"
         ) from error
     return static["graph"], streams, state, static["norms"]
 
