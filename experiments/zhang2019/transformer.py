@@ -6,14 +6,13 @@ Critical Batch Size Revisited (2025): the critical batch size grows during train
 for a lower target loss.
 
 A small transformer predicts the bytes of a text, in windows. Network, text, learning rates (which
-are constant) and budgets are our choices: those of the papers are far larger. Learning rates are
-multiples of a base that grows with the square root of the batch size. At the scale gpu the text is
-`wiki.train.tokens` in the directory `task.directory`, tested on a part of `wiki.valid.tokens`. The
-scale cpu trains on the validation text and is tested on a part of the test text, because we had no
-training text. `plots/transformer.py` reads the updates to targets that all optimizers reach.
+are constant) and budgets are our choices: those of the papers are far larger. At the scale gpu the
+text is `wiki.train.tokens` in the directory `task.directory`, tested on a part of
+`wiki.valid.tokens`. The scale cpu trains on the validation text and is tested on a part of the test
+text, because we had no training text. `plots/transformer.py` reads the updates to targets that all
+optimizers reach.
 """
 
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -47,14 +46,16 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             },
             "run": {"num_evals": 40},
             "grid": {
-                "seed": (0, 1, 2),
+                "seed": (0,),
                 "optimizer": OPTIMIZERS,
                 "batch_size": (8, 32, 128, 512, 2048),
-                "rate_factor": sweeps.powers_of_two(2**-2, 4),
+                "num_updates": (8000, 4000, 2000, 1000, 500),  # of each batch size
             },
-            # Learning rates at the smallest batch size, before `rate_factor`.
-            "base_rate": {"SGD": 0.125, "momentum": 0.0125, "Adam": 1e-3},
-            "num_updates": (8000, 4000, 2000, 1000, 500),  # of each batch size
+            "learning_rate": {
+                "SGD": sweeps.powers_of_two(2**-4, 1),
+                "momentum": sweeps.powers_of_two(2**-7, 2**-3),
+                "Adam": sweeps.powers_of_two(2**-12, 2**-8),
+            },
             "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )
@@ -70,12 +71,18 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             dtype="float32",
         )
         config.run.num_evals = 30
-        config.grid.update(seed=(0, 1), optimizer=("SGD", "Adam"), batch_size=(4, 16, 64, 256))
-        config.num_updates = (2000, 1000, 400, 200)
+        config.grid.update(
+            seed=(0, 1, 2), batch_size=(1, 4, 16, 64, 256), num_updates=(3000, 1500, 800, 400, 300)
+        )
+        config.learning_rate.update(
+            SGD=sweeps.powers_of_two(2**-3, 1),
+            momentum=sweeps.powers_of_two(2**-5, 2**-2),
+            Adam=sweeps.powers_of_two(2**-9, 2**-4),
+        )
     if scale == "test":
         config.task.update(window=8, width=8)
-        config.grid.update(seed=(0,), batch_size=(4,), rate_factor=(1,))
-        config.num_updates = (10,)
+        config.grid.update(seed=(0,), batch_size=(4,), num_updates=(10,))
+        config.learning_rate.update(SGD=(0.5,), momentum=(2**-4,), Adam=(2**-7,))
     return config
 
 
@@ -83,17 +90,15 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
     """Returns the sweep of a config."""
     grid = config.grid
     sizes = sweeps.zipped(
-        sweeps.grid(batch_size=grid.batch_size), sweeps.grid(num_updates=config.num_updates)
+        sweeps.grid(batch_size=grid.batch_size), sweeps.grid(num_updates=grid.num_updates)
     )
-    points = sweeps.grid(seed=grid.seed, optimizer=grid.optimizer) * sizes
-    factors = sweeps.grid(rate_factor=grid.rate_factor)
-
-    def with_rate(run: dict[str, Any]) -> dict[str, Any]:
-        factor = run.pop("rate_factor")
-        growth = math.sqrt(run["batch_size"] / grid.batch_size[0])
-        return run | {"learning_rate": factor * growth * config.base_rate[run["optimizer"]]}
-
-    runs = points * factors * sweeps.fixed(**config.run)
+    optimizers = sweeps.chain(
+        *(
+            sweeps.grid(optimizer=[name], learning_rate=config.learning_rate[name])
+            for name in grid.optimizer
+        )
+    )
+    runs = sweeps.grid(seed=grid.seed) * optimizers * sizes * sweeps.fixed(**config.run)
     protocol = sweeps.Protocol(
         metric="test_loss",
         mode="min",
@@ -104,7 +109,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         max_extensions=0,  # It would follow the last loss, not the updates to a target.
         report=("train_loss",),
     )
-    return sweeps.Sweep(lambda: make_task(config), [with_rate(run) for run in runs], protocol)
+    return sweeps.Sweep(lambda: make_task(config), runs, protocol)
 
 
 def make_task(config: ml_collections.ConfigDict) -> training.Task:
