@@ -86,16 +86,16 @@ class Transformer(nnx.Module):
             mlp_width = 4 * width if mlp == "gelu" else math.ceil(8 * width / 3)
         _validate.whole(1, mlp_width=mlp_width)
         self.embedding = nnx.Embed(vocabulary, width, dtype=dtype, rngs=rngs)
-        # Without dropout the model has no random streams, and examples are computed together.
-        has_dropout = isinstance(dropout, jax.Array) or dropout != 0
-        self.dropout = Dropout(dropout, rngs=rngs) if has_dropout else None
-
         shape = (width, heads, mlp, mlp_width, layers, dtype)
         self.blocks = nnx.List(_Block(*shape, rngs) for _ in range(layers))
         self.norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
-        self.head = None
-        if not tied:
-            self.head = nnx.Linear(width, vocabulary, use_bias=False, dtype=dtype, rngs=rngs)
+        self.head = (
+            None if tied else nnx.Linear(width, vocabulary, use_bias=False, dtype=dtype, rngs=rngs)
+        )
+        # Last, so that it changes no initial weight. Without dropout the model has no random
+        # streams, and the examples of a batch are computed together.
+        has_dropout = isinstance(dropout, jax.Array) or dropout != 0
+        self.dropout = Dropout(dropout, rngs=rngs) if has_dropout else None
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         drop = self.dropout or (lambda x: x)
