@@ -113,13 +113,14 @@ def test_every_optimizer_has_its_learning_rates():
 
 
 @pytest.mark.slow
-def test_one_command_reads_the_transformers(tmp_path, made_data, capsys):
+def test_one_command_reads_the_transformers(tmp_path, made_data, monkeypatch, capsys):
     path = pathlib.Path(transformer.__file__)
     config = transformer.get_config("test")
     config.run.num_evals = 10
     config.grid.update(batch_size=(4, 8), num_updates=(30, 20))
     sweep = load_experiment(f"{path}:test").get_sweep(config, tmp_path / "sweep")
     sweep.run(progress=False, pool={"lanes": 2, "microbatch": 4, "lane_devices": 1})
+    monkeypatch.chdir(path.parents[2])  # Experiments above the current directory are not executed.
     transformers.main(str(tmp_path / "sweep"), str(tmp_path / "figure.png"))
     assert (tmp_path / "figure.png").stat().st_size > 1000
     steps, critical = capsys.readouterr().out.strip().split("\n\n")
