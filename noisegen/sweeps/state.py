@@ -189,9 +189,9 @@ class SweepState:
                 task = task(*key)
             if not isinstance(task, Task):
                 raise ValueError(f"{task!r:.80} is not a Task; is there a return in its function?")
-            if self._static:
-                made_for = dict(zip(self._static, key, strict=True))
-                task = dataclasses.replace(task, static={**task.static, **made_for})
+            static = {**task.static, **dict(zip(self._static, key, strict=True))}
+            if static != task.static:  # else the same object, for which programs may be compiled
+                task = dataclasses.replace(task, static=static)
             self._check_alike(task)
             self._tasks[key] = task
         return self._tasks[key]
