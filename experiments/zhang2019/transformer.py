@@ -70,14 +70,13 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             heads=2,
             dtype="float32",
         )
-        config.run.num_evals = 30
         config.grid.update(
             seed=(0, 1, 2), batch_size=(1, 4, 16, 64, 256), num_updates=(2000, 1000, 600, 400, 300)
         )
         config.learning_rate.update(
-            SGD=sweeps.powers_of_two(2**-2, 1),
-            momentum=sweeps.powers_of_two(2**-4, 2**-2),
-            Adam=sweeps.powers_of_two(2**-9, 2**-5),
+            SGD=sweeps.powers_of_two(2**-2, 2),
+            momentum=sweeps.powers_of_two(2**-5, 2**-1),
+            Adam=sweeps.powers_of_two(2**-9, 2**-4),
         )
     if scale == "test":
         config.task.update(window=8, width=8)

@@ -272,6 +272,22 @@ def test_a_task_may_be_a_function_of_any_fields(tmp_path):
     assert max(loss["power 2", n] for n in (1, 4)) < 0.02 < min(loss["power 1", n] for n in (1, 4))
 
 
+@pytest.mark.slow
+def test_a_static_field_may_be_a_word_in_a_race(tmp_path):
+    grid = sweeps.grid(kind=["line", "parabola"], learning_rate=[0.2, 0.4], seed=[0, 1])
+    fields = {"metric": "test_loss", "mode": "min", "max_extensions": 0, "search": "race"}
+    sweep = sweeps.Sweep(
+        lambda kind: sized(1, power={"line": 1, "parabola": 2}[kind]),
+        grid * sweeps.fixed(batch_size=8, num_updates=20),
+        sweeps.Protocol(series=lambda run: run["kind"], best=2, of=2, **fields),
+        tmp_path,
+        static=("kind",),
+    )
+    sweep.run(progress=False, pool=POOL)
+    line, parabola = sweep.optima()
+    assert sweep.is_complete() and line.series == "line" and parabola.mean < line.mean
+
+
 def test_static_fields_are_checked():
     sweep = sized_sweep()
     sweep.validate()
