@@ -91,7 +91,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         table1.make_runs(config),
         table1.make_protocol(config),
         published=_published(config),
-        per_batch_size=not ghost_size,
+        static=() if ghost_size else ("batch_size",),
     )
 
 

@@ -94,7 +94,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         task_maker(config),
         table1.make_runs(config),
         table1.make_protocol(config, metric="test_loss", mode="min"),
-        per_batch_size=True,
+        static=("batch_size",),
     )
 
 

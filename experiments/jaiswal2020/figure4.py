@@ -78,7 +78,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         constant_ratio.make_runs(config),
         constant_ratio.make_protocol(config),
         published=_published(config),
-        per_batch_size=True,
+        static=("batch_size",),
     )
 
 

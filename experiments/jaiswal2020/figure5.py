@@ -28,5 +28,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         constant_ratio.task_maker(config),
         constant_ratio.make_runs(config, stretch=linear_rule),
         constant_ratio.make_protocol(config),
-        per_batch_size=True,
+        static=("batch_size",),
     )

@@ -74,5 +74,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         make_task if is_normalized else lambda: make_task(1),
         constant_ratio.make_runs(config),
         constant_ratio.make_protocol(config),
-        per_batch_size=is_normalized,
+        static=("batch_size",) if is_normalized else (),
     )

@@ -40,5 +40,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         constant_ratio.make_runs(config),
         constant_ratio.make_protocol(config),
         published=_PUBLISHED if is_published else None,
-        per_batch_size=True,
+        static=("batch_size",),
     )

@@ -65,5 +65,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         lstm.task_maker(config),
         figure1.make_runs(config),
         figure1.make_protocol(config, metric="test_loss", mode="min"),
-        per_batch_size=True,
+        static=("batch_size",),
     )

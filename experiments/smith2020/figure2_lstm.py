@@ -61,5 +61,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         lstm.task_maker(config),
         figure2.make_runs(config),
         figure2_autoencoder.make_protocols(config, metric="test_loss"),
-        per_batch_size=True,
+        static=("batch_size",),
     )

@@ -120,7 +120,7 @@ def get_sweep(config: ml_collections.ConfigDict) -> sweeps.Sweep:
         report=("train_loss",),
     )
     runs = points * sweeps.fixed(**config.run)
-    return sweeps.Sweep(task_maker(config), runs, protocol, per_batch_size=True)
+    return sweeps.Sweep(task_maker(config), runs, protocol, static=("batch_size",))
 
 
 def task_maker(config: ml_collections.ConfigDict) -> Callable[[int], training.Task]:

@@ -1,4 +1,4 @@
-"""Named data sets and texts as arrays, and augmentation of images.
+"""Data sets and texts as arrays, named ones and the user's own, and augmentation of images.
 
 >>> from noisegen import data
 >>> digits = data.load("digits")
@@ -8,6 +8,7 @@
 Importing this package reads no data, and imports neither tensorflow-datasets nor scikit-learn.
 """
 
+from noisegen.data.arrays import from_arrays
 from noisegen.data.augmentation import pad_crop_flip, random_resized_crop
 from noisegen.data.datasets import (
     NAMES,
@@ -16,16 +17,18 @@ from noisegen.data.datasets import (
     split_validation,
     subsample_and_downscale,
 )
-from noisegen.data.text import Text, load_text
+from noisegen.data.text import Text, load_text, text_from_tokens
 
 __all__ = [
     "NAMES",
     "Dataset",
     "Text",
+    "from_arrays",
     "load",
     "load_text",
     "pad_crop_flip",
     "random_resized_crop",
     "split_validation",
     "subsample_and_downscale",
+    "text_from_tokens",
 ]

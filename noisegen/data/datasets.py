@@ -154,8 +154,8 @@ def subsample_and_downscale(
       changes, the data set itself.
 
     Raises:
-      ValueError: If there are fewer examples, the images are not whole blocks, or the data set has
-        a validation split.
+      ValueError: If there are fewer examples, the images are not bytes or not whole blocks, or the
+        data set has a validation split.
 
     Examples:
       >>> from noisegen import data
@@ -169,6 +169,8 @@ def subsample_and_downscale(
             f"{dataset.name} has a validation split already: call subsample_and_downscale before "
             "split_validation."
         )
+    if dataset.train["image"].dtype != np.uint8:
+        raise ValueError(f"The images of {dataset.name} are floats, and only bytes are averaged.")
     kept = {"train": num_train, "test": num_test}
     shapes = {"train": dataset.train["image"].shape, "test": dataset.test["image"].shape}
     if all(shapes[split][:3] == (kept[split], pixels, pixels) for split in _SPLITS):

@@ -1,4 +1,4 @@
-"""Text as tokens, from files of words separated by blanks.
+"""Text as tokens: a user's own, or from files of words separated by blanks.
 
 Such files are Penn Treebank as prepared by Mikolov (`ptb.train.txt`, `ptb.valid.txt`,
 `ptb.test.txt`) and WikiText-2 (`wiki.train.tokens`, ...).
@@ -17,7 +17,7 @@ import codecs
 import collections
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,13 +105,66 @@ def load_text(
         split: np.array([token_of.get(word, unknown) for word in of_split], np.int32)
         for split, of_split in words.items()
     }
-    entry = cache.in_memory(tokens | {"size": np.int32([len(vocabulary)])})
     source = f"{paths['train'].name} ({len(tokens['train']):,} tokens, {len(vocabulary):,} words)"
     for split, verb in (("test", "tested"), ("valid", "validated")):
         if split in tokens:
             source += f", {verb} on {paths[split].name} ({len(tokens[split]):,} tokens)"
+    return _text(paths["train"].name, tokens, vocabulary, source)
+
+
+def text_from_tokens(
+    train: np.ndarray,
+    test: np.ndarray,
+    vocabulary: Sequence[str] | int,
+    *,
+    valid: np.ndarray | None = None,
+    name: str = "tokens",
+) -> Text:
+    """Makes a text from a user's own tokens, as the tasks of language take it.
+
+    Args:
+      train: Tokens (n,) of the training text: whole numbers from 0 to the size of the vocabulary
+        minus 1. They are copied.
+      test: Tokens (m,) of the text used for evaluation.
+      vocabulary: Word of each token, or their number.
+      valid: Tokens (k,) of the validation text, on which a learning rate may be chosen.
+      name: Name of the text, part of the name of its tasks.
+
+    Returns:
+      The `Text`, with the fingerprint that `load_text` gives to the same tokens.
+
+    Raises:
+      ValueError: If tokens are not one-dimensional whole numbers of the vocabulary, or there are
+        none.
+
+    Examples:
+      The tokens of this text are bytes:
+
+      >>> import numpy as np
+      >>> from noisegen import data
+      >>> train, test = (np.frombuffer(raw, np.uint8) for raw in (b"the cat sat", b"the mat"))
+      >>> data.text_from_tokens(train, test, 256, name="cats").source
+      'cats (11 tokens of a vocabulary of 256), tested on 7 tokens'
+    """
+    words = _words_of_tokens(vocabulary)
+    given = {"train": train, "test": test}
+    if valid is not None:
+        given["valid"] = valid
+    tokens = {split: _tokens(split, array, len(words)) for split, array in given.items()}
+    source = f"{name} ({len(tokens['train']):,} tokens of a vocabulary of {len(words):,})"
+    for split, verb in (("test", "tested"), ("valid", "validated")):
+        if split in tokens:
+            source += f", {verb} on {len(tokens[split]):,} tokens"
+    return _text(name, tokens, words, source)
+
+
+def _text(
+    name: str, tokens: Mapping[str, np.ndarray], vocabulary: tuple[str, ...], source: str
+) -> Text:
+    """Returns a text with its fingerprint, which follows from the tokens."""
+    entry = cache.in_memory({**tokens, "size": np.int32([len(vocabulary)])})
     return Text(
-        name=paths["train"].name,
+        name=name,
         train=tokens["train"],
         test=tokens["test"],
         vocabulary=vocabulary,
@@ -119,6 +172,38 @@ def load_text(
         source=source,
         valid=tokens.get("valid"),
     )
+
+
+def _words_of_tokens(vocabulary: Sequence[str] | int) -> tuple[str, ...]:
+    """Returns the word of each token; the words of a mere number of tokens are numbers."""
+    if isinstance(vocabulary, Mapping):
+        raise ValueError(
+            "vocabulary must be a sequence of words, but it is a mapping; if it maps words to "
+            "tokens 0, 1, 2, ..., write sorted(vocabulary, key=vocabulary.get)."
+        )
+    if not isinstance(vocabulary, Sequence):
+        [size] = _validate.whole(1, vocabulary=vocabulary)
+        return tuple(map(str, range(size)))
+    words = tuple(vocabulary)
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError("vocabulary must be words (str), one for each token, or their number.")
+    return words
+
+
+def _tokens(name: str, tokens: np.ndarray, size: int) -> np.ndarray:
+    """Returns a copy of tokens as int32, after checking them."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(
+            f"{name} must be whole numbers of the shape (n,), at least one, but it is "
+            f"{tokens.dtype} of the shape {tokens.shape}."
+        )
+    if tokens.min() < 0 or tokens.max() >= size:
+        raise ValueError(
+            f"{name} has tokens from {tokens.min()} to {tokens.max()}, but those of a vocabulary "
+            f"of {size} are from 0 to {size - 1}."
+        )
+    return tokens.astype(np.int32)
 
 
 def _vocabulary(words: Sequence[str], size: int | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from noisegen.models.ghost_batch_norm import GhostBatchNorm
 from noisegen.models.lstm import LSTM
 from noisegen.models.mlp import MLP
 from noisegen.models.resnet import ResNet18, ResNet50, WideResNet
+from noisegen.models.transformer import Transformer
 
 __all__ = [
     "LSTM",
@@ -19,6 +20,7 @@ __all__ = [
     "ResNet18",
     "ResNet50",
     "SmallCNN",
+    "Transformer",
     "WideResNet",
     "sparse_normal",
 ]

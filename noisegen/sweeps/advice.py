@@ -271,7 +271,7 @@ class _Adviser:
                 [run],
                 dataclasses.replace(self._protocol, series=None, best=1, of=1, max_extensions=0),
                 task=task,
-                per_batch_size=False,
+                static=(),
                 workdir=self._planner.workdir / "gradient_noise",
             )
             sweep.validate()

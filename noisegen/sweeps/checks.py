@@ -16,16 +16,16 @@ from noisegen.training import run_id
 SEED = "seed"
 
 
-def words(name: str, value: object) -> tuple[str, ...]:
-    """Returns the words of a protocol's field as a tuple.
+def words(name: str, value: object, owner: str = "Protocol") -> tuple[str, ...]:
+    """Returns the words of a field, of a protocol or another owner, as a tuple.
 
     Raises:
       ValueError: If the value is not a tuple or list of words.
     """
     if isinstance(value, str):
-        raise ValueError(f"Protocol {name} must be a tuple of words; write ({value!r},).")
+        raise ValueError(f"{owner} {name} must be a tuple of words; write ({value!r},).")
     if not isinstance(value, tuple | list) or not all(isinstance(word, str) for word in value):
-        raise ValueError(f"Protocol {name} must be a tuple of words, got {value!r:.80}.")
+        raise ValueError(f"{owner} {name} must be a tuple of words, got {value!r:.80}.")
     return tuple(value)
 
 

@@ -15,7 +15,6 @@ trains the same races.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import time
@@ -94,10 +93,8 @@ class Planner:
         self._protocol = full.protocols[0]
         self.workdir = full.workdir / storage.ADVICE
         self.horizon = _horizon_field(full)
-        if full.state.is_per_batch_size:
-            self.task = lambda batch_size: full.task_of({"batch_size": batch_size})
-        else:
-            self.task = functools.partial(full.task_of, full.planned[0])
+        static = full.state.static
+        self.task = lambda *values: full.task_of(dict(zip(static, values, strict=True)))
         labels = {self._protocol.group(run)[0] for run in full.planned}
         self.labels = [label for label, _ in self._protocol.order((each, 0) for each in labels)]
         self.trained: list[Sweep] = []

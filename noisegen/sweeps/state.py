@@ -32,7 +32,7 @@ class SweepState:
       planned: The planned runs.
       protocols: The protocols, which decide what is trained.
       workdir: Directory of the sweep, None if there is none.
-      per_batch_size: Whether `task` is a function of the batch size.
+      static: Fields of the runs that `task` is a function of, in the order of its arguments.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class SweepState:
         planned: Sequence[HParams],
         protocols: Sequence[Protocol],
         workdir: pathlib.Path | None,
-        per_batch_size: bool = False,
+        static: Sequence[str] = (),
     ):
         self._planned, self._protocols, self._workdir = planned, protocols, workdir
-        self._make_task, self._per_batch_size = task, per_batch_size
-        self._tasks: dict[Any, Task] = {}  # by batch size, those that are made
+        self._make_task, self._static = task, tuple(static)
+        self._tasks: dict[tuple, Task] = {}  # by the values of static fields, those that are made
         # What `sweep.json` says, for use while no task is made.
         self._saved_task_name: str | None = None
         self._saved_refused: frozenset[str] = frozenset()
@@ -157,9 +157,9 @@ class SweepState:
     # Tasks
 
     @property
-    def is_per_batch_size(self) -> bool:
-        """Whether every batch size has a task of its own."""
-        return self._per_batch_size
+    def static(self) -> tuple[str, ...]:
+        """The fields of the runs that the task is a function of."""
+        return self._static
 
     @property
     def task_name(self) -> str:
@@ -174,22 +174,25 @@ class SweepState:
         """Returns the task of a run, which is made when it is first asked for.
 
         Raises:
-          ValueError: If the task depends on a batch size that the run lacks, or is not a `Task`.
+          ValueError: If the run lacks a static field, or the task is not a `Task`.
         """
-        if self._per_batch_size and "batch_size" not in hparams:
+        lacking = [name for name in self._static if name not in hparams]
+        if lacking:
             raise ValueError(
-                f"A run needs the field batch_size; one has only {', '.join(hparams)}."
+                f"A run needs the field {lacking[0]}, on which the task depends; one has only "
+                f"{', '.join(hparams)}."
             )
-        key = hparams["batch_size"] if self._per_batch_size else None
+        key = tuple(hparams[name] for name in self._static)
         if key not in self._tasks:
             task = self._make_task
-            if self._per_batch_size:
-                task = task(key)
-            elif not isinstance(task, Task) and callable(task):
-                task = task()
+            if self._static or (not isinstance(task, Task) and callable(task)):
+                task = task(*key)
             if not isinstance(task, Task):
                 raise ValueError(f"{task!r:.80} is not a Task; is there a return in its function?")
-            self._check_name(task)
+            static = {**task.static, **dict(zip(self._static, key, strict=True))}
+            if static != task.static:  # else the same object, for which programs may be compiled
+                task = dataclasses.replace(task, static=static)
+            self._check_alike(task)
             self._tasks[key] = task
         return self._tasks[key]
 
@@ -275,13 +278,19 @@ class SweepState:
         elif self._saved_refused and run_id(self.task_name, hparams) in self._saved_refused:
             raise ValueError("the task refused it when the sweep was trained")
 
-    def _check_name(self, task):
-        """Checks that the tasks of all batch sizes have one name."""
+    def _check_alike(self, task):
+        """Checks that all tasks have one name and are evaluated on equally many examples."""
         for other in self._tasks.values():
             if task.name != other.name:
                 raise ValueError(
                     f"The tasks are named {other.name!r} and {task.name!r}: give those of all "
-                    "batch sizes one name; the batch size is in the run."
+                    f"values of {', '.join(self._static)} one name; the values are in the run."
+                )
+            sizes = [(each.num_test_examples, each.num_valid_examples) for each in (other, task)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"Tasks of {', '.join(self._static)} have {sizes[0]} and {sizes[1]} test and "
+                    "validation examples: evaluate all on the same ones, or they do not compare."
                 )
 
     def _read_saved(self):

@@ -79,8 +79,10 @@ class Sweep:
       title: Title of the report, by default the name of the task.
       description: Text under the title.
       published: Published numbers beside the measured ones, see `reports.make_table`.
-      per_batch_size: Whether `task` is a function of the batch size, for tasks whose compiled
-        shapes depend on it. Runs are then trained batch size by batch size.
+      static: Fields of the runs that `task` is a function of, because they set shapes: a width, a
+        depth, the size of the training set, and in some tasks the batch size. The function gets
+        their values in this order. Runs are trained task by task. The tasks have one name and the
+        same test set.
       origin: The experiment's file, if the sweep was made from one.
 
     Attributes:
@@ -90,7 +92,7 @@ class Sweep:
       state: Which runs are wanted, done and left; for workers and launchers.
 
     Raises:
-      ValueError: If there are no runs, or no protocol.
+      ValueError: If there are no runs or no protocol, or static fields and no function of them.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Sweep:
         title: str = "",
         description: str = "",
         published: Mapping[tuple, Any] | None = None,
-        per_batch_size: bool = False,
+        static: Sequence[str] = (),
         origin: Origin | None = None,
     ):
         self.planned = _planned(runs)
@@ -118,8 +120,10 @@ class Sweep:
                 f"Published numbers are a mapping from (label, row), got {published!r:.80}."
             )
         self.origin = origin
-        self._task, self._per_batch_size = task, per_batch_size
-        self.state = SweepState(task, self.planned, self.protocols, self.workdir, per_batch_size)
+        if static and isinstance(task, Task):
+            raise ValueError("A sweep with static fields needs a function of them for its task.")
+        self._task, self._static = task, checks.words("static", static, "Sweep")
+        self.state = SweepState(task, self.planned, self.protocols, self.workdir, self._static)
 
     @classmethod
     def open(cls, workdir: str | os.PathLike, experiment: str | None = None) -> "Sweep":
@@ -156,7 +160,7 @@ class Sweep:
             "title": self.title,
             "description": self.description,
             "published": self.published,
-            "per_batch_size": self._per_batch_size,
+            "static": self._static,
             "origin": self.origin,
         }
         return type(self)(**arguments | changes)
@@ -255,7 +259,7 @@ class Sweep:
         """Returns the task of a run, which is made when it is first asked for.
 
         Raises:
-          ValueError: If the task depends on a batch size that the run lacks, or is not a `Task`.
+          ValueError: If the run lacks a static field, or the task is not a `Task`.
         """
         return self.state.task_of(hparams)
 

@@ -365,7 +365,7 @@ def watch(sweep: Sweep, observer: Observer, workers: Sequence[storage.WorkerStat
 
 def settings_key(task: training.Task, given: Mapping[str, Any]) -> str:
     """Returns the key under which workers share settings: devices, task and given fields."""
-    return json.dumps([machine.devices(), task.only_batch_size, dict(given)])
+    return json.dumps([machine.devices(), dict(task.static), task.only_batch_size, dict(given)])
 
 
 def order(costs: Mapping[str, int], share: tuple[int, int]) -> dict[str, tuple]:

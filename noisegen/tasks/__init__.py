@@ -5,6 +5,7 @@ from noisegen.tasks.image_classification import image_classification
 from noisegen.tasks.language_modeling import language_modeling
 from noisegen.tasks.matched_noise import check_matched_noise
 from noisegen.tasks.nnx_task import from_nnx
+from noisegen.tasks.windowed_language_modeling import windowed_language_modeling
 
 __all__ = [
     "autoencoding",
@@ -12,4 +13,5 @@ __all__ = [
     "from_nnx",
     "image_classification",
     "language_modeling",
+    "windowed_language_modeling",
 ]

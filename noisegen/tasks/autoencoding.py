@@ -1,9 +1,10 @@
 """Autoencoding: reconstruction of images from a short code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -38,9 +39,15 @@ def autoencoding(
     Returns:
       A `noisegen.training.Task`.
 
+    Raises:
+      ValueError: If images are floats that are no gray levels.
+
     References:
       Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
     """
+
+    for examples in (dataset.train, dataset.test, dataset.valid or {}):
+        _check_gray_levels(dataset.name, examples)
 
     def reconstruct(model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns logits and pixels, `(N, H * W * C)` each."""
@@ -77,3 +84,13 @@ def autoencoding(
         make_optimizer=make_optimizer,
         source=dataset.source,
     )
+
+
+def _check_gray_levels(name: str, examples: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for floats that are no gray levels, as the loss needs probabilities."""
+    image = examples.get("image", np.zeros(0, np.uint8))
+    if image.dtype != np.uint8 and (image.min() < 0 or image.max() > 255):
+        raise ValueError(
+            f"The images of {name} reach from {image.min() / 255:.4g} to {image.max() / 255:.4g}, "
+            "but gray levels are from 0 (black) to 1 (white): scale the images to that range."
+        )

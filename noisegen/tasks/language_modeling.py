@@ -44,8 +44,8 @@ def language_modeling(
     passes through the streams in order. The carry of the model continues from window to window, and
     is reset at the start of an epoch. Gradients stop at the start of a window.
 
-    The compiled shapes depend on the batch size, so runs of another batch size need another task.
-    In an experiment, make the task from the batch size.
+    The compiled shapes depend on the batch size, so runs of another batch size need another task:
+    give a sweep a function of the batch size, and `static=("batch_size",)`.
 
     The loss of an example is summed over its window, as in Zaremba et al., so `train_loss` is in
     nats per window. The metric `test_loss` is in nats per token; its exponential is the perplexity.

@@ -55,6 +55,9 @@ def from_nnx(
     `recompute_state` if it has no momentum. A pool refuses other layers that mix examples, such as
     `nnx.BatchNorm`, unless `ghost_size` and `only_batch_size` make every microbatch a whole batch.
 
+    **Devices.** A pool spreads runs and batches over devices, and no parameters. Make the model
+    without annotations of a mesh, and let its call neither reshard nor take an `out_sharding`.
+
     **Hyperparameters.** The functions find those of the run in `batch.hparams`. If `make_model`
     takes them, it may scale the initial weights, and the model may keep a number as an attribute,
     such as the rate of a `noisegen.models.Dropout`.
@@ -79,7 +82,8 @@ def from_nnx(
       A `noisegen.training.Task`.
 
     Raises:
-      ValueError: If an argument is no function, or the model does not fit a pool.
+      ValueError: If an argument is no function, or the model does not fit a pool, for example
+        because it has no parameters.
 
     Examples:
       >>> import jax, numpy as np, optax
@@ -365,7 +369,12 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
             )
             for norm in ghost_norms(model)
         ]
-        static["graph"], _, streams, state = nnx.split(model, *_PARTS)
+        static["graph"], params, streams, state = nnx.split(model, *_PARTS)
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                f"The {type(model).__name__} has no nnx.Param to train: make its layers in "
+                "__init__. A Linen module in nnx.bridge.ToNNX makes its own in lazy_init(example)."
+            )
         return streams, state
 
     try:
@@ -376,7 +385,7 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
         raise ValueError(
             "make_model needs the value of a hyperparameter, but it gets numbers only, and they "
             "are traced. If it sets a shape or the kind of a layer, make a task for each of its "
-            f"values: {first_line(error)}"
+            f"values, as a sweep does with a static field: {first_line(error)}"
         ) from error
     return static["graph"], streams, state, static["norms"]
 

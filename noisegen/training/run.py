@@ -212,7 +212,7 @@ def _check_names(task: Task, runs: Sequence[Mapping[str, Value]], mixing: bool) 
         elsewhere |= check_task(task, {**runs[0], **dict(fields)}, mixing=mixing)
         read |= _names_read(task, frozenset(names), fields)
     # A field that nothing reads is most likely misspelled, and its grid would train equal runs.
-    unread = names - read - elsewhere - RUN_FIELDS
+    unread = names - read - elsewhere - RUN_FIELDS - task.static.keys()
     if unread:
         others = ""
         if elsewhere:

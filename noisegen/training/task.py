@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from noisegen.training.plan import Plan
+from noisegen.training.run_id import Value
 
 PyTree = Any
 # The run's fields: numbers as traced scalars, booleans and words as they are.
@@ -214,6 +215,9 @@ class Task:
       only_batch_size: The batch size that the task is made for, if its data or its state depend on
         it. If it equals ``ghost_size``, every microbatch is one whole batch. Then a layer may mix
         the examples of the batch without looking at the mask, as plain batch normalization does.
+      static: Fields of the runs that the task is made for, with their values, such as a width that
+        sets shapes. Runs have these fields, and a run with another value is refused. A
+        `noisegen.sweeps.Sweep` with static fields adds them by itself.
       shuffle: Whether an epoch visits the examples in an order of its own, or in theirs.
       recompute_state: Whether to evaluate with the state after one pass of `loss` over the training
         set at the evaluated parameters, in place of the state that training left. It costs a third
@@ -268,6 +272,7 @@ class Task:
     check_run: Callable[[Mapping[str, Any], Plan], None] | None = None
     ghost_size: int = 1
     only_batch_size: int | None = None
+    static: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     shuffle: bool = True
     recompute_state: bool = False
     combine_state: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None

@@ -19,6 +19,8 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
     Raises:
       ValueError: If a run makes no sense, or the task cannot train it.
     """
+    for run in runs:
+        _check_static(task, run)
     size = task.num_examples
     if task.batch_size is None:
         plans = [plan_of_fields(run, size) for run in runs]
@@ -69,6 +71,17 @@ def device_type(name: str) -> type[np.number]:
     return np.int32 if name in INTEGERS else np.float32
 
 
+def _check_static(task: Task, run: Mapping[str, Value]) -> None:
+    """Checks that the task is made for a run."""
+    for name, value in task.static.items():
+        if name not in run or run[name] != value:
+            found = f"{name}={run[name]!r}" if name in run else f"no {name}"
+            raise ValueError(
+                f"Task {task.name!r} was made for {name}={value!r}, got a run of {found}: make a "
+                "task for each, as a sweep does with a static field."
+            )
+
+
 def _check_batches(task: Task, plan: Plan) -> None:
     """Checks the batch sizes of a plan against the task."""
     sizes = plan.batch_sizes
@@ -79,7 +92,8 @@ def _check_batches(task: Task, plan: Plan) -> None:
     if task.only_batch_size and (sizes != task.only_batch_size).any():
         raise ValueError(
             f"Task {task.name!r} was made for batch_size={task.only_batch_size}, got a run of "
-            f"batch_size={sizes[sizes != task.only_batch_size][0]}: make a task for each."
+            f"batch_size={sizes[sizes != task.only_batch_size][0]}: make a task for each, as a "
+            "sweep does with static=('batch_size',)."
         )
     # A batch is whole ghost batches, or smaller than a single one.
     wrong = sizes[(sizes > task.ghost_size) & (sizes % task.ghost_size > 0)]

@@ -78,3 +78,26 @@ def test_invalid_texts_are_refused(files, tmp_path):
         data.load_text(train, train, vocabulary_size=2)
     with pytest.raises(FileNotFoundError, match="no text"):
         data.load_text(tmp_path / "absent", test)
+
+
+def test_tokens_of_a_user_make_the_same_text(files):
+    read = data.load_text(*files("a b a c\n", "a c\n"))
+    made = data.text_from_tokens(read.train.tolist(), read.test.astype(np.uint16), read.vocabulary)
+    assert made.fingerprint == read.fingerprint and made.vocabulary == read.vocabulary
+    assert made.test.dtype == np.int32 and made.test.tolist() == read.test.tolist()
+    assert data.text_from_tokens(read.train, read.test, 9).fingerprint != read.fingerprint
+
+
+def test_tokens_outside_the_vocabulary_are_refused():
+    def refused(message, train=(0, 1), vocabulary=("a", "b"), **options):
+        with pytest.raises(ValueError, match=message):
+            data.text_from_tokens(np.array(train), np.array([0]), vocabulary, **options)
+
+    refused("train has tokens from 0 to 2, but those of a vocabulary of 2", train=[0, 2])
+    refused("train has tokens from -1", train=[-1, 0])
+    refused(r"valid has tokens from 5 to 5", valid=[5])
+    refused(r"train must be whole numbers .* float64 of the shape \(0,\)", train=[])
+    refused(r"of the shape \(1, 2\)", train=[[0, 1]])
+    refused("vocabulary must be a whole number >= 1", vocabulary=0)
+    refused("vocabulary must be words", vocabulary=[b"a", b"b"])
+    refused(r"sorted\(vocabulary, key=vocabulary.get\)", vocabulary={"a": 0, "b": 1})

@@ -1,12 +1,14 @@
-"""The noisy quadratic model: its exact values, and the program that compares a sweep with them."""
+"""The noisy quadratic model with its exact values, the transformers, and the programs of both."""
 
+import collections
 import pathlib
 
 import numpy as np
 import pytest
 
-from experiments.zhang2019 import exact, noisy_quadratic
+from experiments.zhang2019 import exact, noisy_quadratic, transformer
 from experiments.zhang2019.plots import steps_to_target
+from experiments.zhang2019.plots import transformer as transformers
 from noisegen.sweeps.experiment import load_experiment
 
 MODEL = exact.Quadratic(np.array([1.0, 0.4, 0.1]), np.array([0.5, 1.0, 0.2]), num_examples=100)
@@ -100,3 +102,27 @@ def test_one_command_compares_a_sweep_with_the_exact_values(tmp_path, capsys):
     larger = frame[frame["batch size"] > 8]  # The smallest batch is too noisy for two seeds.
     assert (abs(np.log(larger["mean curve"] / larger["exact"])) < 0.2).all()
     assert (frame["exact"] >= frame["exact, any rate"]).all()
+
+
+def test_every_optimizer_has_its_learning_rates():
+    config = transformer.get_config("cpu")
+    rates = collections.defaultdict(set)
+    for run in transformer.get_sweep(config).planned:
+        rates[run["optimizer"]].add(run["learning_rate"])
+    assert rates == {name: set(config.learning_rate[name]) for name in transformer.OPTIMIZERS}
+
+
+@pytest.mark.slow
+def test_one_command_reads_the_transformers(tmp_path, made_data, monkeypatch, capsys):
+    path = pathlib.Path(transformer.__file__)
+    config = transformer.get_config("test")
+    config.run.num_evals = 10
+    config.grid.update(batch_size=(4, 8), num_updates=(30, 20))
+    sweep = load_experiment(f"{path}:test").get_sweep(config, tmp_path / "sweep")
+    sweep.run(progress=False, pool={"lanes": 2, "microbatch": 4, "lane_devices": 1})
+    monkeypatch.chdir(path.parents[2])  # Experiments above the current directory are not executed.
+    transformers.main(str(tmp_path / "sweep"), str(tmp_path / "figure.png"))
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    steps, critical = capsys.readouterr().out.strip().split("\n\n")
+    num_targets = len(critical.splitlines()) // 3  # of three optimizers
+    assert num_targets and len(steps.splitlines()) == 1 + 2 * 3 * num_targets

@@ -221,13 +221,98 @@ def test_tasks_of_each_batch_size_have_one_name(tmp_path):
         made.append(batch_size)
         return make_task(name, only_batch_size=batch_size)
 
-    trainable(tmp_path, task=task, per_batch_size=True).run(progress=False, pool=POOL)
+    trainable(tmp_path, task=task, static=("batch_size",)).run(progress=False, pool=POOL)
     assert made == [16, 64]
-    with pytest.raises(ValueError, match="of all batch sizes one name"):
-        sweep = trainable(None, task=lambda b: task(b, f"t{b}"), per_batch_size=True)
+    with pytest.raises(ValueError, match="of all values of batch_size one name"):
+        sweep = trainable(None, task=lambda b: task(b, f"t{b}"), static=("batch_size",))
         sweep.validate()
     with pytest.raises(ValueError, match="needs the field batch_size"):
-        sweeps.Sweep(task, [{"seed": 0}], PROTOCOL, per_batch_size=True).validate()
+        sweeps.Sweep(task, [{"seed": 0}], PROTOCOL, static=("batch_size",)).validate()
+
+
+def sized(num_train, power):
+    """A task of some of the examples, whose model has a power for its shape."""
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+
+    def squared_error(w, state, batch):
+        powers = batch.data["x"][:, None] ** np.arange(power + 1)[None]
+        return (powers @ w - batch.data["y"]) ** 2
+
+    return dataclasses.replace(
+        make_task(),
+        train={"x": x[::num_train], "y": x[::num_train] ** 2},
+        test={"x": x, "y": x**2},
+        init=lambda key: (jnp.zeros(power + 1), ()),
+        loss=lambda w, state, batch: (squared_error(w, state, batch), state),
+        metrics=lambda w, state, batch: {"test_loss": squared_error(w, state, batch)},
+    )
+
+
+def sized_sweep(task=sized, static=("num_train", "power"), **fields):
+    grid = sweeps.grid(num_train=[1, 4], power=[1, 2], learning_rate=[0.2, 0.4], seed=[0])
+    fixed = sweeps.fixed(batch_size=8, num_updates=150)
+    protocol = sweeps.Protocol(
+        metric="test_loss",
+        mode="min",
+        row="num_train",
+        series=lambda run: f"power {run['power']}",
+        max_extensions=0,
+    )
+    return sweeps.Sweep(task, grid * fixed, protocol, static=static, **fields)
+
+
+@pytest.mark.slow
+def test_a_task_may_be_a_function_of_any_fields(tmp_path):
+    sweep = sized_sweep(workdir=tmp_path)
+    sweep.run(progress=False, pool=POOL)
+    assert sweep.is_complete() and len(sweep.state.tasks()) == 4
+    loss = {(each.series, each.row): each.mean for each in sweep.optima()}
+    assert loss.keys() == {(f"power {power}", n) for power in (1, 2) for n in (1, 4)}
+    # A line cannot be a parabola.
+    assert max(loss["power 2", n] for n in (1, 4)) < 0.02 < min(loss["power 1", n] for n in (1, 4))
+
+
+@pytest.mark.slow
+def test_a_static_field_may_be_a_word_in_a_race(tmp_path):
+    grid = sweeps.grid(kind=["line", "parabola"], learning_rate=[0.2, 0.4], seed=[0, 1])
+    fields = {"metric": "test_loss", "mode": "min", "max_extensions": 0, "search": "race"}
+    sweep = sweeps.Sweep(
+        lambda kind: sized(1, power={"line": 1, "parabola": 2}[kind]),
+        grid * sweeps.fixed(batch_size=8, num_updates=20),
+        sweeps.Protocol(series=lambda run: run["kind"], best=2, of=2, **fields),
+        tmp_path,
+        static=("kind",),
+    )
+    sweep.run(progress=False, pool=POOL)
+    line, parabola = sweep.optima()
+    assert sweep.is_complete() and line.series == "line" and parabola.mean < line.mean
+
+
+def test_static_fields_are_checked():
+    sweep = sized_sweep()
+    sweep.validate()
+    [task, *_] = sweep.state.tasks()
+    assert task.static == {"num_train": 1, "power": 1} and len(sweep.state.tasks()) == 4
+    run = {"batch_size": 8, "num_updates": 1, "learning_rate": 0.1, "seed": 0, "num_train": 1}
+    with pytest.raises(ValueError, match="made for power=1, got a run of power=2: make a task"):
+        training.make_runs(task, [run | {"power": 2}])
+    with pytest.raises(ValueError, match="made for power=1, got a run of no power"):
+        training.make_runs(task, [run])
+    with pytest.raises(ValueError, match="static fields needs a function of them"):
+        sized_sweep(make_task())
+    with pytest.raises(ValueError, match=r"Sweep static must be a tuple of words; write \('power'"):
+        sized_sweep(static="power")
+    with pytest.raises(ValueError, match="needs the field width, on which the task depends"):
+        sized_sweep(static=("width",)).validate()
+    with pytest.raises(ValueError, match="Nothing reads the run's power"):
+        sized_sweep(lambda num_train: sized(num_train, 1), static=("num_train",)).validate()
+
+    def other_test_set(num_train, power):
+        task = sized(num_train, power)
+        return dataclasses.replace(task, test={name: a[:power] for name, a in task.test.items()})
+
+    with pytest.raises(ValueError, match=r"num_train, power have \(1, 0\) and \(2, 0\) test and"):
+        sized_sweep(other_test_set).validate()
 
 
 @pytest.mark.slow

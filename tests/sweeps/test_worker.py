@@ -75,7 +75,7 @@ class State:
     todo = runs
 
     def by_task(self, runs):
-        task = type("Task", (), {"only_batch_size": None})()
+        task = type("Task", (), {"only_batch_size": None, "static": {}})()
         return {task: dict(runs)}
 
     def refresh(self):

@@ -347,6 +347,50 @@ def test_stacked_layers_draw_apart():
     assert abs(losses.mean() - 1) < 0.15
 
 
+class Wrapped(nnx.Module):
+    """A Linen module, whose parameters are made by a first call."""
+
+    def __init__(self, rngs, is_made=True):
+        net = nnx.bridge.ToNNX(linen.Dense(1), rngs=rngs)
+        self.net = net.lazy_init(jnp.ones((1, 4))) if is_made else net
+
+    def __call__(self, x):
+        return self.net(x)[:, 0]
+
+
+class Scanned(nnx.Module):
+    """Three layers with dropout, stacked and scanned."""
+
+    def __init__(self, rngs):
+        self.layers = nnx.split_rngs(splits=3)(nnx.vmap(Residual, in_axes=0, out_axes=0))(rngs)
+        self.last = nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, x):
+        step = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.last(step(x, self.layers))[:, 0]
+
+
+class Residual(nnx.Module):
+    def __init__(self, rngs):
+        self.linear, self.drop = nnx.Linear(4, 4, rngs=rngs), nnx.Dropout(0.1, rngs=rngs)
+
+    def __call__(self, x):
+        return x + self.drop(nnx.relu(self.linear(x)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make_model", [Wrapped, Scanned])
+def test_layers_of_other_makes_train_alike_whatever_the_microbatch(make_model):
+    found = train_net(make_model)
+    assert found < np.mean(ARRAYS["y"] ** 2)
+    np.testing.assert_allclose(train_net(make_model, microbatch=3), found, rtol=1e-4)
+
+
+def test_a_model_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="The Wrapped has no nnx.Param to train.*lazy_init"):
+        make_task(functools.partial(Wrapped, is_made=False))
+
+
 def test_other_objects_than_nnx_models_are_refused():
     for wrong, message in (
         (Plain(nnx.Rngs(0)), "make_model must be a function .* but it is a Plain; write lambda"),
