@@ -432,7 +432,10 @@ def _open(optima, protocol, missing, num_test_examples, more_seeds) -> list[Answ
     if dead:
         rows = _rows(protocol.row, dead)
         ending = " so far" if missing else f". Try a smaller {name} there"
-        sentences.append(f"Every run diverged at {rows}{ending}")
+        none = "Every run diverged"
+        if protocol.metric.derive:
+            none = f"No run has a finite value of {display_name(protocol.metric.name)}"
+        sentences.append(f"{none} at {rows}{ending}")
     answers = [_open_answer(sentence) for sentence in sentences]
     if alive:
         answers += _seeds(alive, protocol, missing, num_test_examples, more_seeds)
@@ -503,7 +506,7 @@ def to_text(answers: Sequence[Answer]) -> str:
 
 def _is_off_edge(optimum) -> bool:
     """Returns whether the best value is known not to be at an edge of those tried."""
-    return not {"at_boundary", "all_diverged", "unsettled"} & set(optimum.flags)
+    return not {"at_boundary", "all_diverged", "no_value", "unsettled"} & set(optimum.flags)
 
 
 def about(label: str, text: str) -> str:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from noisegen import storage, training
 from noisegen._text import count
 from noisegen.storage import Record
-from noisegen.sweeps import checks
+from noisegen.sweeps import checks, metrics
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.state import HParams, SweepState
@@ -210,9 +210,12 @@ class Sweep:
         # What was read before the task was made may want runs that the task refuses.
         self.state.reset()
         self.state.runs()
+        derived = self.state.derived_metrics
         for task in self.state.tasks():
+            spec = training.metric_spec(task)
+            metrics.check_derived(derived, spec.names, spec.curve, self.planned[0])
             for protocol in self.protocols:
-                checks.check_metrics(training.metric_spec(task).names, protocol)
+                checks.check_metrics([*spec.names, *(each.name for each in derived)], protocol)
 
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.
@@ -281,7 +284,8 @@ class Sweep:
         Args:
           protocol: How to read the records, by default the sweep's main protocol.
         """
-        return protocols.select(self.records(), protocol or self.protocols[0])
+        protocol = protocol or self.protocols[0]
+        return protocols.select(self._records_for(protocol), protocol)
 
     def to_frame(self):
         """Returns every record as a row of a pandas DataFrame: hyperparameters, status, metrics."""
@@ -329,6 +333,22 @@ class Sweep:
 
         self._directory()  # refuses a sweep without one
         return reports.write_report(self)
+
+    def _records_for(self, protocol):
+        """Returns the records with the derived metrics of a protocol, if need be from curves."""
+        records = self.records()
+        known = self.state.derived_metrics
+        further = [each for each in metrics.derived_metrics([protocol]) if each not in known]
+        if not further or not records:
+            return records
+        curves = self.curves(record.run_id for record in records)
+        derivation = metrics.Derivation(further)
+        found = []
+        for record in records:
+            record = dataclasses.replace(record, curve=curves.get(record.run_id))
+            found.append(dataclasses.replace(derivation.add_to(record), curve=None))
+        derivation.warn()
+        return found
 
     def _refresh(self):
         """Reads new records, which may extend the grid."""
