@@ -8,6 +8,7 @@ from noisegen.training.plan import Plan, plan
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.run import Run, by_constants, constants, make_runs
 from noisegen.training.task import Batch, Task, make_key
+from noisegen.training.weighted import Weighted
 
 __all__ = [
     "AUTOTUNED",
@@ -22,6 +23,7 @@ __all__ = [
     "Result",
     "Run",
     "Task",
+    "Weighted",
     "autotune",
     "by_constants",
     "constants",

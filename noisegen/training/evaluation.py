@@ -16,7 +16,7 @@ from noisegen.training import noise
 from noisegen.training.data_order import first_orders, recomputed_state
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
-from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.sharding import local_positions
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -29,6 +29,7 @@ from noisegen.training.task import (
     make_key,
 )
 from noisegen.training.task_plans import device_fields, plan_runs
+from noisegen.training.weighted import Weighted, dtype_of, example_sums
 
 
 class MetricSpec(NamedTuple):
@@ -123,7 +124,7 @@ def evaluate(
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
     hparams = RunHparams(hparams)
 
-    def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def piece(index: jax.Array, sums: dict[str, Weighted]) -> dict[str, Weighted]:
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
@@ -131,16 +132,16 @@ def evaluate(
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
-            check_shape(task, f"The metric {name!r}", values, mask)
-            # Not a product with the mask, because zero times infinity is not zero.
-            counted = jnp.where(mask, values.astype(jnp.float32), 0)
-            totals[name] = sums[name] + jnp.sum(counted)
+            added = example_sums(task, f"The metric {name!r}", values, mask)
+            totals[name] = jax.tree.map(lambda s, a: s + jnp.sum(a), sums[name], added)
         return totals
 
-    zeros = dict.fromkeys(getattr(metric_spec(task, hparams), split), jnp.float32(0))
+    zero = Weighted(jnp.float32(0), jnp.float32(0))
+    zeros = dict.fromkeys(getattr(metric_spec(task, hparams), split), zero)
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
-    return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
+    sums = jax.lax.psum(sums, "batch")
+    return {name: each.values / each.weights for name, each in sums.items()}
 
 
 def evaluate_splits(
@@ -357,8 +358,8 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
             f"returned is {_validate.kind(metrics)}."
         )
     for name, values in metrics.items():
-        check_shape(task, f"The metric {name!r}", values, mask)
-        if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        example_sums(task, f"The metric {name!r}", values, mask)
+        if jnp.issubdtype(dtype_of(values), jnp.complexfloating):
             raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
 
 
