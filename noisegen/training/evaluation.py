@@ -29,7 +29,7 @@ from noisegen.training.task import (
     make_key,
 )
 from noisegen.training.task_plans import device_fields, plan_runs
-from noisegen.training.weighted import Weighted, dtype_of, example_sums
+from noisegen.training.weighted import Weighted, check_values, dtype_of, example_sums
 
 
 class MetricSpec(NamedTuple):
@@ -123,6 +123,7 @@ def evaluate(
     # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
     hparams = RunHparams(hparams)
+    weighted: set[str] = set()
 
     def piece(index: jax.Array, sums: dict[str, Weighted]) -> dict[str, Weighted]:
         positions = index * eval_batch + local_positions(eval_batch)
@@ -132,6 +133,8 @@ def evaluate(
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
+            if isinstance(values, Weighted):
+                weighted.add(name)
             added = example_sums(task, f"The metric {name!r}", values, mask)
             totals[name] = jax.tree.map(lambda s, a: s + jnp.sum(a), sums[name], added)
         return totals
@@ -141,7 +144,11 @@ def evaluate(
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
     sums = jax.lax.psum(sums, "batch")
-    return {name: each.values / each.weights for name, each in sums.items()}
+    # XLA divides by a constant in its own way, so results keep the bits that they always had.
+    return {
+        name: each.values / (each.weights if name in weighted else total)
+        for name, each in sums.items()
+    }
 
 
 def evaluate_splits(
@@ -358,7 +365,7 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
             f"returned is {_validate.kind(metrics)}."
         )
     for name, values in metrics.items():
-        example_sums(task, f"The metric {name!r}", values, mask)
+        check_values(task, f"The metric {name!r}", values, mask)
         if jnp.issubdtype(dtype_of(values), jnp.complexfloating):
             raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
 

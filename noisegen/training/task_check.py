@@ -32,7 +32,7 @@ from noisegen.training.task import (
     update_optimizer,
 )
 from noisegen.training.task_plans import device_values
-from noisegen.training.weighted import Weighted, dtype_of, example_sums
+from noisegen.training.weighted import Weighted, check_values, dtype_of
 
 # States of optimizers that train other parameters than those to evaluate, and the `eval_params`
 # that finds them.
@@ -431,7 +431,7 @@ def _check_loss(task: Task, hparams: RunHparams) -> None:
                 f"The loss of task {task.name!r} must return (losses, state), but it returned "
                 f"{_validate.kind(returned)}."
             )
-        example_sums(task, "The loss", returned[0], mask)
+        check_values(task, "The loss", returned[0], mask)
         return returned
 
     losses, after = jax.eval_shape(loss, params, state, data)

@@ -57,11 +57,10 @@ def example_sums(task: Task, what: str, values: object, mask: jax.Array) -> Weig
     Raises:
       ValueError: If the shapes are others.
     """
+    check_values(task, what, values, mask)
     if not isinstance(values, Weighted):
-        check_shape(task, what, values, mask)
         # Not a product, because zero times infinity is not zero.
         return Weighted(jnp.where(mask, values.astype(jnp.float32), 0), mask.astype(jnp.float32))
-    _check_weighted(task, what, values, mask)
     weights = jax.lax.stop_gradient(jnp.asarray(values.weights, jnp.float32))
     counted = jnp.where(weights != 0, weights * jnp.asarray(values.values, jnp.float32), 0)
     axes = tuple(range(1, weights.ndim))
@@ -75,8 +74,11 @@ def dtype_of(values: object) -> jnp.dtype:
     return jnp.result_type(values.values if isinstance(values, Weighted) else values)
 
 
-def _check_weighted(task, what, values, mask):
-    """Checks the shapes of values and weights."""
+def check_values(task: Task, what: str, values: object, mask: jax.Array) -> None:
+    """Checks the shapes of what a function of the task returned, see `example_sums`."""
+    if not isinstance(values, Weighted):
+        check_shape(task, what, values, mask)
+        return
     shapes = [jnp.shape(each) for each in values]
     if shapes[0] != shapes[1] or shapes[0][:1] != mask.shape:
         raise ValueError(
