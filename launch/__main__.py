@@ -5,6 +5,7 @@
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
     noisegen status DIR                      shows the progress of a sweep
     noisegen report DIR                      writes table and page again from the records
+    noisegen export DIR --to=csv             exports runs to tables, TensorBoard, W&B or MLflow
 
 `noisegen sweep --help` lists the flags of a command.
 """
@@ -13,7 +14,7 @@ import importlib
 import pathlib
 import sys
 
-_COMMANDS = ("advise", "sweep", "status", "report")
+_COMMANDS = ("advise", "sweep", "status", "report", "export")
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ from noisegen.sweeps.state import HParams, SweepState
 from noisegen.training import Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from noisegen import reports
 
 
@@ -287,8 +289,11 @@ class Sweep:
         protocol = protocol or self.protocols[0]
         return protocols.select(self._records_for(protocol), protocol)
 
-    def to_frame(self):
-        """Returns every record as a row of a pandas DataFrame: hyperparameters, status, metrics."""
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns every record as a row of a pandas DataFrame: hyperparameters, status, metrics.
+
+        The metrics that the protocols derive are among the metrics.
+        """
         import pandas as pd
 
         rows = [
@@ -302,6 +307,28 @@ class Sweep:
             for record in self.records()
         ]
         return pd.DataFrame(rows)
+
+    def curves_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        """Returns the curves as a tidy pandas DataFrame, one row for each run and evaluation.
+
+        Columns: run_id, the hyperparameters, epoch, update and the metrics of an evaluation.
+
+        Args:
+          run_ids: The runs, by default all that have a record.
+        """
+        import pandas as pd
+
+        hparams = {record.run_id: record.hparams for record in self.records()}
+        found = self.curves(hparams if run_ids is None else run_ids) if hparams else {}
+        rows = [
+            {"run_id": name, **hparams[name], **dict(zip(found[name], values, strict=True))}
+            for name in sorted(found.keys() & hparams.keys())
+            for values in zip(*found[name].values(), strict=True)
+        ]
+        frame = pd.DataFrame(rows)
+        # A metric that is never finite has only None, which is no number yet.
+        measured = {name for curve in found.values() for name in curve if name != "update"}
+        return frame.astype(dict.fromkeys(measured & set(frame.columns), float))
 
     def table(self, protocol: Protocol | None = None):
         """Returns the optima as a pandas DataFrame, published numbers beside the measured ones.
@@ -326,6 +353,15 @@ class Sweep:
         from noisegen import reports
 
         return reports.to_text(*self._reading(self.protocols[0]))
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.title!r} of {count(len(self.planned), 'planned run')}>"
+
+    def _repr_html_(self) -> str:
+        """Returns what notebooks show: the runs done, and the table."""
+        from noisegen import reports
+
+        return reports.sweep_to_html(self)
 
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
