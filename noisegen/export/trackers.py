@@ -4,6 +4,7 @@ A run that a tool has is left alone. One that an interrupted export left unfinis
 """
 
 import abc
+import contextlib
 import logging
 import os
 import pathlib
@@ -11,9 +12,10 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from noisegen._errors import one_line
 from noisegen.export import libraries
 from noisegen.export.tracked import TrackedRun, tracked_run, varying_fields
 from noisegen.sweeps import Sweep
@@ -33,7 +35,8 @@ class Tracker(abc.ABC):
         self._out, self._sweep = out, sweep
         self._fields = varying_fields(sweep.planned)
         out.mkdir(parents=True, exist_ok=True)
-        self._known = set(self.exported())
+        with self._quiet():
+            self._known = set(self.exported())
 
     @property
     def project(self) -> str:
@@ -48,8 +51,7 @@ class Tracker(abc.ABC):
             curves = self._sweep.curves(record.run_id for record in records)
             for record in records:
                 run = tracked_run(record, curves.get(record.run_id, {}), self._fields)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # those of the library, about itself
+                with self._quiet():
                     self.add(run)
                 self._known.add(record.run_id)
         return len(new)
@@ -64,6 +66,21 @@ class Tracker(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - most tools have nothing to close
         """Ends the work with the tool."""
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Hides warnings of the library about itself, and shows its errors in one line."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            except OSError:
+                raise
+            except Exception as error:  # Each library has errors of its own.
+                raise ValueError(
+                    f"{type(self).__name__} fails: {one_line(error).removesuffix('.')}. Runs that "
+                    "it has are kept."
+                ) from error
 
 
 class TensorBoard(Tracker):
@@ -139,13 +156,11 @@ class MLflow(Tracker):
         super().__init__(out, sweep)
 
     def exported(self) -> Collection[str]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._connect()
-            runs = list(self._runs())
-            for run in runs:
-                if run.info.status != "FINISHED":
-                    self._client.delete_run(run.info.run_id)
+        self._connect()
+        runs = list(self._runs())
+        for run in runs:
+            if run.info.status != "FINISHED":
+                self._client.delete_run(run.info.run_id)
         return {run.data.tags[self._TAG] for run in runs if run.info.status == "FINISHED"}
 
     def add(self, run: TrackedRun) -> None:
@@ -177,13 +192,24 @@ class MLflow(Tracker):
 
     def _connect(self):
         """Opens the store and the experiment of the sweep."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = uri or f"sqlite:///{(self._out / 'mlflow.db').resolve()}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or self._own_store()
         self._client = self._library.MlflowClient(tracking_uri=uri)
         known = self._client.get_experiment_by_name(self.project)
         self._experiment = (
             known.experiment_id if known else self._client.create_experiment(self.project)
         )
+
+    def _own_store(self):
+        """Returns the address of the SQLite file, which is made if needed."""
+        path = self._out.resolve() / "mlflow.db"
+        if not path.exists():
+            # MLflow cannot go on with a file whose tables it was interrupted in making.
+            for unfinished in self._out.glob("partial.db*"):
+                unfinished.unlink()
+            partial = path.with_name("partial.db")
+            self._library.MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments()
+            partial.rename(path)
+        return f"sqlite:///{path}"
 
     def _runs(self):
         """Yields the runs that this or an earlier export has begun."""

@@ -163,6 +163,36 @@ def test_a_second_export_adds_only_what_is_new(sweep, tmp_path, to):
     assert [*counts, export.export(sweep, to, tmp_path / "out")] == [2, 0, 1]
 
 
+@pytest.mark.filterwarnings("ignore")  # of SQLAlchemy and MLflow about themselves
+def test_mlflow_gets_a_run_anew_that_was_left_unfinished(sweep, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    export.export(sweep, "mlflow", tmp_path)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("slopes").experiment_id
+    client.create_run(experiment, tags={"noisegen.run_id": NAMES[2]})
+    add_last(sweep)
+    assert export.export(sweep, "mlflow", tmp_path) == 1
+    assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of wandb about itself
+def test_wandb_gets_a_run_anew_that_was_left_unfinished(sweep, tmp_path):
+    pytest.importorskip("wandb")
+    unfinished = tmp_path / f"wandb/offline-run-20260101_000000-{NAMES[0]}"
+    unfinished.mkdir(parents=True)
+    assert export.export(sweep, "wandb", tmp_path) == 2
+    [written] = tmp_path.glob(f"wandb/offline-run-*-{NAMES[0]}")
+    assert written != unfinished
+
+
+def test_an_error_of_a_library_is_one_line(sweep, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    with pytest.raises(ValueError, match="MLflow fails: .* Runs that it has are kept"):
+        export.export(sweep, "mlflow", tmp_path)
+
+
 def test_a_running_sweep_is_followed_to_its_end(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: add_last(sweep))
     seen = []
