@@ -306,7 +306,7 @@ class Sweep:
             }
             for record in self.records()
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=None if rows else ["run_id"])
 
     def curves_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """Returns the curves as a tidy pandas DataFrame, one row for each run and evaluation.
@@ -325,7 +325,7 @@ class Sweep:
             for name in sorted(found.keys() & hparams.keys())
             for values in zip(*found[name].values(), strict=True)
         ]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(rows, columns=None if rows else ["run_id"])
         # A metric that is never finite has only None, which is no number yet.
         measured = {name for curve in found.values() for name in curve if name != "update"}
         return frame.astype(dict.fromkeys(measured & set(frame.columns), float))

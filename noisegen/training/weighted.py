@@ -18,7 +18,8 @@ class Weighted(NamedTuple):
 
     over all entries of all examples: of a batch for the loss, of a split for a metric. The pool
     adds up both sums before it divides, so the mean is the same for every microbatch. A batch
-    whose weights are all zero has the loss 0 and no gradient.
+    whose weights are all zero has the loss 0 and no gradient. A metric whose weights are all zero
+    is NaN, which does not make the run count as diverged.
 
     Attributes:
       values: ``(M, ...)``, for instance ``(M, T)`` for the losses of T tokens. Values of weight
@@ -36,6 +37,15 @@ class Weighted(NamedTuple):
       ...         model(tokens[:, :-1]), tokens[:, 1:]
       ...     )
       ...     return training.Weighted(losses, is_text)
+
+      The examples that a classifier finds, as shares of the right ones and of the found ones:
+
+      >>> def metrics(model, batch):
+      ...     is_found, is_right = model(batch.data["x"]) > 0, batch.data["y"]
+      ...     return {
+      ...         "test_recall": training.Weighted(is_found, is_right),
+      ...         "test_precision": training.Weighted(is_right, is_found),
+      ...     }
     """
 
     values: jax.Array

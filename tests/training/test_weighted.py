@@ -32,6 +32,7 @@ def make_task(**changes):
         return {
             "test_loss": training.Weighted(error, batch.data["weights"]),
             "test_length": jnp.sum(batch.data["weights"], axis=1),
+            "test_nothing": training.Weighted(error, jnp.zeros_like(error)),
         }
 
     fields = {
@@ -73,6 +74,7 @@ def test_training_and_evaluation_are_those_of_plain_full_batches(config, train):
         np.testing.assert_allclose(result.curve["train_loss"], losses, rtol=1e-5)
         lengths = task.test["weights"].sum(1)
         np.testing.assert_allclose(result.metrics["test_length"], lengths.mean(), rtol=1e-6)
+        assert np.isnan(result.metrics["test_nothing"]) and result.status == "finished"
 
 
 def test_a_batch_without_weights_changes_nothing(train):
