@@ -27,6 +27,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from noisegen.training.config import PoolConfig
 from noisegen.training.evaluation import MetricSpec, metric_spec
 from noisegen.training.host_lanes import Ended, HostLanes, Slot, stack
 from noisegen.training.lane_checkpoint import Checkpoints
+from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.run import Run, as_runs, by_constants, constants, run_inputs, with_constants
 from noisegen.training.run_id import Value
@@ -80,10 +82,12 @@ class Progress(NamedTuple):
     Attributes:
       run: The run.
       examples: Training examples consumed so far.
+      curve: The evaluations so far, as in `Result.curve`.
     """
 
     run: Run
     examples: int
+    curve: Mapping[str, list[float]] = types.MappingProxyType({})
 
 
 class Pool:
@@ -263,7 +267,12 @@ class Pool:
                 yield from to_yield  # The caller writes records while the device works.
                 finished = [_result(spec, ended) for ended in lanes.collect()]
                 if on_progress is not None:
-                    on_progress([Progress(slot.run, slot.examples) for slot in lanes.slots()])
+                    on_progress(
+                        [
+                            Progress(slot.run, slot.examples, _with_axes(slot.run.plan, slot.curve))
+                            for slot in lanes.slots()
+                        ]
+                    )
                 if checkpoints is not None and checkpoints.due():
                     return True
             return False
@@ -321,9 +330,6 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
     """Makes the result of a run that has ended."""
     run = ended.run
     plan = run.plan
-    # A run that diverges is not evaluated again, so its curve is shorter than its plan.
-    updates = plan.eval_updates[: len(ended.curve["train_loss"])]
-    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
     metrics = {name: values[-1] if values else math.nan for name, values in ended.curve.items()}
     metrics |= ended.final
     # Parameters may be finite while the loss at them overflows.
@@ -336,12 +342,20 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
         diverged_at=None if is_finite else ended.count,
         # Metrics of an evaluation before the divergence would pass for those of the end.
         metrics=metrics if is_finite else dict.fromkeys(metrics, math.nan),
-        curve={"epoch": epochs, "update": list(updates), **ended.curve},
+        curve=_with_axes(plan, ended.curve),
         num_updates=ended.count,
         num_examples=int(plan.examples_seen[ended.count - 1]),
         seconds=ended.seconds,
         params=ended.params,
     )
+
+
+def _with_axes(plan: Plan, curve: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Returns the evaluations of a run with their epochs and updates."""
+    # Evaluations are yet to come, and a run that diverges is not evaluated again.
+    updates = plan.eval_updates[: len(curve.get("train_loss", ()))]
+    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
+    return {"epoch": epochs, "update": list(updates), **curve}
 
 
 def _current_jax_settings() -> Callable[[], contextlib.AbstractContextManager[None]]:
