@@ -318,6 +318,8 @@ def _find_added_values(protocol, new, optima):
 
 def _describe_reason(name, end, tried, optimum):
     """Says why a field is extended beyond the largest or the smallest value tried."""
+    if "no_value" in optimum.flags:
+        return "There no run has a finite value of the metric."
     if not optimum.n:
         return "There every run diverged."
     which = "largest" if end == max(tried) else "smallest"
