@@ -4,16 +4,16 @@
 >>> from noisegen import export, storage, sweeps
 >>> runs = sweeps.grid(batch_size=[8], learning_rate=[0.1, 0.2], seed=[0])
 >>> workdir = tempfile.mkdtemp()
->>> _ = storage.open_workdir(workdir, "sweep", "t", {"runs": runs, "protocols": []})
+>>> _ = storage.open_workdir(workdir, "sweep", "t")
 >>> with storage.RecordWriter(workdir) as writer:
 ...     for name, run in sweeps.by_run_id("t", runs).items():
 ...         metrics = {"test_accuracy": 0.9}
 ...         writer.append(
 ...             storage.Record(run_id=name, hparams=run, status="finished", metrics=metrics)
 ...         )
->>> def no_task():
-...     raise ValueError("nothing is trained here")
->>> export.export(sweeps.Sweep(no_task, runs, workdir=workdir), "csv")
+>>> def make_task():
+...     raise ValueError("an export makes no task")
+>>> export.export(sweeps.Sweep(make_task, runs, workdir=workdir), "csv")
 2
 >>> sorted(path.name for path in pathlib.Path(workdir, "export", "csv").iterdir())
 ['curves.csv', 'runs.csv']
