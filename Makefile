@@ -10,10 +10,10 @@ sweep: $(VENV)/installed  ## trains the embedded sweep and writes its report: ab
 
 PYTEST = $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-test: $(VENV)/installed  ## the specification, each behavior in its smallest form: 5 to 10 minutes on two cores
+test: $(VENV)/installed  ## the specification, each behavior in its smallest form: 4 to 10 minutes on two cores
 	$(PYTEST)
 
-test-all: test  ## also real Slurm and Ray, kill -9, the wheel, 100,000 records, all experiments: 40 minutes or more
+test-all: test  ## also real Slurm and Ray, kill -9, the wheel, 100,000 records, all experiments: half an hour or more
 	$(PYTEST) -m slow
 
 lint: $(VENV)/installed  ## format and style

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from noisegen.reports.answers import Answer, about
 from noisegen.reports.formatting import display_name, format_number
+from noisegen.reports.sentences import Answer, about
 from noisegen.sweeps.advice import LEAST_GAIN, Advice, SeriesAdvice
 from noisegen.sweeps.largest_batch import DEVIATIONS
 
@@ -31,17 +31,29 @@ def advice_answers(advice: Advice, command: str = "") -> list[Answer]:
 
 def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
     """Says how large the batch can be, at which learning rate, and what it saves."""
-    prediction, flags = each.prediction, each.prediction.flags
-    size, largest = prediction.batch_size, _largest_tried(each)
+    nothing = _no_prediction(each, advice)
+    if nothing is not None:
+        return [nothing]
+    if "no_loss" in each.prediction.flags:
+        return _no_loss(each, advice)
+    return [
+        _predicted(each, advice),
+        *_learning_rate(each, advice, each.prediction.batch_size.value),
+        *_updates(each, advice),
+    ]
+
+
+def _no_prediction(each, advice) -> Answer | None:
+    """Says why nothing is predicted, and what would help; None if something is."""
+    flags, size = each.prediction.flags, each.prediction.batch_size
     horizons = _fractions(advice.fractions)
-    loss = f"Measured at {horizons} of the horizon. {_LOSS}"
     if "few_rows" in flags:
         text = (
             f"Too few batch sizes at {horizons} of the horizon to say how large the batch can be:"
             " it takes three with surviving runs of two seeds. Give smaller values of the"
             f" {display_name(advice.rate)}"
         )
-        return [_answer("open", each, text)]
+        return _answer("open", each, text)
     if "uncertain" in flags:
         remedy = _NO_MORE if advice.is_largest else "Give more minutes"
         text = (
@@ -49,7 +61,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             f" batch size without loss may lie anywhere from {_round(size.low)} to"
             f" {_round(size.high)} ({100 * size.level:g} %). {remedy}"
         )
-        return [_answer("open", each, text, rule=loss)]
+        return _answer("open", each, text, rule=_measured_at(horizons))
     if "untrained" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the runs hardly learn. {_longer(advice)}"
@@ -58,7 +70,7 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
             f"Runs learn if the smallest batch size does better than no training by"
             f" {LEAST_GAIN * DEVIATIONS:g} standard deviations of a run."
         )
-        return [_answer("open", each, text, rule=rule)]
+        return _answer("open", each, text, rule=rule)
     if "all_lost" in flags:
         text = (
             f"No prediction: at {horizons} of the horizon the {display_name(advice.metric)} is lost"
@@ -67,26 +79,35 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
         )
         if not advice.is_longest:
             text += ", or more minutes for a longer horizon"
-        return [_answer("open", each, text, rule=loss)]
-    if "no_loss" in flags:
-        text = (
-            f"No loss up to batch size {format_number(round(size.low))}, the largest tried, at"
-            f" {horizons} of the horizon: where the loss begins cannot be predicted. "
+        return _answer("open", each, text, rule=_measured_at(horizons))
+    return None
+
+
+def _no_loss(each, advice) -> list[Answer]:
+    """Says that even the largest batch size tried loses nothing, and what would show more."""
+    horizons, largest = _fractions(advice.fractions), _largest_tried(each)
+    text = (
+        f"No loss up to batch size {format_number(round(each.prediction.batch_size.low))}, the"
+        f" largest tried, at {horizons} of the horizon: where the loss begins cannot be predicted. "
+    )
+    if each.largest_planned > largest:
+        text += (
+            f"The larger ones, up to {format_number(each.largest_planned)}, make too few updates"
+            f" there, or diverge. {_longer(advice)}"
         )
-        if each.largest_planned > largest:
+    else:
+        text += "Give larger batch sizes"
+        if advice.fixed_updates:
             text += (
-                f"The larger ones, up to {format_number(each.largest_planned)}, make too few"
-                f" updates there, or diverge. {_longer(advice)}"
+                ", but at a fixed number of updates they train on more examples and save no updates"
             )
-        else:
-            text += "Give larger batch sizes"
-            if advice.fixed_updates:
-                text += (
-                    ", but at a fixed number of updates they train on more examples and save no"
-                    " updates"
-                )
-        answer = _answer("batch_size", each, text, rule=loss)
-        return [answer, *_learning_rate(each, advice, largest)]
+    answer = _answer("batch_size", each, text, rule=_measured_at(horizons))
+    return [answer, *_learning_rate(each, advice, largest)]
+
+
+def _predicted(each, advice) -> Answer:
+    """Says which batch size is predicted to be the largest without loss."""
+    size, largest = each.prediction.batch_size, _largest_tried(each)
     text = (
         f"Predicted largest batch size without loss of {display_name(advice.metric)}:"
         f" {_round(size.value)} ({100 * size.level:g} %: {_round(size.low)} to"
@@ -94,28 +115,25 @@ def _batch_size(each: SeriesAdvice, advice: Advice) -> list[Answer]:
     )
     if size.value > largest:
         text += f", beyond the largest tried, {format_number(largest)}"
-    answers = [
-        _answer(
-            "batch_size",
-            each,
-            text,
-            rule=(
-                f"Measured at {horizons} of the horizon, and extrapolated as horizon to the power"
-                f" {prediction.growth:.2f}. {_LOSS}"
-            ),
-            numbers={"batch_size": (size.value, size.low, size.high)},
-        ),
-        *_learning_rate(each, advice, size.value),
-    ]
+    rule = (
+        f"Measured at {_fractions(advice.fractions)} of the horizon, and extrapolated as horizon to"
+        f" the power {each.prediction.growth:.2f}. {_LOSS}"
+    )
+    numbers = {"batch_size": (size.value, size.low, size.high)}
+    return _answer("batch_size", each, text, rule=rule, numbers=numbers)
+
+
+def _updates(each, advice) -> list[Answer]:
+    """Says how many updates the predicted batch size saves."""
     before, after = each.updates
-    if not advice.fixed_updates and before > 1.5 * after:
-        text = (
-            f"There the full runs make {after:,} updates in place of {before:,} at batch size"
-            f" {format_number(each.smallest[0])}: {before / after:.1f} times fewer"
-        )
-        rule = "Calculated from the horizon and the predicted batch size."
-        answers.append(_answer("updates", each, text, rule=rule, numbers={"updates": each.updates}))
-    return answers
+    if advice.fixed_updates or before <= 1.5 * after:
+        return []
+    text = (
+        f"There the full runs make {after:,} updates in place of {before:,} at batch size"
+        f" {format_number(each.smallest[0])}: {before / after:.1f} times fewer"
+    )
+    rule = "Calculated from the horizon and the predicted batch size."
+    return [_answer("updates", each, text, rule=rule, numbers={"updates": each.updates})]
 
 
 def _learning_rate(each, advice, size) -> list[Answer]:
@@ -187,6 +205,10 @@ def _cost(advice, command) -> Answer:
 def _answer(kind, each, text, rule="", numbers=None) -> Answer:
     text = about(each.series, text)
     return Answer(kind=kind, series=each.series, text=text, rule=rule, numbers=numbers or {})
+
+
+def _measured_at(horizons: str) -> str:
+    return f"Measured at {horizons} of the horizon. {_LOSS}"
 
 
 def _longer(advice) -> str:

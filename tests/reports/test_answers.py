@@ -6,6 +6,7 @@ import pytest
 
 from noisegen import reports, storage, sweeps
 from noisegen.reports import answers as answers_lib
+from noisegen.reports import scaling_answers, sentences, series_answers
 from noisegen.reports.steps import Steps
 from noisegen.statistics import Interval
 
@@ -164,7 +165,7 @@ def test_the_rule_that_the_learning_rate_follows_is_named(exponent, ending):
 
 def test_rules_that_the_records_do_not_tell_apart_are_all_named():
     exponent = Interval(0.7, 0.4, 1.1, 0.95)
-    assert answers_lib._rules(exponent) == (
+    assert scaling_answers._rules(exponent) == (
         "does not tell the linear rule (1) and the square-root rule (1/2) apart"
     )
 
@@ -273,12 +274,12 @@ def test_a_metric_has_its_unit():
     [("batch_size", "2 batch sizes"), ("num_epochs", "2 num epochs"), ("loss", "2 losses")],
 )
 def test_names_of_rows_have_a_plural(name, several):
-    assert answers_lib._count(2, answers_lib.display_name(name)) == several
+    assert sentences.count(2, sentences.display_name(name)) == several
 
 
 def test_a_percentage_cannot_change_by_more_than_all_of_it():
-    assert answers_lib._amount(sweeps.Metric("a", unit="%"), 1.7) == "100 points"
-    assert answers_lib._amount(sweeps.Metric("a"), 1.7) == "1.7"
+    assert sentences.with_unit(sweeps.Metric("a", unit="%"), 1.7) == "100 points"
+    assert sentences.with_unit(sweeps.Metric("a"), 1.7) == "1.7"
 
 
 @pytest.mark.parametrize(
@@ -291,13 +292,13 @@ def test_a_percentage_cannot_change_by_more_than_all_of_it():
     ],
 )
 def test_an_interval_of_sizes_begins_at_zero(low, high, text):
-    assert answers_lib._range(sweeps.Metric("a", unit="%"), low, high) == text
+    assert sentences.range_with_unit(sweeps.Metric("a", unit="%"), low, high) == text
 
 
 def test_a_difference_that_only_the_test_shows_is_stated_with_its_sign():
     found = Interval(0.2, -0.1, 0.5, 0.95)
-    assert answers_lib._stated(found) == (0.0, 0.5)
-    assert answers_lib._stated(Interval(-0.2, -0.5, 0.1, 0.95)) == (-0.5, 0.0)
+    assert series_answers._stated(found) == (0.0, 0.5)
+    assert series_answers._stated(Interval(-0.2, -0.5, 0.1, 0.95)) == (-0.5, 0.0)
 
 
 def test_no_records_have_no_answers():
