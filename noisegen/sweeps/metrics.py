@@ -213,6 +213,25 @@ def with_derived(records: Iterable[Record], metrics: Iterable[Metric]) -> list[R
     return found
 
 
+def derived_from_curves(
+    records: Iterable[Record], metrics: Iterable[Metric], curves: Mapping[str, Mapping]
+) -> list[Record]:
+    """Returns records without curves with derived metrics, in place of any of the same names.
+
+    Args:
+      records: The records.
+      metrics: Derived metrics.
+      curves: The curves by run_id.
+    """
+    derivation = Derivation(metrics)
+    found = []
+    for record in records:
+        record = dataclasses.replace(record, curve=curves.get(record.run_id))
+        found.append(dataclasses.replace(derivation.add_to(record), curve=None))
+    derivation.warn()
+    return found
+
+
 def check_derived(
     metrics: Iterable[Metric],
     names: Sequence[str],

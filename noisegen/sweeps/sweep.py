@@ -294,19 +294,9 @@ class Sweep:
 
         The metrics that the protocols derive are among the metrics.
         """
-        import pandas as pd
+        from noisegen.sweeps import frames  # imports pandas, which training can do without
 
-        rows = [
-            {
-                "run_id": record.run_id,
-                **record.hparams,
-                "status": record.status,
-                **record.metrics,
-                **{name: getattr(record, name) for name in storage.RUN_TOTALS},
-            }
-            for record in self.records()
-        ]
-        return pd.DataFrame(rows, columns=None if rows else ["run_id"])
+        return frames.runs_frame(self.records())
 
     def curves_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """Returns the curves as a tidy pandas DataFrame, one row for each run and evaluation.
@@ -316,19 +306,11 @@ class Sweep:
         Args:
           run_ids: The runs, by default all that have a record.
         """
-        import pandas as pd
+        from noisegen.sweeps import frames
 
-        hparams = {record.run_id: record.hparams for record in self.records()}
-        found = self.curves(hparams if run_ids is None else run_ids) if hparams else {}
-        rows = [
-            {"run_id": name, **hparams[name], **dict(zip(found[name], values, strict=True))}
-            for name in sorted(found.keys() & hparams.keys())
-            for values in zip(*found[name].values(), strict=True)
-        ]
-        frame = pd.DataFrame(rows, columns=None if rows else ["run_id"])
-        # A metric that is never finite has only None, which is no number yet.
-        measured = {name for curve in found.values() for name in curve if name != "update"}
-        return frame.astype(dict.fromkeys(measured & set(frame.columns), float))
+        records = self.records()
+        wanted = [record.run_id for record in records] if run_ids is None else run_ids
+        return frames.curves_frame(records, self.curves(wanted))
 
     def table(self, protocol: Protocol | None = None):
         """Returns the optima as a pandas DataFrame, published numbers beside the measured ones.
@@ -378,13 +360,7 @@ class Sweep:
         if not further or not records:
             return records
         curves = self.curves(record.run_id for record in records)
-        derivation = metrics.Derivation(further)
-        found = []
-        for record in records:
-            record = dataclasses.replace(record, curve=curves.get(record.run_id))
-            found.append(dataclasses.replace(derivation.add_to(record), curve=None))
-        derivation.warn()
-        return found
+        return metrics.derived_from_curves(records, further, curves)
 
     def _refresh(self):
         """Reads new records, which may extend the grid."""
