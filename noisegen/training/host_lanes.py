@@ -31,7 +31,7 @@ class Slot:
     started: float = 0.0  # clock time at which it would have started without interruption
     seconds: float = 0.0  # in training before it was resumed
     evals: int = 0  # evaluations in `curve`
-    curve: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    curve: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # as of `Ended`
 
 
 class Ended(NamedTuple):
@@ -40,7 +40,7 @@ class Ended(NamedTuple):
     run: Run
     count: int  # updates made
     params_are_finite: bool
-    curve: dict[str, list[float]]  # every metric at the evaluations made
+    curve: dict[str, list[float]]  # epoch, update and every metric at the evaluations made
     final: dict[str, float]  # the task's `train_metrics`
     seconds: float  # wall time in training
     params: PyTree | None  # to evaluate, in NumPy, if they are kept
@@ -152,13 +152,15 @@ class HostLanes:
         slots = [(i, slot) for i, slot in enumerate(self._slots) if slot is not None]
         for _, slot in slots:
             if not slot.curve:  # A run that diverges before any evaluation has empty columns.
-                slot.curve = {name: [] for name in self._lanes.curve}
-        if all(evals[i] == slot.evals for i, slot in slots):
+                slot.curve = _with_axes(slot.run, {name: [] for name in self._lanes.curve})
+        evaluated = [(i, slot) for i, slot in slots if evals[i] != slot.evals]
+        if not evaluated:
             return
         curves = self._gather(self._lanes.curve)
-        for i, slot in slots:
+        for i, slot in evaluated:
             slot.evals = int(evals[i])
-            slot.curve = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
+            columns = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
+            slot.curve = _with_axes(slot.run, columns)
 
     def save(self) -> None:
         """Saves the lanes whose run is still in training."""
@@ -247,6 +249,15 @@ class HostLanes:
         with self._jax_settings():
             params = [self._program.params(self._lanes, i) for i in indices]
         return self._gather(params)
+
+
+def _with_axes(run: Run, columns: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Returns the evaluations of a run so far with their epochs and updates."""
+    plan = run.plan
+    # A run that diverges is not evaluated again, so its curve is shorter than its plan.
+    updates = plan.eval_updates[: len(columns["train_loss"])]
+    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
+    return {"epoch": epochs, "update": list(updates), **columns}
 
 
 def stack(trees: list[RunInputs]) -> RunInputs:

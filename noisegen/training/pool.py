@@ -37,7 +37,6 @@ from noisegen.training.config import PoolConfig
 from noisegen.training.evaluation import MetricSpec, metric_spec
 from noisegen.training.host_lanes import Ended, HostLanes, Slot, stack
 from noisegen.training.lane_checkpoint import Checkpoints
-from noisegen.training.plan import Plan
 from noisegen.training.program import Program
 from noisegen.training.run import Run, as_runs, by_constants, constants, run_inputs, with_constants
 from noisegen.training.run_id import Value
@@ -267,12 +266,8 @@ class Pool:
                 yield from to_yield  # The caller writes records while the device works.
                 finished = [_result(spec, ended) for ended in lanes.collect()]
                 if on_progress is not None:
-                    on_progress(
-                        [
-                            Progress(slot.run, slot.examples, _with_axes(slot.run.plan, slot.curve))
-                            for slot in lanes.slots()
-                        ]
-                    )
+                    slots = lanes.slots()
+                    on_progress([Progress(slot.run, slot.examples, slot.curve) for slot in slots])
                 if checkpoints is not None and checkpoints.due():
                     return True
             return False
@@ -330,7 +325,11 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
     """Makes the result of a run that has ended."""
     run = ended.run
     plan = run.plan
-    metrics = {name: values[-1] if values else math.nan for name, values in ended.curve.items()}
+    metrics = {
+        name: values[-1] if values else math.nan
+        for name, values in ended.curve.items()
+        if name in spec.curve
+    }
     metrics |= ended.final
     # Parameters may be finite while the loss at them overflows.
     checked = [value for name, value in metrics.items() if name not in spec.may_be_nan]
@@ -342,20 +341,12 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
         diverged_at=None if is_finite else ended.count,
         # Metrics of an evaluation before the divergence would pass for those of the end.
         metrics=metrics if is_finite else dict.fromkeys(metrics, math.nan),
-        curve=_with_axes(plan, ended.curve),
+        curve=ended.curve,
         num_updates=ended.count,
         num_examples=int(plan.examples_seen[ended.count - 1]),
         seconds=ended.seconds,
         params=ended.params,
     )
-
-
-def _with_axes(plan: Plan, curve: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Returns the evaluations of a run with their epochs and updates."""
-    # Evaluations are yet to come, and a run that diverges is not evaluated again.
-    updates = plan.eval_updates[: len(curve.get("train_loss", ()))]
-    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
-    return {"epoch": epochs, "update": list(updates), **curve}
 
 
 def _current_jax_settings() -> Callable[[], contextlib.AbstractContextManager[None]]:
