@@ -54,6 +54,11 @@ setuptools.setup(
         "explore": [*SWEEPS, BOKEH],
         "build-data": ["tensorflow-cpu>=2.20"],
         "ray": [*SWEEPS, "ray>=2.40,<3"],
+        # Formats of `noisegen export`; CSV needs none.
+        "parquet": [*SWEEPS, "pyarrow>=15"],
+        "tensorboard": [*SWEEPS, "tensorboardX>=2.6"],
+        "wandb": [*SWEEPS, "wandb>=0.19"],
+        "mlflow": [*SWEEPS, "mlflow>=3"],
         "test": [
             *SWEEPS,
             BOKEH,

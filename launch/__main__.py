@@ -6,6 +6,7 @@
     noisegen compile FILE.py --target=h100   bounds its speed on an accelerator that is not there
     noisegen status DIR                      shows the progress of a sweep
     noisegen report DIR                      writes table and page again from the records
+    noisegen export DIR --to=csv             exports runs to tables, TensorBoard, W&B or MLflow
 
 `noisegen sweep --help` lists the flags of a command.
 """
@@ -14,7 +15,7 @@ import importlib
 import pathlib
 import sys
 
-_COMMANDS = ("advise", "compile", "sweep", "status", "report")
+_COMMANDS = ("advise", "compile", "sweep", "status", "report", "export")
 
 
 def main() -> None:

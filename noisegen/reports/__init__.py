@@ -8,6 +8,7 @@ from noisegen.reports.advice import advice_answers
 from noisegen.reports.answers import Answer, make_answers
 from noisegen.reports.checking import check
 from noisegen.reports.evidence_tables import make_differences, make_evidence
+from noisegen.reports.notebook import sweep_to_html
 from noisegen.reports.plots import plot_curves, plot_heatmap, plot_metric, plot_tuned
 from noisegen.reports.rendering import to_latex, to_markdown, to_text
 from noisegen.reports.report import FORMATS, Report, load_report, write_report
@@ -30,6 +31,7 @@ __all__ = [
     "plot_metric",
     "plot_steps_to_target",
     "plot_tuned",
+    "sweep_to_html",
     "to_csv",
     "to_latex",
     "to_markdown",

@@ -126,6 +126,7 @@ def evidence_cells(
     by_name = normalize_published(published, protocol)
     tuned, metric = display_name(protocol.tune[0]), display_name(protocol.metric)
     several = any(row.series for row, _ in pairs)
+    without_score = "without value" if protocol.metric.derive else "diverged"
     lines = []
     for row, _ in pairs:
         line = {"series": markup.visible(row.series)} if several else {}
@@ -134,7 +135,7 @@ def evidence_cells(
         unseen = row.held_out and row.held_out.interval
         line["unseen seeds"] = _interval(protocol.metric, unseen)
         line["seeds"] = f"{row.num_seeds}" + (
-            f" ({row.num_diverged} diverged)" if row.num_diverged else ""
+            f" ({row.num_diverged} {without_score})" if row.num_diverged else ""
         )
         line = {name: language.escape(cell) for name, cell in line.items()}
         shares = [f"{write_value(value)}: {share:.0%}" for value, share in row.shares.items()]

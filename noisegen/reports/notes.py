@@ -50,9 +50,12 @@ def _describe_numbers(optima, protocol):
     metric = capitalized(display_name(protocol.metric.name))
     statistic = "mean ± standard deviation" if protocol.best > 1 else "result"
     chosen = f", at the best {_tuned_fields(protocol)}" if was_tuned(optima) else ""
+    worst = "A diverged run"
+    if protocol.metric.derive:
+        worst = "A run that diverged or has no finite value"
     return (
-        f"{metric}: {statistic} (number of runs) of {_describe_seeds(protocol)}{chosen}. A diverged"
-        " run counts as the worst."
+        f"{metric}: {statistic} (number of runs) of {_describe_seeds(protocol)}{chosen}. {worst}"
+        " counts as the worst."
     )
 
 

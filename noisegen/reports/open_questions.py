@@ -61,7 +61,10 @@ def open_questions(
     if dead:
         rows = rows_named(protocol.row, dead)
         ending = " so far" if missing else f". Try a smaller {name} there"
-        sentences.append(f"Every run diverged at {rows}{ending}")
+        none = "Every run diverged"
+        if protocol.metric.derive:
+            none = f"No run has a finite value of {display_name(protocol.metric.name)}"
+        sentences.append(f"{none} at {rows}{ending}")
     answers = [_answer(sentence) for sentence in sentences]
     if alive:
         answers += _seeds(alive, protocol, missing, num_test_examples, more_seeds)

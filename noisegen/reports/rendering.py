@@ -145,7 +145,7 @@ def _measured_cells(optimum, protocol, writers, language):
     first, *others = protocol.tune
     if not optimum.n:
         # Flags tell a row without a surviving run from one that was published only.
-        reason = "diverged" if optimum.flags else NONE
+        reason = "diverged" if "all_diverged" in optimum.flags else NONE
         return [NONE, reason, *[NONE] * (len(others) + len(protocol.report))]
     mean = format_mean(protocol.metric, optimum.mean, optimum.std)
     cells = [language.escape(f"{mean} ({optimum.n})")]

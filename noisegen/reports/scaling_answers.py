@@ -93,7 +93,7 @@ def batch_size_answers(
 
 def _is_off_edge(optimum) -> bool:
     """Returns whether the best value is known not to be at an edge of those tried."""
-    return not {"at_boundary", "all_diverged", "unsettled"} & set(optimum.flags)
+    return not {"at_boundary", "all_diverged", "no_value", "unsettled"} & set(optimum.flags)
 
 
 def _next_batch_size(scored, last, level, protocol) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ A sweep's directory holds:
   params/*.npz        parameters of finished runs, if they are kept
   jobs/               Slurm jobs that were submitted
   logs/               output of the workers
+  export/             tables and files of `noisegen export`
   advice/             short runs of `sweeps.advise`, a directory like this one
   report.html, figure.png, table.csv (table_2.csv for a second protocol)
 """

@@ -239,7 +239,12 @@ class _Adviser:
         factors = [_TINY, *(2.0**k for k in range(_RATES))]
         runs = [run | {name: run[name] * factor} for factor in factors]
         protocol = Protocol(
-            metric="train_loss", mode="min", tune=(name,), max_extensions=0, scaling_rule=False
+            metric="train_loss",
+            mode="min",
+            tune=(name,),
+            report=(self._protocol.metric,),  # It may be derived.
+            max_extensions=0,
+            scaling_rule=False,
         )
         # In a directory of its own, as a resumed race counts every planned run with a record.
         sweep = self._planner.sweep(runs, protocol, workdir=self._planner.workdir / "stable")

@@ -225,7 +225,7 @@ def check_metrics(names: Iterable[str], protocol) -> None:
     """Checks that a task has the metrics that a protocol reads.
 
     Args:
-      names: Names of the task's metrics.
+      names: Names of the task's metrics and of derived ones.
       protocol: The protocol.
 
     Raises:

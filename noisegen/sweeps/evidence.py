@@ -354,8 +354,8 @@ def learning_rate_laws(
         )
     by_series: dict[str, list[Optimum]] = {}
     for optimum in optima:
-        is_inside = not {"at_boundary", "one_value", "all_diverged"} & set(optimum.flags)
-        if is_inside and optimum.values[protocol.tune[0]] > 0:
+        outside = {"at_boundary", "one_value", "all_diverged", "no_value"} & set(optimum.flags)
+        if not outside and optimum.values[protocol.tune[0]] > 0:
             by_series.setdefault(optimum.series, []).append(optimum)
     laws = {}
     for label, members in by_series.items():

@@ -5,6 +5,7 @@ the terminal lacks turn into those of ASCII.
 """
 
 import collections
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -178,7 +179,7 @@ class Display(Observer):
         self._tally.add(record)
 
     def line(self) -> str:
-        """Returns runs done, speed and time left in words."""
+        """Returns runs done, speed, time left and evaluations of runs in training in words."""
         words = [self._tally.line()]
         rate = self._rate()
         if rate:
@@ -188,7 +189,19 @@ class Display(Observer):
                 words.append(f"{duration(left / rate)} left")
         if self._doing:
             words.append(self._doing)
-        return ", ".join(words)
+        return ", ".join([*words, *self._describe_evaluations()])
+
+    def _describe_evaluations(self):
+        """Returns the metric at the last evaluations of runs in training: one phrase or none."""
+        metric = self._tally.protocol.metric
+        curves = [running.curve.get(metric.name) for running in self._running]
+        values = [metric.factor * curve[-1] for curve in curves if curve]
+        values = [f"{value:.4g}" for value in sorted(values) if math.isfinite(value)]
+        if not values:
+            return []
+        span = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+        unit = f" {markup.visible(metric.unit)}" if metric.unit else ""
+        return [f"{formatting.display_name(metric.name)} {span}{unit} in training"]
 
     def _rate(self):
         """Returns training examples per second, 0 before there is anything to measure."""
@@ -305,6 +318,8 @@ def _find_added_values(protocol, new, optima):
 
 def _describe_reason(name, end, tried, optimum):
     """Says why a field is extended beyond the largest or the smallest value tried."""
+    if "no_value" in optimum.flags:
+        return "There no run has a finite value of the metric."
     if not optimum.n:
         return "There every run diverged."
     which = "largest" if end == max(tried) else "smallest"

@@ -40,7 +40,7 @@ from noisegen.storage.record import RUN_TOTALS, Record
 from noisegen.sweeps import checks, race_rule
 from noisegen.sweeps.checks import SEED
 from noisegen.sweeps.domains import Domain, standard
-from noisegen.sweeps.metrics import Metric, as_metric, as_metrics
+from noisegen.sweeps.metrics import Metric, as_metric, as_metrics, derived_metrics, with_derived
 from noisegen.training import run_id
 
 LEARNING_RATES = ("learning_rate", "effective_learning_rate")  # names that need no declaration
@@ -52,7 +52,8 @@ class Protocol:
 
     Args:
       metric: The metric whose mean is optimized, a `Metric`. A plain string is enough for a metric
-        of noisegen's own tasks, or for one without a unit. The attribute is always a `Metric`.
+        of noisegen's own tasks, or for one without a unit. The attribute is always a `Metric`. A
+        derived metric is a function of the finished run, see `Metric.derive`.
       mode: "max" or "min".
       row: The field with one optimum for each value.
       series: A function from a run to the label of its series; None for a single, unlabelled one.
@@ -237,6 +238,7 @@ FLAGS = {
     "unsettled": "Not final: another value may prove better, but still lacks runs.",
     "one_value": "A single value was tried: not tuned.",
     "all_diverged": "Every run diverged.",
+    "no_value": "No run has a finite value of the metric.",
 }
 
 
@@ -246,7 +248,7 @@ def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
     Args:
       records: Finished and diverged runs, each at most once: `storage.Record`, or the
         `training.Result` of `Pool.train`.
-      protocol: How to read them.
+      protocol: How to read them. Derived metrics that the records lack are computed.
 
     Returns:
       The optima, by series in the protocol's order, then by row.
@@ -256,7 +258,7 @@ def select(records: Iterable[Record], protocol: Protocol) -> list[Optimum]:
         point differ in more than the seed.
     """
     groups = collections.defaultdict(list)
-    for record in records:
+    for record in with_derived(records, derived_metrics([protocol])):
         groups[protocol.group(record.hparams)].append(record)
     groups = join_rows(groups, protocol.row, operator.add)
     return [optimum(*key, groups[key], protocol) for key in protocol.order(groups)]
@@ -285,7 +287,9 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
     points = _points(records, protocol)
     alive = [point for point in points if point.counted]
     if not alive:
-        return Optimum(series=series, row=row, flags=("all_diverged",), points=points)
+        # A run that ended well may lack a derived metric, such as the time to a target.
+        flag = "no_value" if protocol.metric.derive else "all_diverged"
+        return Optimum(series=series, row=row, flags=(flag,), points=points)
     most = max(len(point.counted) for point in alive)
     candidates = [point for point in alive if len(point.counted) == most]
     sign, first = protocol.sign, protocol.tune[0]

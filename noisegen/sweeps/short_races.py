@@ -347,13 +347,13 @@ def _shortened(run, horizon, fraction, protocol) -> dict:
     """Returns a run with a fraction of its horizon, evaluated at its end only.
 
     The evaluations stay if the metric is measured on neither test nor validation examples, such as
-    `train_loss`: it may be a mean since the last evaluation.
+    `train_loss`: it may be a mean since the last evaluation. A derived metric may read them all.
     """
     short = dict(run)
     short[horizon] = fraction * run[horizon]
     if horizon == "num_updates":
         short[horizon] = max(1, round(short[horizon]))
-    if protocol.metric.split:
+    if protocol.metric.split and not protocol.metric.derive:
         short.pop("eval_every", None)
         short.pop("num_evals", None)
     elif "eval_every" in short:

@@ -14,6 +14,7 @@ from noisegen import storage, training
 from noisegen.storage import Record
 from noisegen.sweeps import checks
 from noisegen.sweeps.grids import HParams
+from noisegen.sweeps.metrics import Derivation, Metric, derived_metrics
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.search import Search
 from noisegen.training import Run, Task
@@ -44,6 +45,7 @@ class SweepState:
         static: Sequence[str] = (),
     ):
         self._planned, self._protocols, self._workdir = planned, protocols, workdir
+        self._derivation = Derivation(derived_metrics(protocols))
         self._make_task, self._static = task, tuple(static)
         self._tasks: dict[tuple, Task] = {}  # by the values of static fields, those that are made
         # What `sweep.json` says, for use while no task is made.
@@ -136,18 +138,25 @@ class SweepState:
 
     # Records
 
+    @property
+    def derived_metrics(self) -> tuple[Metric, ...]:
+        """The derived metrics of the protocols, which the records have beside those on disk."""
+        return self._derivation.metrics
+
     def refresh(self) -> list[Record]:
         """Reads what all workers have recorded since; returns the first records of wanted runs."""
         self._load()
         if self._reader is None:
             return []
-        return [record for record in self._reader.new() if self.add(record)]
+        added = [record.run_id for record in self._reader.new() if self._add(record)]
+        self._derivation.warn()
+        return [self._records[name] for name in added]
 
-    def add(self, record: Record) -> bool:
-        """Adds a record; returns whether it is the first of a wanted run."""
-        is_new = record.run_id not in self.records_by_id
-        self._keep(self._records, record)
-        return is_new and record.run_id in self._wanted
+    def add(self, record: Record) -> Record | None:
+        """Adds a record; returns it with derived metrics if it is the first of a wanted run."""
+        is_new = self._add(record)
+        self._derivation.warn()
+        return self._records[record.run_id] if is_new else None
 
     def discard_damaged_params(self) -> None:
         """Counts runs whose kept parameters are damaged as not done, so that they train again."""
@@ -219,17 +228,27 @@ class SweepState:
         self._wanted = self._planned_by_id
         records: dict[str, Record] = {}
         if self._workdir is not None:
-            self._reader = storage.RecordReader(self._workdir, task_name=self.task_name)
+            # Derived metrics may read the curves, which take several times as long to parse.
+            curves = bool(self.derived_metrics)
+            self._reader = storage.RecordReader(self._workdir, curves, self.task_name)
             for record in self._reader.new():
                 self._keep(records, record)
+            self._derivation.warn()
         self._wanted = self._choose_wanted(records)
         self._records = records  # last, so that an error above leaves nothing half read
+
+    def _add(self, record):
+        """Adds a record; returns whether it is the first of a wanted run."""
+        is_new = record.run_id not in self.records_by_id
+        self._keep(self._records, record)
+        return is_new and record.run_id in self._wanted
 
     def _keep(self, records, record):
         """Adds a record to others, unless one of the same run finished earlier."""
         # A worker holds all records. Without their curves, and with shared hyperparameters, 100,000
         # of them take some 60 MB.
         hparams = self._wanted.get(record.run_id, record.hparams)
+        record = self._derivation.add_to(record)
         record = dataclasses.replace(record, curve=None, hparams=hparams)
         storage.add_first_finished(records, record)
 

@@ -36,13 +36,15 @@ from typing import TYPE_CHECKING, Any
 from noisegen import storage, training
 from noisegen._text import count
 from noisegen.storage import Record
-from noisegen.sweeps import checks
+from noisegen.sweeps import checks, metrics
 from noisegen.sweeps import protocol as protocols
 from noisegen.sweeps.protocol import Optimum, Protocol
 from noisegen.sweeps.state import HParams, SweepState
 from noisegen.training import Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from noisegen import reports
 
 
@@ -214,9 +216,12 @@ class Sweep:
         # What was read before the task was made may want runs that the task refuses.
         self.state.reset()
         self.state.runs()
+        derived = self.state.derived_metrics
         for task in self.state.tasks():
+            spec = training.metric_spec(task)
+            metrics.check_derived(derived, spec.names, spec.curve, self.planned[0])
             for protocol in self.protocols:
-                checks.check_metrics(training.metric_spec(task).names, protocol)
+                checks.check_metrics([*spec.names, *(each.name for each in derived)], protocol)
 
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.
@@ -285,23 +290,31 @@ class Sweep:
         Args:
           protocol: How to read the records, by default the sweep's main protocol.
         """
-        return protocols.select(self.records(), protocol or self.protocols[0])
+        protocol = protocol or self.protocols[0]
+        return protocols.select(self._records_for(protocol), protocol)
 
-    def to_frame(self):
-        """Returns every record as a row of a pandas DataFrame: hyperparameters, status, metrics."""
-        import pandas as pd
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns every record as a row of a pandas DataFrame: hyperparameters, status, metrics.
 
-        rows = [
-            {
-                "run_id": record.run_id,
-                **record.hparams,
-                "status": record.status,
-                **record.metrics,
-                **{name: getattr(record, name) for name in storage.RUN_TOTALS},
-            }
-            for record in self.records()
-        ]
-        return pd.DataFrame(rows)
+        The metrics that the protocols derive are among the metrics.
+        """
+        from noisegen.sweeps import frames  # imports pandas, which training can do without
+
+        return frames.runs_frame(self.records())
+
+    def curves_frame(self, run_ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        """Returns the curves as a tidy pandas DataFrame, one row for each run and evaluation.
+
+        Columns: run_id, the hyperparameters, epoch, update and the metrics of an evaluation.
+
+        Args:
+          run_ids: The runs, by default all that have a record.
+        """
+        from noisegen.sweeps import frames
+
+        records = self.records()
+        wanted = [record.run_id for record in records] if run_ids is None else run_ids
+        return frames.curves_frame(records, self.curves(wanted))
 
     def table(self, protocol: Protocol | None = None):
         """Returns the optima as a pandas DataFrame, published numbers beside the measured ones.
@@ -327,12 +340,31 @@ class Sweep:
 
         return reports.to_text(*self._reading(self.protocols[0]))
 
+    def __repr__(self) -> str:
+        return f"<Sweep {self.title!r} of {count(len(self.planned), 'planned run')}>"
+
+    def _repr_html_(self) -> str:
+        """Returns what notebooks show: the runs done, and the table."""
+        from noisegen import reports
+
+        return reports.sweep_to_html(self)
+
     def write_report(self) -> pathlib.Path:
         """Writes report, table and figure into the directory; returns the path of the page."""
         from noisegen import reports
 
         self._directory()  # refuses a sweep without one
         return reports.write_report(self)
+
+    def _records_for(self, protocol):
+        """Returns the records with the derived metrics of a protocol, if need be from curves."""
+        records = self.records()
+        known = self.state.derived_metrics
+        further = [each for each in metrics.derived_metrics([protocol]) if each not in known]
+        if not further or not records:
+            return records
+        curves = self.curves(record.run_id for record in records)
+        return metrics.derived_from_curves(records, further, curves)
 
     def _refresh(self):
         """Reads new records, which may extend the grid."""

@@ -14,7 +14,7 @@ import warnings
 from noisegen import storage
 from noisegen.sweeps import config_json, experiment
 from noisegen.sweeps import experiment_files as files
-from noisegen.sweeps.metrics import Metric
+from noisegen.sweeps.metrics import Metric, derived_metrics
 from noisegen.sweeps.protocol import Protocol
 from noisegen.sweeps.sweep import Sweep
 
@@ -162,9 +162,14 @@ def _plain_fields(protocol):
     """Returns the fields of a protocol that JSON can hold."""
     names = [field.name for field in dataclasses.fields(protocol)]
     values = {name: getattr(protocol, name) for name in names}
-    values["metric"] = dataclasses.asdict(protocol.metric)
-    values["report"] = [dataclasses.asdict(metric) for metric in protocol.report]
+    values["metric"] = _plain_metric(protocol.metric)
+    values["report"] = [_plain_metric(metric) for metric in protocol.report]
     return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def _plain_metric(metric):
+    """Returns the fields of a metric without a function."""
+    return {"name": metric.name, "unit": metric.unit, "split": metric.split}
 
 
 def _published_from_json(lines):
@@ -189,7 +194,8 @@ def _protocol_from_json(fields):
 
 def _is_plain(protocol):
     """Returns whether a protocol has no functions."""
-    return protocol.series is None and not protocol.domains and not protocol.derived
+    has_derived_metric = bool(derived_metrics([protocol]))
+    return not (protocol.series or protocol.domains or protocol.derived or has_derived_metric)
 
 
 def _check_place(path, workdir):

@@ -251,8 +251,9 @@ class Worker:
         if result.params is not None:
             storage.save_params(self.sweep.workdir, record.run_id, result.params)
         self.writer.append(record)
-        if self.state.add(record):
-            self.observer.finished(record)
+        added = self.state.add(record)
+        if added is not None:
+            self.observer.finished(added)
         self.claims.release(record.run_id)
         self._pace.ended()
 

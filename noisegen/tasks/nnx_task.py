@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from noisegen import _validate, models
-from noisegen.training import Batch, Task
+from noisegen.training import Batch, Task, Weighted
 from noisegen.training.schedule_check import needs_value
 from noisegen.training.task import (
     NO_HPARAMS,
@@ -65,9 +65,11 @@ def from_nnx(
     Args:
       make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, called while tracing.
         It may read only the numbers in `hparams`, and no shape may depend on them.
-      loss: Function `(model, batch) -> (M,)` of the model in training mode. It must take all
-        randomness from `batch.keys`, so that results do not depend on the microbatch.
-      metrics: Function `(model, batch) -> {name: (M,)}` of the model in evaluation mode.
+      loss: Function `(model, batch) -> (M,)` of the model in training mode, or one that returns
+        `noisegen.training.Weighted`. It must take all randomness from `batch.keys`, so that
+        results do not depend on the microbatch.
+      metrics: Function `(model, batch) -> {name: (M,)}` of the model in evaluation mode. Each
+        value may be `noisegen.training.Weighted`.
       train_metrics: Like `metrics`, for the training set at the end of a run.
       diagnostics: Function `(mean_loss, params, train) -> {name: ()}`, called at every evaluation
         of the test set. `mean_loss(params, examples)` is the mean loss in evaluation mode, for
@@ -181,7 +183,7 @@ class _NnxModel:
         def loss_of_example(*example: PyTree) -> jax.Array:
             # A batch of one, whose first key is the example's own.
             one = Batch(*jax.tree.map(lambda a: a[None], example), batch.hparams)
-            return self.loss(params, state, one)[0][0]
+            return jax.tree.map(lambda a: a[0], self.loss(params, state, one)[0])
 
         return jax.vmap(loss_of_example)(batch.data, batch.keys, batch.mask), state
 
@@ -213,7 +215,10 @@ class _NnxModel:
             # The same keys at every call, so that the loss is one function of the parameters.
             keys = jax.random.split(make_key(0), count)
             batch = Batch(examples, keys, jnp.ones(count, bool), hparams)
-            return jnp.mean(self.evaluate(loss, params, state, batch))
+            losses = self.evaluate(loss, params, state, batch)
+            if isinstance(losses, Weighted):
+                return jnp.average(losses.values, weights=losses.weights)
+            return jnp.mean(losses)
 
         return call_with_hparams(diagnostics, mean_loss, params, train, hparams=hparams)
 

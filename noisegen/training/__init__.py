@@ -9,6 +9,7 @@ from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.run import Run, by_constants, constants, make_runs
 from noisegen.training.task import Batch, Task, make_key
 from noisegen.training.tracing import trace_program
+from noisegen.training.weighted import Weighted
 
 __all__ = [
     "AUTOTUNED",
@@ -23,6 +24,7 @@ __all__ = [
     "Result",
     "Run",
     "Task",
+    "Weighted",
     "autotune",
     "by_constants",
     "constants",

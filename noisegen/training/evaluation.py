@@ -16,7 +16,7 @@ from noisegen.training import noise
 from noisegen.training.data_order import first_orders, recomputed_state
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
-from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.sharding import local_positions
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -29,6 +29,7 @@ from noisegen.training.task import (
     make_key,
 )
 from noisegen.training.task_plans import device_fields, plan_runs
+from noisegen.training.weighted import Weighted, check_values, dtype_of, example_sums
 
 
 class MetricSpec(NamedTuple):
@@ -39,6 +40,7 @@ class MetricSpec(NamedTuple):
     train: tuple[str, ...]  # `Task.train_metrics`, at the end of a run only
     diagnostics: tuple[str, ...]  # `Task.diagnostics`
     noise: tuple[str, ...]  # of the gradient, if the task measures it
+    weighted: tuple[str, ...] = ()  # those of any split that are `Weighted`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,7 +62,8 @@ class MetricSpec(NamedTuple):
     @property
     def may_be_nan(self) -> tuple[str, ...]:
         """The metrics that need not be finite in a run that has not diverged."""
-        return (*self.diagnostics, *self.noise)
+        # Weights may all be zero, as those of a precision if nothing is found.
+        return (*self.diagnostics, *self.noise, *self.weighted)
 
 
 # Names found so far. Tasks are held weakly, so that their data can be freed.
@@ -88,13 +91,15 @@ def metric_spec(task: Task, hparams: Hparams = NO_HPARAMS) -> MetricSpec:
 
 def trace_metrics(task: Task, hparams: Hparams) -> MetricSpec:
     """Finds names as `metric_spec` does, but traces the functions even if they are known."""
+    weighted: set[str] = set()
     spec = MetricSpec(
-        test=_split_names(task, "test", hparams),
-        valid=() if task.valid is None else _split_names(task, "valid", hparams),
-        train=_split_names(task, "train", hparams),
+        test=_split_names(task, "test", hparams, weighted),
+        valid=() if task.valid is None else _split_names(task, "valid", hparams, weighted),
+        train=_split_names(task, "train", hparams, weighted),
         diagnostics=_diagnostic_names(task, hparams),
         noise=noise.METRICS if task.noise_microbatch else (),
     )
+    spec = spec._replace(weighted=tuple(sorted(weighted)))
     _check_names_differ(task, spec)
     _specs.setdefault(task, spec)
     return spec
@@ -122,8 +127,9 @@ def evaluate(
     # One key for all: evaluation draws nothing, but a batch has keys.
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
     hparams = RunHparams(hparams)
+    spec = metric_spec(task, hparams)
 
-    def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def piece(index: jax.Array, sums: dict[str, Weighted]) -> dict[str, Weighted]:
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
@@ -131,16 +137,20 @@ def evaluate(
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
-            check_shape(task, f"The metric {name!r}", values, mask)
-            # Not a product with the mask, because zero times infinity is not zero.
-            counted = jnp.where(mask, values.astype(jnp.float32), 0)
-            totals[name] = sums[name] + jnp.sum(counted)
+            added = example_sums(task, f"The metric {name!r}", values, mask)
+            totals[name] = jax.tree.map(lambda s, a: s + jnp.sum(a), sums[name], added)
         return totals
 
-    zeros = dict.fromkeys(getattr(metric_spec(task, hparams), split), jnp.float32(0))
+    zero = Weighted(jnp.float32(0), jnp.float32(0))
+    zeros = dict.fromkeys(getattr(spec, split), zero)
     sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
-    return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
+    sums = jax.lax.psum(sums, "batch")
+    # XLA divides by a constant in its own way, so results keep the bits that they always had.
+    return {
+        name: each.values / (each.weights if name in spec.weighted else total)
+        for name, each in sums.items()
+    }
 
 
 def evaluate_splits(
@@ -333,8 +343,8 @@ def _check_names_differ(task: Task, spec: MetricSpec) -> None:
             )
 
 
-def _split_names(task: Task, split: str, hparams: Hparams) -> tuple[str, ...]:
-    """Returns the names of a split's metrics."""
+def _split_names(task: Task, split: str, hparams: Hparams, weighted: set[str]) -> tuple[str, ...]:
+    """Returns the names of a split's metrics, and adds those that are `Weighted` to a set."""
 
     # Two examples, so that a metric that averages over them has another shape.
     def metrics(data: PyTree) -> dict[str, jax.Array]:
@@ -343,6 +353,7 @@ def _split_names(task: Task, split: str, hparams: Hparams) -> tuple[str, ...]:
         batch = Batch(data, jax.random.split(make_key(0), 2), mask, RunHparams(hparams))
         values_by_name = _metrics_of(task, split)(params, state, batch)
         _check_split(task, split, values_by_name, mask)
+        weighted.update(n for n, values in values_by_name.items() if isinstance(values, Weighted))
         return dict(values_by_name)
 
     return tuple(sorted(jax.eval_shape(metrics, abstract_examples(getattr(task, split), 2))))
@@ -357,8 +368,8 @@ def _check_split(task: Task, split: str, metrics: object, mask: jax.Array) -> No
             f"returned is {_validate.kind(metrics)}."
         )
     for name, values in metrics.items():
-        check_shape(task, f"The metric {name!r}", values, mask)
-        if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        check_values(task, f"The metric {name!r}", values, mask)
+        if jnp.issubdtype(dtype_of(values), jnp.complexfloating):
             raise ValueError(f"The metric {name!r} of task {task.name!r} must be real.")
 
 

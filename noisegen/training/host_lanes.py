@@ -30,6 +30,8 @@ class Slot:
     examples: int = 0  # consumed so far
     started: float = 0.0  # clock time at which it would have started without interruption
     seconds: float = 0.0  # in training before it was resumed
+    evals: int = 0  # evaluations in `curve`
+    curve: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # as of `Ended`
 
 
 class Ended(NamedTuple):
@@ -38,7 +40,7 @@ class Ended(NamedTuple):
     run: Run
     count: int  # updates made
     params_are_finite: bool
-    curve: dict[str, list[float]]  # every metric at the evaluations made
+    curve: dict[str, list[float]]  # epoch, update and every metric at the evaluations made
     final: dict[str, float]  # the task's `train_metrics`
     seconds: float  # wall time in training
     params: PyTree | None  # to evaluate, in NumPy, if they are kept
@@ -128,9 +130,9 @@ class HostLanes:
         self._synced = time.perf_counter()
         self._steps_per_second = steps.max() / (self._synced - self._launched)
         lanes = self._lanes
-        # Four small arrays. The rest of a lane stays on the device until its run has ended.
-        status, count, epoch, offset = self._gather(
-            (lanes.status, lanes.count, lanes.epoch, lanes.offset)
+        # Five small arrays. The rest of a lane stays on the device until its run is evaluated.
+        status, count, epoch, offset, evals = self._gather(
+            (lanes.status, lanes.count, lanes.epoch, lanes.offset, lanes.evals)
         )
         # The lanes of one device make equally many steps.
         steps = np.repeat(steps, len(status) // len(steps))
@@ -139,10 +141,26 @@ class HostLanes:
                 # At least 1, since a run that has not ended needs another step.
                 slot.steps_left = max(1, slot.steps_left - int(steps[i]))
                 slot.examples = int(epoch[i]) * slot.run.plan.permutation_length + int(offset[i])
+        self._collect_curves(evals)
         self._ended = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
         if not self._ended.any():
             return []
         return self._collect_ended(status, count)
+
+    def _collect_curves(self, evals: np.ndarray) -> None:
+        """Reads the curves if a run was evaluated since the last time."""
+        slots = [(i, slot) for i, slot in enumerate(self._slots) if slot is not None]
+        for _, slot in slots:
+            if not slot.curve:  # A run that diverges before any evaluation has empty columns.
+                slot.curve = _with_axes(slot.run, {name: [] for name in self._lanes.curve})
+        evaluated = [(i, slot) for i, slot in slots if evals[i] != slot.evals]
+        if not evaluated:
+            return
+        curves = self._gather(self._lanes.curve)
+        for i, slot in evaluated:
+            slot.evals = int(evals[i])
+            columns = {name: values[i][: evals[i]].tolist() for name, values in curves.items()}
+            slot.curve = _with_axes(slot.run, columns)
 
     def save(self) -> None:
         """Saves the lanes whose run is still in training."""
@@ -206,7 +224,7 @@ class HostLanes:
         lanes = self._lanes
         # All lanes are gathered, and not the few that have ended: to index them would compile a
         # program for each number of them.
-        evals, curves, finals = self._gather((lanes.evals, lanes.curve, lanes.final))
+        finals = self._gather(lanes.final)
         now = time.perf_counter()
         indices = np.flatnonzero(self._ended)
         params = self._params(indices) if self._keep_params else [None] * len(indices)
@@ -218,7 +236,7 @@ class HostLanes:
                     run=slot.run,
                     count=int(count[i]),
                     params_are_finite=bool(status[i] == lanes_lib.FINISHED),
-                    curve={name: values[i][: evals[i]].tolist() for name, values in curves.items()},
+                    curve=slot.curve,
                     final={name: float(values[i]) for name, values in finals.items()},
                     seconds=now - slot.started,
                     params=params_of_run,
@@ -231,6 +249,15 @@ class HostLanes:
         with self._jax_settings():
             params = [self._program.params(self._lanes, i) for i in indices]
         return self._gather(params)
+
+
+def _with_axes(run: Run, columns: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Returns the evaluations of a run so far with their epochs and updates."""
+    plan = run.plan
+    # A run that diverges is not evaluated again, so its curve is shorter than its plan.
+    updates = plan.eval_updates[: len(columns["train_loss"])]
+    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
+    return {"epoch": epochs, "update": list(updates), **columns}
 
 
 def stack(trees: list[RunInputs]) -> RunInputs:

@@ -37,7 +37,7 @@ from noisegen.training.data_order import (
 )
 from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
-from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.sharding import local_positions
 from noisegen.training.task import (
     PyTree,
     Task,
@@ -47,6 +47,7 @@ from noisegen.training.task import (
     eval_params,
     update_optimizer,
 )
+from noisegen.training.weighted import Weighted, example_sums
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 
@@ -80,14 +81,15 @@ class Lane(NamedTuple):
     # Sums over this device's share of the examples; the leading axis is the mesh's batch axis.
     gradients: PyTree  # float32 (float64 for such parameters), over the batch so far
     batch_loss: jax.Array  # float32, likewise: the weighted losses
+    batch_weight: jax.Array  # float32, likewise: their weights, the examples if there are none
     loss: jax.Array  # float32, over the examples since the last evaluation
-    examples: jax.Array  # int32, likewise
+    weight: jax.Array  # float32, likewise
     groups: noise.NoiseSums | None  # over the batch so far; None if no noise is measured
     noise: RunningNoise | None  # over the updates since the last evaluation
 
 
 # The fields that differ between the devices of the batch axis.
-SUMS = ("gradients", "batch_loss", "loss", "examples", "groups")
+SUMS = ("gradients", "batch_loss", "batch_weight", "loss", "weight", "groups")
 LANE_SPEC = Lane(
     **{
         field: PartitionSpec("lanes", "batch") if field in SUMS else PartitionSpec("lanes")
@@ -160,8 +162,9 @@ def _start(task: Task, inputs: RunInputs) -> Lane:
         final=final,
         gradients=zeros,
         batch_loss=jnp.zeros((1,), jnp.float32),
+        batch_weight=jnp.zeros((1,), jnp.float32),
         loss=jnp.zeros((1,), jnp.float32),
-        examples=jnp.zeros((1,), jnp.int32),
+        weight=jnp.zeros((1,), jnp.float32),
         groups=groups,
         noise=running,
     )
@@ -272,12 +275,10 @@ def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train:
     weights = _weights(task, lane, lane.seen + room, batch.mask)
 
     # The sum and not the mean: sums of microbatches add up to that of the batch, however it is cut.
-    def summed_loss(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
+    def summed_loss(params: PyTree) -> tuple[jax.Array, tuple[Weighted, PyTree]]:
         losses, state = task.loss(params, lane.state, batch)
-        check_shape(task, "The loss", losses, batch.mask)
-        # Not a product: zero times an infinite loss is not zero.
-        losses = jnp.where(batch.mask, losses.astype(jnp.float32), 0)
-        return jnp.sum(weights * losses), (jnp.sum(losses), state)
+        sums = example_sums(task, "The loss", losses, batch.mask)
+        return jnp.sum(weights * sums.values), (jax.tree.map(jnp.sum, sums), state)
 
     (weighted, (loss, state)), gradients = jax.value_and_grad(summed_loss, has_aux=True)(
         lane.params
@@ -289,8 +290,9 @@ def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train:
         seen=lane.seen + taken,
         gradients=jax.tree.map(lambda s, g: s + g[None].astype(s.dtype), lane.gradients, gradients),
         batch_loss=lane.batch_loss + weighted,
-        loss=lane.loss + loss,
-        examples=lane.examples + jnp.sum(batch.mask, dtype=jnp.int32),
+        batch_weight=lane.batch_weight + loss.weights,
+        loss=lane.loss + loss.values,
+        weight=lane.weight + loss.weights,
         groups=noise.add_microbatch(lane.groups, gradients, weights, batch.mask),
     )
 
@@ -312,18 +314,24 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
 
     def apply(lane: Lane) -> Lane:
         # The sums over devices: once per update, not once per microbatch.
-        total, value, groups = jax.tree.map(
-            lambda s: jax.lax.psum(s[0], "batch"), (lane.gradients, lane.batch_loss, lane.groups)
+        total, value, weight, groups = jax.tree.map(
+            lambda s: jax.lax.psum(s[0], "batch"),
+            (lane.gradients, lane.batch_loss, lane.batch_weight, lane.groups),
         )
-        seen = lane.seen.astype(jnp.float32)
+        divisor = jnp.where(weight > 0, weight, 1)  # Without any weight the sums are 0.
         # Rounded once to the type of the parameters, as the gradient of a single batch would be.
         mean = jax.tree.map(
-            lambda s, p: (s / seen.astype(s.dtype)).astype(p.dtype), total, lane.params
+            lambda s, p: (s / divisor.astype(s.dtype)).astype(p.dtype), total, lane.params
         )
         # The noise is that of the whole batch, so the sums over devices come first.
         extra, running = noise.finish_batch(task, groups, total, lane.seen, lane.noise)
         updates, opt_state = update_optimizer(
-            _optimizer(task, lane.inputs), mean, lane.opt_state, lane.params, value / seen, extra
+            _optimizer(task, lane.inputs),
+            mean,
+            lane.opt_state,
+            lane.params,
+            value / divisor,
+            extra,
         )
         params = optax.apply_updates(lane.params, updates)
         # Parameters that are not finite stay so, so the run ends here and frees its lane.
@@ -337,6 +345,7 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
             seen=jnp.zeros_like(lane.seen),
             gradients=jax.tree.map(jnp.zeros_like, lane.gradients),
             batch_loss=jnp.zeros_like(lane.batch_loss),
+            batch_weight=jnp.zeros_like(lane.batch_weight),
             groups=jax.tree.map(jnp.zeros_like, lane.groups),
             noise=running,
         )
@@ -372,8 +381,8 @@ def _evaluate(
     def write_evaluation(
         lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
     ) -> Lane:
-        examples = jax.lax.psum(lane.examples[0], "batch")
-        metrics["train_loss"] = jax.lax.psum(lane.loss[0], "batch") / examples.astype(jnp.float32)
+        loss, weight = jax.lax.psum((lane.loss[0], lane.weight[0]), "batch")
+        metrics["train_loss"] = loss / weight
         metrics |= noise.metrics(lane.noise)
         return lane._replace(
             curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
@@ -382,7 +391,7 @@ def _evaluate(
             status=jnp.where(last, FINISHED, TRAINING),
             # The means of the next evaluation begin anew.
             loss=jnp.zeros_like(lane.loss),
-            examples=jnp.zeros_like(lane.examples),
+            weight=jnp.zeros_like(lane.weight),
             noise=jax.tree.map(jnp.zeros_like, lane.noise),
         )
 

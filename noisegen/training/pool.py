@@ -27,6 +27,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,10 +81,12 @@ class Progress(NamedTuple):
     Attributes:
       run: The run.
       examples: Training examples consumed so far.
+      curve: The evaluations so far, as in `Result.curve`.
     """
 
     run: Run
     examples: int
+    curve: Mapping[str, list[float]] = types.MappingProxyType({})
 
 
 class Pool:
@@ -263,7 +266,8 @@ class Pool:
                 yield from to_yield  # The caller writes records while the device works.
                 finished = [_result(spec, ended) for ended in lanes.collect()]
                 if on_progress is not None:
-                    on_progress([Progress(slot.run, slot.examples) for slot in lanes.slots()])
+                    slots = lanes.slots()
+                    on_progress([Progress(slot.run, slot.examples, slot.curve) for slot in slots])
                 if checkpoints is not None and checkpoints.due():
                     return True
             return False
@@ -321,10 +325,11 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
     """Makes the result of a run that has ended."""
     run = ended.run
     plan = run.plan
-    # A run that diverges is not evaluated again, so its curve is shorter than its plan.
-    updates = plan.eval_updates[: len(ended.curve["train_loss"])]
-    epochs = [float(plan.examples_seen[update - 1]) / plan.epoch_length for update in updates]
-    metrics = {name: values[-1] if values else math.nan for name, values in ended.curve.items()}
+    metrics = {
+        name: values[-1] if values else math.nan
+        for name, values in ended.curve.items()
+        if name in spec.curve
+    }
     metrics |= ended.final
     # Parameters may be finite while the loss at them overflows.
     checked = [value for name, value in metrics.items() if name not in spec.may_be_nan]
@@ -336,7 +341,7 @@ def _result(spec: MetricSpec, ended: Ended) -> Result:
         diverged_at=None if is_finite else ended.count,
         # Metrics of an evaluation before the divergence would pass for those of the end.
         metrics=metrics if is_finite else dict.fromkeys(metrics, math.nan),
-        curve={"epoch": epochs, "update": list(updates), **ended.curve},
+        curve=ended.curve,
         num_updates=ended.count,
         num_examples=int(plan.examples_seen[ended.count - 1]),
         seconds=ended.seconds,

@@ -169,8 +169,10 @@ class Task:
         a number of ``hparams``. Training changes ``state`` without a gradient (running
         statistics). It is ``()`` if there is none.
       loss: ``(params, state, Batch) -> (losses (M,), state)``, one loss per example. An update uses
-        the gradient of the mean loss over exactly ``batch_size`` examples.
-      metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set.
+        the gradient of the mean loss over exactly ``batch_size`` examples. Losses with weights,
+        such as those of the tokens of padded text, are `noisegen.training.Weighted`.
+      metrics: ``(params, state, Batch) -> {name: (M,)}``, averaged over the test set. Each may be
+        `noisegen.training.Weighted`, too.
       train_metrics: The same for the training set as ``loss`` gets it, evaluated once, at the end
         of a run.
       diagnostics: ``(params, state, train) -> {name: ()}``, or ``(params, state, train, hparams)

@@ -20,7 +20,6 @@ from noisegen.training.evaluation import abstract_examples, metric_spec, trace_m
 from noisegen.training.mixing import check_mixing
 from noisegen.training.run_id import Value
 from noisegen.training.schedule_check import explain_schedule, needs_value
-from noisegen.training.sharding import check_shape
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -33,6 +32,7 @@ from noisegen.training.task import (
     update_optimizer,
 )
 from noisegen.training.task_plans import device_values
+from noisegen.training.weighted import Weighted, check_values, dtype_of
 
 # States of optimizers that train other parameters than those to evaluate, and the `eval_params`
 # that finds them.
@@ -437,12 +437,19 @@ def _check_loss(task: Task, hparams: RunHparams) -> None:
                 f"The loss of task {task.name!r} must return (losses, state), but it returned "
                 f"{_validate.kind(returned)}."
             )
-        check_shape(task, "The loss", returned[0], mask)
+        check_values(task, "The loss", returned[0], mask)
         return returned
 
     losses, after = jax.eval_shape(loss, params, state, data)
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise ValueError(f"The loss of task {task.name!r} must be real, but it is {losses.dtype}.")
+    dtype = dtype_of(losses)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"The loss of task {task.name!r} must be real, but it is {dtype}.")
+    # Both are defined for means over examples.
+    if isinstance(losses, Weighted) and (task.noise_microbatch or task.example_weights):
+        raise ValueError(
+            f"Task {task.name!r}: noise_microbatch and example_weights need a loss of one number "
+            "per example, but it is Weighted; leave them out, or return one number per example."
+        )
     if _kinds(state) != _kinds(after):
         raise ValueError(
             f"The loss of task {task.name!r} must return a state like that of init, but it "

@@ -145,6 +145,17 @@ CASES = {
     ),
     "empty workdir": ("sweep", (DIGITS, "--workdir="), ["--workdir=", "sweeps/digits"]),
     "no workdir": ("sweep", (DIGITS,), ["--workdir=", "sweeps/digits"]),
+    "format of an export": (
+        "export",
+        ("--workdir={tmp}/other", "--to=excel"),
+        ["--to=excel", "csv|parquet|tensorboard|wandb|mlflow"],
+    ),
+    "no format": ("export", ("--workdir={tmp}/other",), ["Missing --to=", "csv, parquet"]),
+    "export of no sweep": (
+        "export",
+        ("{tmp}/nothing", "--to=csv"),
+        ["{tmp}/nothing", "no sweep.json"],
+    ),
     "no config": ("sweep", (), ["--config=", "experiments/digits.py"]),
     "no such experiment": (
         "sweep",

@@ -156,6 +156,18 @@ def test_learning_rate_updates_and_cost_go_with_it(made, tmp_path):
     assert found.minutes == pytest.approx(trained * SECONDS / 60)
 
 
+def test_a_derived_metric_is_advised_like_one_that_is_measured(made, tmp_path):
+    trainer = made(200)
+    error = sweeps.Metric(
+        "error", split="test", derive=lambda run: 1 - run.metrics["test_accuracy"]
+    )
+    protocol = dataclasses.replace(PROTOCOL, metric=error, mode="min")
+    [series] = sweeps.advise(make_sweep(tmp_path, protocol=protocol), minutes=0.4).series
+    assert 100 < series.prediction.batch_size.value < 400
+    # Its function may read every evaluation.
+    assert all({"eval_every", "num_evals"} & run.hparams.keys() for run in trainer.runs)
+
+
 def test_the_noise_scale_and_the_largest_stable_rate_are_measured(made, tmp_path):
     made(200)
     [series] = sweeps.advise(make_sweep(tmp_path), minutes=0.4).series

@@ -137,6 +137,19 @@ def test_speed_and_time_left_count_from_the_first_step(clock, capsys):
     ]
 
 
+def test_the_last_evaluations_of_runs_in_training_are_shown(clock):
+    records = [record(64, rate, 0.75) for rate in (0.5, 0.25, 0.125)]
+    show = progress.Display(Sweep([], records))
+    curves = [{"test_accuracy": [0.1, 0.75]}, {"test_accuracy": [0.5]}, {"test_accuracy": []}]
+    show.progress(
+        [
+            training.Progress(run_of(each), 0, curve)
+            for each, curve in zip(records, curves, strict=True)
+        ]
+    )
+    assert show.line() == "0/3 runs, test accuracy 50 to 75 % in training"
+
+
 def test_a_diverged_run_leaves_nothing_to_wait_for(clock):
     diverged = record(64, 0.5, None, 0, "diverged", num_examples=10)
     show = progress.Display(Sweep([], [diverged, record(64, 0.25, 0.5)]))

@@ -262,18 +262,26 @@ def test_what_has_ended_is_not_lost_when_the_host_is_interrupted(impatient_pool)
 def test_progress_rises_to_the_end_and_looking_changes_no_bit(tanh_task, train, impatient_pool):
     planned = training.make_runs(tanh_task, IN_EPOCHS)
     seen = {run.id: [0] for run in planned}
+    curves = {run.id: [] for run in planned}
     totals = {}
 
     def on_progress(runs):
         assert 1 <= len(runs) <= USUAL["lanes"]
         for progress in runs:
             seen[progress.run.id].append(progress.examples)
+            curves[progress.run.id].append(progress.curve)
             totals[progress.run.id] = progress.run.plan.num_examples
 
     results = {r.run_id: r for r in impatient_pool.train(planned, on_progress)}
     for run in planned:
         assert seen[run.id] == sorted(seen[run.id])
         assert seen[run.id][-1] == totals[run.id] == results[run.id].num_examples
+        # Each look shows the evaluations so far.
+        final = results[run.id].curve
+        for curve in curves[run.id]:
+            assert curve == {name: final[name][: len(curve["update"])] for name in final}
+        assert curves[run.id][-1] == final
+    assert len({len(curve["update"]) for curve in curves[planned[0].id]}) > 1
     assert len(seen[planned[0].id]) > 100  # batch size 1: a look at each of 150 micro-steps
     in_order = [results[run.id] for run in planned]
     assert lines(in_order) == lines(train(tanh_task, IN_EPOCHS, **USUAL))
