@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from noisegen import _validate
 from noisegen._math import ceil_div
@@ -17,6 +16,7 @@ from noisegen.training.data_order import first_orders, recomputed_state
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
 from noisegen.training.sharding import check_shape, local_positions
+from noisegen.training.sources import HostExamples, abstract_examples, gather, num_examples
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -115,7 +115,7 @@ def evaluate(
     hparams: Hparams,
 ) -> dict[str, jax.Array]:
     """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
-    total = len(jax.tree.leaves(examples)[0])
+    total = num_examples(examples)
     devices = jax.lax.axis_size("batch")
     # No larger than the split, rounded up to whole shares of the devices.
     eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
@@ -127,7 +127,7 @@ def evaluate(
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
-        data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
+        data = gather(examples, jnp.minimum(positions, total - 1))
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
@@ -284,17 +284,6 @@ def _evaluate_params(
     return jax.tree.map(lambda values: values[0], metrics)
 
 
-def abstract_examples(examples: PyTree, size: int) -> PyTree:
-    """Returns the shapes and dtypes of `size` examples of a split."""
-
-    def abstract(array: np.ndarray | jax.Array) -> jax.ShapeDtypeStruct:
-        # The type on the device: float64 data of NumPy become float32 unless x64 is enabled.
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
-
-    return jax.tree.map(abstract, examples)
-
-
 def _metrics_of(task, split):
     functions = {
         "test": task.metrics,
@@ -372,7 +361,10 @@ def _diagnostic_names(task: Task, hparams: Hparams) -> tuple[str, ...]:
         _check_diagnostics(task, values_by_name)
         return values_by_name
 
-    return tuple(sorted(jax.eval_shape(diagnostics, task.train)))
+    train = task.train
+    if isinstance(train, HostExamples):
+        train = abstract_examples(train, len(train))
+    return tuple(sorted(jax.eval_shape(diagnostics, train)))
 
 
 def _check_diagnostics(task: Task, diagnostics: object) -> None:
