@@ -1,4 +1,4 @@
-"""Named data sets and texts as arrays, and augmentation of images.
+"""Named data sets and texts as arrays, sources for larger data, and augmentation of images.
 
 >>> from noisegen import data
 >>> digits = data.load("digits")
@@ -16,6 +16,7 @@ from noisegen.data.datasets import (
     split_validation,
     subsample_and_downscale,
 )
+from noisegen.data.streams import one_by_one, token_windows
 from noisegen.data.text import Text, load_text
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "Text",
     "load",
     "load_text",
+    "one_by_one",
     "pad_crop_flip",
     "random_resized_crop",
     "split_validation",
     "subsample_and_downscale",
+    "token_windows",
 ]

@@ -402,6 +402,12 @@ def _evaluate(
         metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data, hparams)
         if "test" in splits and spec.diagnostics:
             train = data["train"]
+            if shape.is_fed:
+                raise ValueError(
+                    f"The diagnostics of task {task.name!r} take the whole training set, but it "
+                    "stays on the host: hold it on the device (PoolConfig(data='device')), or "
+                    "leave them out."
+                )
             metrics |= call_with_hparams(task.diagnostics, params, state, train, hparams=hparams)
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
