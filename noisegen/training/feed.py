@@ -115,7 +115,7 @@ class Feed:
           `most`. None if a run has ended.
 
         Raises:
-          ValueError: If the examples cannot be read.
+          SourceError: If the examples cannot be read.
         """
         if self._window is None or self._step == self._window.num_steps:
             window = self._next.result()

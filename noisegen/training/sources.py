@@ -20,6 +20,10 @@ PyTree = Any
 _SHARE = 0.5  # of the memory of a device that data may take
 
 
+class SourceError(OSError):
+    """An example of a source cannot be read, or is unlike the first; the message names it."""
+
+
 class Source(Protocol):
     """Examples that are read when they are needed."""
 
@@ -57,7 +61,8 @@ class HostExamples:
       example: Shapes and dtypes of one example on the device.
 
     Raises:
-      ValueError: If the first example cannot be read, or is no pytree of numbers.
+      SourceError: If the first example cannot be read, or is no pytree of numbers.
+      ValueError: If there are no examples.
     """
 
     def __init__(self, examples: PyTree, where: str, defers_errors: bool = False):
@@ -89,8 +94,7 @@ class HostExamples:
         """Returns the examples at some indices of any shape, with their types on the device.
 
         Raises:
-          ValueError: If an example cannot be read or differs from the first in shape or dtype. The
-            message names its index.
+          SourceError: If an example cannot be read, or differs from the first in shape or dtype.
         """
         # Each example is read once, in the order in which it lies in a file.
         distinct, places = np.unique(np.asarray(indices), return_inverse=True)
@@ -166,11 +170,11 @@ class HostExamples:
             jax.tree.map_with_path(_check_like, examples, self._first)
         return examples
 
-    def _explained(self, indices: np.ndarray, error: Exception) -> ValueError:
+    def _explained(self, indices: np.ndarray, error: Exception) -> SourceError:
         """Returns an error that names the first index that cannot be read."""
         size = len(self._source)
         if size != self._len:
-            return ValueError(
+            return SourceError(
                 f"{self._where} had {self._len:,} examples when the task was made, and has "
                 f"{size:,} now: index {min(size, int(indices[-1]))} cannot be relied on. Restore "
                 "the data, or make the task again."
@@ -179,10 +183,10 @@ class HostExamples:
             try:
                 self._read(index[None])
             except Exception as of_index:
-                return ValueError(
+                return SourceError(
                     f"{self._where} cannot be read at index {index}: {_described(of_index)}."
                 )
-        return ValueError(
+        return SourceError(
             f"{self._where} cannot be read at indices {indices[0]} to {indices[-1]} together, but "
             f"one by one: {_described(error)}."
         )
