@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -123,11 +123,14 @@ def evaluate(
     keys = jnp.broadcast_to(make_key(0), (len(local_positions(eval_batch)),))
     hparams = RunHparams(hparams)
 
-    def piece(index: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def piece(
+        index: jax.Array, sums: dict[str, jax.Array], data: PyTree | None = None
+    ) -> dict[str, jax.Array]:
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
-        data = gather(examples, jnp.minimum(positions, total - 1))
+        if data is None:
+            data = gather(examples, jnp.minimum(positions, total - 1))
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
@@ -138,9 +141,37 @@ def evaluate(
         return totals
 
     zeros = dict.fromkeys(getattr(metric_spec(task, hparams), split), jnp.float32(0))
-    sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
+    num_pieces = ceil_div(total, eval_batch)
+    if isinstance(examples, HostExamples):
+        sums = _fold_blocks(examples, eval_batch, num_pieces, piece, zeros)
+    else:
+        sums = jax.lax.fori_loop(0, num_pieces, piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
     return {name: jax.lax.psum(value, "batch") / total for name, value in sums.items()}
+
+
+def _fold_blocks(
+    examples: HostExamples,
+    eval_batch: int,
+    num_pieces: int,
+    piece: Callable[..., PyTree],
+    sums: PyTree,
+) -> PyTree:
+    """Calls `piece` on the pieces in order, and asks the host for several of them at a time."""
+    at_once = examples.pieces_at_once(eval_batch)
+
+    def block(index: jax.Array, sums: PyTree) -> PyTree:
+        first = index * at_once
+        starts = (first + jnp.arange(at_once)) * eval_batch
+        positions = starts[:, None] + local_positions(eval_batch)[None]
+        data = gather(examples, jnp.minimum(positions, len(examples) - 1))
+
+        def next_piece(i: jax.Array, sums: PyTree) -> PyTree:
+            return piece(first + i, sums, jax.tree.map(lambda a: a[i], data))
+
+        return jax.lax.fori_loop(0, jnp.minimum(at_once, num_pieces - first), next_piece, sums)
+
+    return jax.lax.fori_loop(0, ceil_div(num_pieces, at_once), block, sums)
 
 
 def evaluate_splits(

@@ -127,7 +127,6 @@ class HostLanes:
             if self._feed is not None:
                 self._feed.seek(self._positions())
             self._advance()
-        self._launched = time.perf_counter()
         for i in np.flatnonzero(self._fresh):
             slot = self._slots[i]
             if slot is not None:
@@ -178,15 +177,19 @@ class HostLanes:
 
     def _advance(self) -> None:
         """Calls the program once: for all micro-steps of the launch, or for a window of them."""
-        # Returns at once: JAX dispatches the program asynchronously.
         if self._feed is None:
+            # Returns at once: JAX dispatches the program asynchronously.
             self._lanes, steps = self._program.advance(self._lanes, self._num_steps)
             self._num_steps = 0
+            self._launched = time.perf_counter()
         else:
             taken = self._feed.take(self._num_steps)
             if taken is None:  # A resumed run may have fewer micro-steps left than were counted.
                 self._num_steps = 0
                 return
+            if not self._steps:
+                # On a CPU a program that asks the host returns when it has ended.
+                self._launched = time.perf_counter()
             window, first, num_steps = taken
             self._lanes, steps = self._program.advance(self._lanes, num_steps, window, first)
             self._num_steps -= num_steps

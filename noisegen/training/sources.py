@@ -14,10 +14,15 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 PyTree = Any
 
 _SHARE = 0.5  # of the memory of a device that data may take
+
+# Limits of what a compiled program asks for at once. To ask takes some tenths of a millisecond.
+_ASKED_EXAMPLES = 2048
+_ASKED_BYTES = 2**24
 
 
 class SourceError(OSError):
@@ -111,6 +116,10 @@ class HostExamples:
     def num_bytes(self) -> int:
         """Bytes of one example on the device."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.example))
+
+    def pieces_at_once(self, size: int) -> int:
+        """Returns how many pieces of `size` examples a compiled program should ask for at once."""
+        return max(1, min(_ASKED_EXAMPLES, _ASKED_BYTES // self.num_bytes) // size)
 
     def whole(self) -> PyTree:
         """Returns all examples, which are read once only."""
@@ -257,7 +266,7 @@ def place(
       Examples by split: arrays to be sent to every device, or `HostExamples`.
     """
     sizes = {split: _num_bytes(examples) for split, examples in splits.items()}
-    room = _SHARE * _memory(devices)
+    room = _room(devices)
     placed = {}
     # The smallest first: to evaluate on the device saves most, and a test set is small.
     for split in sorted(sizes, key=sizes.get):
@@ -283,6 +292,15 @@ def _num_bytes(examples: PyTree) -> int:
     """Returns the bytes of a split on the device."""
     shapes = jax.tree.leaves(abstract_examples(examples, num_examples(examples)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+
+
+def _room(devices: Sequence[jax.Device]) -> float:
+    """Returns the bytes that data may take on each of some devices."""
+    room = _SHARE * _memory(devices)
+    if any(device.process_index != jax.process_index() for device in devices):
+        # All processes must place the data alike, and their hosts may differ.
+        room = float(multihost_utils.broadcast_one_to_all(np.float32(room)))
+    return room
 
 
 def _memory(devices: Sequence[jax.Device]) -> float:

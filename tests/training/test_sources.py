@@ -130,6 +130,16 @@ def test_recomputed_state_equals_that_of_a_resident_set(tanh_task, train):
     assert lines(train(task, [run], **USUAL, data="host")) == lines(train(task, [run], **USUAL))
 
 
+def test_parameters_are_evaluated_on_sources(linear_task):
+    params, _ = linear_task.init(jax.random.key(0))
+    expected = training.evaluate_params(linear_task, params, eval_batch=8)
+    task = on_sources(linear_task)
+    assert training.evaluate_params(task, params, eval_batch=8) == expected
+    examples = {"all": task.train}
+    of_train = training.evaluate_params(task, params, examples)["all"]["test_loss"]
+    assert of_train == training.evaluate_params(linear_task, params, linear_task.train)["test_loss"]
+
+
 class Shelf:
     """Keeps the states of the first run in memory."""
 
