@@ -126,7 +126,15 @@ class HostExamples:
         if isinstance(self._source, _Arrays):
             return self._source.arrays
         if self._whole is None:
-            self._whole = self[np.arange(len(self))]
+            shapes = abstract_examples(self, len(self))
+            whole = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            for start in range(0, len(self), _ASKED_EXAMPLES):
+                indices = np.arange(start, min(start + _ASKED_EXAMPLES, len(self)))
+                for array, rows in zip(
+                    jax.tree.leaves(whole), jax.tree.leaves(self[indices]), strict=True
+                ):
+                    array[indices] = rows
+            self._whole = whole
         return self._whole
 
     def gather(self, indices: jax.Array) -> PyTree:
@@ -304,18 +312,16 @@ def _room(devices: Sequence[jax.Device]) -> float:
 
 
 def _memory(devices: Sequence[jax.Device]) -> float:
-    """Returns the bytes of memory of one of some devices."""
-    limits = []
-    for device in devices:
-        if device.process_index == jax.process_index():
-            # None on a CPU, and on some accelerators.
-            limits.append((device.memory_stats() or {}).get("bytes_limit"))
-    if None not in limits:
-        return min(limits)
-    if devices[0].platform != "cpu" or not hasattr(os, "sysconf"):
-        return float("inf")
-    # Devices of a CPU share its memory, and each has a copy of the data.
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(limits)
+    """Returns the bytes of memory that one of some devices has, no more than those of the host."""
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    # None on a CPU, and on some accelerators.
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in local]
+    limits = [limit for limit in limits if limit is not None]
+    if hasattr(os, "sysconf"):  # Not on Windows.
+        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Devices of a CPU share its memory, and each has a copy of the data.
+        limits.append(host / len(local) if local[0].platform == "cpu" else host)
+    return min(limits, default=float("inf"))
 
 
 def _check_like(path: tuple, array: np.ndarray, first: np.ndarray) -> None:
