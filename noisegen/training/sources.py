@@ -5,6 +5,7 @@ A source is any object with ``len(source)`` and ``source[indices] -> pytree of a
 Memory-mapped files are sources, and so is what `noisegen.data.token_windows` returns.
 """
 
+import functools
 import os
 import threading
 import warnings
@@ -88,6 +89,7 @@ class HostExamples:
             self._first = self._read(np.zeros(1, np.int64))
         except Exception as error:  # The source is the user's, so it may raise anything.
             raise self._explained(np.zeros(1, np.int64), error) from error
+        # The types are those of the device now. Other threads may have another setting of x64.
         self.example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], _device_dtype(leaf)), self._first
         )
@@ -128,12 +130,10 @@ class HostExamples:
         if self._whole is None:
             shapes = abstract_examples(self, len(self))
             whole = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            # In parts, so that no second copy of all is needed.
             for start in range(0, len(self), _ASKED_EXAMPLES):
-                indices = np.arange(start, min(start + _ASKED_EXAMPLES, len(self)))
-                for array, rows in zip(
-                    jax.tree.leaves(whole), jax.tree.leaves(self[indices]), strict=True
-                ):
-                    array[indices] = rows
+                part = np.arange(start, min(start + _ASKED_EXAMPLES, len(self)))
+                jax.tree.map(functools.partial(_write, part), whole, self[part])
             self._whole = whole
         return self._whole
 
@@ -166,14 +166,13 @@ class HostExamples:
     def _read(self, indices: np.ndarray) -> PyTree:
         """Reads examples and checks them."""
         with self._lock:
+            size = len(self._source)
+            if size != self._len:
+                raise ValueError(
+                    f"there were {self._len:,} examples when the task was made, and there are "
+                    f"{size:,} now; restore them, or make the task again"
+                )
             examples = jax.tree.map(np.asarray, self._source[indices])
-        if self._first is not None and jax.tree.structure(examples) != jax.tree.structure(
-            self._first
-        ):
-            raise ValueError(
-                f"it is a {jax.tree.structure(examples)}, but the first example is a "
-                f"{jax.tree.structure(self._first)}"
-            )
         for path, leaf in jax.tree.leaves_with_path(examples):
             if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
                 raise ValueError(f"array{_name(path)} is {leaf.dtype}; give numbers or booleans")
@@ -182,20 +181,19 @@ class HostExamples:
                     f"array{_name(path)} has shape {leaf.shape} for {len(indices)} indices, and "
                     "its first axis must be theirs"
                 )
-            _check_held(f"array{_name(path)}", leaf)
         if self._first is not None:
-            jax.tree.map_with_path(_check_like, examples, self._first)
+            self._check_like_first(examples)
         return examples
+
+    def _check_like_first(self, examples: PyTree) -> None:
+        """Checks that examples have the structure, shapes and dtypes of the first."""
+        structures = jax.tree.structure(examples), jax.tree.structure(self._first)
+        if structures[0] != structures[1]:
+            raise ValueError(f"it is a {structures[0]}, but the first example is a {structures[1]}")
+        jax.tree.map_with_path(_check_like, examples, self._first, self.example)
 
     def _explained(self, indices: np.ndarray, error: Exception) -> SourceError:
         """Returns an error that names the first index that cannot be read."""
-        size = len(self._source)
-        if size != self._len:
-            return SourceError(
-                f"{self._where} had {self._len:,} examples when the task was made, and has "
-                f"{size:,} now: index {min(size, int(indices[-1]))} cannot be relied on. Restore "
-                "the data, or make the task again."
-            )
         for index in indices:
             try:
                 self._read(index[None])
@@ -274,7 +272,7 @@ def place(
       Examples by split: arrays to be sent to every device, or `HostExamples`.
     """
     sizes = {split: _num_bytes(examples) for split, examples in splits.items()}
-    room = _room(devices)
+    room = _room(devices) if where is None else 0
     placed = {}
     # The smallest first: to evaluate on the device saves most, and a test set is small.
     for split in sorted(sizes, key=sizes.get):
@@ -324,23 +322,28 @@ def _memory(devices: Sequence[jax.Device]) -> float:
     return min(limits, default=float("inf"))
 
 
-def _check_like(path: tuple, array: np.ndarray, first: np.ndarray) -> None:
-    """Checks that an array of examples has the shape and dtype of the first example's."""
+def _write(part: np.ndarray, array: np.ndarray, rows: np.ndarray) -> None:
+    """Writes the rows of some indices."""
+    array[part] = rows
+
+
+def _check_like(
+    path: tuple, array: np.ndarray, first: np.ndarray, like: jax.ShapeDtypeStruct
+) -> None:
+    """Checks that an array has the shape and dtype of the first example's, and fits the device."""
     if (array.shape[1:], array.dtype) != (first.shape[1:], first.dtype):
         raise ValueError(
             f"array{_name(path)} has shape {array.shape[1:]} and dtype {array.dtype}, but that of "
             f"the first example has {first.shape[1:]} and {first.dtype}"
         )
-
-
-def _check_held(name: str, array: np.ndarray) -> None:
-    """Checks that the device can hold the integers of an array, which would wrap around."""
-    dtype = _device_dtype(array)
-    if dtype.itemsize == array.dtype.itemsize or not jnp.issubdtype(dtype, jnp.integer):
+    if not jnp.issubdtype(like.dtype, jnp.integer) or like.dtype.itemsize == array.dtype.itemsize:
         return
-    limits = jnp.iinfo(dtype)
+    # Integers out of range would wrap around silently.
+    limits = jnp.iinfo(like.dtype)
     if array.size and (array.min() < limits.min or array.max() > limits.max):
-        raise ValueError(f"{name} holds integers beyond {dtype}, which the device would change")
+        raise ValueError(
+            f"array{_name(path)} holds integers beyond {like.dtype}, the type on the device"
+        )
 
 
 def _device_dtype(array: np.ndarray | jax.Array) -> np.dtype:
