@@ -105,7 +105,7 @@ class Feed:
         self._read_ahead()
 
     def take(self, most: int) -> tuple[PyTree, int, int] | None:
-        """Returns the examples of the next micro-steps.
+        """Returns the examples of the next micro-steps, and waits for them if need be.
 
         Args:
           most: Micro-steps to take at most.
@@ -142,6 +142,7 @@ class Feed:
             )
 
     def _is_at(self, positions: Sequence[Position]) -> bool:
+        """Returns whether the lanes have consumed what was taken."""
         consumed = self._window.consumed[self._step]
         return all(
             position is None or position[1] == count

@@ -18,6 +18,7 @@ from noisegen.training.lane_checkpoint import Checkpoints, from_arrays, to_array
 from noisegen.training.lanes import Lane
 from noisegen.training.program import Program
 from noisegen.training.run import Run
+from noisegen.training.sources import SourceError
 from noisegen.training.task import PyTree
 
 
@@ -94,7 +95,7 @@ class HostLanes:
         # Micro-steps of each call of the program since the last launch, one entry per device.
         self._steps: list[jax.Array] = []
         self._num_steps = 0  # micro-steps of the last launch that the program was not called for
-        self._error: Exception | None = None  # of the feed, to be raised at the next launch
+        self._error: SourceError | None = None  # of the feed, to be raised at the next launch
         self._idle_inputs: RunInputs | None = None
         self._steps_per_second = 0.0
         self._launched = time.perf_counter()
@@ -203,7 +204,7 @@ class HostLanes:
                 jax.block_until_ready(self._steps[-2])
             try:
                 self._advance()
-            except Exception as error:
+            except SourceError as error:
                 # What has ended so far is collected first.
                 self._error = error
                 return
