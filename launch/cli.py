@@ -126,7 +126,8 @@ def guarded(function: Callable[..., None], *arguments: Any) -> None:
             raise
         fail(
             "This does not fit the memory of the device: give smaller --pool.lanes, "
-            f"--pool.microbatch or --pool.eval_batch. {str(error).splitlines()[0]}"
+            "--pool.microbatch or --pool.eval_batch, or, if it is the data that do not fit, "
+            f"--pool.data=host. {str(error).splitlines()[0]}"
         )
     error = streams.lost()
     if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has seen enough

@@ -33,6 +33,7 @@ from experiments.benchmarks import (
     mnist,
     race_replay,
     report,
+    streaming,
     wide_resnet,
     wide_resnet_profile,
 )
@@ -49,6 +50,7 @@ ANYWHERE = {
     "mnist": mnist,
     "first_record": first_record,
     "host_overhead": host_overhead,
+    "streaming": streaming,
     "many_records": many_records,
     "many_workers": many_workers,
     "devices": devices,

@@ -1,4 +1,4 @@
-"""Data sets and texts as arrays, named ones and the user's own, and augmentation of images.
+"""Data sets and texts as arrays, named ones, the user's own and sources; augmentation of images.
 
 >>> from noisegen import data
 >>> digits = data.load("digits")
@@ -17,6 +17,7 @@ from noisegen.data.datasets import (
     split_validation,
     subsample_and_downscale,
 )
+from noisegen.data.streams import one_by_one, token_windows
 from noisegen.data.text import Text, load_text, text_from_tokens
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "from_arrays",
     "load",
     "load_text",
+    "one_by_one",
     "pad_crop_flip",
     "random_resized_crop",
     "split_validation",
     "subsample_and_downscale",
     "text_from_tokens",
+    "token_windows",
 ]

@@ -53,7 +53,8 @@ def language_modeling(
     and its metric is `valid_loss`.
 
     Args:
-      text: Text, see `noisegen.data.load_text`.
+      text: Text, see `noisegen.data.load_text`. A training text that is memory-mapped becomes a
+        source: its windows are read when they are needed.
       make_model: Function `rngs -> model` or `(rngs, hparams) -> model`, see `from_nnx`. The model
         is called as `model(tokens, carry, keys)` with tokens `(N, T)`, and returns logits
         `(N, T, vocabulary)` and the next carry. `keys`, one per example, are for dropout, and
@@ -117,7 +118,7 @@ def language_modeling(
         loss=loss,
         metrics=metrics,
         name=f"{name}, windows of {window}, on {text.name} {text.fingerprint}",
-        train=_examples(text.train, batch_size, window),
+        train=_training_set(text.train, batch_size, window),
         test=held_out(text.test),
         valid=None if text.valid is None else held_out(text.valid),
         make_optimizer=make_optimizer,
@@ -129,6 +130,43 @@ def language_modeling(
 
 def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
     """Returns windows `(num_streams, W, window + 1)`, each with the token that follows it."""
+    length, num_windows = _lengths(tokens, num_streams, window)
+    streams = tokens[: num_streams * length].reshape(num_streams, length)
+    # Windows overlap by one token: the last to be predicted is the first to be read.
+    positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)
+    return streams[:, positions]
+
+
+def _training_set(tokens, num_streams, window):
+    """Returns the windows of the training text as arrays, or as a source if it is mapped."""
+    examples = _TrainingWindows(tokens, num_streams, window)
+    return examples if isinstance(tokens, np.memmap) else examples[np.arange(len(examples))]
+
+
+class _TrainingWindows:
+    """Windows in the order of training: the first of every stream, then the second, ..."""
+
+    def __init__(self, tokens: np.ndarray, num_streams: int, window: int):
+        self._tokens, self._num_streams, self._window = tokens, num_streams, window
+        self._length, self._num_windows = _lengths(tokens, num_streams, window)
+
+    def __len__(self) -> int:
+        return self._num_windows * self._num_streams
+
+    def __getitem__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        index_of_window, stream = np.divmod(indices, self._num_streams)
+        starts = stream * self._length + index_of_window * self._window
+        # Windows overlap by one token: the last to be predicted is the first to be read.
+        tokens = self._tokens[starts[:, None] + np.arange(self._window + 1)]
+        return {
+            "tokens": tokens.astype(np.int32),
+            "stream": stream.astype(np.int32),
+            "first": index_of_window == 0,
+        }
+
+
+def _lengths(tokens: np.ndarray, num_streams: int, window: int) -> tuple[int, int]:
+    """Returns the tokens and the windows of a stream."""
     length = len(tokens) // num_streams
     num_windows = (length - 1) // window
     if num_windows < 1:
@@ -137,21 +175,7 @@ def _windows(tokens: np.ndarray, num_streams: int, window: int) -> np.ndarray:
             f"least one window of {window} tokens and the token after it; make the batch smaller, "
             "or the text longer."
         )
-    streams = tokens[: num_streams * length].reshape(num_streams, length)
-    # Windows overlap by one token: the last to be predicted is the first to be read.
-    positions = np.arange(num_windows)[:, None] * window + np.arange(window + 1)
-    return streams[:, positions]
-
-
-def _examples(tokens: np.ndarray, num_streams: int, window: int) -> dict[str, np.ndarray]:
-    """Returns windows in the order of training: the first of every stream, then the second, ..."""
-    windows = _windows(tokens, num_streams, window).swapaxes(0, 1)
-    num_windows = len(windows)
-    return {
-        "tokens": windows.reshape(num_windows * num_streams, window + 1),
-        "stream": np.tile(np.arange(num_streams, dtype=np.int32), num_windows),
-        "first": np.repeat(np.arange(num_windows) == 0, num_streams),
-    }
+    return length, num_windows
 
 
 def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from noisegen.training.lane_checkpoint import Checkpoints
 from noisegen.training.plan import Plan, plan
 from noisegen.training.pool import Pool, Progress, Result
 from noisegen.training.run import Run, by_constants, constants, make_runs
+from noisegen.training.sources import Source, SourceError
 from noisegen.training.task import Batch, Task, make_key
 from noisegen.training.tracing import trace_program
 from noisegen.training.weighted import Weighted
@@ -23,6 +24,8 @@ __all__ = [
     "Progress",
     "Result",
     "Run",
+    "Source",
+    "SourceError",
     "Task",
     "Weighted",
     "autotune",

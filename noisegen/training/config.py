@@ -12,6 +12,9 @@ import numbers
 # The names that jax.default_matmul_precision takes on every platform.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
+# Where the data may be.
+PLACES = ("device", "host")
+
 # Fields that must be a multiple of another: each device takes an equal share.
 _SHARED = (
     ("lanes", "lane_devices"),
@@ -35,6 +38,8 @@ class PoolConfig:
       precision: Precision of matrix products, as for `jax.default_matmul_precision`. None is the
         device's default.
       host_sync_seconds: Approximate time between host synchronizations, in seconds.
+      data: Where the data are: 'device' (whole, on every device) or 'host', which reads
+        them ahead of the device. None keeps on the device whatever fits into half of its memory.
     """
 
     lanes: int = 1
@@ -45,6 +50,7 @@ class PoolConfig:
     lanes_per_rare_step: int = 1
     precision: str | None = None
     host_sync_seconds: float = 0.5
+    data: str | None = None
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -70,6 +76,9 @@ def check_field(name: str, value: int | float | str | None) -> None:
             raise ValueError(
                 f"PoolConfig: precision={value!r} must be one of {PRECISIONS}, or None."
             )
+    elif name == "data":
+        if value not in (None, *PLACES):
+            raise ValueError(f"PoolConfig: data={value!r} must be one of {PLACES}, or None.")
     elif name == "host_sync_seconds":
         # The comparison refuses NaN, too.
         if not (isinstance(value, numbers.Real) and 0 < value < math.inf):

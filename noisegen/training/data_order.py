@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from noisegen._math import ceil_div
+from noisegen.training import sources
 from noisegen.training.sharding import local_positions
 from noisegen.training.task import Batch, Hparams, PyTree, RunHparams, Task, concrete_init, make_key
 
@@ -29,7 +30,12 @@ def stream(inputs: RunInputs, name: str) -> jax.Array:
 
     Streams of other names are independent, so a new one changes no number of the others.
     """
-    key = make_key(inputs.hparams["seed"])
+    return stream_of_seed(inputs.hparams["seed"], name)
+
+
+def stream_of_seed(seed: jax.typing.ArrayLike, name: str) -> jax.Array:
+    """Returns the key of the named random stream of the runs with a seed."""
+    key = make_key(seed)
     # A checksum, because Python's hash of text differs from process to process. The mask keeps it
     # within int32.
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
@@ -40,10 +46,17 @@ def permutation(task: Task, inputs: RunInputs, epoch: jax.Array) -> jax.Array:
 
     The run uses the first `permutation_length` of them.
     """
+    return permutation_of_seed(task, inputs.hparams["seed"], epoch)
+
+
+def permutation_of_seed(
+    task: Task, seed: jax.typing.ArrayLike, epoch: jax.typing.ArrayLike
+) -> jax.Array:
+    """Returns the order of the examples in an epoch of the runs with a seed, int32 (N,)."""
     if not task.shuffle:
         return jnp.arange(task.num_examples, dtype=jnp.int32)
     # The epoch's own key: any epoch can be drawn without those before it, as when a run resumes.
-    key = jax.random.fold_in(stream(inputs, "permutation"), epoch)
+    key = jax.random.fold_in(stream_of_seed(seed, "permutation"), epoch)
     return jax.random.permutation(key, task.num_examples).astype(jnp.int32)
 
 
@@ -60,17 +73,20 @@ def take(
     taken: jax.Array,
     microbatch: int,
     train: PyTree,
+    fed: PyTree | None = None,
 ) -> Batch:
     """Returns the `taken` examples from `offset` on, which may reach into the next epoch.
 
     Args:
       inputs: Inputs of the run.
-      permutations: Orders of this epoch and the next, int32 (2, N).
+      permutations: Orders of this epoch and the next, int32 (2, N). Unused if examples are fed.
       epoch: Permutations used up, int32.
       offset: Examples taken from this epoch, int32.
       taken: Examples to take, int32, at most `microbatch`.
       microbatch: Examples of a microbatch, over all batch devices.
-      train: The training set, a pytree of (N, ...).
+      train: The training set, a pytree of (N, ...). Unused if examples are fed.
+      fed: This device's share of the microbatch, read by the host in the same order (see
+        `noisegen.training.feed`), or None.
 
     Returns:
       This device's share of the microbatch, in which a mask marks the examples that were taken.
@@ -81,11 +97,13 @@ def take(
     # Positions outside the mask hold an example of the batch: the gradient of another one may be
     # infinite, and zero times infinity is not zero.
     positions = offset + jnp.where(mask, within, 0)
-    # A microbatch is no longer than an epoch, so two permutations are enough.
-    later = (positions >= inputs.permutation_length).astype(jnp.int32)  # 0 or 1
-    examples = permutations[later, positions - later * inputs.permutation_length]
+    if fed is None:
+        # A microbatch is no longer than an epoch, so two permutations are enough.
+        later = (positions >= inputs.permutation_length).astype(jnp.int32)  # 0 or 1
+        examples = permutations[later, positions - later * inputs.permutation_length]
+        fed = sources.gather(train, examples)
     return Batch(
-        data=jax.tree.map(lambda a: a[examples], train),
+        data=fed,
         # A key follows from the position in the stream alone, so the microbatch cannot change it.
         keys=jax.vmap(jax.random.fold_in, (None, 0))(
             stream(inputs, "example"), epoch * inputs.permutation_length + positions
@@ -130,8 +148,8 @@ def recomputed_state(
       task: The task.
       microbatch: Examples of a microbatch, over all batch devices.
       params: Parameters, at which the loss is computed.
-      orders: Inputs of the run, and its orders of the examples (2, N), of which the first is used.
-      train: The training set, a pytree of (N, ...).
+      orders: Inputs of the run, and its orders of the examples (E, N), of which the first is used.
+      train: The training set, a pytree of (N, ...) or `HostExamples`.
     """
     # The pass covers all N examples, also those that an epoch of the run drops.
     inputs = orders[0]._replace(permutation_length=jnp.int32(task.num_examples))

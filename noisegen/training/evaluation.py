@@ -3,12 +3,11 @@
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from noisegen import _validate
 from noisegen._math import ceil_div
@@ -17,6 +16,7 @@ from noisegen.training.data_order import first_orders, recomputed_state
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
 from noisegen.training.sharding import local_positions
+from noisegen.training.sources import HostExamples, abstract_examples, gather, num_examples
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -120,7 +120,7 @@ def evaluate(
     hparams: Hparams,
 ) -> dict[str, jax.Array]:
     """Returns the mean of every metric of a split over its examples, `eval_batch` at a time."""
-    total = len(jax.tree.leaves(examples)[0])
+    total = num_examples(examples)
     devices = jax.lax.axis_size("batch")
     # No larger than the split, rounded up to whole shares of the devices.
     eval_batch = min(eval_batch, ceil_div(total, devices) * devices)
@@ -129,11 +129,14 @@ def evaluate(
     hparams = RunHparams(hparams)
     spec = metric_spec(task, hparams)
 
-    def piece(index: jax.Array, sums: dict[str, Weighted]) -> dict[str, Weighted]:
+    def piece(
+        index: jax.Array, sums: dict[str, Weighted], data: PyTree | None = None
+    ) -> dict[str, Weighted]:
         positions = index * eval_batch + local_positions(eval_batch)
         # The last piece repeats the last example, outside the mask.
         mask = positions < total
-        data = jax.tree.map(lambda a: a[jnp.minimum(positions, total - 1)], examples)
+        if data is None:
+            data = gather(examples, jnp.minimum(positions, total - 1))
         metrics = _metrics_of(task, split)(params, state, Batch(data, keys, mask, hparams))
         totals = {}
         for name, values in metrics.items():
@@ -143,7 +146,11 @@ def evaluate(
 
     zero = Weighted(jnp.float32(0), jnp.float32(0))
     zeros = dict.fromkeys(getattr(spec, split), zero)
-    sums = jax.lax.fori_loop(0, ceil_div(total, eval_batch), piece, zeros)
+    num_pieces = ceil_div(total, eval_batch)
+    if isinstance(examples, HostExamples):
+        sums = _fold_blocks(examples, eval_batch, num_pieces, piece, zeros)
+    else:
+        sums = jax.lax.fori_loop(0, num_pieces, piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
     sums = jax.lax.psum(sums, "batch")
     # XLA divides by a constant in its own way, so results keep the bits that they always had.
@@ -151,6 +158,30 @@ def evaluate(
         name: each.values / (each.weights if name in spec.weighted else total)
         for name, each in sums.items()
     }
+
+
+def _fold_blocks(
+    examples: HostExamples,
+    eval_batch: int,
+    num_pieces: int,
+    piece: Callable[..., PyTree],
+    sums: PyTree,
+) -> PyTree:
+    """Calls `piece` on the pieces in order, and asks the host for several of them at a time."""
+    at_once = examples.pieces_at_once(eval_batch)
+
+    def block(index: jax.Array, sums: PyTree) -> PyTree:
+        first = index * at_once
+        starts = (first + jnp.arange(at_once)) * eval_batch
+        positions = starts[:, None] + local_positions(eval_batch)[None]
+        data = gather(examples, jnp.minimum(positions, len(examples) - 1))
+
+        def next_piece(i: jax.Array, sums: PyTree) -> PyTree:
+            return piece(first + i, sums, jax.tree.map(lambda a: a[i], data))
+
+        return jax.lax.fori_loop(0, jnp.minimum(at_once, num_pieces - first), next_piece, sums)
+
+    return jax.lax.fori_loop(0, ceil_div(num_pieces, at_once), block, sums)
 
 
 def evaluate_splits(
@@ -294,17 +325,6 @@ def _evaluate_params(
     return jax.tree.map(lambda values: values[0], metrics)
 
 
-def abstract_examples(examples: PyTree, size: int) -> PyTree:
-    """Returns the shapes and dtypes of `size` examples of a split."""
-
-    def abstract(array: np.ndarray | jax.Array) -> jax.ShapeDtypeStruct:
-        # The type on the device: float64 data of NumPy become float32 unless x64 is enabled.
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        return jax.ShapeDtypeStruct((size, *array.shape[1:]), dtype)
-
-    return jax.tree.map(abstract, examples)
-
-
 def _metrics_of(task, split):
     functions = {
         "test": task.metrics,
@@ -383,7 +403,10 @@ def _diagnostic_names(task: Task, hparams: Hparams) -> tuple[str, ...]:
         _check_diagnostics(task, values_by_name)
         return values_by_name
 
-    return tuple(sorted(jax.eval_shape(diagnostics, task.train)))
+    train = task.train
+    if isinstance(train, HostExamples):
+        train = abstract_examples(train, len(train))
+    return tuple(sorted(jax.eval_shape(diagnostics, train)))
 
 
 def _check_diagnostics(task: Task, diagnostics: object) -> None:

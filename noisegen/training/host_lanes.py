@@ -13,10 +13,12 @@ import numpy as np
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.config import PoolConfig
 from noisegen.training.data_order import RunInputs
+from noisegen.training.feed import Feed, HostOrders
 from noisegen.training.lane_checkpoint import Checkpoints, from_arrays, to_arrays
 from noisegen.training.lanes import Lane
 from noisegen.training.program import Program
 from noisegen.training.run import Run
+from noisegen.training.sources import SourceError
 from noisegen.training.task import PyTree
 
 
@@ -54,6 +56,7 @@ class HostLanes:
 
     Args:
       program: The program, which holds the runs' state on the device.
+      orders: Computes the orders of the examples on the host.
       config: Performance settings of the program.
       next_slot: Called when a lane is free; returns the next run to train, in a new slot, or None
         if there is none at present.
@@ -67,6 +70,7 @@ class HostLanes:
     def __init__(
         self,
         program: Program,
+        orders: HostOrders,
         config: PoolConfig,
         next_slot: Callable[[], Slot | None],
         *,
@@ -77,6 +81,8 @@ class HostLanes:
         gather: Callable[[PyTree], PyTree],
     ):
         self._program = program
+        self._orders = orders
+        self._feed = Feed(program, orders, config) if program.window_steps else None
         self._config = config
         self._next_slot = next_slot
         self._checkpoints = checkpoints
@@ -88,7 +94,10 @@ class HostLanes:
         self._ended = np.ones(config.lanes, bool)  # lanes whose run has ended; at first, all
         self._fresh = self._ended  # lanes to start at the next launch, with a run or idle
         self._lanes: Lane | None = None  # on the device
-        self._steps: jax.Array | None = None  # micro-steps of the last launch, one entry per device
+        # Micro-steps of each call of the program since the last launch, one entry per device.
+        self._steps: list[jax.Array] = []
+        self._num_steps = 0  # micro-steps of the last launch that the program was not called for
+        self._error: SourceError | None = None  # of the feed, to be raised at the next launch
         self._idle_inputs: RunInputs | None = None
         self._steps_per_second = 0.0
         self._launched = time.perf_counter()
@@ -111,13 +120,16 @@ class HostLanes:
         Returns:
           Time that the device has waited for the host since `collect`, in seconds.
         """
-        num_steps = self._broadcast(self._next_num_steps())
+        if self._error is not None:
+            raise self._error
+        self._num_steps = self._broadcast(self._next_num_steps())
+        self._steps = []
         with self._jax_settings():
             if self._fresh.any():
                 self._start_runs()
-            # Returns at once: JAX dispatches the program asynchronously.
-            self._lanes, self._steps = self._program.advance(self._lanes, num_steps)
-        self._launched = time.perf_counter()
+            if self._feed is not None:
+                self._feed.seek(self._positions())
+            self._advance()
         for i in np.flatnonzero(self._fresh):
             slot = self._slots[i]
             if slot is not None:
@@ -126,7 +138,10 @@ class HostLanes:
 
     def collect(self) -> list[Ended]:
         """Waits for the device; returns the runs that have ended."""
-        steps = self._gather(self._steps)
+        with self._jax_settings():
+            self._advance_rest()
+        steps = sum(self._gather(self._steps))
+        self._program.raise_read_error()
         self._synced = time.perf_counter()
         self._steps_per_second = steps.max() / (self._synced - self._launched)
         lanes = self._lanes
@@ -143,6 +158,8 @@ class HostLanes:
                 slot.examples = int(epoch[i]) * slot.run.plan.permutation_length + int(offset[i])
         self._collect_curves(evals)
         self._ended = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
+        if self._feed is not None and not self._ended.any():
+            self._feed.check(self._positions())
         if not self._ended.any():
             return []
         return self._collect_ended(status, count)
@@ -176,6 +193,43 @@ class HostLanes:
     def slots(self) -> list[Slot]:
         """Returns the slots of the last launch, without those of idle lanes."""
         return [slot for slot in self._slots if slot is not None]
+
+    def _advance(self) -> None:
+        """Calls the program once: for all micro-steps of the launch, or for a window of them."""
+        if self._feed is None:
+            # Returns at once: JAX dispatches the program asynchronously.
+            self._lanes, steps = self._program.advance(self._lanes, self._num_steps)
+            self._num_steps = 0
+            self._launched = time.perf_counter()
+        else:
+            taken = self._feed.take(self._num_steps)
+            if taken is None:  # A resumed run may have fewer micro-steps left than were counted.
+                self._num_steps = 0
+                return
+            if not self._steps:
+                # On a CPU a program that asks the host returns when it has ended.
+                self._launched = time.perf_counter()
+            window, first, num_steps = taken
+            self._lanes, steps = self._program.advance(self._lanes, num_steps, window, first)
+            self._num_steps -= num_steps
+        self._steps.append(steps)
+
+    def _advance_rest(self) -> None:
+        """Calls the program for the windows of the launch that are left."""
+        while self._num_steps > 0:
+            # A window that waits keeps the device busy, and more would fill its memory.
+            if len(self._steps) > 1:
+                jax.block_until_ready(self._steps[-2])
+            try:
+                self._advance()
+            except SourceError as error:
+                # What has ended so far is collected first.
+                self._error = error
+                return
+
+    def _positions(self) -> list[tuple[Run, int] | None]:
+        """Returns the run of every lane and the examples that it has consumed; None if idle."""
+        return [None if slot is None else (slot.run, slot.examples) for slot in self._slots]
 
     def _next_num_steps(self) -> int:
         """Returns the micro-steps until the next run ends or the host should synchronize."""
@@ -212,7 +266,12 @@ class HostLanes:
                     stacklevel=2,
                 )
                 continue
-            count = int(fields["count"])
+            count, epoch = int(fields["count"]), int(fields["epoch"])
+            slot.examples = epoch * slot.run.plan.permutation_length + int(fields["offset"])
+            if self._feed is None:
+                seed = slot.run.hparams["seed"]
+                orders = [self._orders(seed, epoch), self._orders(seed, epoch + 1)]
+                fields["permutations"] = np.stack(orders)
             # The micro-steps within the interrupted batch are counted again. Too many are harmless.
             slot.steps_left = slot.run.plan.micro_steps(self._config.microbatch, count)
             slot.seconds = seconds

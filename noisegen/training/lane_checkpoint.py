@@ -15,9 +15,10 @@ from noisegen.training.lanes import SUMS, Lane
 from noisegen.training.run import Run
 from noisegen.training.task import PyTree
 
-# The fields of a lane that are saved. The inputs follow from the run, its status is TRAINING, and
-# the final metrics are not measured yet.
-KEPT = tuple(name for name in Lane._fields if name not in ("inputs", "status", "final"))
+# The fields of a lane that are saved. The inputs and the orders of the examples follow from the
+# run, its status is TRAINING, and the final metrics are not measured yet.
+_DERIVED = ("inputs", "status", "permutations", "final")
+KEPT = tuple(name for name in Lane._fields if name not in _DERIVED)
 
 
 class Checkpoints(Protocol):

@@ -12,6 +12,9 @@ compilation serves all. The micro-step:
 Rare work (start of a run, new permutation, evaluation) is done for the lanes that need it only, a
 few at a time.
 
+If the training set stays on the host, lanes hold no orders of the examples. The host computes the
+same orders, and feeds the microbatches of a number of micro-steps at once, as a window.
+
 Functions that take `lanes` see the lanes of one device, with a leading axis of L. Functions that
 take a `lane` see one of them without that axis, under ``jax.vmap``.
 """
@@ -58,6 +61,7 @@ class Shape(NamedTuple):
     microbatch: int  # examples, over all devices of the batch axis
     eval_batch: int  # likewise
     lanes_per_rare_step: int  # lanes of a device that do rare work together
+    is_fed: bool = False  # whether the host feeds the microbatches
 
 
 class Lane(NamedTuple):
@@ -69,8 +73,8 @@ class Lane(NamedTuple):
     params: PyTree
     state: PyTree
     opt_state: optax.OptState
-    # The next epoch's too, because a microbatch may reach into it.
-    permutations: jax.Array  # int32 (2, N), of this epoch and the next
+    # The next epoch's too, because a microbatch may reach into it. None if the host feeds.
+    permutations: jax.Array | None  # int32 (2, N), of this epoch and the next
     count: jax.Array  # int32, updates made
     epoch: jax.Array  # int32, permutations used up
     offset: jax.Array  # int32, examples taken from this epoch
@@ -98,10 +102,10 @@ LANE_SPEC = Lane(
 )
 
 
-def empty(task: Task, inputs: RunInputs) -> Lane:
+def empty(task: Task, shape: Shape, inputs: RunInputs) -> Lane:
     """Returns idle lanes, all zeros, one for each entry of the inputs."""
     # Only the shapes of a start are needed, and IDLE is 0.
-    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task)), inputs)
+    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task, shape)), inputs)
     return jax.tree.map(jnp.zeros_like, shapes)
 
 
@@ -115,7 +119,8 @@ def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: Run
       fresh: Lanes to start, booleans (L,). The others stay as they are.
       inputs: Inputs of the runs, with a leading axis of L.
     """
-    return for_due(fresh, functools.partial(_start, task), inputs, lanes, shape.lanes_per_rare_step)
+    start = functools.partial(_start, task, shape)
+    return for_due(fresh, start, inputs, lanes, shape.lanes_per_rare_step)
 
 
 def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
@@ -131,7 +136,7 @@ def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lan
     return lanes._replace(**replaced)
 
 
-def _start(task: Task, inputs: RunInputs) -> Lane:
+def _start(task: Task, shape: Shape, inputs: RunInputs) -> Lane:
     """Returns a lane at the beginning of its run."""
     spec = metric_spec(task, inputs.hparams)
     params, state = concrete_init(task, stream(inputs, "init"), inputs.hparams)
@@ -152,7 +157,7 @@ def _start(task: Task, inputs: RunInputs) -> Lane:
         params=params,
         state=state,
         opt_state=optimizer.init(params),
-        permutations=first_permutations(task, inputs),
+        permutations=None if shape.is_fed else first_permutations(task, inputs),
         count=zero,
         epoch=zero,
         offset=zero,
@@ -171,7 +176,13 @@ def _start(task: Task, inputs: RunInputs) -> Lane:
 
 
 def advance(
-    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
+    task: Task,
+    shape: Shape,
+    lanes: Lane,
+    data: dict[str, PyTree],
+    num_steps: jax.Array,
+    window: PyTree | None = None,
+    first: jax.Array | None = None,
 ) -> tuple[Lane, jax.Array]:
     """Makes micro-steps until a run ends or `num_steps` are made.
 
@@ -181,6 +192,9 @@ def advance(
       lanes: The lanes.
       data: The task's arrays, by split.
       num_steps: Most micro-steps to make, int32.
+      window: Examples of the lanes in consecutive micro-steps, a pytree of `(K, L, M, ...)` with
+        this device's share M of a microbatch, if the host feeds them.
+      first: Micro-step of the window to begin with, int32.
 
     Returns:
       The lanes and, as an array `(1,)`, the number of micro-steps made.
@@ -196,30 +210,44 @@ def advance(
 
     def body(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
         step, lanes = carry
-        return step + 1, micro_step(task, shape, lanes, data)
+        fed = None if window is None else _of_step(window, first + step)
+        return step + 1, micro_step(task, shape, lanes, data, fed)
 
     steps, lanes = jax.lax.while_loop(must_continue, body, (jnp.int32(0), lanes))
     return lanes, steps[None]  # An axis, along which the mesh concatenates its devices.
 
 
 def accumulate(
-    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], num_steps: jax.Array
+    task: Task,
+    shape: Shape,
+    lanes: Lane,
+    data: dict[str, PyTree],
+    num_steps: jax.Array,
+    window: PyTree | None = None,
 ) -> Lane:
     """Takes microbatches and their gradients only, nearly all of the time of `advance`.
 
     Batches never end: once they are complete, the masks are empty. The time is the same, because
-    the shapes are.
+    the shapes are. Of a window only the first micro-step is used.
     """
+    fed = None if window is None else _of_step(window, jnp.int32(0))
 
     def body(_: jax.Array, lanes: Lane) -> Lane:
-        return _take_and_accumulate(task, shape, lanes, data["train"])[0]
+        return _take_and_accumulate(task, shape, lanes, data["train"], fed)[0]
 
     return jax.lax.fori_loop(0, num_steps, body, lanes)
 
 
-def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -> Lane:
+def _of_step(window: PyTree, step: jax.Array) -> PyTree:
+    """Returns the examples of all lanes in one micro-step of a window."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, step, keepdims=False), window)
+
+
+def micro_step(
+    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], fed: PyTree | None = None
+) -> Lane:
     """Takes a microbatch in every lane, then makes the updates and evaluations that are due."""
-    lanes, size = _take_and_accumulate(task, shape, lanes, data["train"])
+    lanes, size = _take_and_accumulate(task, shape, lanes, data["train"], fed)
     # A batch is complete at its size or, if the plan says so, at the end of an epoch.
     training = lanes.status == TRAINING
     epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
@@ -235,34 +263,39 @@ def micro_step(task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree]) -
         following = permutation(task, lane.inputs, lane.epoch + 2)
         return jnp.stack([current, following])
 
+    permutations = lanes.permutations
+    if not shape.is_fed:
+        permutations = for_due(
+            epoch_over, next_permutations, lanes, permutations, shape.lanes_per_rare_step
+        )
     lanes = lanes._replace(
         epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
         # Not 0: the last microbatch may have reached into the next epoch.
         offset=jnp.where(epoch_over, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
-        permutations=for_due(
-            epoch_over, next_permutations, lanes, lanes.permutations, shape.lanes_per_rare_step
-        ),
+        permutations=permutations,
     )
     return _evaluate(task, shape, lanes, complete, data)
 
 
 def _take_and_accumulate(
-    task: Task, shape: Shape, lanes: Lane, train: PyTree
+    task: Task, shape: Shape, lanes: Lane, train: PyTree, fed: PyTree | None
 ) -> tuple[Lane, jax.Array]:
     """Does the first half of a micro-step; returns the lanes and their batch sizes, int32 (L,)."""
     size = jax.vmap(functools.partial(_batch_size, task))(lanes)
 
-    def one(lane: Lane, size: jax.Array) -> Lane:
-        return _accumulate(task, shape.microbatch, lane, size, train)
+    def one(lane: Lane, size: jax.Array, fed: PyTree | None) -> Lane:
+        return _accumulate(task, shape.microbatch, lane, size, train, fed)
 
     if len(size) > 1:
-        return jax.vmap(one)(lanes, size), size
+        return jax.vmap(one)(lanes, size, fed), size
     # Without an axis of lanes XLA lays out a single lane's products better, which saves 10 %.
-    lane = one(*jax.tree.map(lambda a: a[0], (lanes, size)))
+    lane = one(*jax.tree.map(lambda a: a[0], (lanes, size, fed)))
     return jax.tree.map(lambda a: a[None], lane), size
 
 
-def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train: PyTree) -> Lane:
+def _accumulate(
+    task: Task, microbatch: int, lane: Lane, size: jax.Array, train: PyTree, fed: PyTree | None
+) -> Lane:
     """Takes the lane's next examples and adds the gradient of their summed loss."""
     inputs = lane.inputs
     # The batch takes what it lacks, but not from the next epoch if the epoch ends it.
@@ -270,7 +303,8 @@ def _accumulate(task: Task, microbatch: int, lane: Lane, size: jax.Array, train:
     room = jnp.where(inputs.epoch_ends_batch, jnp.minimum(size - lane.seen, left), size - lane.seen)
     # A lane without a run in training computes as the others do, with an empty mask.
     taken = jnp.where(lane.status == TRAINING, jnp.minimum(room, microbatch), 0)
-    batch = take(inputs, lane.permutations, lane.epoch, lane.offset, taken, microbatch, train)
+    place = (lane.permutations, lane.epoch, lane.offset)
+    batch = take(inputs, *place, taken, microbatch, train, fed)
     # `seen + room` is the size that the batch will have, fewer than `size` if it is ragged.
     weights = _weights(task, lane, lane.seen + room, batch.mask)
 
@@ -370,11 +404,19 @@ def _evaluate(
         params, state = eval_params(task, lane.opt_state, lane.params), lane.state
         if task.recompute_state:
             orders = (lane.inputs, lane.permutations)
+            if shape.is_fed:
+                orders = (lane.inputs, permutation(task, lane.inputs, lane.epoch)[None])
             state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
         hparams = lane.inputs.hparams
         metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data, hparams)
-        if "test" in splits:
+        if "test" in splits and spec.diagnostics:
             train = data["train"]
+            if shape.is_fed:
+                raise ValueError(
+                    f"The diagnostics of task {task.name!r} take the whole training set, but it "
+                    "stays on the host: hold it on the device (PoolConfig(data='device')), or "
+                    "leave them out."
+                )
             metrics |= call_with_hparams(task.diagnostics, params, state, train, hparams=hparams)
         return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from noisegen._math import ceil_div
+from noisegen.training import sources
 from noisegen.training.evaluation import metric_spec
 from noisegen.training.task import Batch, PyTree, RunHparams, Task, call_with_hparams, make_key
 
@@ -87,7 +88,7 @@ def _check(
       hparams: Hyperparameters that the function gets.
       group: Number of consecutive examples that may mix.
     """
-    total = len(jax.tree.leaves(examples)[0])
+    total = sources.num_examples(examples)
     # The halves are whole groups of several examples, because two examples may be alike.
     half = group * ceil_div(_HALF, group)
     if task.only_batch_size and name == "loss":
@@ -141,7 +142,7 @@ class _Trial:
         self.state = jax.device_get(jax.tree.map(_comparable, model[1]))
         self._model = model
         self._examples = examples
-        total = len(jax.tree.leaves(examples)[0])
+        total = sources.num_examples(examples)
         random = np.random.RandomState(0)  # Its stream is equal in all versions of NumPy.
         if shuffle:
             self.first = random.randint(total, size=2 * half)
@@ -183,7 +184,7 @@ class _Trial:
         """
         seeds = self.seeds if seeds is None else seeds
         model = self._model if state is None else (self._model[0], state)
-        data = jax.tree.map(lambda a: np.asarray(a)[indices], self._examples)
+        data = sources.read(self._examples, indices)
         # Sent explicitly, because a user may forbid implicit transfers.
         return jax.device_get(self._function(*jax.device_put((model, data, seeds, mask))))
 

@@ -35,6 +35,7 @@ import jax
 
 from noisegen.training.config import PoolConfig
 from noisegen.training.evaluation import MetricSpec, metric_spec
+from noisegen.training.feed import HostOrders
 from noisegen.training.host_lanes import Ended, HostLanes, Slot, stack
 from noisegen.training.lane_checkpoint import Checkpoints
 from noisegen.training.program import Program
@@ -116,6 +117,7 @@ class Pool:
         self.host_seconds = 0.0
         self._num_evals = 0  # Room for the evaluations of a run, in every lane.
         self._devices = devices
+        self._orders = HostOrders(task, 2 * self.config.lanes + 2)  # two epochs of each lane
         # One program for each combination of the runs' constants. That of no constants is made at
         # once, to refuse a config before any run is read, and holds the data that all share.
         self._programs = {(): Program(task, self.config, devices)}
@@ -234,6 +236,7 @@ class Pool:
                 program = self._program_of(fields)
             lanes = HostLanes(
                 program,
+                self._orders,
                 self.config,
                 queue.next_slot,
                 checkpoints=checkpoints,

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
+from noisegen.training import sources
 from noisegen.training.config import PoolConfig
 from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
@@ -19,7 +20,13 @@ from noisegen.training.task import PyTree, Task, abstract_init, takes_hparams
 
 _EVERYWHERE = PartitionSpec()  # A copy on every device.
 _LANES = PartitionSpec("lanes")  # Cut along the leading axis, and copied along the batch axis.
+_WINDOW = PartitionSpec(None, "lanes", "batch")  # Micro-steps, lanes, examples of a microbatch.
 _STATE = lanes_lib.LANE_SPEC
+
+# Limits of a window of microbatches. Up to three lie on the device: long enough that the host has
+# time to read the next, and short enough to take little memory.
+_WINDOW_STEPS = 32
+_WINDOW_BYTES = 2**26
 
 
 class Program:
@@ -32,7 +39,8 @@ class Program:
       data: The `data` of another program with this task's arrays and these devices, to be shared.
 
     Attributes:
-      data: The task's arrays, on every device.
+      data: The task's examples by split: arrays on every device, or `HostExamples`.
+      window_steps: Micro-steps in a window, if the host feeds the microbatches, else 0.
 
     Raises:
       ValueError: If the config does not fit the task or the devices.
@@ -49,10 +57,20 @@ class Program:
         self._mesh = _mesh(config, default_devices() if devices is None else devices)
         _check_state(task, config)
         _check_microbatch(task, config)
-        shape = lanes_lib.Shape(config.microbatch, config.eval_batch, config.lanes_per_rare_step)
         if data is None:
-            data = self._put(task.splits, _EVERYWHERE)
+            # `HostExamples` have no leaves to send.
+            placed = sources.place(
+                task.splits, task.name, config.data, list(self._mesh.devices.flat)
+            )
+            data = self._put(placed, _EVERYWHERE)
         self.data = data
+        self.window_steps = _window_steps(data["train"], config)
+        shape = lanes_lib.Shape(
+            config.microbatch,
+            config.eval_batch,
+            config.lanes_per_rare_step,
+            is_fed=self.window_steps > 0,
+        )
 
         def mapped(
             function: Callable[..., Any],
@@ -75,7 +93,8 @@ class Program:
         # Nothing is compiled before the first call. The number of steps is an argument, so that a
         # program serves every number.
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
-        self._empty = mapped(lanes_lib.empty, task, inputs=_LANES, outputs=_STATE, donate=())
+        fed = (_WINDOW, _EVERYWHERE) if self.window_steps else ()
+        self._empty = mapped(lanes_lib.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=())
         self._restart = mapped(
             lanes_lib.restart,
             task,
@@ -87,15 +106,18 @@ class Program:
         )
         # One lane has the axes of the lanes without the first.
         one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
+        inserted = KEPT if self.window_steps else (*KEPT, "permutations")
         self._insert_lane = mapped(
             lanes_lib.insert_lane,
-            inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in KEPT}),
+            inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
             outputs=_STATE,
         )
         self._advance = mapped(
-            lanes_lib.advance, task, shape, inputs=steps, outputs=(_STATE, _LANES)
+            lanes_lib.advance, task, shape, inputs=(*steps, *fed), outputs=(_STATE, _LANES)
         )
-        self._accumulate = mapped(lanes_lib.accumulate, task, shape, inputs=steps, outputs=_STATE)
+        self._accumulate = mapped(
+            lanes_lib.accumulate, task, shape, inputs=(*steps, *fed[:1]), outputs=_STATE
+        )
         # Without the mesh: the lane may lie on any device, and XLA moves it.
         self._params = jax.jit(functools.partial(lanes_lib.params_of_lane, task))
 
@@ -114,17 +136,33 @@ class Program:
         with self._computing():
             return self._insert_lane(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
 
-    def advance(self, lanes: Lane, num_steps: int) -> tuple[Lane, jax.Array]:
-        """Makes micro-steps; also returns how many each lane device made."""
+    def advance(
+        self, lanes: Lane, num_steps: int, window: PyTree | None = None, first: int = 0
+    ) -> tuple[Lane, jax.Array]:
+        """Makes micro-steps; also returns how many each lane device made.
+
+        Args:
+          lanes: The lanes.
+          num_steps: Most micro-steps to make.
+          window: Examples from `put_window`, if the host feeds the microbatches.
+          first: Micro-step of the window to begin with.
+        """
         with self._computing():
-            steps = self._put(np.int32(num_steps), _EVERYWHERE)
-            return self._advance(lanes, self.data, steps)
+            steps, first = self._put((np.int32(num_steps), np.int32(first)), _EVERYWHERE)
+            fed = (window, first) if self.window_steps else ()
+            return self._advance(lanes, self.data, steps, *fed)
+
+    def put_window(self, window: PyTree) -> PyTree:
+        """Sends the examples of a window, `(K, L, M, ...)`, to the devices that take them."""
+        return self._put(window, _WINDOW)
 
     def accumulate(self, lanes: Lane, num_steps: int) -> Lane:
         """Takes microbatches and their gradients only, for measurement."""
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
-            return self._accumulate(lanes, self.data, steps)
+            # To read examples is not measured. It takes place beside the device's work.
+            fed = (self._put(self._blank_window(1), _WINDOW),) if self.window_steps else ()
+            return self._accumulate(lanes, self.data, steps, *fed)
 
     def params(self, lanes: Lane, index: int) -> PyTree:
         """Returns the parameters to evaluate of one lane."""
@@ -134,10 +172,13 @@ class Program:
     def compile(self, lanes: Lane, fresh: np.ndarray, inputs: RunInputs) -> None:
         """Compiles `restart` and `advance` in parallel; their first calls would in sequence."""
         steps = self._put(np.int32(0), _EVERYWHERE)
+        fed = ()
+        if self.window_steps:
+            fed = (self._put(self._blank_window(self.window_steps), _WINDOW), steps)
         with self._computing():
             lowered = (
                 self._restart.lower(lanes, *self._put((fresh, inputs), _LANES)),
-                self._advance.lower(lanes, self.data, steps),
+                self._advance.lower(lanes, self.data, steps, *fed),
             )
             # XLA compiles without Python's lock, so threads are enough. `list` raises their errors.
             with futures.ThreadPoolExecutor() as executor:
@@ -161,11 +202,28 @@ class Program:
             )
             fresh = _abstract(np.zeros(self._config.lanes, bool), self._mesh, _LANES)
             steps = _abstract(np.int32(0), self._mesh, _EVERYWHERE)
+            fed = ()
+            if self.window_steps:
+                window = self._blank_window(self.window_steps)
+                fed = (_abstract(window, self._mesh, _WINDOW), steps)
             return {
                 "restart": self._restart.trace(lanes, fresh, inputs),
-                "advance": self._advance.trace(lanes, self.data, steps),
-                "accumulate": self._accumulate.trace(lanes, self.data, steps),
+                "advance": self._advance.trace(lanes, self.data, steps, *fed),
+                "accumulate": self._accumulate.trace(lanes, self.data, steps, *fed[:1]),
             }
+
+    def raise_read_error(self) -> None:
+        """Raises the error of an evaluation that could not read its examples, if there is one."""
+        for examples in self.data.values():
+            if isinstance(examples, sources.HostExamples):
+                examples.raise_error()
+
+    def _blank_window(self, num_steps: int) -> PyTree:
+        """Returns a window of zeros."""
+        lead = (num_steps, self._config.lanes, self._config.microbatch)
+        return jax.tree.map(
+            lambda leaf: np.zeros(lead + leaf.shape, leaf.dtype), self.data["train"].example
+        )
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -210,6 +268,14 @@ def _abstract(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
     return jax.tree.map(describe, tree)
+
+
+def _window_steps(train: PyTree, config: PoolConfig) -> int:
+    """Returns the micro-steps of a window; 0 if the training set is on the device."""
+    if not isinstance(train, sources.HostExamples):
+        return 0
+    step_bytes = config.lanes * config.microbatch * train.num_bytes
+    return max(1, min(_WINDOW_STEPS, _WINDOW_BYTES // step_bytes))
 
 
 def default_devices() -> list[jax.Device]:

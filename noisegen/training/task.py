@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from noisegen.training import sources
 from noisegen.training.plan import Plan
 from noisegen.training.run_id import Value
 
@@ -159,8 +160,11 @@ class Task:
     Attributes:
       name: Identity of the task. It enters the id of every run, so two tasks that train differently
         must have different names.
-      train: Pytree of arrays ``(N, ...)``, held whole on the device.
-      test: Pytree of arrays ``(T, ...)``, as ``metrics`` takes them.
+      train: Pytree of arrays ``(N, ...)``, held whole on the device if they fit (see
+        `PoolConfig.data`). Or a source: any object with ``len(source)`` and ``source[indices]``, a
+        pytree of NumPy arrays ``(n, ...)`` for indices ``(n,)``, such as what
+        `noisegen.data.token_windows` and `noisegen.data.one_by_one` return.
+      test: Pytree of arrays ``(T, ...)`` or a source, as ``metrics`` takes them.
       valid: Like ``test``, but to choose hyperparameters on, or None. If given, every evaluation
         measures ``metrics`` on it as well, under names with ``valid_`` in place of ``test_``:
         ``valid_accuracy`` beside ``test_accuracy``. A name that does not begin with ``test_`` gets
@@ -177,6 +181,7 @@ class Task:
         of a run.
       diagnostics: ``(params, state, train) -> {name: ()}``, or ``(params, state, train, hparams)
         -> ...``, evaluated with the test set, for instance the functions of `noisegen.diagnostics`.
+        They take the whole training set, which must then be held on the device.
         The names must differ from those of the metrics. A value that is not finite is recorded as
         such.
       make_optimizer: ``(hparams, key) -> optax.GradientTransformation``, called while tracing.
@@ -288,6 +293,10 @@ class Task:
             )
         self._check_noise()
         for split, examples in self.splits.items():
+            if sources.is_source(examples):
+                where = f"The {split} set of task {self.name!r}"
+                object.__setattr__(self, split, sources.HostExamples(examples, where))
+                continue
             lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
             if len(lengths) != 1 or lengths & {(), (0,)}:
                 raise ValueError(
@@ -323,7 +332,7 @@ class Task:
 
     @property
     def splits(self) -> dict[str, PyTree]:
-        """The arrays of every split by name: 'train', 'test' and, if there is one, 'valid'."""
+        """The examples of every split by name: 'train', 'test' and, if there is one, 'valid'."""
         splits = {"train": self.train, "test": self.test}
         if self.valid is not None:
             splits["valid"] = self.valid
@@ -332,17 +341,17 @@ class Task:
     @property
     def num_examples(self) -> int:
         """Examples of the training set, N."""
-        return len(jax.tree.leaves(self.train)[0])
+        return sources.num_examples(self.train)
 
     @property
     def num_test_examples(self) -> int:
         """Examples of the test set, T."""
-        return len(jax.tree.leaves(self.test)[0])
+        return sources.num_examples(self.test)
 
     @property
     def num_valid_examples(self) -> int:
         """Examples of the validation set, V; 0 if there is none."""
-        return 0 if self.valid is None else len(jax.tree.leaves(self.valid)[0])
+        return 0 if self.valid is None else sources.num_examples(self.valid)
 
 
 def build_optimizer(task: Task, hparams: Hparams, key: jax.Array) -> optax.GradientTransformation:

@@ -16,10 +16,11 @@ import optax
 from noisegen import _validate
 from noisegen._math import ceil_div
 from noisegen.diagnostics import GradientNoise
-from noisegen.training.evaluation import abstract_examples, metric_spec, trace_metrics
+from noisegen.training.evaluation import metric_spec, trace_metrics
 from noisegen.training.mixing import check_mixing
 from noisegen.training.run_id import Value
 from noisegen.training.schedule_check import explain_schedule, needs_value
+from noisegen.training.sources import abstract_examples
 from noisegen.training.task import (
     NO_HPARAMS,
     Batch,
@@ -338,7 +339,10 @@ def _check_functions(task: Task) -> None:
 
 
 def _check_arrays(task: Task) -> None:
-    """Checks that the device can hold the data unchanged, and warns of NaN in them."""
+    """Checks that the device can hold the data unchanged, and warns of NaN in them.
+
+    A source has no leaves. It is checked whenever it is read.
+    """
     for split, examples in task.splits.items():
         for path, leaf in jax.tree.leaves_with_path(examples):
             where = f"The array {split}{jax.tree_util.keystr(path)} of task {task.name!r}"

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.benchmarks import __main__, machine, many_records, mnist, report
+from experiments.benchmarks import __main__, machine, many_records, mnist, report, streaming
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "experiments.benchmarks"]
@@ -46,6 +46,13 @@ def test_command_measures_every_part(out):
     assert records["host_overhead"]["digits"][0]["host_seconds"] > 0
     table = (out / "README.md").read_text()
     assert all(part in table for part in ("## LeNet-5", "cold", "device waits", "1,008 runs"))
+
+
+@pytest.mark.slow
+def test_streaming_in_miniature():
+    record = streaming.measure(machine.Options(quick=True, rounds=1))
+    assert record["are_equal"]
+    assert [name for name, _, _ in streaming.rows(record)][0].startswith("LeNet-5, time with data")
 
 
 @pytest.mark.slow

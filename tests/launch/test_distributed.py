@@ -77,6 +77,16 @@ def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spread", [LANES, BATCH])
+def test_two_processes_feed_their_devices_from_the_host(pair, call, tmp_path, spread):
+    flags = (*SHORT, *spread, "--config.run.num_epochs=2.0")
+    both = pair(*flags, "--pool.data=host", f"--workdir={tmp_path / 'two'}")
+    call("sweep", *flags, "--pool.data=device", f"--workdir={tmp_path / 'one'}")
+    finish(both)
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
+
+
+@pytest.mark.slow
 def test_a_killed_pair_goes_on_from_its_checkpoint_and_ends_the_same(pair, call, tmp_path):
     flags = (*SHORT, *LANES, "--config.run.num_epochs=120.0", "--checkpoint_minutes=0.003")
     both = pair(*flags, f"--workdir={tmp_path / 'two'}")

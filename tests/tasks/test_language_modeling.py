@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from noisegen import data, models, tasks, training
+from noisegen.training.sources import HostExamples
 
 TOKENS = np.random.RandomState(0).randint(0, 7, 403).astype(np.int32)
 TEXT = data.Text("made", TOKENS, TOKENS[:203], tuple("abcdefg"), "0" * 16, "made up")
@@ -36,6 +37,17 @@ def test_examples_are_the_windows_in_reading_order():
         assert tokens[index].tolist() == TOKENS[start : start + 6].tolist()
         assert task.train["stream"][index] == stream
         assert task.train["first"][index] == (number == 0)
+
+
+def test_a_mapped_text_is_read_window_by_window(tmp_path):
+    TOKENS.astype(np.uint16).tofile(tmp_path / "tokens")
+    mapped = make_task(train=np.memmap(tmp_path / "tokens", np.uint16, "r")).train
+    assert isinstance(mapped, HostExamples)
+    whole = make_task().train
+    rows = mapped[np.array([3, 75, 0])]
+    for name, array in whole.items():
+        assert rows[name].dtype == array.dtype
+        np.testing.assert_array_equal(rows[name], array[[3, 75, 0]])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from noisegen import training
         ({"precision": "foo"}, "precision='foo' must be one of .*'highest'"),
         ({"host_sync_seconds": 0}, "host_sync_seconds=0 must be a number above 0"),
         ({"host_sync_seconds": float("nan")}, "host_sync_seconds=nan must be"),
+        ({"data": "disk"}, r"data='disk' must be one of \('device', 'host'\), or None"),
         ({"lanes": 3, "lane_devices": 2}, "lanes=3 must be a multiple of lane_devices=2"),
         ({"microbatch": 6, "batch_devices": 4}, "microbatch=6 must be a multiple of batch_devices"),
         ({"eval_batch": 9, "batch_devices": 2}, "eval_batch=9 must be a multiple of batch_devices"),

@@ -230,7 +230,7 @@ def test_device_step_runs_under_pmap(tanh_task, train, assert_agrees):
 
     @functools.partial(jax.pmap, axis_name="batch")
     def trained(numbers):
-        lanes = lanes_lib.empty(tanh_task, numbers)
+        lanes = lanes_lib.empty(tanh_task, shape, numbers)
         lanes = lanes_lib.restart(tanh_task, shape, lanes, jnp.ones(2, bool), numbers)
         return lanes_lib.advance(tanh_task, shape, lanes, data, jnp.int32(1000))
 
