@@ -111,7 +111,7 @@ class HostExamples:
             raise self._explained(distinct, error) from error
         places = places.reshape(np.shape(indices))
         return jax.tree.map(
-            lambda array, like: array[places].astype(like.dtype), read, self.example
+            lambda array, like: array[places].astype(like.dtype, copy=False), read, self.example
         )
 
     @property
