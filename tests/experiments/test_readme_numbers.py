@@ -740,6 +740,16 @@ def _updates(size):
     return list(line.values())
 
 
+def _of_rule(figure, size):
+    """Returns the test accuracy of every seed at a batch size of a figure of Signer & Barbier."""
+    return accuracies(f"signer2021/{figure}", size, "")
+
+
+def _square_root_over_linear(*sizes):
+    pairs = [(_of_rule("figure2", size), _of_rule("figure3", size)) for size in sizes]
+    return differences(*pairs)
+
+
 def _critical(*columns):
     """Returns columns of the table of critical batch sizes, for both targets."""
     return _quadratic()[1][list(columns)].to_numpy().ravel().tolist()
@@ -789,6 +799,17 @@ COMPUTED = {
         "helps more than noise of the same": _kinds,
         "worse than the small one": _small_batch,
         "as few values to choose from": _equal_choices,
+    },
+    "signer2021": {
+        "does better than the linear": lambda: [
+            *_square_root_over_linear(4096, 8192),
+            *_of_rule("figure2", 4096).values(),
+            *_of_rule("figure3", 4096).values(),
+        ],
+        "better up to 1024": lambda: [
+            -number for number in _square_root_over_linear(64, 128, 256, 512, 1024)
+        ],
+        "prevents convergence": lambda: [12, *_of_rule("figure3", 2048).values()],
     },
     "smith2020": {
         "at each doubling up to 128": lambda: [
