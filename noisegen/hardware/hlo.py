@@ -11,7 +11,7 @@ and operands, the computations that they call, and the attributes of products an
 ... }'''
 >>> [kernel] = hlo.parse(text).kernels("main")
 >>> kernel.op, kernel.flops, kernel.bytes
-('dot', 128, 256)
+('dot', 128, 224)
 """
 
 import dataclasses

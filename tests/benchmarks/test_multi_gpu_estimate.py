@@ -10,7 +10,8 @@ def test_operations_and_parameters_are_those_that_are_known():
     operations, size = multi_gpu_estimate.gradient_size(
         *multi_gpu_estimate.NETWORKS["ResNet-50, 224 x 224"]
     )
-    assert operations == pytest.approx(3 * 2 * 4.1e9, rel=0.03)
+    # XLA does not count the positions in the padding of a convolution; He et al. do.
+    assert 0.96 < operations / (3 * 2 * 4.1e9) < 1
     assert size == pytest.approx(4 * 25.6e6, rel=0.01)
     _, size = multi_gpu_estimate.gradient_size(*multi_gpu_estimate.NETWORKS["WRN-16-4, 32 x 32"])
     assert size == pytest.approx(4 * 2.75e6, rel=0.02)

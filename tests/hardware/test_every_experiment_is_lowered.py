@@ -55,7 +55,7 @@ def blank_images(name, pixels=None, **_):
     )
 
 
-@pytest.mark.parametrize(("path", "scale"), large_scales())
+@pytest.mark.parametrize(("path", "scale"), list(large_scales()))
 def test_it_is_lowered_without_callbacks_and_64_bits(path, scale, monkeypatch, tmp_path):
     monkeypatch.setattr(data, "load", blank_images)
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,8 @@ FAILURES = [line.split("|")[3] for line in README.splitlines() if "test_" in lin
 
 def test_every_flag_is_listed():
     defined = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sweep.__name__)}
-    listed = set(re.findall(r"^\| `--([\w.]+)`", README, re.MULTILINE)) - {"config.NAME"}
+    section = README.partition("## Flags of `launch.sweep`")[2]
+    listed = set(re.findall(r"^\| `--([\w.]+)`", section, re.MULTILINE)) - {"config.NAME"}
     assert listed == defined
 
 
