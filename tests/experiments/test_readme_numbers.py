@@ -28,7 +28,7 @@ from experiments.additive_noise.plots import oscillation
 from experiments.jaiswal2020 import figure4
 from experiments.smith2020 import table1
 from experiments.smith2020.plots import regimes
-from experiments.zhang2019.plots import steps_to_target
+from experiments.zhang2019.plots import steps_to_target, transformer
 from noisegen import reports, statistics, sweeps
 from noisegen.sweeps import evidence
 
@@ -761,6 +761,39 @@ def _noise_over_fit():
     return (critical["noise scale"] / critical["fit to mean curve"]).tolist()
 
 
+@functools.cache
+def _transformer():
+    """Returns the critical batch sizes of the transformer, by optimizer and ascending target."""
+    _, rows = transformer.load("experiments/results/zhang2019/cpu/transformer")
+    found = sweeps.critical_batch_sizes(rows)
+    names = dict.fromkeys(each.series for each in found)
+    return {
+        name: sorted((f for f in found if f.series == name), key=lambda fit: fit.target)
+        for name in names
+    }
+
+
+def _critical_of(name):
+    """Returns critical batch sizes of an optimizer with their intervals."""
+    return [number for fit in _transformer()[name] for number in _ends(fit.batch_size)]
+
+
+def _growth_of(name):
+    """Returns how often the critical batch size grows, and the growth seen 4 times out of 5."""
+    lowest, *_, highest = _transformer()[name]
+    errors = [
+        math.log(fit.batch_size.high / fit.batch_size.low) / (2 * 1.96) for fit in (lowest, highest)
+    ]
+    # The quantiles of a two-sided test at 5 % and of a power of 80 %.
+    least = math.exp((1.96 + 0.84) * math.hypot(*errors))
+    return [lowest.batch_size.value / highest.batch_size.value, least]
+
+
+def _ratio_of_adam():
+    lowest = {name: fits[0].batch_size.value for name, fits in _transformer().items()}
+    return lowest["Adam"] / lowest["momentum"]
+
+
 # From a paper to functions that compute numbers. Their keys are parts of the sentences that have
 # these numbers; for a table row they are parts of its header or of the row.
 COMPUTED = {
@@ -909,6 +942,15 @@ COMPUTED = {
         "the same training loss": lambda: differences(_of_temperature("clean_train_loss")),
     },
     "zhang2019": {
+        f"| 2.11 | {name} |": functools.partial(_critical_of, name)
+        for name in ("SGD", "momentum", "Adam")
+    }
+    | {
+        "2.23 | 2.16": lambda: [fit.target for fit in _transformer()["Adam"]],
+        "of Adam is much larger": _ratio_of_adam,
+        "grows during training": lambda: _growth_of("Adam"),
+    }
+    | {
         f"exact, any rate | {size} |": functools.partial(_updates, size)
         for size in (8, 16, 32, 64, 128, 256, 512)
     }
