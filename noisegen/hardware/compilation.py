@@ -221,5 +221,5 @@ def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig)
         lane_devices=1,
         batch_devices=1,
     )
-    lowered = training.trace_program(task, run, share)["accumulate"].lower()
+    lowered = training.trace_program(task, run, share, names=["accumulate"])["accumulate"].lower()
     return lowered.cost_analysis()["flops"]

@@ -184,8 +184,8 @@ class Program:
             with futures.ThreadPoolExecutor() as executor:
                 list(executor.map(lambda program: program.compile(), lowered))
 
-    def trace(self, inputs: RunInputs) -> dict[str, jax.stages.Traced]:
-        """Traces `restart`, `advance` and `accumulate` for lanes with these inputs.
+    def trace(self, inputs: RunInputs, names: Sequence[str]) -> dict[str, jax.stages.Traced]:
+        """Traces some of `restart`, `advance` and `accumulate` for lanes with these inputs.
 
         Nothing is put on a device, so the devices of the mesh may be mere descriptions, if `data`
         was given as `abstract_data` returns it.
@@ -206,11 +206,16 @@ class Program:
             if self.window_steps:
                 window = self._blank_window(self.window_steps)
                 fed = (_abstract(window, self._mesh, _WINDOW), steps)
-            return {
-                "restart": self._restart.trace(lanes, fresh, inputs),
-                "advance": self._advance.trace(lanes, self.data, steps, *fed),
-                "accumulate": self._accumulate.trace(lanes, self.data, steps, *fed[:1]),
+            calls = {
+                "restart": (self._restart, lanes, fresh, inputs),
+                "advance": (self._advance, lanes, self.data, steps, *fed),
+                "accumulate": (self._accumulate, lanes, self.data, steps, *fed[:1]),
             }
+            traced = {}
+            for name in names:
+                function, *arguments = calls[name]
+                traced[name] = function.trace(*arguments)
+            return traced
 
     def raise_read_error(self) -> None:
         """Raises the error of an evaluation that could not read its examples, if there is one."""

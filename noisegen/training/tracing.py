@@ -17,6 +17,7 @@ def trace_program(
     run: Run | Mapping[str, Any],
     config: PoolConfig,
     devices: Sequence[jax.Device] | None = None,
+    names: Sequence[str] = ("restart", "advance", "accumulate"),
 ) -> dict[str, jax.stages.Traced]:
     """Traces the functions of the device program that trains a run in every lane.
 
@@ -30,10 +31,11 @@ def trace_program(
       config: Performance settings.
       devices: Devices of the mesh, which need not exist: those of
         `jax.experimental.topologies.get_topology_desc` will do. By default as for `Pool`.
+      names: The functions to trace. "restart" starts a run in a lane; "advance" trains, with
+        updates and evaluations; "accumulate" is a part of it: the gradients of microbatches.
 
     Returns:
-      "restart" starts a run in a lane; "advance" trains, with updates and evaluations; "accumulate"
-      is a part of it: the gradients of microbatches.
+      The traced functions by name.
 
     Raises:
       ValueError: As `Pool` and `make_runs` do.
@@ -46,4 +48,4 @@ def trace_program(
         abstract_data(task, config, devices),
     )
     inputs = run_inputs(run, task.num_examples, len(run.plan.eval_updates))
-    return program.trace(stack([inputs] * config.lanes))
+    return program.trace(stack([inputs] * config.lanes), names)

@@ -67,9 +67,10 @@ def test_it_is_lowered_without_callbacks_and_64_bits(path, scale, monkeypatch, t
     sweep = experiment.get_sweep(config)
     task = sweep.task_of(sweep.planned[0])
     [run] = training.make_runs(task, [sweep.planned[0]], mixing=False)
-    traced = training.trace_program(task, run, hardware.default_config(task, run, 1, {}))
-    for name in ("restart", "advance"):
-        text = traced[name].lower(lowering_platforms=("cuda", "tpu")).as_text()
+    config_of_pool = hardware.default_config(task, run, 1, {})
+    traced = training.trace_program(task, run, config_of_pool, names=["restart", "advance"])
+    for name, function in traced.items():
+        text = function.lower(lowering_platforms=("cuda", "tpu")).as_text()
         assert "callback" not in text and "f64>" not in text
         # Constants that describe shapes have 64 bits, results of operations have not.
         assert not re.search(r"= stablehlo\.(?!constant).*-> \(?tensor<\S*i64>", text)
