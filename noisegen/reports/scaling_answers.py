@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from noisegen import statistics
+from noisegen._text import count
 from noisegen.reports.formatting import display_name, format_number
 from noisegen.reports.sentences import (
     FEWEST_SEEDS,
@@ -15,7 +16,6 @@ from noisegen.reports.sentences import (
     UP_TO,
     Answer,
     about,
-    count,
     held_out,
     listed,
     range_with_unit,
