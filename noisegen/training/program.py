@@ -160,7 +160,7 @@ class Program:
         """Takes microbatches and their gradients only, for measurement."""
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
-            # To read examples is not measured. It takes place beside the device's work.
+            # Reading examples is not measured, since it runs beside the device's work.
             fed = (self._put(self._blank_window(1), _WINDOW),) if self.window_steps else ()
             return self._accumulate(lanes, self.data, steps, *fed)
 
@@ -274,7 +274,7 @@ def _window_steps(train: PyTree, config: PoolConfig) -> int:
     """Returns the micro-steps of a window; 0 if the training set is on the device."""
     if not isinstance(train, sources.HostExamples):
         return 0
-    step_bytes = config.lanes * config.microbatch * train.num_bytes
+    step_bytes = config.lanes * config.microbatch * train.bytes_per_example
     return max(1, min(_WINDOW_STEPS, _WINDOW_BYTES // step_bytes))
 
 
