@@ -13,6 +13,7 @@ import jax
 from absl import flags
 
 from noisegen import hardware, training
+from noisegen._text import count
 from noisegen.training import Run
 
 from . import cli, config_flags
@@ -53,19 +54,19 @@ def _report(argv: list[str]) -> str:
 def describe(run: Run, compiled: hardware.Compilation) -> str:
     """Returns what a compilation found, in lines for a terminal."""
     target, step, config = compiled.target, compiled.micro_step, compiled.config
-    devices = "1 device" if target.num_devices == 1 else f"{target.num_devices} devices"
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in compiled.seconds.items())
     fits = "fits" if compiled.memory <= target.memory else "DOES NOT FIT"
-    products = ", ".join(f"{count} of {dtype}" for dtype, count in step.products.items())
+    products = ", ".join(f"{number} of {dtype}" for dtype, number in step.products.items())
     lines = [
         f"Run: {', '.join(f'{name}={value}' for name, value in run.hparams.items())}",
-        f"Target: {target.name}, {devices}; lanes {config.lanes}, microbatch {config.microbatch}",
+        f"Target: {target.name}, {count(target.num_devices, 'device')}; lanes"
+        f" {config.lanes}, microbatch {config.microbatch}",
         f"Compiled: {seconds}",
         f"Memory of a device: {compiled.memory / 1e9:.3g} of {target.memory / 1e9:.3g} GB, {fits}",
         f"Host callbacks: {compiled.callbacks}; 64-bit types: {_listed(compiled.wide_types)}",
         f"Collectives in a micro-step: {_counts(step.collectives)}",
-        f"A micro-step of a device: {step.examples:,} examples, {step.kernels} kernels,"
-        f" {step.bytes / 1e9:.3g} GB",
+        f"A micro-step of a device: {step.examples:,} examples,"
+        f" {count(step.kernels, 'kernel')}, {step.bytes / 1e9:.3g} GB",
         f"Products and convolutions: {products or 'none'}; {step.flops / step.examples:.4g} FLOP"
         f" an example ({compiled.expected_flops / step.examples:.4g} before optimization, with all"
         " other operations)",
@@ -87,7 +88,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _counts(collectives: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in collectives.items()) or "none"
+    return ", ".join(f"{number} {kind}" for kind, number in collectives.items()) or "none"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Shows the report of a sweep in a browser of this machine, and refreshes it as records arrive.
 
-The server listens on the loopback interface only and gives one page. A web page of elsewhere cannot
-read it: requests that name another host are refused.
+The server listens on the loopback interface only and gives one page. Web pages of other sites
+cannot read it: requests that name another host are refused.
 """
 
 import errno
@@ -24,7 +24,7 @@ from . import cli
 PORT = 8000
 _HOST = "127.0.0.1"
 _LOCAL_NAMES = (_HOST, "localhost")
-_SECONDS = 2.0  # between two looks at the records, and between two questions of the page
+_POLL_SECONDS = 2.0  # between two looks at the records, and between two requests of the page
 
 # Asks whether the page is still the newest, and else loads it again. A reader who has a list of
 # runs open is not disturbed.
@@ -97,7 +97,7 @@ class Server:
         seen = _sizes(sweep)
         try:
             while True:
-                time.sleep(_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 sizes = _sizes(sweep)
                 if sizes != seen:
                     seen = sizes
@@ -128,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _is_allowed(self):
         """Returns whether the request is for the page and from this machine; else refuses it."""
-        # A name of elsewhere may be made to point to this machine, and its pages would read ours.
+        # Another site may make its name point to this machine, and its pages could then read ours.
         host = self.headers.get("Host", "").partition(":")[0]
         if host not in _LOCAL_NAMES:
             self.send_error(403, "Only for this machine")
@@ -140,7 +140,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send_page(self, page, only_headers=False):
         tag = f'"{hashlib.sha256(page).hexdigest()[:16]}"'
-        reload = (_RELOAD % (tag, 1000 * _SECONDS)).encode()
+        reload = (_RELOAD % (tag, 1000 * _POLL_SECONDS)).encode()
         body = reload.join(page.rsplit(b"</body>", 1))
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")

@@ -17,7 +17,7 @@ from noisegen.data.datasets import (
     split_validation,
     subsample_and_downscale,
 )
-from noisegen.data.streams import one_by_one, token_windows
+from noisegen.data.sources import one_by_one, token_windows
 from noisegen.data.text import Text, load_text, text_from_tokens
 
 __all__ = [

@@ -102,7 +102,9 @@ def _examples(split: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     image = _images(f"{split}['image']", np.asarray(arrays["image"]))
     label = _labels(f"{split}['label']", np.asarray(arrays["label"]))
     if len(image) != len(label) or not len(label):
-        raise ValueError(f"{split} has {len(image)} images and {len(label)} labels.")
+        raise ValueError(
+            f"{split} has {len(image)} images and {len(label)} labels: give one label each."
+        )
     # Views, because the arrays of a data set are made read-only.
     return {"image": image.view(), "label": label.view()}
 

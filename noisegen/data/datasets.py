@@ -170,7 +170,10 @@ def subsample_and_downscale(
             "split_validation."
         )
     if dataset.train["image"].dtype != np.uint8:
-        raise ValueError(f"The images of {dataset.name} are floats, and only bytes are averaged.")
+        raise ValueError(
+            f"The images of {dataset.name} are floats, and only bytes can be averaged: downscale "
+            "the arrays before data.from_arrays."
+        )
     kept = {"train": num_train, "test": num_test}
     shapes = {"train": dataset.train["image"].shape, "test": dataset.test["image"].shape}
     if all(shapes[split][:3] == (kept[split], pixels, pixels) for split in _SPLITS):

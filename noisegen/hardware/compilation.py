@@ -65,8 +65,8 @@ class Compilation:
       memory: Most bytes that a device holds at once, over the functions.
       micro_step: The micro-step.
       expected_flops: Floating-point operations of a micro-step on a device before optimization.
-      callbacks: Number of calls of the host; None is wanted.
-      wide_types: Types of 64 bits among the results; none is wanted.
+      callbacks: Number of calls to the host, each of which stops the device; should be 0.
+      wide_types: Types of 64 bits among the results, which are slow; should be empty.
     """
 
     target: Target
@@ -80,7 +80,7 @@ class Compilation:
 
     @property
     def bound(self) -> float:
-        """No more examples in a second than this, on all devices together."""
+        """Upper bound of the examples per second of all devices together."""
         return self.target.num_devices * self.micro_step.examples / self.micro_step.seconds
 
 
@@ -127,6 +127,9 @@ def compile_program(
       run: A run of the task.
       config: Performance settings, which use all devices of the target.
       target: The hardware.
+
+    Returns:
+      Time, memory, and what bounds the speed of a micro-step.
 
     Raises:
       ValueError: If the compiler is not installed, or the program does not fit the target.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 import jax
+from jax.experimental import topologies
 
 # Peaks without sparsity, of bfloat16 and of float32 as JAX multiplies it by default: TensorFloat-32
 # on a GPU, bfloat16 on a TPU. Bytes a second, and bytes of memory.
@@ -61,6 +62,7 @@ class Target:
 
     @property
     def is_gpu(self) -> bool:
+        """Whether it is a GPU, and not a TPU."""
         return self.chip in _GPUS
 
     @property
@@ -71,7 +73,7 @@ class Target:
     @property
     def compiler_options(self) -> dict[str, str | int]:
         """Options with which to compile for the target."""
-        # Measuring which kernels are fast would take the GPU.
+        # Autotuning measures kernels on the GPU, which is not there.
         return {"xla_gpu_autotune_level": 0} if self.is_gpu else {}
 
     def seconds(self, flops: int, dtype: str, num_bytes: int) -> float:
@@ -86,8 +88,6 @@ class Target:
           ValueError: If the compiler of the target is not installed, or does not know it.
         """
         _check_installed(self)
-        from jax.experimental import topologies
-
         if self.is_gpu:
             arguments = {
                 "platform": "cuda",
@@ -95,7 +95,7 @@ class Target:
                 "topology": f"1x1x{self.num_devices}",
             }
         else:
-            # Compilers of several processes may be at work, and no TPU is to be looked for.
+            # Several processes may compile at once, and the compiler must not look for a real TPU.
             os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
             os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -133,7 +133,7 @@ def _check_installed(target: Target) -> None:
     package, extra = ("jax_cuda12_plugin", "aot-cuda") if target.is_gpu else ("libtpu", "aot-tpu")
     if importlib.util.find_spec(package) is None:
         raise ValueError(
-            f"To compile for {target.name} takes the package {package.replace('_', '-')}: run "
+            f"Compiling for {target.name} needs the package {package.replace('_', '-')}: run "
             f"`pip install '.[{extra}]'` in the clone of noisegen, in an environment of its own."
         )
 

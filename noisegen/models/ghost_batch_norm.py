@@ -112,8 +112,8 @@ class GhostBatchNorm(nnx.Module):
             `model.train()` and `model.eval()`.
           mask: Booleans `(N,)`. Examples outside the mask count in no statistic, and may hold any
             value including NaN. A group without examples leaves the running statistics unchanged.
-          relu: Whether to return `max(y, 0)`: with fewer passes over the memory than a ReLU behind
-            the layer takes.
+          relu: Whether to return `max(y, 0)`, which takes fewer passes over the memory than a ReLU
+            after the layer.
 
         Returns:
           An array like `x`. Examples outside the mask are replaced by the mean, so they return the
@@ -334,8 +334,8 @@ def _normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes groups of examples by their own statistics.
 
-    The derivative is custom because normalization is bound by memory traffic. Of `x` alone it
-    computes everything anew that it needs, in two passes: one for the sums, one for the gradient.
+    The derivative is custom because normalization is bound by memory traffic. It keeps no large
+    array but `x`, and recomputes the others in two passes: one for the sums, one for the gradient.
 
     Args:
       x: Groups of examples, of any floating type.

@@ -21,8 +21,8 @@ class Transformer(nnx.Module):
         logits = norm(x) head, or norm(x) embedding^T if tied
 
         norm(x) = gain x / sqrt(mean(x^2))
-        attention: softmax(q k^T / sqrt(d)) v over the tokens up to the own one, for each head of d
-            features; q and k are turned by `rotary`
+        attention: softmax(q k^T / sqrt(d)) v over the token itself and those before it, for each
+            head of d features; q and k are turned by `rotary`
         mlp: (silu(x A) * x B) C for "swiglu", gelu(x A) C for "gelu"
 
     There are no biases. In training mode dropout applies to embeddings and to the results of

@@ -22,7 +22,7 @@ from noisegen.reports.style import COLORS, FAINT, INK
 
 # Bokeh escapes the text, whose lines become lines of the tooltip.
 _TOOLTIP = (
-    '<div style="white-space: pre-line; max-width: 22rem; color: #22262b; font-size: 13px">'
+    f'<div style="white-space: pre-line; max-width: 22rem; color: {INK}; font-size: 13px">'
     "@text</div>"
 )
 _FONT = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
@@ -132,7 +132,7 @@ def show_axis(figure: plotting.figure, side: str, axis: axes.Axis, powers: bool 
 def show_cells(
     figure: plotting.figure, side: str, values: Sequence, write: Callable[[Any], str]
 ) -> None:
-    """Puts a tick at each whole number from 0, with the value of that place."""
+    """Puts a tick at each whole number from 0, with the value that belongs there."""
     _name_ticks(getattr(figure, side)[0], {i: write(value) for i, value in enumerate(values)})
     limits = models.Range1d(-0.5, len(values) - 0.5)
     setattr(figure, "x_range" if side == "below" else "y_range", limits)
@@ -191,7 +191,7 @@ def draw_points(
         size=size,
         alpha=alpha,
         line_width=2 if is_hollow else 1,
-        selection_line_color="#e69f00",
+        selection_line_color=COLORS[5],
         selection_line_width=4,
         **shared,
     )

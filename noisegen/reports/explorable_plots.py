@@ -79,7 +79,7 @@ class Explorer:
                 "x": axis.shifted(rows, index, len(self.labels)),
                 "y": means,
                 "text": [
-                    f"{self._place(label, row)}\npublished: {m:g}"
+                    f"{self._heading(label, row)}\npublished: {m:g}"
                     for row, m in zip(rows, means, strict=True)
                 ],
                 "runs": [[] for _ in rows],
@@ -201,13 +201,13 @@ class Explorer:
             figure.add_layout(models.BoxAnnotation(**sides, **shade, name=str(index)))
 
     def _cell(self, optimum, value, mean, limits):
-        """Returns the columns of one cell of a heatmap, but for its place."""
+        """Returns the columns of one cell of a heatmap, without its position."""
         protocol, name = self._protocol, self._protocol.tune[0]
         points = [point for point in optimum.points if point.values[name] == value]
         failed = math.isnan(mean)
         is_light = (mean > sum(limits) / 2) == (protocol.mode == "max")
-        place = self._place(optimum.series, optimum.row)
-        lines = [f"{place}, {display_name(name)} {format_number(value)}"]
+        heading = self._heading(optimum.series, optimum.row)
+        lines = [f"{heading}, {display_name(name)} {format_number(value)}"]
         for point in points:
             shown = format_mean(protocol.metric, point.mean, point.std)
             for key in protocol.tune[1:]:
@@ -228,16 +228,16 @@ class Explorer:
         """Writes an optimum, a metric there and the runs behind it, as lines of text."""
         protocol = self._protocol
         mean, std = comparison.mean_and_std(optimum, metric, protocol)
-        lines = [self._place(optimum.series, optimum.row)]
+        lines = [self._heading(optimum.series, optimum.row)]
         lines.append(f"{display_name(metric)}: {format_mean(metric, mean, std)}")
         for name, value in optimum.values.items():
             lines.append(f"best {display_name(name)}: {format_number(value)}")
         return "\n".join([*lines, list_runs(optimum.counted, metric)])
 
-    def _place(self, series, row):
+    def _heading(self, series, row):
         """Names a series, if there are several, and a row."""
-        place = f"{display_name(self._protocol.row)} {format_number(row)}"
-        return f"{markup.visible(series)}, {place}" if series else place
+        shown = f"{display_name(self._protocol.row)} {format_number(row)}"
+        return f"{markup.visible(series)}, {shown}" if series else shown
 
 
 _CELL = ("x", "y", "text", "runs", "mean", "number", "ink")

@@ -16,7 +16,7 @@ from noisegen.sweeps.metrics import Metric
 from noisegen.sweeps.protocol import Optimum, Protocol, metric_of
 from noisegen.training.run_id import on_device
 
-MOST_RUNS = 10_000  # that a page holds; its size and speed are tested with so many
+MOST_EXPLORABLE = 10_000  # that a page holds; its size and speed are tested with so many
 _MOST_VALUES = 200_000  # of all curves, 7 bytes each
 _FEWEST_VALUES = 12  # of each curve
 _DIGITS = 5
@@ -169,16 +169,17 @@ def _curves(metric, records, curves):
     Long curves are thinned. A run without a curve has None.
     """
     most = max(_FEWEST_VALUES, _MOST_VALUES // max(1, len(records)))
-    places, found = {}, []
+    positions, found = {}, []
     for record in records:
         curve = curves.get(record.run_id) or {}
         epochs, values = curve.get("epoch") or [], curve.get(metric.name) or []
         length = min(len(epochs), len(values))
         kept = _spread(length, most)
         shown = [_in_unit(values[i], metric) for i in kept]
-        place = places.setdefault(tuple(_rounded(epochs[i]) for i in kept), len(places))
-        found.append([place, shown] if length > 1 else None)
-    return {"epochs": list(places), "values": found}
+        key = tuple(_rounded(epochs[i]) for i in kept)
+        position = positions.setdefault(key, len(positions))
+        found.append([position, shown] if length > 1 else None)
+    return {"epochs": list(positions), "values": found}
 
 
 def _spread(length: int, most: int) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from noisegen.reports.formatting import capitalized, display_name
+from noisegen.reports.sentences import tuned_fields
 from noisegen.sweeps.protocol import FLAGS, Optimum, Protocol
 
 
@@ -49,7 +50,7 @@ def _describe_numbers(optima, protocol):
     """Says what the metric's cells hold, of which runs, and how these were chosen."""
     metric = capitalized(display_name(protocol.metric.name))
     statistic = "mean ± standard deviation" if protocol.best > 1 else "result"
-    chosen = f", at the best {_tuned_fields(protocol)}" if was_tuned(optima) else ""
+    chosen = f", at the best {tuned_fields(protocol)}" if was_tuned(optima) else ""
     worst = "A diverged run"
     if protocol.metric.derive:
         worst = "A run that diverged or has no finite value"
@@ -84,7 +85,7 @@ def _describe_bias(protocol):
     metric = display_name(protocol.metric.name)
     were = "was" if len(protocol.tune) == 1 else "were"
     return (
-        f"Tuned on the test set: the {_tuned_fields(protocol)} {were} chosen by the {metric} shown,"
+        f"Tuned on the test set: the {tuned_fields(protocol)} {were} chosen by the {metric} shown,"
         " which is therefore optimistic."
     )
 
@@ -93,11 +94,6 @@ def _describe_validation(protocol):
     """Says that fields were tuned without the test set."""
     were = "was" if len(protocol.tune) == 1 else "were"
     return (
-        f"Tuned on the validation split: {_tuned_fields(protocol)} {were} chosen by the"
+        f"Tuned on the validation split: {tuned_fields(protocol)} {were} chosen by the"
         f" {display_name(protocol.metric.name)}, without the test set."
     )
-
-
-def _tuned_fields(protocol):
-    """Names the tuned fields."""
-    return " and ".join(display_name(name) for name in protocol.tune)

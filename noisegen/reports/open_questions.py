@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from noisegen import statistics
+from noisegen._text import count, plural
 from noisegen.reports.formatting import display_name
 from noisegen.reports.sentences import (
     FEWEST_SEEDS,
     LEVEL,
     Answer,
-    count,
-    plural,
     rows_named,
     spread,
     with_unit,

@@ -78,7 +78,7 @@ def plot_metric(
             mean, std = printed[label, row]
             means.append(mean)
             stds.append(math.nan if std is None else std)
-        name = published_legend_name(label, by_series)
+        name = _published_legend_name(label, by_series)
         handles += _line(ax, x, means, stds, index, name, **_HOLLOW)
     axis.show(ax.xaxis)
     ax.set_xlabel(display_name(protocol.row), **axes.PLAIN)
@@ -282,7 +282,7 @@ def legend_name(label: str, by_series: Mapping[str, Sequence]) -> str:
     return "measured" if [*by_series] == [""] else markup.visible(label)
 
 
-def published_legend_name(label: str, by_series: Mapping[str, Sequence]) -> str:
+def _published_legend_name(label: str, by_series: Mapping[str, Sequence]) -> str:
     """Names the published numbers of a series in the legend."""
     if [*by_series] == [""]:
         return "published"

@@ -228,7 +228,7 @@ def load_report(sweep: Sweep) -> Report:
 def can_explore(records: Sequence[Record]) -> bool:
     """Returns whether a page can be explored: Bokeh is installed, and the runs are not too many."""
     is_installed = importlib.util.find_spec("bokeh") is not None
-    return is_installed and 0 < len(records) <= explorable_runs.MOST_RUNS
+    return is_installed and 0 < len(records) <= explorable_runs.MOST_EXPLORABLE
 
 
 def _seeds_command(sweep: Sweep, content: Mapping) -> Callable[[int], str] | None:

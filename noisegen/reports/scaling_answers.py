@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from noisegen import statistics
+from noisegen._text import count
 from noisegen.reports.formatting import display_name, format_number
 from noisegen.reports.sentences import (
     FEWEST_SEEDS,
@@ -15,7 +16,6 @@ from noisegen.reports.sentences import (
     UP_TO,
     Answer,
     about,
-    count,
     held_out,
     listed,
     range_with_unit,
@@ -54,20 +54,8 @@ def batch_size_answers(
         return []  # All seeds have equal scores, which show no noise.
     is_limited = protocol.metric.unit != "%" or at_most < 1
     is_informative = is_limited and at_most <= _INFORMATIVE * spread(optima)
-    if last == 0:
-        # All others are worse, so there is no loss to limit.
-        text = (
-            f"The {display_name(protocol.metric.name)} is measurably worse at every"
-            f" {display_name(protocol.row)} above {format_number(optimum.row)}, the smallest one"
-            " compared"
-        )
-    else:
-        text = (
-            f"The {display_name(protocol.metric.name)} is not measurably worse up to"
-            f" {display_name(protocol.row)} {format_number(optimum.row)}"
-        )
-        if last + 1 == len(scored):
-            text += ", the largest one compared"
+    text = _largest_batch_size(scored, last, protocol)
+    if last > 0:
         amount, seeds = with_unit(protocol.metric, at_most), count(scores[last].n, "seed")
         if at_most == 0:
             text += f": there it is better than at all others ({PERCENT})"
@@ -89,6 +77,18 @@ def batch_size_answers(
         numbers=numbers | next_numbers,
     )
     return [answer, *(_updates(scored, last, protocol) if is_informative else ())]
+
+
+def _largest_batch_size(scored, last, protocol) -> str:
+    """Says up to which batch size the metric is not measurably worse."""
+    metric, row = display_name(protocol.metric.name), display_name(protocol.row)
+    shown = format_number(scored[last][0].row)
+    if last == 0:
+        # All others are worse, so there is no loss to limit.
+        text = f"The {metric} is measurably worse at every {row} above {shown}"
+        return f"{text}, the smallest one compared"
+    text = f"The {metric} is not measurably worse up to {row} {shown}"
+    return text + (", the largest one compared" if last + 1 == len(scored) else "")
 
 
 def _is_off_edge(optimum) -> bool:

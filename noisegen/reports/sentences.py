@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from noisegen._text import plural
 from noisegen.reports.formatting import display_name, format_number, ordered
 from noisegen.sweeps import evidence
 from noisegen.sweeps.metrics import Metric
@@ -58,6 +59,7 @@ def held_out(protocol, is_tuned) -> str:
 
 
 def tuned_fields(protocol) -> str:
+    """Names the tuned fields."""
     return " and ".join(display_name(name) for name in protocol.tune)
 
 
@@ -98,18 +100,9 @@ def named(name: str, values: Sequence[str]) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
+    """Joins words: 'a, b and c'."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {plural(what)}"
-
-
-def plural(what: str) -> str:
-    if what.endswith("ss"):
-        return f"{what}es"
-    return what if what.endswith("s") else f"{what}s"  # A field such as num_epochs is plural.
 
 
 def spread(optima) -> float:

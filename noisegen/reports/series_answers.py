@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from noisegen._text import count
 from noisegen.reports.formatting import capitalized, display_name, format_number
 from noisegen.reports.sentences import (
     FEWEST_SEEDS,
@@ -11,7 +12,6 @@ from noisegen.reports.sentences import (
     UP_TO,
     Answer,
     about,
-    count,
     held_out,
     named,
     range_with_unit,

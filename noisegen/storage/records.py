@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Collection
 from typing import Self
 
+from noisegen._text import count
 from noisegen.storage import record as record_lib
 from noisegen.storage import workdir as workdir_lib
 from noisegen.storage.claims import writer_name
@@ -220,14 +221,14 @@ def _task_name(workdir: pathlib.Path) -> str | None:
 
 def _warn_skipped(root: pathlib.Path, reason: str, places: list[str]) -> None:
     """Warns of lines that were skipped for one reason."""
-    lines = "1 line" if len(places) == 1 else f"{len(places)} lines"
     more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
     remedy = ""
     if reason == record_lib.CHANGED:
         remedy = ' To accept a change of your own, remove "crc32" and its value from the line.'
     warnings.warn(
-        f"skipped {lines} in {root}: {reason}: {', '.join(places[:_NAMED])}{more}; "
-        f"give the sweep command again to repeat runs that are missing.{remedy}",
+        f"skipped {count(len(places), 'line')} in {root}: {reason}: "
+        f"{', '.join(places[:_NAMED])}{more}; give the sweep command again to repeat "
+        f"runs that are missing.{remedy}",
         stacklevel=3,
     )
 

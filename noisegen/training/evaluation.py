@@ -153,7 +153,8 @@ def evaluate(
         sums = jax.lax.fori_loop(0, num_pieces, piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
     sums = jax.lax.psum(sums, "batch")
-    # XLA divides by a constant in its own way, so results keep the bits that they always had.
+    # Not always by the weights: XLA rounds a division by a constant in another way, and the results
+    # of tasks without weights must keep their bits.
     return {
         name: each.values / (each.weights if name in spec.weighted else total)
         for name, each in sums.items()

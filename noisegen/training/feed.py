@@ -42,14 +42,14 @@ class HostOrders:
         """Returns the order of the examples in an epoch of a run, int32 (N,)."""
         return self._cached(int(seed), int(epoch))
 
-    def examples(self, seed: int, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Returns the examples at some places of some epochs, arrays of one shape."""
+    def examples(self, seed: int, epochs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Returns the examples at some offsets into epochs, arrays of one shape."""
         if not self._task.shuffle:
-            return places  # There may be too many examples to list them.
-        examples = np.empty_like(places)
+            return offsets  # There may be too many examples to list them.
+        examples = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
-            examples[chosen] = self(seed, epoch)[places[chosen]]
+            examples[chosen] = self(seed, epoch)[offsets[chosen]]
         return examples
 
     def _compute(self, seed: int, epoch: int) -> np.ndarray:
@@ -183,8 +183,8 @@ class Feed:
         within = np.arange(self._shape[2])
         # As in `take`, positions outside the mask repeat the first example.
         positions = starts[:, None] + np.where(within < sizes[:, None], within, 0)
-        epochs, places = np.divmod(positions, run.plan.permutation_length)
-        return self._orders.examples(run.hparams["seed"], epochs, places)
+        epochs, offsets = np.divmod(positions, run.plan.permutation_length)
+        return self._orders.examples(run.hparams["seed"], epochs, offsets)
 
 
 def microbatches(

@@ -13,7 +13,7 @@ import numpy as np
 from noisegen.training import lanes as lanes_lib
 from noisegen.training.config import PoolConfig
 from noisegen.training.data_order import RunInputs
-from noisegen.training.feed import Feed, HostOrders
+from noisegen.training.feed import Feed, HostOrders, Position
 from noisegen.training.lane_checkpoint import Checkpoints, from_arrays, to_arrays
 from noisegen.training.lanes import Lane
 from noisegen.training.program import Program
@@ -227,7 +227,7 @@ class HostLanes:
                 self._error = error
                 return
 
-    def _positions(self) -> list[tuple[Run, int] | None]:
+    def _positions(self) -> list[Position]:
         """Returns the run of every lane and the examples that it has consumed; None if idle."""
         return [None if slot is None else (slot.run, slot.examples) for slot in self._slots]
 

@@ -72,30 +72,14 @@ class Program:
             is_fed=self.window_steps > 0,
         )
 
-        def mapped(
-            function: Callable[..., Any],
-            *arguments: Any,
-            inputs: Any,
-            outputs: Any,
-            donate: int | tuple = 0,
-            **options: Any,
-        ) -> Callable[..., Any]:
-            """Maps a function over the mesh; `inputs` and `outputs` are partition specs."""
-            function = functools.partial(function, *arguments)
-            # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
-            # even that of a scan in the user's model.
-            with_mesh = jax.shard_map(
-                function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
-            )
-            # The lanes are donated: the device holds the state of the runs once.
-            return jax.jit(with_mesh, donate_argnums=donate, **options)
-
         # Nothing is compiled before the first call. The number of steps is an argument, so that a
         # program serves every number.
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
         fed = (_WINDOW, _EVERYWHERE) if self.window_steps else ()
-        self._empty = mapped(lanes_lib.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=())
-        self._restart = mapped(
+        self._empty = self._mapped(
+            lanes_lib.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=()
+        )
+        self._restart = self._mapped(
             lanes_lib.restart,
             task,
             shape,
@@ -107,15 +91,15 @@ class Program:
         # One lane has the axes of the lanes without the first.
         one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
         inserted = KEPT if self.window_steps else (*KEPT, "permutations")
-        self._insert_lane = mapped(
+        self._insert_lane = self._mapped(
             lanes_lib.insert_lane,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
             outputs=_STATE,
         )
-        self._advance = mapped(
+        self._advance = self._mapped(
             lanes_lib.advance, task, shape, inputs=(*steps, *fed), outputs=(_STATE, _LANES)
         )
-        self._accumulate = mapped(
+        self._accumulate = self._mapped(
             lanes_lib.accumulate, task, shape, inputs=(*steps, *fed[:1]), outputs=_STATE
         )
         # Without the mesh: the lane may lie on any device, and XLA moves it.
@@ -160,7 +144,7 @@ class Program:
         """Takes microbatches and their gradients only, for measurement."""
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
-            # To read examples is not measured. It takes place beside the device's work.
+            # Reading examples is not measured, since it runs beside the device's work.
             fed = (self._put(self._blank_window(1), _WINDOW),) if self.window_steps else ()
             return self._accumulate(lanes, self.data, steps, *fed)
 
@@ -223,6 +207,25 @@ class Program:
             if isinstance(examples, sources.HostExamples):
                 examples.raise_error()
 
+    def _mapped(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        inputs: Any,
+        outputs: Any,
+        donate: int | tuple = 0,
+        **options: Any,
+    ) -> Callable[..., Any]:
+        """Maps a function over the mesh; `inputs` and `outputs` are partition specs."""
+        function = functools.partial(function, *arguments)
+        # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
+        # even that of a scan in the user's model.
+        with_mesh = jax.shard_map(
+            function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
+        )
+        # The lanes are donated: the device holds the state of the runs once.
+        return jax.jit(with_mesh, donate_argnums=donate, **options)
+
     def _blank_window(self, num_steps: int) -> PyTree:
         """Returns a window of zeros."""
         lead = (num_steps, self._config.lanes, self._config.microbatch)
@@ -279,7 +282,7 @@ def _window_steps(train: PyTree, config: PoolConfig) -> int:
     """Returns the micro-steps of a window; 0 if the training set is on the device."""
     if not isinstance(train, sources.HostExamples):
         return 0
-    step_bytes = config.lanes * config.microbatch * train.num_bytes
+    step_bytes = config.lanes * config.microbatch * train.bytes_per_example
     return max(1, min(_WINDOW_STEPS, _WINDOW_BYTES // step_bytes))
 
 

@@ -17,13 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from noisegen._errors import one_line
+
 PyTree = Any
 
 _SHARE = 0.5  # of the memory of a device that data may take
 
-# Limits of what a compiled program asks for at once. To ask takes some tenths of a millisecond.
-_ASKED_EXAMPLES = 2048
-_ASKED_BYTES = 2**24
+# The most that a compiled program requests from the host at once. A request takes some tenths of
+# a millisecond, so that few large ones are faster.
+_REQUESTED_EXAMPLES = 2048
+_REQUESTED_BYTES = 2**24
 
 
 class SourceError(OSError):
@@ -104,24 +107,24 @@ class HostExamples:
           SourceError: If an example cannot be read, or differs from the first in shape or dtype.
         """
         # Each example is read once, in the order in which it lies in a file.
-        distinct, places = np.unique(np.asarray(indices), return_inverse=True)
+        distinct, inverse = np.unique(np.asarray(indices), return_inverse=True)
         try:
             read = self._read(distinct)
         except Exception as error:  # The source is the user's, so it may raise anything.
             raise self._explained(distinct, error) from error
-        places = places.reshape(np.shape(indices))
+        inverse = inverse.reshape(np.shape(indices))
         return jax.tree.map(
-            lambda array, like: array[places].astype(like.dtype, copy=False), read, self.example
+            lambda array, like: array[inverse].astype(like.dtype, copy=False), read, self.example
         )
 
     @property
-    def num_bytes(self) -> int:
+    def bytes_per_example(self) -> int:
         """Bytes of one example on the device."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.example))
 
     def pieces_at_once(self, size: int) -> int:
-        """Returns how many pieces of `size` examples a compiled program should ask for at once."""
-        return max(1, min(_ASKED_EXAMPLES, _ASKED_BYTES // self.num_bytes) // size)
+        """Returns how many pieces of `size` examples a compiled program should request at once."""
+        return max(1, min(_REQUESTED_EXAMPLES, _REQUESTED_BYTES // self.bytes_per_example) // size)
 
     def whole(self) -> PyTree:
         """Returns all examples, which are read once only."""
@@ -131,8 +134,8 @@ class HostExamples:
             shapes = abstract_examples(self, len(self))
             whole = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
             # In parts, so that no second copy of all is needed.
-            for start in range(0, len(self), _ASKED_EXAMPLES):
-                part = np.arange(start, min(start + _ASKED_EXAMPLES, len(self)))
+            for start in range(0, len(self), _REQUESTED_EXAMPLES):
+                part = np.arange(start, min(start + _REQUESTED_EXAMPLES, len(self)))
                 jax.tree.map(functools.partial(_write, part), whole, self[part])
             self._whole = whole
         return self._whole
@@ -274,9 +277,9 @@ def place(
     sizes = {split: _num_bytes(examples) for split, examples in splits.items()}
     room = _room(devices) if where is None else 0
     placed = {}
-    # The smallest first: to evaluate on the device saves most, and a test set is small.
+    # The smallest first: a test set is small, and evaluating it on the device saves most.
     for split in sorted(sizes, key=sizes.get):
-        examples = splits[split]
+        examples, name = splits[split], f"The {split} set of task {task_name!r}"
         room -= sizes[split]
         if where == "device" or (where is None and room >= 0):
             is_read = isinstance(examples, HostExamples)
@@ -284,12 +287,10 @@ def place(
             continue
         if where is None:
             warnings.warn(
-                f"The {split} set of task {task_name!r} takes {sizes[split] / 2**30:.3g} GiB, too "
-                "much for half of the device's memory: it stays on the host, and is read there "
-                "ahead of the device.",
+                f"{name} takes {sizes[split] / 2**30:.3g} GiB, too much for half of the device's "
+                "memory: it stays on the host, and is read there ahead of the device.",
                 stacklevel=2,
             )
-        name = f"The {split} set of task {task_name!r}"
         placed[split] = HostExamples(examples, name, defers_errors=True)
     return {split: placed[split] for split in splits}
 
@@ -357,8 +358,5 @@ def _name(path: tuple) -> str:
 
 
 def _described(error: Exception) -> str:
-    """Returns an error in a line."""
-    text = str(error).strip().split("\n")[0].rstrip(".")
-    if isinstance(error, ValueError):
-        return text
-    return f"{type(error).__name__}: {text}"
+    """Returns an error in a line, without the kind of those that this module raises."""
+    return one_line(error).removeprefix("ValueError: ").rstrip(".")

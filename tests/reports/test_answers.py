@@ -271,10 +271,10 @@ def test_a_metric_has_its_unit():
 
 @pytest.mark.parametrize(
     "name, several",
-    [("batch_size", "2 batch sizes"), ("num_epochs", "2 num epochs"), ("loss", "2 losses")],
+    [("batch_size", "batch sizes"), ("num_epochs", "num epochs"), ("loss", "losses")],
 )
 def test_names_of_rows_have_a_plural(name, several):
-    assert sentences.count(2, sentences.display_name(name)) == several
+    assert sentences.named(name, ["4", "8"]) == f"{several} 4 and 8"
 
 
 def test_a_percentage_cannot_change_by_more_than_all_of_it():

@@ -144,7 +144,7 @@ def test_odd_values_are_explorable(tmp_path, name):
 
 def test_more_runs_than_a_browser_takes_leave_the_page_static(tmp_path, monkeypatch):
     write(tmp_path, map(record_of, RUNS))
-    monkeypatch.setattr(explorable_runs, "MOST_RUNS", 11)
+    monkeypatch.setattr(explorable_runs, "MOST_EXPLORABLE", 11)
     assert "<script" not in write_report(tmp_path, PROTOCOL).read_text()
 
 

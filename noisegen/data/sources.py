@@ -61,7 +61,9 @@ def token_windows(
             f"{np.shape(tokens)}."
         )
     if len(tokens) < length:
-        raise ValueError(f"{len(tokens):,} tokens are fewer than a window of length={length}.")
+        raise ValueError(
+            f"{len(tokens):,} tokens are fewer than a window of length={length}; make it smaller."
+        )
     return TokenWindows(tokens, int(length), int(stride), path)
 
 
@@ -76,9 +78,9 @@ class TokenWindows:
         return (len(self._tokens) - self._length) // self._stride + 1
 
     def __getitem__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        # To read beyond the end of a mapped file kills the process.
+        # Reading beyond the end of a mapped file kills the process.
         if self._path is not None and os.path.getsize(self._path) != self._size:
-            raise OSError(f"{self._path} has changed its size since it was opened")
+            raise OSError(f"{self._path} has changed its size since it was opened; restore it")
         starts = np.asarray(indices, np.int64)[:, None] * self._stride
         return {"tokens": self._tokens[starts + np.arange(self._length)].astype(np.int32)}
 
@@ -139,5 +141,8 @@ def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     size = os.path.getsize(path)
     if size % dtype.itemsize or not size:
-        raise ValueError(f"{path} has {size:,} bytes, which are no whole number of {dtype}.")
+        raise ValueError(
+            f"{path} has {size:,} bytes, which are no whole number of {dtype}, or none: give a "
+            "file of tokens and their dtype."
+        )
     return np.memmap(path, dtype, mode="r")
