@@ -48,7 +48,7 @@ setuptools.setup(
     extras_require={
         "sweeps": SWEEPS,
         "slurm": [*SWEEPS, "submitit>=1.5"],
-        # Compilers for accelerators that are not there; their versions are those of jaxlib.
+        # Compilers for accelerators that you do not have; their versions are those of jaxlib.
         "aot-cuda": [*SWEEPS, "jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"],
         "aot-tpu": [*SWEEPS, "libtpu"],
         "explore": [*SWEEPS, BOKEH],

@@ -3,7 +3,7 @@
     noisegen init FILE.py                    writes a small working experiment to start from
     noisegen advise FILE.py --workdir=DIR    predicts its answers from short runs
     noisegen sweep FILE.py --workdir=DIR     trains its runs and writes the report
-    noisegen compile FILE.py --target=h100   bounds its speed on an accelerator that is not there
+    noisegen compile FILE.py --target=h100   bounds its speed on an accelerator that you do not have
     noisegen status DIR                      shows the progress of a sweep
     noisegen report DIR                      writes table and page again from the records
     noisegen export DIR --to=csv             exports runs to tables, TensorBoard, W&B or MLflow

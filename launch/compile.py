@@ -1,4 +1,4 @@
-"""Compiles the program of an experiment for an accelerator that is not there.
+"""Compiles the program of an experiment for an accelerator that you do not have.
 
     python -m launch.compile experiments/smith2020/table1.py:gpu --target=h100
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 def _report(argv: list[str]) -> str:
     if _TARGET.value is None:
         raise cli.UsageError("Name the accelerator, as in --target=h100.")
-    target = hardware.find(_TARGET.value)
+    target = hardware.find_target(_TARGET.value)
     experiment, config = cli.read_experiment(argv, cli.check_devices)
     sweep = experiment.get_sweep(config)
     if _RUN.value >= len(sweep.planned):

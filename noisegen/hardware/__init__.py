@@ -1,4 +1,4 @@
-"""Compiles device programs for hardware that is not there, and says what bounds their speed."""
+"""Compiles device programs for accelerators that you do not have, and says what bounds their speed."""
 
 from noisegen.hardware.compilation import (
     Compilation,
@@ -6,7 +6,7 @@ from noisegen.hardware.compilation import (
     compile_program,
     default_config,
 )
-from noisegen.hardware.targets import Target, find
+from noisegen.hardware.targets import Target, find_target
 
 __all__ = [
     "Compilation",
@@ -14,5 +14,5 @@ __all__ = [
     "Target",
     "compile_program",
     "default_config",
-    "find",
+    "find_target",
 ]

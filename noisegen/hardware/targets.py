@@ -1,7 +1,7 @@
 """Accelerators that programs are compiled for, with what their makers publish about them.
 
 >>> from noisegen.hardware import targets
->>> targets.find("h100:8").num_devices, targets.find("v5e:2x4").num_devices
+>>> targets.find_target("h100:8").num_devices, targets.find_target("v5e:2x4").num_devices
 (8, 8)
 """
 
@@ -43,7 +43,7 @@ class Target:
     """An accelerator, or several.
 
     Attributes:
-      name: As given to `find`.
+      name: As given to `find_target`.
       chip: Its kind, such as "h100".
       num_devices: Number of devices.
       flops: Peak of bfloat16 products in a second, of one device.
@@ -73,7 +73,7 @@ class Target:
     @property
     def compiler_options(self) -> dict[str, str | int]:
         """Options with which to compile for the target."""
-        # Autotuning measures kernels on the GPU, which is not there.
+        # Autotuning measures kernels on the GPU, which may be absent.
         return {"xla_gpu_autotune_level": 0} if self.is_gpu else {}
 
     def seconds(self, flops: int, dtype: str, num_bytes: int) -> float:
@@ -99,6 +99,7 @@ class Target:
             os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
             os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+            # Any type will do: the topology below is what counts.
             os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
             arguments = {"platform": "tpu", "topology_name": _topology(self)}
         try:
@@ -112,7 +113,7 @@ class Target:
         return devices[: self.num_devices]
 
 
-def find(name: str) -> Target:
+def find_target(name: str) -> Target:
     """Returns the target of a name: "h100", "h100:8", "v5e:2x4", "v6e:1".
 
     Raises:

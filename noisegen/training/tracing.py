@@ -1,4 +1,4 @@
-"""Traces the program that would train a run, also for devices that are not there."""
+"""Traces the program that would train a run, also for devices that this process does not have."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

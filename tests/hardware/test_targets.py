@@ -15,18 +15,18 @@ from noisegen import hardware, training
     ("name", "num_devices"), [("h100", 1), ("h200:8", 8), ("v5e:2x4", 8), ("v6e:1", 1)]
 )
 def test_a_name_has_a_chip_and_a_number(name, num_devices):
-    target = hardware.find(name)
+    target = hardware.find_target(name)
     assert target.num_devices == num_devices and name.startswith(target.chip)
 
 
 @pytest.mark.parametrize("name", ["b200", "h100:0", "h100:2x2", "v5e:2x", "", "h100:-1"])
 def test_an_unknown_target_is_refused(name):
     with pytest.raises(ValueError, match="There is no target.*h100:8"):
-        hardware.find(name)
+        hardware.find_target(name)
 
 
 def test_a_kernel_takes_the_time_of_its_products_or_of_its_traffic():
-    target = hardware.find("h100")
+    target = hardware.find_target("h100")
     assert target.seconds(989 * 10**9, "bf16", 1) == pytest.approx(1e-3)
     assert target.seconds(494 * 10**9, "f32", 1) == pytest.approx(1e-3)
     assert target.seconds(1, "bf16", 335 * 10**7) == pytest.approx(1e-3)
@@ -89,7 +89,7 @@ def test_without_its_compiler_the_remedy_is_named(package, target):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
     with pytest.raises(ValueError, match=r"pip install '\.\[aot-"):
-        hardware.find(target).devices()
+        hardware.find_target(target).devices()
 
 
 @pytest.mark.slow
@@ -97,6 +97,6 @@ def test_without_its_compiler_the_remedy_is_named(package, target):
 def test_a_program_is_compiled_for_hardware_that_is_not_there(package, target):
     pytest.importorskip(package)
     config = training.PoolConfig(microbatch=16)
-    found = hardware.compile_program(make_task(), RUN, config, hardware.find(target))
+    found = hardware.compile_program(make_task(), RUN, config, hardware.find_target(target))
     assert found.callbacks == 0 and found.wide_types == ()
     assert 0 < found.memory < 1e8 and found.bound > 1e6
