@@ -1,4 +1,4 @@
-"""Compiles device programs for accelerators that you do not have, and says what bounds their speed."""
+"""Compiles programs for accelerators that you do not have, and says what bounds their speed."""
 
 from noisegen.hardware.compilation import (
     Compilation,
