@@ -158,6 +158,7 @@ class MLflow(Tracker):
     def exported(self) -> Collection[str]:
         self._connect()
         runs = list(self._runs())
+        # Those of an export that was interrupted. Another export at work would lose them, too.
         for run in runs:
             if run.info.status != "FINISHED":
                 self._client.delete_run(run.info.run_id)
