@@ -19,6 +19,8 @@ from noisegen.training import Run
 from . import cli, config_flags
 
 jax.config.update("jax_platforms", "cpu")  # No accelerator is looked for.
+# Programs for hardware that is not there can be stored, but not read again.
+jax.config.update("jax_enable_compilation_cache", False)
 
 flags.adopt_module_key_flags(cli)
 _TARGET = flags.DEFINE_string(
@@ -43,7 +45,10 @@ def _report(argv: list[str]) -> str:
     experiment, config = cli.read_experiment(argv, cli.check_devices)
     sweep = experiment.get_sweep(config)
     if _RUN.value >= len(sweep.planned):
-        raise cli.UsageError(f"--run={_RUN.value}: there are {len(sweep.planned)} runs, from 0 on.")
+        last = len(sweep.planned) - 1
+        raise cli.UsageError(
+            f"--run={_RUN.value}: there is no such run; give one from 0 to {last}."
+        )
     task = sweep.task_of(sweep.planned[_RUN.value])
     # Nothing is trained, and this processor would take long to call a large network.
     [run] = training.make_runs(task, [sweep.planned[_RUN.value]], mixing=False)

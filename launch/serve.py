@@ -61,13 +61,17 @@ class Server:
       url: Address of the page.
 
     Raises:
-      UsageError: If the port is taken.
+      UsageError: If the port is taken or reserved.
     """
 
     def __init__(self, port: int):
         try:
             self._server = http.server.ThreadingHTTPServer((_HOST, port), _Handler)
         except OSError as error:
+            if error.errno == errno.EACCES:
+                raise cli.UsageError(
+                    f"--serve={port}: this port is not yours to use; give one from 1024 on."
+                ) from error
             if error.errno != errno.EADDRINUSE:
                 raise
             raise cli.UsageError(

@@ -99,14 +99,22 @@ def _examples(split: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndar
         raise ValueError(
             f"{split} must be a dict with the arrays 'image' and 'label', but it is {found}."
         )
-    image = _images(f"{split}['image']", np.asarray(arrays["image"]))
-    label = _labels(f"{split}['label']", np.asarray(arrays["label"]))
+    image = _images(f"{split}['image']", _array(f"{split}['image']", arrays["image"]))
+    label = _labels(f"{split}['label']", _array(f"{split}['label']", arrays["label"]))
     if len(image) != len(label) or not len(label):
         raise ValueError(
             f"{split} has {len(image)} images and {len(label)} labels: give one label each."
         )
     # Views, because the arrays of a data set are made read-only.
     return {"image": image.view(), "label": label.view()}
+
+
+def _array(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns an array, or raises ValueError if its items differ in shape."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be one array, but its items differ in shape.") from error
 
 
 def _images(name: str, image: np.ndarray) -> np.ndarray:

@@ -54,7 +54,9 @@ def token_windows(
     path = None
     if isinstance(tokens, str | os.PathLike):
         path = os.path.expanduser(tokens)
-        tokens = _mapped(path, np.dtype(dtype))
+        tokens = _mapped(path, dtype)
+    elif not hasattr(tokens, "dtype"):
+        tokens = np.asarray(tokens)
     if np.ndim(tokens) != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise ValueError(
             f"tokens must be whole numbers along one axis, but they are {tokens.dtype} of shape "
@@ -103,11 +105,26 @@ def one_by_one(
     Returns:
       The source.
 
+    Raises:
+      ValueError: If an argument is of another kind.
+
     Examples:
       >>> squares = one_by_one(range(10), lambda i: {"x": np.float32(i), "y": np.float32(i**2)})
       >>> squares[np.array([2, 3])]["y"]
       array([4., 9.], dtype=float32)
     """
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        raise ValueError(
+            f"items must have a length and indices, but are {_validate.kind(items)}; give a list "
+            "or, for indices alone, a range."
+        )
+    if read is not None and not callable(read):
+        raise ValueError(f"read must be a function of an item, but is {_validate.kind(read)}.")
+    if executor is not None and not isinstance(executor, futures.Executor):
+        raise ValueError(
+            f"executor must be a concurrent.futures.Executor, but is {_validate.kind(executor)}; "
+            "ThreadPoolExecutor(8) reads 8 items at once."
+        )
     return OneByOne(items, read, executor)
 
 
@@ -135,10 +152,17 @@ class OneByOne:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 
-def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
+def _mapped(path: str, dtype: np.typing.DTypeLike) -> np.ndarray:
     """Maps a file of numbers into memory."""
     if path.endswith(".npy"):
-        return np.load(path, mmap_mode="r")
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:  # NumPy takes other files for pickles.
+            raise ValueError(f"{path} is no NumPy file of numbers.") from error
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype={dtype!r} is no type of numbers, such as 'uint16'.") from error
     size = os.path.getsize(path)
     if size % dtype.itemsize or not size:
         raise ValueError(

@@ -181,10 +181,13 @@ def _words_of_tokens(vocabulary: Sequence[str] | int) -> tuple[str, ...]:
             "vocabulary must be a sequence of words, but it is a mapping; if it maps words to "
             "tokens 0, 1, 2, ..., write sorted(vocabulary, key=vocabulary.get)."
         )
+    if isinstance(vocabulary, np.ndarray) and vocabulary.ndim:
+        vocabulary = vocabulary.tolist()
     if not isinstance(vocabulary, Sequence):
         [size] = _validate.whole(1, vocabulary=vocabulary)
         return tuple(map(str, range(size)))
-    words = tuple(vocabulary)
+    # A string is a sequence of words, too, but more likely a mistake, such as the number in quotes.
+    words = () if isinstance(vocabulary, str) else tuple(vocabulary)
     if not words or not all(isinstance(word, str) for word in words):
         raise ValueError("vocabulary must be words (str), one for each token, or their number.")
     return words
@@ -192,7 +195,10 @@ def _words_of_tokens(vocabulary: Sequence[str] | int) -> tuple[str, ...]:
 
 def _tokens(name: str, tokens: np.ndarray, size: int) -> np.ndarray:
     """Returns a copy of tokens as int32, after checking them."""
-    tokens = np.asarray(tokens)
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError as error:  # Rows of unequal lengths.
+        raise ValueError(f"{name} must be one array of tokens; concatenate its parts.") from error
     if tokens.ndim != 1 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
         raise ValueError(
             f"{name} must be whole numbers of the shape (n,), at least one, but it is "

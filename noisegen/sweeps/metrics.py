@@ -189,7 +189,8 @@ class Derivation:
             value = float(metric.derive(record))
         except Exception as error:  # The user's function may raise anything.
             name = record.run_id or dict(record.hparams)
-            self._failures.setdefault(metric.name, []).append(f"run {name}: {one_line(error)}")
+            reason = error if isinstance(error, _MissingError) else one_line(error)
+            self._failures.setdefault(metric.name, []).append(f"run {name}: {reason}")
             return None
         return value if math.isfinite(value) else None
 
@@ -268,13 +269,13 @@ def check_derived(
         )
         try:
             metric.derive(_with_arrays(record))
-        except _LackingError as error:
+        except _MissingError as error:
             raise ValueError(f"the derived metric {metric.name} fails: {error}") from error
         except Exception:
             continue
 
 
-class _LackingError(KeyError):
+class _MissingError(KeyError):
     """A name that a record lacks."""
 
     def __str__(self):
@@ -290,7 +291,7 @@ class _Named(dict):
 
     def __missing__(self, name):
         known = ", ".join(map(str, self)) or "none"
-        raise _LackingError(f"there is no {name!r} in the {self._what}, only {known}.")
+        raise _MissingError(f"there is no {name!r} in the {self._what}, only {known}.")
 
 
 def _with_arrays(record):

@@ -6,6 +6,7 @@ they are written, use its `SweepState`.
 
 import dataclasses
 import functools
+import inspect
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ class SweepState:
       planned: The planned runs.
       protocols: The protocols, which decide what is trained.
       workdir: Directory of the sweep, None if there is none.
-      static: Fields of the runs that `task` is a function of, in the order of its arguments.
+      static: Fields of the runs that `task` is a function of.
     """
 
     def __init__(
@@ -183,7 +184,8 @@ class SweepState:
         """Returns the task of a run, which is made when it is first asked for.
 
         Raises:
-          ValueError: If the run lacks a static field, or the task is not a `Task`.
+          ValueError: If the run lacks a static field, the function of the task takes other
+            arguments, or the task is not a `Task`.
         """
         lacking = [name for name in self._static if name not in hparams]
         if lacking:
@@ -195,7 +197,7 @@ class SweepState:
         if key not in self._tasks:
             task = self._make_task
             if self._static or (not isinstance(task, Task) and callable(task)):
-                task = task(*key)
+                task = _call_with_static(task, dict(zip(self._static, key, strict=True)))
             if not isinstance(task, Task):
                 raise ValueError(f"{task!r:.80} is not a Task; is there a return in its function?")
             static = {**task.static, **dict(zip(self._static, key, strict=True))}
@@ -320,3 +322,25 @@ class SweepState:
             content = storage.read_sweep(self._workdir)
             self._saved_task_name = content.get("task")
             self._saved_refused = frozenset(content.get("refused", ()))
+
+
+def _call_with_static(make_task: Callable[..., Task], static: Mapping[str, Any]) -> Task:
+    """Calls the function of a task with the values of static fields.
+
+    They are given by name if it has arguments of these names, so that no order exchanges them.
+
+    Raises:
+      ValueError: If the function takes other arguments.
+    """
+    signature = inspect.signature(make_task)
+    is_by_name = static.keys() <= signature.parameters.keys()
+    args, kwargs = ((), static) if is_by_name else (static.values(), {})
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"The task's function cannot be called with the static fields "
+            f"({', '.join(static) or 'none'}): {error}; let Sweep(..., static=...) name its "
+            "arguments."
+        ) from error
+    return make_task(*args, **kwargs)

@@ -83,8 +83,8 @@ class Sweep:
       published: Published numbers beside the measured ones, see `reports.make_table`.
       static: Fields of the runs that `task` is a function of, because they set shapes: a width, a
         depth, the size of the training set, and in some tasks the batch size. The function gets
-        their values in this order. Runs are trained task by task. The tasks have one name and the
-        same test set.
+        their values by name if it has arguments of these names, else in this order. Runs are
+        trained task by task. The tasks have one name and the same test set.
       origin: The experiment's file, if the sweep was made from one.
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from noisegen import data
+from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx, ghost_norms
 from noisegen.training import Batch, Task
 from noisegen.training.task import Hparams, call_with_hparams
@@ -69,7 +69,8 @@ def image_classification(
       or the classes.
 
     Raises:
-      ValueError: If both train_accuracy_curve and diagnostics are given.
+      ValueError: If `dataset` is no `Dataset`, or if both train_accuracy_curve and diagnostics are
+        given.
 
     Examples:
       >>> import optax
@@ -99,6 +100,11 @@ def image_classification(
       ...     label_smoothing=lambda hparams: hparams["label_smoothing"],
       ... )
     """
+    if not isinstance(dataset, data.Dataset):
+        raise ValueError(
+            f"dataset must be a data.Dataset, but it is {_validate.kind(dataset)}; "
+            "data.from_arrays makes one from images."
+        )
     predict = _make_predict(dataset)
 
     def loss(model: nnx.Module, batch: Batch) -> jax.Array:

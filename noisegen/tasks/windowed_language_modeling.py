@@ -51,8 +51,8 @@ def windowed_language_modeling(
       A `noisegen.training.Task`. Tracing it raises ValueError if the model does not fit the text.
 
     Raises:
-      ValueError: If a text is shorter than a window and the token after it, or a number is not a
-        whole number of at least 1.
+      ValueError: If `text` is no `Text`, a text is shorter than a window and the token after it, or
+        a number is not a whole number of at least 1.
 
     Examples:
       >>> import numpy as np, optax
@@ -68,6 +68,11 @@ def windowed_language_modeling(
       >>> task.num_examples, task.num_test_examples
       (49, 9)
     """
+    if not isinstance(text, data.Text):
+        raise ValueError(
+            f"text must be a data.Text, but it is {_validate.kind(text)}; data.text_from_tokens "
+            "makes one from tokens."
+        )
     stride = window if stride is None else stride
     window, stride = _validate.whole(1, window=window, stride=stride)
     vocabulary = len(text.vocabulary)

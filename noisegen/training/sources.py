@@ -71,7 +71,7 @@ class HostExamples:
 
     Raises:
       SourceError: If the first example cannot be read, or is no pytree of numbers.
-      ValueError: If there are no examples.
+      ValueError: If there are no examples, or their number is no whole one.
     """
 
     def __init__(self, examples: PyTree, where: str, defers_errors: bool = False):
@@ -83,7 +83,10 @@ class HostExamples:
         self._error: Exception | None = None
         self._whole: PyTree | None = None
         self._lock = threading.Lock()  # A source need not be safe for several threads.
-        self._len = len(self._source)
+        try:
+            self._len = len(self._source)
+        except TypeError as error:
+            raise ValueError(f"{where} has no length: {error}.") from error
         if self._len < 1:
             raise ValueError(f"{where} must have at least 1 example.")
         self.example: PyTree | None = None  # Not known yet when the first is read.
@@ -176,6 +179,8 @@ class HostExamples:
                     f"{size:,} now; restore them, or make the task again"
                 )
             examples = jax.tree.map(np.asarray, self._source[indices])
+        if not jax.tree.leaves(examples):
+            raise ValueError(f"it is {examples!r:.80}, without an array; return arrays")
         for path, leaf in jax.tree.leaves_with_path(examples):
             if not jnp.issubdtype(leaf.dtype, jnp.number) and leaf.dtype != bool:
                 raise ValueError(f"array{_name(path)} is {leaf.dtype}; give numbers or booleans")

@@ -298,6 +298,11 @@ class Task:
                 object.__setattr__(self, split, sources.HostExamples(examples, where))
                 continue
             lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
+            if not lengths:
+                raise ValueError(
+                    f"Task {self.name!r}: {split!r} has no arrays. Give a dict of arrays, or an "
+                    "object with len(source) and source[indices]."
+                )
             if len(lengths) != 1 or lengths & {(), (0,)}:
                 raise ValueError(
                     f"Task {self.name!r}: the arrays of {split!r} must share one leading axis of "

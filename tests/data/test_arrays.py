@@ -77,6 +77,7 @@ WRONG = {
     r"train must be a dict .* but it is \['image'\]": {"image": BYTES},
     r"train must be a dict .* an array of shape \(30, 4, 4, 2\)": BYTES,
     r"train\['image'\] must have the shape .* gray images write image": (BYTES[..., 0], LABEL),
+    r"train\['image'\] must be one array, but its items differ in shape": ([[0], [0, 1]], LABEL),
     r"train\['image'\] is empty": (BYTES[:0], LABEL),
     r"train\['image'\] has NaN or infinity in example 7": (
         np.where(np.arange(30)[:, None, None, None] == 7, np.nan, BYTES),

@@ -69,3 +69,28 @@ def test_items_are_read_one_by_one_in_their_order():
             rows = source[np.array([2, 8, 0])]
             assert rows["x"].tolist() == [[2] * 3, [8] * 3, [0] * 3]
             assert rows["y"].tolist() == [2.0, 8.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((5,), "items must have a length and indices, but are a number"),
+        (([], "read"), "read must be a function of an item, but is a value of type str"),
+        (([], None, 8), r"executor must be .* but is a number; ThreadPoolExecutor\(8\)"),
+    ],
+)
+def test_wrong_arguments_of_one_by_one(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.one_by_one(*arguments)
+
+
+def test_files_of_no_type_of_tokens(tmp_path):
+    (tmp_path / "text.npy").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.npy is no NumPy file of numbers"):
+        data.token_windows(tmp_path / "text.npy", 2)
+    with pytest.raises(ValueError, match="dtype='tokens' is no type of numbers"):
+        data.token_windows(tmp_path / "text.bin", 2, dtype="tokens")
+
+
+def test_tokens_may_be_a_list():
+    assert len(data.token_windows([0, 1, 2, 3], 2)) == 2

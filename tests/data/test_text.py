@@ -100,4 +100,11 @@ def test_tokens_outside_the_vocabulary_are_refused():
     refused(r"of the shape \(1, 2\)", train=[[0, 1]])
     refused("vocabulary must be a whole number >= 1", vocabulary=0)
     refused("vocabulary must be words", vocabulary=[b"a", b"b"])
+    refused("vocabulary must be words .* or their number", vocabulary="256")
     refused(r"sorted\(vocabulary, key=vocabulary.get\)", vocabulary={"a": 0, "b": 1})
+    with pytest.raises(ValueError, match="train must be one array of tokens; concatenate"):
+        data.text_from_tokens([[0], [1, 0]], [0], 2)
+
+
+def test_words_may_be_an_array():
+    assert data.text_from_tokens([0], [1], np.array(["a", "b"])).vocabulary == ("a", "b")

@@ -72,6 +72,15 @@ def test_a_port_that_is_taken_is_one_line(server):
         serve.Server(port)
 
 
+def test_a_port_that_is_reserved_is_one_line(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(serve.http.server, "ThreadingHTTPServer", refuse)
+    with pytest.raises(cli.UsageError, match="--serve=80: this port is not yours to use"):
+        serve.Server(80)
+
+
 def test_new_records_make_a_new_page_until_ctrl_c(page, server, monkeypatch, capsys):
     workdir, tags = page.parent, []
     write(workdir, map(record_of, list(RUNS)[1:]))

@@ -103,6 +103,12 @@ def test_a_failure_at_one_run_names_it_and_loses_nothing(begun):
     assert frame["tried"].isna().sum() == 1 and len(sweep.optima()) == 1
 
 
+def test_a_name_that_only_some_records_lack_is_named(begun):
+    lacking = sweeps.Metric("lacking", derive=lambda run: run.metrics["absent"])
+    with pytest.warns(UserWarning, match="run [0-9a-f]+: there is no 'absent' in the metrics"):
+        begun(dataclasses.replace(PROTOCOL, report=(lacking,))).to_frame()
+
+
 def test_a_diverged_run_has_none_and_a_row_without_any_says_so(begun):
     records = make_records()
     diverged = dataclasses.replace(records[0], status="diverged", curve={}, metrics={})

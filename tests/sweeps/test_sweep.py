@@ -288,6 +288,18 @@ def test_a_static_field_may_be_a_word_in_a_race(tmp_path):
     assert sweep.is_complete() and line.series == "line" and parabola.mean < line.mean
 
 
+def test_the_order_of_static_fields_does_not_matter():
+    sweep = sized_sweep(static=("power", "num_train"))
+    params, _ = sweep.task_of({"num_train": 4, "power": 1}).init(None)
+    assert params.shape == (2,)
+
+
+@pytest.mark.parametrize("static, message", [((), "none"), (("power",), "power")])
+def test_static_fields_must_be_those_of_the_function(static, message):
+    with pytest.raises(ValueError, match=rf"static fields \({message}\): missing .* 'num_train'"):
+        sized_sweep(lambda num_train, power: None, static=static).validate()
+
+
 def test_static_fields_are_checked():
     sweep = sized_sweep()
     sweep.validate()

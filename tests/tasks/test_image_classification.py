@@ -202,3 +202,8 @@ def test_a_model_that_takes_images_alone_is_given_no_keys():
     params, state = task.init(jax.random.key(0))
     losses, _ = task.loss(params, state, make_batch(task.train))
     assert losses.shape == (24,)
+
+
+def test_bare_images_are_no_data_set():
+    with pytest.raises(ValueError, match="dataset must be a data.Dataset, but it is an array"):
+        tasks.image_classification(np.zeros((2, 4, 4, 1)), None, None, name="bare")

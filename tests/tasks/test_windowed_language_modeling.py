@@ -90,3 +90,8 @@ def test_a_transformer_learns_alike_in_any_microbatch():
     assert max(found[0].values()) < 0.5 * np.log(7)
     for size, test_loss in found[0].items():
         np.testing.assert_allclose(found[1][size], test_loss, rtol=1e-3)
+
+
+def test_bare_tokens_are_no_text():
+    with pytest.raises(ValueError, match="text must be a data.Text, but it is an array"):
+        tasks.windowed_language_modeling(np.arange(9), None, None, name="bare")

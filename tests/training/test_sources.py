@@ -288,3 +288,25 @@ def test_diagnostics_need_the_training_set_on_the_device(tanh_task):
     pool = training.Pool(task, training.PoolConfig(data="host"))
     with pytest.raises(ValueError, match="diagnostics of task 'tanh' take the whole training set"):
         list(pool.train(RUNS[:1]))
+
+
+def test_a_source_without_arrays_or_length_is_refused():
+    class NoArrays:
+        def __init__(self, size):
+            self.size = size
+
+        def __len__(self):
+            return self.size
+
+        def __getitem__(self, indices):
+            return None
+
+    with pytest.raises(training.SourceError, match="at index 0: it is None, without an array"):
+        sources.HostExamples(NoArrays(2), "The set")
+    with pytest.raises(ValueError, match="The set has no length: 'float' object"):
+        sources.HostExamples(NoArrays(2.5), "The set")
+
+
+def test_what_is_neither_arrays_nor_a_source_is_refused(tanh_task):
+    with pytest.raises(ValueError, match=r"'train' has no arrays. Give a dict of arrays, or an"):
+        dataclasses.replace(tanh_task, train={})
