@@ -200,6 +200,8 @@ class Job:
             multihost.join("auto")
         try:
             worker.work(self.command.workdir, self.command.experiment, self.options)
+            # All is done. The signal of the time limit would now make the job a failed one.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         except KeyboardInterrupt:
             if environment.global_rank > 0:
                 # The job would end with this process, before the first one has requeued it.

@@ -48,6 +48,7 @@ worker.work = work
 job = slurm.Job(WorkerCommand(workdir=".", experiment="", options=WorkerOptions()), 1, 2, False)
 signal.signal(signal.SIGUSR2, requeue)
 job()
+signal.raise_signal(signal.SIGUSR2)  # too late: the job has ended well
 """
 
 
