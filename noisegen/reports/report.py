@@ -209,7 +209,7 @@ def load_report(sweep: Sweep) -> Report:
     readings = []
     for protocol in sweep.protocols:
         optima = select(records, protocol)
-        steps = read_steps(records, protocol, curves)
+        steps = read_steps(records, protocol, curves) if curves else None
         found = answers.make_answers(
             optima,
             protocol,
