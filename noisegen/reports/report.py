@@ -79,6 +79,7 @@ class Report:
       missing: Number of these runs that have no record.
       readings: One for each protocol, the main one first.
       config: Config of the sweep's experiment, empty if a program made the sweep.
+      curves: Curves of all records by run_id if they have been read, else empty.
     """
 
     workdir: pathlib.Path
@@ -87,6 +88,7 @@ class Report:
     missing: int
     readings: Sequence[Reading]
     config: Mapping = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
 
     def answer_texts(self) -> list[str]:
         """Returns the answers of each protocol as lines of text, those that have any."""
@@ -179,6 +181,8 @@ class Report:
 
     def _curves(self):
         """Returns curves by run_id: of the runs at the optima, or of all if a reader can choose."""
+        if self.curves:
+            return self.curves
         wanted = self.records
         if not can_explore(self.records):
             optima = [optimum for reading in self.readings for optimum in reading.optima]
@@ -222,7 +226,7 @@ def load_report(sweep: Sweep) -> Report:
         readings.append(Reading(protocol, optima, answers=found, steps=steps))
     readings[0] = dataclasses.replace(readings[0], published=sweep.published)
     config = sweep.origin.config if sweep.origin else {}
-    return Report(sweep.workdir, content, records, missing, readings, config)
+    return Report(sweep.workdir, content, records, missing, readings, config, curves)
 
 
 def can_explore(records: Sequence[Record]) -> bool:
