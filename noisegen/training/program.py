@@ -145,8 +145,8 @@ class Program:
         with self._computing():
             steps = self._put(np.int32(num_steps), _EVERYWHERE)
             # Reading examples is not measured, since it runs beside the device's work.
-            fed = (self._put(self._blank_window(1), _WINDOW),) if self.window_steps else ()
-            return self._accumulate(lanes, self.data, steps, *fed)
+            window = self._put(self._blank_window(1), _WINDOW)
+            return self._accumulate(lanes, self.data, steps, *window)
 
     def params(self, lanes: Lane, index: int) -> PyTree:
         """Returns the parameters to evaluate of one lane."""
@@ -156,9 +156,8 @@ class Program:
     def compile(self, lanes: Lane, fresh: np.ndarray, inputs: RunInputs) -> None:
         """Compiles `restart` and `advance` in parallel; their first calls would in sequence."""
         steps = self._put(np.int32(0), _EVERYWHERE)
-        fed = ()
-        if self.window_steps:
-            fed = (self._put(self._blank_window(self.window_steps), _WINDOW), steps)
+        window = self._put(self._blank_window(self.window_steps), _WINDOW)
+        fed = (*window, steps) if window else ()
         with self._computing():
             lowered = (
                 self._restart.lower(lanes, *self._put((fresh, inputs), _LANES)),
@@ -186,14 +185,12 @@ class Program:
             )
             fresh = _abstract(np.zeros(self._config.lanes, bool), self._mesh, _LANES)
             steps = _abstract(np.int32(0), self._mesh, _EVERYWHERE)
-            fed = ()
-            if self.window_steps:
-                window = self._blank_window(self.window_steps)
-                fed = (_abstract(window, self._mesh, _WINDOW), steps)
+            window = _abstract(self._blank_window(self.window_steps), self._mesh, _WINDOW)
+            fed = (*window, steps) if window else ()
             calls = {
                 "restart": (self._restart, lanes, fresh, inputs),
                 "advance": (self._advance, lanes, self.data, steps, *fed),
-                "accumulate": (self._accumulate, lanes, self.data, steps, *fed[:1]),
+                "accumulate": (self._accumulate, lanes, self.data, steps, *window),
             }
             traced = {}
             for name in names:
@@ -226,12 +223,13 @@ class Program:
         # The lanes are donated: the device holds the state of the runs once.
         return jax.jit(with_mesh, donate_argnums=donate, **options)
 
-    def _blank_window(self, num_steps: int) -> PyTree:
-        """Returns a window of zeros."""
+    def _blank_window(self, num_steps: int) -> tuple[PyTree, ...]:
+        """Returns a window of zeros, the only entry; no entry if the data are on the device."""
+        if not self.window_steps:
+            return ()
         lead = (num_steps, self._config.lanes, self._config.microbatch)
-        return jax.tree.map(
-            lambda leaf: np.zeros(lead + leaf.shape, leaf.dtype), self.data["train"].example
-        )
+        example = self.data["train"].example
+        return (jax.tree.map(lambda leaf: np.zeros(lead + leaf.shape, leaf.dtype), example),)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
