@@ -111,5 +111,5 @@ def _windows(split: str, tokens: np.ndarray, window: int, stride: int) -> np.nda
             f"The {split} text of {len(tokens):,} tokens is too short for a window of {window} "
             "tokens and the token after it; make the window smaller, or the text longer."
         )
-    every = np.lib.stride_tricks.sliding_window_view(tokens, window + 1)
-    return np.ascontiguousarray(every[::stride])
+    windows = data.token_windows(tokens, length=window + 1, stride=stride)
+    return windows[np.arange(len(windows))]["tokens"]
