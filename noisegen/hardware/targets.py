@@ -62,7 +62,7 @@ class Target:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU, and not a TPU."""
+        """Whether the target is a GPU; if not, it is a TPU."""
         return self.chip in _GPUS
 
     @property
@@ -110,6 +110,11 @@ class Target:
                 f"The compiler of {self.name} does not start. Its version must fit that of jaxlib, "
                 f"and a TPU's topology must exist: {reason}"
             ) from error
+        if len(devices) < self.num_devices:
+            raise ValueError(
+                f"{self.name} has no topology of {self.num_devices} chips; name one by its sides, "
+                f"such as {self.chip}:2x4."
+            )
         return devices[: self.num_devices]
 
 

@@ -1,6 +1,7 @@
 """Targets, and what a compiled program says about itself."""
 
 import importlib.util
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 from noisegen import hardware, training
+from noisegen.hardware import targets
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,15 @@ def test_without_its_compiler_the_remedy_is_named(package, target):
         pytest.skip(f"{package} is installed")
     with pytest.raises(ValueError, match=r"pip install '\.\[aot-"):
         hardware.find_target(target).devices()
+
+
+def test_a_tpu_of_more_chips_needs_its_topology(monkeypatch):
+    four = types.SimpleNamespace(devices=[None] * 4)
+    monkeypatch.setattr(targets, "_check_installed", lambda target: None)
+    monkeypatch.setattr(targets.topologies, "get_topology_desc", lambda **_: four)
+    assert len(hardware.find_target("v5e:4").devices()) == 4
+    with pytest.raises(ValueError, match="v5e:8 has no topology of 8 chips; .* such as v5e:2x4"):
+        hardware.find_target("v5e:8").devices()
 
 
 @pytest.mark.slow
