@@ -19,7 +19,7 @@ from noisegen.training import Run
 from . import cli, config_flags
 
 jax.config.update("jax_platforms", "cpu")  # No accelerator is looked for.
-# Programs for hardware that is not there can be stored, but not read again.
+# JAX can store programs for other hardware, but cannot read them again.
 jax.config.update("jax_enable_compilation_cache", False)
 
 flags.adopt_module_key_flags(cli)

@@ -56,7 +56,7 @@ class MicroStep:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compilation:
-    """What the compiled program of a run says about itself.
+    """Time, memory and speed of the compiled program of a run.
 
     Attributes:
       target: The hardware.
@@ -65,7 +65,7 @@ class Compilation:
       memory: Most bytes that a device holds at once, over the functions.
       micro_step: The micro-step.
       expected_flops: Floating-point operations of a micro-step on a device before optimization.
-      callbacks: Number of calls to the host, each of which stops the device; should be 0.
+      callbacks: Number of calls to the host; each stops the device, so 0 is wanted.
       wide_types: Types of 64 bits among the results, which are slow; should be empty.
     """
 

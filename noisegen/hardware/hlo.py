@@ -36,7 +36,7 @@ _CALLED = re.compile(
     r"|branch_computations=\{([^}]*)\}"
 )
 
-# Instructions that are no kernels: those that name or hold values, and those that run others, which
+# These instructions are no kernels. They name or hold values, or run other instructions, and those
 # count instead.
 _VALUES = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 _VALUES |= {"partition-id", "replica-id", "opt-barrier"}
@@ -158,7 +158,7 @@ class Module:
         return found
 
     def reached(self, computation: str) -> Iterator[Instruction]:
-        """Yields all instructions of a computation and of those that it runs."""
+        """Yields the instructions of a computation, then those of the computations that it runs."""
         seen, left = set(), [computation]
         while left:
             name = left.pop()
