@@ -175,15 +175,21 @@ def fit(
     return dataclasses.replace(found, log2=log2, error=error)
 
 
-def extrapolate(found: Mapping[float, LargestBatch], level: float = 0.95) -> Extrapolation:
+def extrapolate(
+    found: Mapping[float, LargestBatch],
+    level: float = 0.95,
+    growth: tuple[float, float] = (GROWTH, GROWTH_ERROR),
+) -> Extrapolation:
     """Predicts the largest batch size without loss at the full horizon.
 
-    Bayesian linear regression with normal errors: log2 B_max(f) = b + g log2 f, with g known
-    beforehand (`GROWTH`), and the error of each horizon that of its fit and `MODEL_ERROR`.
+    Bayesian linear regression with normal errors: log2 B_max(f) = b + g log2 f. The error of each
+    horizon is that of its fit and `MODEL_ERROR`.
 
     Args:
       found: From the fraction of the full horizon, in (0, 1], to what was found there.
       level: Level of the interval, in (0, 1).
+      growth: The exponent g known beforehand, and its standard error; infinite if nothing is known,
+        which takes two horizons.
     """
     known = {f: each for f, each in found.items() if not math.isnan(each.log2)}
     nothing = statistics.Interval(math.nan, math.nan, math.nan, level)
@@ -209,14 +215,15 @@ def extrapolate(found: Mapping[float, LargestBatch], level: float = 0.95) -> Ext
     values = np.array([each.log2 for each in inside.values()])
     errors = np.hypot([each.error for each in inside.values()], MODEL_ERROR)
     # The knowledge about g is one more measurement.
+    known_growth, growth_error = growth
     design = np.vstack([np.column_stack([np.ones(len(octaves)), octaves]), [0, 1]])
-    weights = 1 / np.append(errors, GROWTH_ERROR)
+    weights = 1 / np.append(errors, growth_error)
     covariance = np.linalg.inv((design.T * weights**2) @ design)
-    log2, growth = covariance @ (design.T * weights**2) @ np.append(values, GROWTH)
+    log2, exponent = covariance @ (design.T * weights**2) @ np.append(values, known_growth)
     half = special.ndtri((1 + level) / 2) * math.sqrt(covariance[0, 0])
     bounds = [2**each for each in (log2, log2 - half, log2 + half)]
     return Extrapolation(
         batch_size=statistics.Interval(*map(float, bounds), level),
-        growth=float(growth),
+        growth=float(exponent),
         flags=("uncertain",) if bounds[2] > _WIDEST * bounds[1] else (),
     )
