@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from experiments.benchmarks import machine, report
-from noisegen import statistics
+from noisegen import statistics, storage, sweeps
 
 TITLE = "Coverage of confidence intervals, and false statements of tests"
 SEEDS = (3, 5, 15)
@@ -133,9 +133,11 @@ def _shapes(num_points: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def _draw(means, stds, num_seeds: int, num_samples: int, correlation: float = 0.0) -> np.ndarray:
+def _draw(
+    means, stds, num_seeds: int, num_samples: int, correlation: float = 0.0, seed: int | None = None
+) -> np.ndarray:
     """Draws tables (R, P, N), whose scores of equal seeds are correlated between points."""
-    random = np.random.default_rng(num_seeds)
+    random = np.random.default_rng(num_seeds if seed is None else seed)
     own = random.normal(0, 1, (num_samples, len(means), num_seeds))
     shared = random.normal(0, 1, (num_samples, 1, num_seeds))
     noise = math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
@@ -319,6 +321,49 @@ def _compared_at_selected(samples, means) -> dict:
     return found | {"selected_by_first_seeds: false about points %": _percent(about_points)}
 
 
+def _few_seeds(num_samples: int) -> Iterator[dict]:
+    """Two series of too few seeds for pairs, each at the point that its scores choose.
+
+    Their intervals pool the variance over the points in the error bar (`sweeps.compare_series`).
+    The truth is the difference of the means of the chosen points.
+    """
+    num_samples = max(num_samples // 10, 1)
+    for shape in ("equal", "- 0.3 steps^2", "- steps^2", "- 0.5 steps^2, sd sqrt(3)^step"):
+        means, stds = _shapes(5)[shape]
+        for ratio in (1, 4):
+            for n in (3, 4):
+                first = _draw(means, stds, n, num_samples)
+                second = ratio * _draw(means, stds, n, num_samples, seed=100 + n)
+                found = [_compared_series(*pair) for pair in zip(first, second, strict=True)]
+                truths = ratio * means[statistics.best_points(second)]
+                truths -= means[statistics.best_points(first)]
+                false = [each.adjusted_p <= 0.05 for each in found]
+                line = {"means": shape, "scales": f"1 : {ratio}", "seeds": n}
+                yield line | {
+                    "compare_series: coverage %": _percent(
+                        list(map(_contains, [each.difference for each in found], truths))
+                    ),
+                    "compare_series: false differences %": _percent(np.array(false)[truths == 0]),
+                }
+
+
+def _compared_series(*tables) -> sweeps.Comparison:
+    """Compares two tables of scores, of shape (points, seeds), as two series of a sweep."""
+    records = [
+        storage.Record(
+            hparams={"batch_size": 1, "learning_rate": 2.0**point, "kind": kind, "seed": seed},
+            status="finished",
+            metrics={"test_accuracy": float(table[point, seed])},
+        )
+        for kind, table in enumerate(tables)
+        for point, seed in np.ndindex(table.shape)
+    ]
+    num_seeds = tables[0].shape[1]
+    protocol = sweeps.Protocol(best=num_seeds, of=num_seeds, series=lambda run: f"{run['kind']}")
+    [found] = sweeps.compare_series(sweeps.select(records, protocol), protocol)
+    return found
+
+
 def _drops(num_samples: int) -> Iterator[dict]:
     """Rows of equal means of which the last one is lower: how often the drop is seen."""
     num_samples = max(num_samples // 5, 1)
@@ -344,6 +389,7 @@ PARTS = {
     "Exponents of power laws": _power_laws,
     "Rows against the best one": _comparisons,
     "Rows at selected points against the best one": _selected_rows,
+    "Two series of few seeds": _few_seeds,
     "Drops of the last row": _drops,
 }
 GOALS = {
@@ -359,4 +405,6 @@ GOALS = {
     "last_not_lower: false statements %": "<= 5",
     "chosen point: false statements %": "<= 5",
     "selected_by_first_seeds: false about points %": "<= 5",
+    "compare_series: coverage %": "95",
+    "compare_series: false differences %": "<= 5",
 }
