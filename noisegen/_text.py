@@ -12,12 +12,15 @@ def count(number: int, what: str) -> str:
 
 
 def plural(what: str) -> str:
-    """Returns the plural of a word. A single "s" at its end is taken for one, as in num_epochs.
+    """Returns the plural of a word. A single "s" at its end is taken for one, as in "epochs".
 
     Examples:
-      >>> plural("batch size"), plural("loss"), plural("num epochs")
-      ('batch sizes', 'losses', 'num epochs')
+      >>> plural("batch size"), plural("loss"), plural("number of epochs")
+      ('batch sizes', 'losses', 'numbers of epochs')
     """
+    first, of, rest = what.partition(" of ")
+    if of:
+        return f"{plural(first)}{of}{rest}"
     if what.endswith("ss"):
         return f"{what}es"
     return what if what.endswith("s") else f"{what}s"

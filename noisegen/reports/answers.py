@@ -57,7 +57,8 @@ def make_answers(
             answers += target_answers(label, steps, protocol)
     answers += series_answers(optima, protocol)
     if missing:
-        answers.append(missing_runs(missing, command, any_record=bool(optima)))
+        is_race = protocol.search == "race"
+        answers.append(missing_runs(missing, command, any_record=bool(optima), is_race=is_race))
         more_seeds = None  # The planned runs come first.
     answers += open_questions(optima, protocol, missing, num_test_examples, more_seeds)
     return answers

@@ -37,11 +37,13 @@ def ordered(values: Iterable[Value]) -> list[Value]:
 def display_name(name: str | Metric) -> str:
     """Returns the words of a field or a metric, a `Metric` with its unit.
 
-    Underscores that part no words stay, so that different names stay different.
+    "num_epochs" is read as "number of epochs". Underscores that part no words stay, so that
+    different names stay different.
     """
     if isinstance(name, Metric):
         words = display_name(name.name)
         return f"{words} ({markup.visible(name.unit)})" if name.unit else words
+    name = re.sub("^num_(?=[^_])", "number_of_", name)
     return markup.visible(re.sub("(?<=[^_])_(?=[^_])", " ", name))
 
 

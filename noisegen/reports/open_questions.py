@@ -19,11 +19,12 @@ from noisegen.reports.sentences import (
 from noisegen.sweeps.protocol import Optimum, Protocol
 
 
-def missing_runs(missing: int, command: str, any_record: bool) -> Answer:
+def missing_runs(missing: int, command: str, any_record: bool, is_race: bool) -> Answer:
     """Says how many runs have no record, and how to train them."""
     if any_record:
         runs = "1 run has" if missing == 1 else f"{missing:,} runs have"
-        return _answer(f"{runs} no record yet, so every sentence may still change", command)
+        others = " and the race may add others" if is_race else ""
+        return _answer(f"{runs} no record yet{others}, so every sentence may still change", command)
     text = "Nothing is trained yet: the only run has no record"
     if missing > 1:
         text = f"Nothing is trained yet: none of the {missing:,} runs has a record"
@@ -94,7 +95,11 @@ def _seeds(optima, protocol, missing, num_test_examples, more_seeds) -> list[Ans
     )
     if not missing:
         text += f"; to see half of it takes {needed} seeds"
-    answers = [_answer(text, more_seeds and more_seeds(needed))]
+    rule = (
+        f"A t test at {100 * (1 - LEVEL):.0f} %, with the median over {plural(row)} of the standard"
+        " deviation over seeds."
+    )
+    answers = [_answer(text, more_seeds and more_seeds(needed), rule)]
     is_share = protocol.metric.split == "test" and protocol.metric.unit == "%"
     if num_test_examples and is_share:
         # The same test set scores every run, so the seeds do not show its own error.
@@ -107,10 +112,11 @@ def _seeds(optima, protocol, missing, num_test_examples, more_seeds) -> list[Ans
                     f" {display_name(protocol.metric.name)} by {with_unit(protocol.metric, error)}"
                     " (standard error), more than other seeds do. Every sentence is about this test"
                     " set alone",
+                    rule="The binomial standard error of the best row's score.",
                 )
             )
     return answers
 
 
-def _answer(text, command=None) -> Answer:
-    return Answer(kind="open", text=f"{text}.", command=command or "")
+def _answer(text, command=None, rule="") -> Answer:
+    return Answer(kind="open", text=f"{text}.", command=command or "", rule=rule)
