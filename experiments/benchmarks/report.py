@@ -41,9 +41,13 @@ def _where(record):
     """Returns command, date and machine, in lines."""
     hardware, versions = record["hardware"], record["versions"]
     devices = ", ".join(hardware[name] for name in ("accelerator", "cpu") if name in hardware)
+    speed = ""
+    if "peak_gflops" in hardware:
+        bits = f"vectors of {hardware['vector_bits']} bits, " if hardware["vector_bits"] else ""
+        speed = f"{bits}{hardware['peak_gflops']:,} GFLOP/s in a matrix product, "
     quick = " **A miniature: the numbers mean nothing.**" if record["quick"] else ""
     return (
         f"`{record['command']}`, {record['date']}; {devices}, {hardware['cores']} cores, "
-        f"{hardware['memory_gib']} GiB, load {hardware['load_average_before']:.1f} before; "
+        f"{hardware['memory_gib']} GiB, {speed}load {hardware['load_average_before']:.1f} before; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.{quick}\n"
     )

@@ -240,6 +240,14 @@ def test_accelerator_is_named_with_its_record(monkeypatch):
     assert " 8 x cpu, " in report.markdown({"part": Part}, {"part": described})
 
 
+def test_vectors_and_peak_of_the_processor_are_named_with_its_record():
+    described = machine.describe("", QUICK)
+    assert described["hardware"]["peak_gflops"] > 0
+    described["hardware"] |= {"vector_bits": 256, "peak_gflops": 1234}
+    written = report.markdown({"part": Part}, {"part": described})
+    assert "vectors of 256 bits, 1,234 GFLOP/s in a matrix product, " in written
+
+
 class Part:
     """A part without rows."""
 
