@@ -57,7 +57,7 @@ def describe(command: str, options: Options) -> dict[str, Any]:
 
 
 def vector_bits() -> int | None:
-    """Returns the width of the processor's vectors, or None if it is unknown (Linux on x86 only)."""
+    """Returns the width of the vectors of an x86 processor under Linux, None on others."""
     listing = pathlib.Path("/proc/cpuinfo")
     flags = set(listing.read_text(errors="replace").split()) if listing.exists() else set()
     widths = {"avx512f": 512, "avx2": 256, "sse2": 128}
