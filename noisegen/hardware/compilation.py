@@ -9,7 +9,7 @@ the peak, and traffic between devices.
 import collections
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from noisegen.training import Run, Task
 from noisegen.training.autotune import allowed_microbatch
 from noisegen.training.lanes import MICRO_STEPS
 
-_FUNCTIONS = ("restart", "advance")
+FUNCTIONS = ("restart", "advance")  # of a program, those that train
 # Examples of a device by default.
 _MICROBATCH = 1024
 _EVAL_BATCH = 2000
@@ -138,7 +138,11 @@ def default_config(
 
 
 def compile_program(
-    task: Task, run: Run | Mapping, config: training.PoolConfig, target: Target
+    task: Task,
+    run: Run | Mapping,
+    config: training.PoolConfig,
+    target: Target,
+    names: Sequence[str] = FUNCTIONS,
 ) -> Compilation:
     """Compiles the program that trains a run in every lane.
 
@@ -147,6 +151,7 @@ def compile_program(
       run: A run of the task.
       config: Performance settings, which use all devices of the target.
       target: The hardware.
+      names: Functions to compile, "advance" among them. The others count for time and memory only.
 
     Returns:
       Time, memory, and what bounds the speed of a micro-step.
@@ -156,10 +161,10 @@ def compile_program(
     """
     devices = target.devices()
     started = time.perf_counter()
-    traced = training.trace_program(task, run, config, devices)
+    traced = training.trace_program(task, run, config, devices, names)
     seconds = {"trace": time.perf_counter() - started}
     compiled = {}
-    for name in _FUNCTIONS:
+    for name in names:
         started = time.perf_counter()
         compiled[name] = _compile(traced[name], target, name)
         seconds[name] = time.perf_counter() - started
