@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from noisegen import data
+from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx
 from noisegen.training import Batch, Task
 
@@ -45,7 +45,7 @@ def autoencoding(
     References:
       Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
     """
-
+    _validate.text(name=name)
     for examples in (dataset.train, dataset.test, dataset.valid or {}):
         _check_gray_levels(dataset.name, examples)
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import linen
 
-from noisegen import training
+from noisegen import data, training
 
 RUN = {
     "batch_size": 12,
@@ -658,3 +658,20 @@ def test_a_run_that_diverges_beside_others_is_a_result(tanh_task, train, usual):
     assert [result.status for result in results] == ["finished", "diverged"]
     assert results[0].metrics == pytest.approx(usual, rel=1e-5)
     assert math.isnan(results[1].metrics["test_loss"])
+
+
+@pytest.mark.parametrize("as_source", [False, True])
+def test_a_key_that_a_split_lacks_is_named_with_the_split(tanh_task, as_source):
+    test = {"x": tanh_task.test["x"]}
+    if as_source:
+        test = data.one_by_one([{"x": x} for x in test["x"]])
+    with pytest.raises(
+        ValueError, match="test set of task 'tanh' has no 'y', .* and the train set has: give it"
+    ):
+        training.make_runs(dataclasses.replace(tanh_task, test=test), [RUN])
+
+
+def test_a_key_that_no_split_has_is_an_error_of_the_function(tanh_task):
+    task = dataclasses.replace(tanh_task, metrics=lambda p, s, b: {"test_loss": b.data["z"]})
+    with pytest.raises(KeyError, match="z"):
+        training.make_runs(task, [RUN])
