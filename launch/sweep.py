@@ -128,6 +128,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
         )
     else:
         print(f"{count(len(todo), 'run')}, {examples[0]:,} training examples.")
+    sweep.warn_of_few_seeds()
     _print_power(sweep)
     # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
     rate = sweep.origin.config.get("gpu_examples_per_second")

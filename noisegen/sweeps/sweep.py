@@ -223,6 +223,11 @@ class Sweep:
             for protocol in self.protocols:
                 checks.check_metrics([*spec.names, *(each.name for each in derived)], protocol)
 
+    def warn_of_few_seeds(self) -> None:
+        """Warns if a protocol asks for more seeds than are planned; training does so by itself."""
+        for protocol in self.protocols:
+            checks.warn_of_few_seeds(self.planned, protocol)
+
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.
 
@@ -249,6 +254,7 @@ class Sweep:
 
         workdir = self._directory()
         sweep_json.warn_if_changed(self)
+        self.warn_of_few_seeds()
         storage.check_writable(workdir)
         with storage.undone_if_refused(workdir):
             sweep_json.write(self, command)
