@@ -354,7 +354,7 @@ def test_a_workdir_without_permission_is_one_line(closed, unprivileged):
         ),
         (
             "hold it there (PoolConfig(data='device')), or",
-            "hold it there (--pool.data='device'), or",
+            "hold it there (--pool.data=device), or",
         ),
         ("Run field lanes='a' must be", "Run field lanes='a' must be"),
         ("noise_microbatch=3 must be", "noise_microbatch=3 must be"),
