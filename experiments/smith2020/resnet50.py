@@ -59,7 +59,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "convolution": "lax",  # or "patches": speed only
             "stream": False,  # decode images when they are needed, rather than all at first
             "directory": "",  # of image files to stream; empty: as tensorflow-datasets has them
-            "gpu_examples_per_second": 20_000,  # assumed, to price a dry run
         }
     )
     if scale == "streamed":

@@ -145,19 +145,33 @@ def compile_program(
         seconds[name] = time.perf_counter() - started
     modules = {name: hlo.parse(each.as_text()) for name, each in compiled.items()}
     instructions = [each for module in modules.values() for each in module.reached(module.entry)]
-    examples = config.lanes // config.lane_devices * config.microbatch // config.batch_devices
     return Compilation(
         target=target,
         config=config,
         seconds=seconds,
         memory=max(_memory(each) for each in compiled.values()),
-        micro_step=_micro_step(modules["accumulate"], target, examples),
+        micro_step=_micro_step(modules["accumulate"], target, _num_examples(config)),
         expected_flops=_expected_flops(task, run, config),
         callbacks=sum("callback" in each.target for each in instructions),
         wide_types=tuple(
             sorted({hlo.element_type(each.type) for each in instructions} & {"f64", "s64"})
         ),
     )
+
+
+def compile_micro_step(
+    task: Task, run: Run | Mapping, config: training.PoolConfig, target: Target
+) -> MicroStep:
+    """Compiles only what bounds the speed; arguments and errors as for `compile_program`."""
+    traced = training.trace_program(task, run, config, target.devices(), ["accumulate"])
+    compiled = _compile(traced["accumulate"], target, "accumulate")
+    return _micro_step(hlo.parse(compiled.as_text()), target, _num_examples(config))
+
+
+def _num_examples(config: training.PoolConfig) -> int:
+    """Returns the examples that a device works on in a micro-step, over all its lanes."""
+    share = share_of_device(config)
+    return share.lanes * share.microbatch
 
 
 def _compile(traced: jax.stages.Traced, target: Target, name: str) -> jax.stages.Compiled:
@@ -213,10 +227,9 @@ def _kind(kernel: hlo.Kernel) -> str:
     return f"{operation}, {step}"
 
 
-def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig) -> float:
-    """Returns what a device should compute in a micro-step: a count before optimization."""
-    # One device with its share: this process may have no more.
-    share = dataclasses.replace(
+def share_of_device(config: training.PoolConfig) -> training.PoolConfig:
+    """Returns the config of one device with its share of lanes and batch."""
+    return dataclasses.replace(
         config,
         lanes=config.lanes // config.lane_devices,
         microbatch=config.microbatch // config.batch_devices,
@@ -224,5 +237,11 @@ def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig)
         lane_devices=1,
         batch_devices=1,
     )
+
+
+def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig) -> float:
+    """Returns what a device should compute in a micro-step: a count before optimization."""
+    # One device with its share: this process may have no more.
+    share = share_of_device(config)
     lowered = training.trace_program(task, run, share, names=["accumulate"])["accumulate"].lower()
     return lowered.cost_analysis()["flops"]

@@ -204,8 +204,13 @@ class Sweep:
             observer = Display(self) if progress else Observer()
             worker.Worker(self, options, observer).run()
 
-    def validate(self) -> None:
+    def validate(self, *, mixing: bool = True) -> None:
         """Checks runs, protocols and task before anything is trained or written.
+
+        Args:
+          mixing: Whether to call the task's functions on a few examples to see whether they mix
+            any, which takes minutes for a large network on a CPU. Without this check the runs are
+            to be priced, not trained.
 
         Raises:
           ValueError: If a run cannot be trained, or will lack a metric that a protocol reads.
@@ -214,7 +219,7 @@ class Sweep:
         if self.workdir is not None:
             storage.check_workdir(self.workdir, self.name, task_name)
         # What was read before the task was made may want runs that the task refuses.
-        self.state.reset()
+        self.state.reset(mixing)
         self.state.runs()
         derived = self.state.derived_metrics
         for task in self.state.tasks():

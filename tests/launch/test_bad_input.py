@@ -190,6 +190,21 @@ CASES = {
         (*GOES, "--workers=2", "--share=1/2"),
         ["--share is for a single worker", "--workers"],
     ),
+    "price without a dry run": (
+        "sweep",
+        (*GOES, "--target=h100"),
+        ["--target is for --dry_run"],
+    ),
+    "price of no accelerator": (
+        "sweep",
+        (DIGITS, "--dry_run", "--target=h1000"),
+        ["There is no target 'h1000'", "a100, h100 and h200"],
+    ),
+    "efficiency": (
+        "sweep",
+        (DIGITS, "--dry_run", "--target=h100", "--efficiency=30"),
+        ["--efficiency=30.0 must be above 0 and at most 1"],
+    ),
     "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
     "field of slurm": (
         "sweep",

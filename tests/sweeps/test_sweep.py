@@ -12,6 +12,7 @@ import pytest
 
 from noisegen import reports, storage, sweeps, training
 from noisegen.sweeps import progress, worker
+from noisegen.training import task_check
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
@@ -633,3 +634,12 @@ def test_seeds_that_the_protocol_asks_for_and_the_grid_lacks_are_a_warning(tmp_p
         pass
     two = dataclasses.replace(protocol, of=2)
     sweep.replace(protocol=two).warn_of_few_seeds()  # A warning would be an error here.
+
+
+def test_runs_that_are_priced_only_are_not_called(monkeypatch):
+    checked = []
+    monkeypatch.setattr(task_check, "check_mixing", lambda *given: checked.append(given))
+    trainable(None).validate(mixing=False)
+    assert not checked
+    trainable(None).validate()
+    assert checked
