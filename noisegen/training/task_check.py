@@ -51,6 +51,7 @@ class _Checked(NamedTuple):
 
     names: frozenset[str]  # of the fields that its functions read, present or not
     kinds: dict[str, tuple]  # of these fields, see `_kinds_of_fields`
+    mixing: bool  # whether its functions were called, too
 
 
 # The checks that each task has passed. Tasks are held weakly, so that their data can be freed.
@@ -93,6 +94,8 @@ def check_task(
     check_jax_config()
     passed = _checked.setdefault(task, [])
     for checked in passed:
+        if mixing and not checked.mixing:
+            continue
         if fields is None or _kinds_of_fields(checked.names, fields) == checked.kinds:
             return checked.names
     # First kinds, then shapes, then values, because each check relies on those before it.
@@ -120,8 +123,7 @@ def check_task(
             return frozenset()  # There is nothing to check the task with.
         raise ValueError(lacking_message(task, lacking, fields)) from error
     names = frozenset(read)
-    if mixing:
-        passed.append(_Checked(names, _kinds_of_fields(names, fields or {})))
+    passed.append(_Checked(names, _kinds_of_fields(names, fields or {}), mixing))
     return names
 
 
