@@ -159,7 +159,7 @@ def _trained(dataset, name, make_model):
     settings = {"lanes": 1, "microbatch": _MICROBATCH, "eval_batch": 4, "data": "host"}
     pool = training.Pool(task, training.PoolConfig(**settings))
     fields = {"batch_size": _MICROBATCH, "learning_rate": 0.01, "seed": 0}
-    horizons = {"num_updates": 1}, {"num_epochs": 1}
+    horizons = [{"num_updates": count} for count in (1, len(dataset.train) // _MICROBATCH)]
     # The check for mixed examples would take longer than what is measured.
     short, run = training.make_runs(task, [fields | each for each in horizons], mixing=False)
     list(pool.train([short]))  # compiles
