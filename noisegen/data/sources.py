@@ -145,6 +145,12 @@ class OneByOne:
         return len(self._items)
 
     def __getitem__(self, indices: np.ndarray) -> Any:
+        if isinstance(indices, str):
+            raise ValueError(
+                f"A source has no array {indices!r}; its examples are read by their indices, as in "
+                f"source[np.arange(8)][{indices!r}]. For what needs arrays, such as a validation "
+                "split, use data.load or data.from_arrays."
+            )
         # Taken here, because not every collection can be sent to a process.
         examples = [self._items[int(i)] for i in indices]
         if self._read is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisegen import data, training
+from noisegen import data, tasks, training
 
 SIZES = ((30, 40), (41, 28), (32, 32))
 
@@ -140,3 +140,14 @@ def test_folders_of_another_kind_are_refused(folder, change, error, message):
 def test_arguments_without_sense_are_refused(folder, call, message):
     with pytest.raises(ValueError, match=message):
         call(folder)
+
+
+def test_what_needs_arrays_says_so(folder):
+    dataset = data.image_folder(folder, pixels=8)
+    for function in (
+        lambda: data.split_validation(dataset, 2),
+        lambda: data.subsample_and_downscale(dataset, 4, 2, 4),
+        lambda: tasks.autoencoding(dataset, None, None, name="a"),
+    ):
+        with pytest.raises(ValueError, match="A source has no array '.*use data.load or"):
+            function()
