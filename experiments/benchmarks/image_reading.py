@@ -2,8 +2,8 @@
 
 Made-up photographs of 500 x 375 pixels become squares of 256 pixels, of which 224 are cut out at
 random on the device. Each round reads all of them by a plain pool of threads, by grain if it is
-installed, and by a pool that trains. Two networks are trained: the means of the colors, which take
-no time, and the first block of ResNet-50.
+installed, and by a pool that trains on the means of the colors, which takes little time. Another
+pool trains the first block of ResNet-50 on some of them.
 """
 
 import functools
