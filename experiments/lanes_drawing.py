@@ -80,6 +80,6 @@ def _draw_step(axes, step, top, filled, color):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     draw(sys.argv[1])

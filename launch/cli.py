@@ -56,8 +56,16 @@ CONFIG = flags.DEFINE_string(
 # The address of a bucket. Python would make a directory named `gs:`.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
 
-# The beginning of a message about an option of the library, such as "PoolConfig: lanes=0".
-_OPTION = re.compile(r"(PoolConfig: )?(\w+)=")
+# An option of the library at the beginning of a message, such as "share=(3, 2)".
+_OPTION = re.compile(r"(\w+)=")
+# A performance setting anywhere in a message, such as "PoolConfig: lanes=0 must be ..." or "must be
+# a multiple of batch_devices=2". A run may have a field of the same name. Words as common as `data`
+# are settings only after "PoolConfig".
+_SETTING = re.compile(
+    r"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])"
+    r"(lanes|microbatch|eval_batch|lane_devices|batch_devices|lanes_per_rare_step|host_sync_seconds)="
+)
+_SETTING_IN_PYTHON = re.compile(r"PoolConfig\((\w+)='(\w+)'\)")
 
 
 class UsageError(ValueError):
@@ -69,8 +77,8 @@ def usage_errors() -> Iterator[None]:
     """Turns each ValueError and ImportError in this context into a UsageError.
 
     Errors of other kinds become a UsageError if they passed through the experiment's file. The
-    message then names the line of the file. If a message begins with an option of the library that
-    has a flag, the flag replaces it.
+    message then names the line of the file. Options of the library that have a flag are named by
+    their flag: performance settings anywhere in a message, others at its beginning.
     """
     try:
         yield
@@ -220,14 +228,27 @@ def workdir(text: str | None) -> str:
             f"--workdir={text} is no directory of a file system: give a local or mounted one, and "
             "copy it to the bucket when the sweep is done."
         )
+    return str(directory("--workdir", text))
+
+
+def directory(flag: str, text: str) -> pathlib.Path:
+    """Returns the path that a flag names, a directory or a place for a new one.
+
+    Args:
+      flag: The flag, with its dashes.
+      text: The path as the user names it.
+
+    Raises:
+      UsageError: If it cannot be a directory.
+    """
     try:
         path = experiment_files.expanded(text)
         _check_directory(path)
     except OSError as error:
         raise UsageError(
-            f"--workdir={text} cannot be used: {error.strerror}; choose another directory."
+            f"{flag}={text} cannot be used: {error.strerror}; choose another directory."
         ) from error
-    return str(path)
+    return path
 
 
 def _check_directory(path: pathlib.Path) -> None:
@@ -396,12 +417,13 @@ def _exit(error: Exception) -> NoReturn:
 
 
 def _with_flag(message: str) -> str:
-    """Returns a message in which a flag replaces the option at its beginning, if it has one."""
+    """Returns a message that names flags in place of performance settings and of a first option."""
     match = _OPTION.match(message)
-    if match:
-        flag = f"pool.{match[2]}" if match[1] else match[2]
-        if flag in flags.FLAGS:
-            return f"--{flag}{message[match.end(2) :]}"
+    if match and match[1] in flags.FLAGS:
+        message = f"--{message}"
+    if "pool.lanes" in flags.FLAGS:
+        message = _SETTING_IN_PYTHON.sub(r"PoolConfig: \1=\2", message)
+        message = _SETTING.sub(lambda match: f"--pool.{match[1] or match[2]}=", message)
     return message
 
 

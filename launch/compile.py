@@ -15,6 +15,7 @@ from absl import flags
 from noisegen import hardware, training
 from noisegen._text import count
 from noisegen.training import Run
+from noisegen.training.sources import is_source
 
 from . import cli, config_flags
 
@@ -50,10 +51,21 @@ def _report(argv: list[str]) -> str:
             f"--run={_RUN.value}: there is no such run; give one from 0 to {last}."
         )
     task = sweep.task_of(sweep.planned[_RUN.value])
+    _check_place(task, _pool().get("data"))
     # Nothing is trained, and this processor would take long to call a large network.
     [run] = training.make_runs(task, [sweep.planned[_RUN.value]], mixing=False)
     pool = hardware.default_config(task, run, target.num_devices, _pool())
     return describe(run, hardware.compile_program(task, run, pool, target))
+
+
+def _check_place(task: training.Task, place: str | None) -> None:
+    """Refuses another place of the data than the one that is compiled for."""
+    compiled = "host" if is_source(task.train) else "device"
+    if place not in (None, compiled):
+        raise cli.UsageError(
+            f"--pool.data={place}: the program is compiled with arrays on the device and sources "
+            f"on the host, so here with the training set on the {compiled}. Leave the flag out."
+        )
 
 
 def describe(run: Run, compiled: hardware.Compilation) -> str:

@@ -7,8 +7,6 @@ alone, so the command can be given again at any time. With --follow it goes on u
 complete.
 """
 
-import pathlib
-
 from absl import flags
 
 from noisegen import export
@@ -36,7 +34,9 @@ def main(argv: list[str]) -> None:
     if not _TO.value:
         raise cli.UsageError(f"Missing --to=..., one of {', '.join(export.FORMATS)}.")
     sweep = cli.open_sweep(argv)
-    out = pathlib.Path(_OUT.value or sweep.workdir / "export" / _TO.value)
+    out = sweep.workdir / "export" / _TO.value
+    if _OUT.value:
+        out = cli.directory("--out", _OUT.value)
     try:
         total = export.export(
             sweep, _TO.value, out, follow=_FOLLOW.value, on_update=lambda _: _show_progress(sweep)

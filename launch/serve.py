@@ -136,7 +136,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         host = self.headers.get("Host", "").partition(":")[0]
         if host not in _LOCAL_NAMES:
             self.send_error(403, "Only for this machine")
-        elif self.path != "/":
+        elif self.path.partition("?")[0] != "/":
             self.send_error(404)
         else:
             return True

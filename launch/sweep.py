@@ -14,7 +14,7 @@ import sys
 import jax
 from absl import flags
 
-from noisegen import statistics, storage, training
+from noisegen import hardware, statistics, storage, training
 from noisegen._errors import one_line
 from noisegen._text import count
 from noisegen.sweeps import Sweep
@@ -28,6 +28,17 @@ from .driver import Driver, WorkerCommand
 flags.adopt_module_key_flags(cli)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List the runs and their cost, or what Slurm would be given; train none."
+)
+_TARGET = flags.DEFINE_string(
+    "target",
+    None,
+    "Accelerator on which --dry_run prices the sweep, such as h100, h100:8 or v5e:2x4.",
+)
+_EFFICIENCY = flags.DEFINE_float(
+    "efficiency",
+    None,
+    "Share of the bound of the accelerator that training is assumed to reach: by default "
+    f"{hardware.EFFICIENCY[True]} if its compiler is installed, else {hardware.EFFICIENCY[False]}.",
 )
 _WORKERS = flags.DEFINE_string(
     "workers",
@@ -109,7 +120,9 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
     if _LAUNCHER.value == "slurm":
         print(_slurm_array(_command(sweep, options)).describe())
         return
-    sweep.validate()
+    target = _TARGET.value and hardware.find_target(_TARGET.value)
+    # A processor takes minutes to call a large network, which is checked when it is trained.
+    sweep.validate(mixing=False)
     todo = sweep.state.todo()
     if not todo:
         print("Every run has its record.")
@@ -128,12 +141,11 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
         )
     else:
         print(f"{count(len(todo), 'run')}, {examples[0]:,} training examples.")
+    sweep.warn_of_few_seeds()
     _print_power(sweep)
-    # An experiment of a paper may say how fast its authors' accelerator is assumed to be.
-    rate = sweep.origin.config.get("gpu_examples_per_second")
-    if rate:
-        hours = " to ".join(f"{each / rate / 3600:,.2f}" for each in examples)
-        print(f"{hours} GPU-hours at the {rate:,} examples/s assumed.")
+    if target:
+        _print_price(sweep, target, options)
+        return
     if _LAUNCHER.value == "ray":
         executor = _ray_executor(_command(sweep, options))
         print(executor.describe())
@@ -169,6 +181,40 @@ def _print_power(sweep):
 
 def _num_examples(runs):
     return sum(run.plan.num_examples for run in runs.values())
+
+
+def _print_price(sweep, target, options):
+    """Prints the time that a sweep takes on an accelerator at a share of the bound of its speed.
+
+    Args:
+      sweep: The sweep.
+      target: The accelerator.
+      options: Options of the workers.
+    """
+    ranges = _race_range(sweep) if sweep.state.is_race else [sweep.state.todo()]
+    by_task = [sweep.state.by_task(runs) for runs in ranges]
+    is_compiled = hardware.is_installed(target)
+    efficiency = _EFFICIENCY.value or hardware.EFFICIENCY[is_compiled]
+    bounds = {}  # examples in a second, by task
+    for task, runs in by_task[-1].items():
+        bounds[task] = hardware.bound_speed(task, next(iter(runs.values())), target, options.pool)
+    seconds = [
+        sum(_num_examples(runs) / (efficiency * bounds[task]) for task, runs in groups.items())
+        for groups in by_task
+    ]
+    durations = " to ".join(map(duration, seconds))
+    program = "compiled program" if is_compiled else "matrix products and convolutions"
+    rates = " or ".join(dict.fromkeys(f"{bound:,.0f}" for bound in bounds.values()))
+    print(
+        f"About {durations} on {target.name}, at an efficiency of {efficiency:g} (assumed) of the"
+        f" bound by its {program}, {rates} examples/s, without evaluations and extensions of the"
+        " grid."
+    )
+    if not is_compiled:
+        print(
+            f"`pip install '.[{hardware.extra(target)}]'`, in an environment of its own, gives a"
+            " tighter bound: that of the compiled program."
+        )
 
 
 def _print_duration(sweep, todo, examples, options):
@@ -229,6 +275,7 @@ def _starts_workers():
 
 def _prepare_jax():
     """Refuses flags that exclude each other, then chooses the devices of this process."""
+    _check_price_flags()
     if _WORKERS.value is not None:
         local.parse_workers(_WORKERS.value)
     if _starts_workers():
@@ -238,12 +285,26 @@ def _prepare_jax():
                     f"--{flag.name} is for a single worker: leave it out, or --workers and "
                     "--launcher."
                 )
-    if _LAUNCHER.value != "local":
+    if _TARGET.value:
+        # JAX can store programs for other hardware, but cannot read them again.
+        jax.config.update("jax_enable_compilation_cache", False)
+    if _LAUNCHER.value != "local" or _TARGET.value:
         jax.config.update("jax_platforms", "cpu")  # accelerators are left to the workers
     if _DISTRIBUTED.value:  # before the devices, which are then those of all processes
         multihost.join(_DISTRIBUTED.value)
     if not _starts_workers():
         cli.check_devices()
+
+
+def _check_price_flags():
+    """Refuses flags of the price of a dry run without one, or out of their range."""
+    for flag in (_TARGET, _EFFICIENCY):
+        if flag.value is not None and not _DRY_RUN.value:
+            raise UsageError(f"--{flag.name} is for --dry_run: give both, or neither.")
+    if _EFFICIENCY.value is not None and not 0 < _EFFICIENCY.value <= 1:
+        raise UsageError(f"--efficiency={_EFFICIENCY.value} must be above 0 and at most 1.")
+    if _TARGET.value:
+        hardware.find_target(_TARGET.value)
 
 
 @cli.usage_errors()

@@ -75,6 +75,13 @@ def whole(low: int, **values: Any) -> list[int]:
     return [int(number) for number in numbers]
 
 
+def text(**values: Any) -> None:
+    """Checks that every value is text, at least one character."""
+    for name, value in values.items():
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name} must be text, such as 'mine', but it is {_shown(value)}.")
+
+
 def scalar(**values: Any) -> None:
     """Checks that every value, traced or not, is a single number or a schedule."""
     for name, value in values.items():

@@ -62,7 +62,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "batch_size": (1280, 640, 320, 160, 80, 40, 20),
             },
             "search": "grid",  # or "race": train only the runs that decide the optimum
-            "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )
     if scale == "gpu":

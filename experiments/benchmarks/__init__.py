@@ -8,6 +8,8 @@ table`:
 - `mnist`: runs per hour of a grid, against loops written in PyTorch and in Flax NNX;
 - `first_record`: seconds from the command to the first record;
 - `host_overhead`: share of the time in which the device waits for the host;
+- `streaming`: what data on the host cost, against data on the device;
+- `image_reading`: JPEG files read, decoded and trained on at 224 pixels, beside grain;
 - `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
 - `many_workers`: cost of claiming and recording 10,000 tiny runs over 4 workers;
 - `devices`: LeNet-5 on two devices against one;

@@ -44,7 +44,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "batch_size": (32, 64, 128),
             },
             "convolution": "lax",  # or "patches": speed only
-            "gpu_examples_per_second": 1500,  # assumed, to price a dry run
         }
     )
     if scale == "gpu":

@@ -47,7 +47,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "batch_size": sweeps.powers_of_two(32, 1024),
             },
             "convolution": "lax",  # or "patches": speed only
-            "gpu_examples_per_second": 200_000,  # assumed, to price a dry run
         }
     )
     if scale == "gpu":

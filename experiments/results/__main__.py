@@ -3,7 +3,9 @@
 python -m experiments.results
 """
 
+import argparse
 import pathlib
+from collections.abc import Sequence
 
 from noisegen import sweeps
 
@@ -16,8 +18,14 @@ def workdirs(results: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in found if "benchmarks" not in path.relative_to(results).parts]
 
 
-def main() -> None:
-    """Writes the reports. Experiments are looked for below the current directory."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Writes the reports. Experiments are looked for below the current directory.
+
+    Args:
+      words: The words of the command line, of which only --help means anything.
+    """
+    description = __doc__.split("\n")[0]
+    argparse.ArgumentParser("experiments.results", description=description).parse_args(words)
     for workdir in workdirs(RESULTS):
         page = sweeps.Sweep.open(workdir).write_report()
         print(page.relative_to(RESULTS), flush=True)

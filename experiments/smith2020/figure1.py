@@ -51,7 +51,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             "best": 12,  # of the seeds
             "search": "grid",  # or "race": train only the runs that decide the optimum
             "convolution": "lax",  # or "patches": speed only
-            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
     )
     if scale == "gpu":

@@ -40,7 +40,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             },
             "best": 12,  # of the seeds
             "search": "grid",  # or "race": train only the runs that decide the optimum
-            "gpu_examples_per_second": 1_000_000,  # assumed, to price a dry run
         }
     )
     if scale == "gpu":

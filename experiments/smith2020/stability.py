@@ -45,7 +45,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
             },
             "best": 3,  # of the seeds
             "convolution": "lax",  # or "patches": speed only
-            "gpu_examples_per_second": 100_000,  # assumed, to price a dry run
         }
     )
     if scale == "gpu":

@@ -56,7 +56,6 @@ def get_config(scale: str = "cpu") -> ml_collections.ConfigDict:
                 "momentum": sweeps.powers_of_two(2**-7, 2**-3),
                 "Adam": sweeps.powers_of_two(2**-12, 2**-8),
             },
-            "gpu_examples_per_second": 10_000,  # windows, assumed, to price a dry run
         }
     )
     if scale in ("cpu", "test"):

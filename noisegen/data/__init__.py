@@ -18,6 +18,7 @@ from noisegen.data.datasets import (
     subsample_and_downscale,
 )
 from noisegen.data.sources import one_by_one, token_windows
+from noisegen.data.streams import image_folder, stream
 from noisegen.data.text import Text, load_text, text_from_tokens
 
 __all__ = [
@@ -25,12 +26,14 @@ __all__ = [
     "Dataset",
     "Text",
     "from_arrays",
+    "image_folder",
     "load",
     "load_text",
     "one_by_one",
     "pad_crop_flip",
     "random_resized_crop",
     "split_validation",
+    "stream",
     "subsample_and_downscale",
     "text_from_tokens",
     "token_windows",

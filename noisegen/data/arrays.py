@@ -53,9 +53,10 @@ def from_arrays(
       A `Dataset`, whose fingerprint follows from the arrays.
 
     Raises:
-      ValueError: If an array is missing, empty, or has another shape or type, if a value is NaN or
-        infinite, or if a label is no class.
+      ValueError: If the name is no text, an array is missing, empty, or has another shape or type,
+        a value is NaN or infinite, or a label is no class.
     """
+    _validate.text(name=name)
     given = {"train": train, "test": test}
     if valid is not None:
         given["valid"] = valid

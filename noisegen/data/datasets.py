@@ -23,7 +23,10 @@ from noisegen.data import cache, digits, tfds_reader
 
 
 class Dataset(NamedTuple):
-    """A data set in host memory, as read-only arrays that may be memory-mapped."""
+    """A data set in host memory, as read-only arrays that may be memory-mapped.
+
+    The splits of one that `stream` or `image_folder` returns are sources of the same examples.
+    """
 
     name: str
     train: dict[str, np.ndarray]  # 'image': uint8 (N, H, W, C); 'label': int32 (N,)
@@ -69,6 +72,19 @@ _SPECS = {
 }
 
 NAMES = tuple(_SPECS)
+
+
+def facts(name: str) -> _Spec:
+    """Returns what is known of a named data set beside its files.
+
+    Raises:
+      ValueError: If there is no such data set.
+    """
+    if name not in _SPECS:
+        raise ValueError(_unknown_message(name))
+    return _SPECS[name]
+
+
 _SPLITS = ("train", "test")
 _ARRAYS = tuple(f"{split}_{field}" for split in _SPLITS for field in ("image", "label"))
 
@@ -121,8 +137,7 @@ def load(
       >>> abs(float(x.mean())) < 1e-3, abs(float(x.std()) - 1) < 1e-3
       (True, True)
     """
-    if name not in _SPECS:
-        raise ValueError(_unknown_message(name))
+    facts(name)
     _check_pixels(name, pixels)
     if name == "digits":
         return _make_dataset(name, cache.in_memory(digits.load()), digits.SOURCE)

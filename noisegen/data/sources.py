@@ -145,11 +145,32 @@ class OneByOne:
         return len(self._items)
 
     def __getitem__(self, indices: np.ndarray) -> Any:
+        if isinstance(indices, str):
+            raise ValueError(
+                f"A source has no array {indices!r}; its examples are read by their indices, as in "
+                f"source[np.arange(8)][{indices!r}]. For what needs arrays, such as a validation "
+                "split, use data.load or data.from_arrays."
+            )
         # Taken here, because not every collection can be sent to a process.
         examples = [self._items[int(i)] for i in indices]
         if self._read is not None:
             examples = list(self._map(self._read, examples))
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+        try:
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+        except ValueError as error:
+            raise ValueError(_unlike(indices, examples) or str(error)) from error
+
+
+def _unlike(indices: np.ndarray, examples: Sequence[Any]) -> str | None:
+    """Returns the message for examples of different shapes or keys; None if they are alike."""
+    first, *others = (jax.tree.map(np.shape, example) for example in examples)
+    for index, other in zip(indices[1:], others, strict=True):
+        if other != first:
+            return (
+                f"The example at index {index} has the shapes {other}, and the one at index "
+                f"{indices[0]} has {first}: let `read` return arrays of the same names and shapes."
+            )
+    return None
 
 
 def _mapped(path: str, dtype: np.typing.DTypeLike) -> np.ndarray:

@@ -134,8 +134,8 @@ def text_from_tokens(
       The `Text`, with the fingerprint that `load_text` gives to the same tokens.
 
     Raises:
-      ValueError: If tokens are not one-dimensional whole numbers of the vocabulary, or there are
-        none.
+      ValueError: If the name is no text, or tokens are not one-dimensional whole numbers of the
+        vocabulary, or there are none.
 
     Examples:
       The tokens of this text are bytes:
@@ -146,6 +146,7 @@ def text_from_tokens(
       >>> data.text_from_tokens(train, test, 256, name="cats").source
       'cats (11 tokens of a vocabulary of 256), tested on 7 tokens'
     """
+    _validate.text(name=name)
     words = _words_of_tokens(vocabulary)
     given = {"train": train, "test": test}
     if valid is not None:

@@ -106,24 +106,8 @@ def decode(
       MemoryError: If the images do not fit into memory.
       OSError: If the files cannot be read; the message holds the remedy.
     """
-    try:
+    with _explained(prepared, pixels):
         decoded = _decode_splits(prepared.directory, splits, pixels, name)
-    except ImportError as error:
-        raise ImportError(
-            f"cannot read {prepared.name} ({one_line(error)}); run: pip install 'noisegen[sweeps]'"
-        ) from error
-    except MemoryError as error:
-        size = f" at {pixels} pixels" if pixels else ""
-        raise MemoryError(
-            f"{prepared.name}{size} does not fit the memory: {error}; choose fewer pixels, or "
-            "another data set"
-        ) from error
-    except Exception as error:  # Damaged files raise many kinds of exceptions.
-        command = prepare_command(prepared.name, _root(prepared.name, prepared.directory))
-        raise OSError(
-            f"cannot read {prepared.name} in {prepared.directory} ({one_line(error)}); delete this "
-            f"directory and run: {command}"
-        ) from error
     arrays = {}
     for split, fields in decoded.items():
         for field, array in fields.items():
@@ -171,6 +155,48 @@ def _decode_splits(
         }
 
 
+def encoded(prepared: Prepared, split: str) -> Sequence[Mapping[str, Any]]:
+    """Returns the examples of a split by index, with their images as the bytes of their files.
+
+    Args:
+      prepared: Data set on disk.
+      split: Its split on disk.
+
+    Raises:
+      ImportError: If tensorflow-datasets is missing.
+      OSError: If the files cannot be read; the message holds the remedy.
+    """
+    with _explained(prepared), quiet():
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(prepared.directory)
+        _check_shards(builder.info.splits[split])
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+@contextlib.contextmanager
+def _explained(prepared: Prepared, pixels: int | None = None) -> Iterator[None]:
+    """Says in a message what to do if a data set cannot be read, see `decode`."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"cannot read {prepared.name} ({one_line(error)}); run: pip install 'noisegen[sweeps]'"
+        ) from error
+    except MemoryError as error:
+        size = f" at {pixels} pixels" if pixels else ""
+        raise MemoryError(
+            f"{prepared.name}{size} does not fit the memory: {error}; choose fewer pixels, or "
+            "another data set"
+        ) from error
+    except Exception as error:  # Damaged files raise many kinds of exceptions.
+        command = prepare_command(prepared.name, _root(prepared.name, prepared.directory))
+        raise OSError(
+            f"cannot read {prepared.name} in {prepared.directory} ({one_line(error)}); delete this "
+            f"directory and run: {command}"
+        ) from error
+
+
 def _check_shards(split: Any) -> None:
     """Raises ValueError if a file has fewer or more examples than its description says.
 
@@ -192,13 +218,14 @@ def _decode_split(
     records: Sequence[Mapping[str, Any]], pixels: int | None, name: str | None
 ) -> dict[str, np.ndarray]:
     """Decodes one split in threads, which write the images in place."""
+    from PIL import Image
 
     # Threads are enough, because decoders release Python's lock.
     def decode_chunk(start: int) -> tuple[np.ndarray, list[int], list[bytes]]:
         chunk = records.__getitems__(range(start, min(start + _CHUNK, len(records))))
         images = [example["image"] for example in chunk]
         if pixels is not None:
-            images = [_square(image, pixels) for image in images]
+            images = [square(Image.fromarray(image), pixels) for image in images]
         names = [example[name] for example in chunk] if name else []
         return np.stack(images), [example["label"] for example in chunk], names
 
@@ -223,17 +250,16 @@ def _decode_split(
     return arrays
 
 
-def _square(image_HxWxC: np.ndarray, pixels: int) -> np.ndarray:
-    """Returns the middle of an image, after its shorter side is resized to `pixels`."""
+def square(image: Any, pixels: int) -> np.ndarray:
+    """Returns the middle of an image of PIL, after its shorter side is resized to `pixels`."""
     from PIL import Image
 
-    height, width, _ = image_HxWxC.shape
+    width, height = image.size
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     # Cutting out and resizing in one step, so that half a pixel is not lost to rounding.
     box = (left, top, left + side, top + side)
-    resized = Image.fromarray(image_HxWxC).resize((pixels, pixels), Image.Resampling.BILINEAR, box)
-    return np.asarray(resized)
+    return np.asarray(image.resize((pixels, pixels), Image.Resampling.BILINEAR, box))
 
 
 def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:

@@ -171,7 +171,8 @@ def compile_program(
     modules = {name: hlo.parse(each.as_text()) for name, each in compiled.items()}
     instructions = [each for module in modules.values() for each in module.reached(module.entry)]
     step, update = modules["advance"].loop(MICRO_STEPS)
-    examples = config.lanes // config.lane_devices * config.microbatch // config.batch_devices
+    share = share_of_device(config)
+    examples = share.lanes * share.microbatch
     return Compilation(
         target=target,
         config=config,
@@ -249,10 +250,9 @@ def _kind(kernel: hlo.Kernel) -> str:
     return f"{operation}, {step}"
 
 
-def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig) -> float:
-    """Returns what a device should compute in a micro-step: a count before optimization."""
-    # One device with its share: this process may have no more.
-    share = dataclasses.replace(
+def share_of_device(config: training.PoolConfig) -> training.PoolConfig:
+    """Returns the config of one device with its share of lanes and batch."""
+    return dataclasses.replace(
         config,
         lanes=config.lanes // config.lane_devices,
         microbatch=config.microbatch // config.batch_devices,
@@ -260,5 +260,11 @@ def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig)
         lane_devices=1,
         batch_devices=1,
     )
+
+
+def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig) -> float:
+    """Returns what a device should compute in a micro-step: a count before optimization."""
+    # One device with its share: this process may have no more.
+    share = share_of_device(config)
     lowered = training.trace_program(task, run, share, names=["accumulate"])["accumulate"].lower()
     return lowered.cost_analysis()["flops"]

@@ -134,13 +134,28 @@ def find_target(name: str) -> Target:
     return Target(name, chip, math.prod(sizes), *_PEAKS[chip])
 
 
+def is_installed(target: Target) -> bool:
+    """Returns whether the compiler of a target is installed, without loading it."""
+    return importlib.util.find_spec(_package(target)) is not None
+
+
+def extra(target: Target) -> str:
+    """Returns the extra of noisegen that installs the compiler of a target."""
+    return "aot-cuda" if target.is_gpu else "aot-tpu"
+
+
+def _package(target: Target) -> str:
+    """Returns the package of the compiler of a target."""
+    return "jax_cuda12_plugin" if target.is_gpu else "libtpu"
+
+
 def _check_installed(target: Target) -> None:
-    """Checks that the compiler of a target is installed, without loading it."""
-    package, extra = ("jax_cuda12_plugin", "aot-cuda") if target.is_gpu else ("libtpu", "aot-tpu")
-    if importlib.util.find_spec(package) is None:
+    """Checks that the compiler of a target is installed."""
+    package = _package(target).replace("_", "-")
+    if not is_installed(target):
         raise ValueError(
-            f"Compiling for {target.name} needs the package {package.replace('_', '-')}: run "
-            f"`pip install '.[{extra}]'` in the clone of noisegen, in an environment of its own."
+            f"Compiling for {target.name} needs the package {package}: run `pip install "
+            f"'.[{extra(target)}]'` in the clone of noisegen, in an environment of its own."
         )
 
 

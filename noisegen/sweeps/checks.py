@@ -3,12 +3,14 @@
 import collections
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from noisegen import _values
 from noisegen._errors import one_line
+from noisegen._text import count
 from noisegen.storage.record import RUN_TOTALS
 from noisegen.sweeps import domains
 from noisegen.training import run_id
@@ -131,19 +133,49 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
 
 def _check_seeds(runs, protocol) -> None:
     """Checks that every point of a race has as many planned seeds as the protocol asks for."""
+    for found in _points_of_few_seeds(runs, protocol):
+        raise ValueError(
+            f"a race with of={protocol.of} needs {protocol.of} seeds for each choice of the"
+            f" tuned fields, but {_named(found, protocol)} has {len(found)}; add seeds to the"
+            " grid, or lower of."
+        )
+
+
+def warn_of_few_seeds(runs: Iterable[Mapping], protocol) -> None:
+    """Warns if points have fewer planned seeds than the protocol asks for.
+
+    Args:
+      runs: The planned runs.
+      protocol: The protocol.
+    """
+    few = _points_of_few_seeds(runs, protocol)
+    if not few:
+        return
+    warnings.warn(
+        f"The protocol asks for {protocol.of} seeds of each choice of the tuned fields (of="
+        f"{protocol.of}), but fewer are planned for {count(len(few), 'choice')}, such as"
+        f" {len(few[0])} for {_named(few[0], protocol)}. Their optima will be marked as chosen with"
+        f" fewer runs than the protocol asks for: add seeds to the grid, or give of={len(few[0])}.",
+        stacklevel=3,
+    )
+
+
+def _points_of_few_seeds(runs, protocol) -> list[dict]:
+    """Returns the points with fewer seeds than the protocol's `of`, each a dict of runs by seed."""
+    if protocol.of == 1:
+        return []
     fields = (protocol.row, *protocol.tune)
-    points = collections.defaultdict(dict)  # from seed to run
+    points = collections.defaultdict(dict)
     for run in runs:
         point = (protocol.group(run)[0], *(seen(name, run) for name in fields))
         points[point].setdefault(run.get(SEED, 0), run)
-    for found in points.values():
-        if len(found) < protocol.of:
-            run = next(iter(found.values()))
-            named = ", ".join(f"{name}={run[name]!r}" for name in fields)
-            raise ValueError(
-                f"a race with of={protocol.of} needs {protocol.of} seeds for each choice of the"
-                f" tuned fields, but {named} has {len(found)}; add seeds to the grid, or lower of."
-            )
+    return [found for found in points.values() if len(found) < protocol.of]
+
+
+def _named(point, protocol) -> str:
+    """Returns row and tuned fields of a point in words."""
+    run = next(iter(point.values()))
+    return ", ".join(f"{name}={run[name]!r}" for name in (protocol.row, *protocol.tune))
 
 
 def _check_numbers(runs, protocol) -> None:

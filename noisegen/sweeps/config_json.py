@@ -18,6 +18,9 @@ import ml_collections
 import numpy as np
 from ml_collections import config_dict
 
+# Fields that experiments had once. They meant nothing to the runs, and are ignored.
+_FORMER = ("gpu_examples_per_second",)
+
 LISTS = (tuple, list, set, frozenset)
 PLAIN = (bool, int, float, str)
 _TEXTS = (enum.Enum, pathlib.PurePath, datetime.date, datetime.time)  # Stored as text.
@@ -166,6 +169,8 @@ def _restore(config, stored, group) -> None:
     for name, value in stored.items():
         full_name = f"{group}.{name}"
         if name not in config:
+            if name in _FORMER:
+                continue
             raise KeyError(f"{full_name} is not there any more")
         default = _default(config, name)
         if isinstance(default, ml_collections.ConfigDict):

@@ -55,8 +55,14 @@ class SweepState:
         self._refused: set[str] = set()
         self.reset()
 
-    def reset(self) -> None:
-        """Forgets runs and records, so that they are planned and read again; tasks are kept."""
+    def reset(self, mixing: bool = True) -> None:
+        """Forgets runs and records, so that they are planned and read again; tasks are kept.
+
+        Args:
+          mixing: Whether the check of the runs calls the task's functions, see
+            `training.make_runs`.
+        """
+        self._mixing = mixing
         self._reader: storage.RecordReader | None = None
         self._planned_by_id: dict[str, HParams] = {}
         self._search: Search | None = None
@@ -259,7 +265,7 @@ class SweepState:
         runs = {}
         others = self._of_each_word
         for task, group in self.by_task(hparams_by_id).items():
-            made = training.make_runs(task, group.values(), group, others)
+            made = training.make_runs(task, group.values(), group, others, mixing=self._mixing)
             runs.update(zip(group, made, strict=True))
         return runs
 
@@ -291,7 +297,7 @@ class SweepState:
         """Raises ValueError if the task refuses a run that would extend the grid."""
         if self._tasks:
             try:
-                training.make_runs(self.task_of(hparams), [hparams])
+                training.make_runs(self.task_of(hparams), [hparams], mixing=self._mixing)
             except ValueError:
                 self._refused.add(run_id(self.task_name, hparams))
                 raise

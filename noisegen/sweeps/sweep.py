@@ -204,8 +204,13 @@ class Sweep:
             observer = Display(self) if progress else Observer()
             worker.Worker(self, options, observer).run()
 
-    def validate(self) -> None:
+    def validate(self, *, mixing: bool = True) -> None:
         """Checks runs, protocols and task before anything is trained or written.
+
+        Args:
+          mixing: Whether to call the task's functions on a few examples to see whether they mix
+            any, which takes minutes for a large network on a CPU. Without this check the runs are
+            to be priced, not trained.
 
         Raises:
           ValueError: If a run cannot be trained, or will lack a metric that a protocol reads.
@@ -214,7 +219,7 @@ class Sweep:
         if self.workdir is not None:
             storage.check_workdir(self.workdir, self.name, task_name)
         # What was read before the task was made may want runs that the task refuses.
-        self.state.reset()
+        self.state.reset(mixing)
         self.state.runs()
         derived = self.state.derived_metrics
         for task in self.state.tasks():
@@ -222,6 +227,11 @@ class Sweep:
             metrics.check_derived(derived, spec.names, spec.curve, self.planned[0])
             for protocol in self.protocols:
                 checks.check_metrics([*spec.names, *(each.name for each in derived)], protocol)
+
+    def warn_of_few_seeds(self) -> None:
+        """Warns if a protocol asks for more seeds than are planned; training does so by itself."""
+        for protocol in self.protocols:
+            checks.warn_of_few_seeds(self.planned, protocol)
 
     def validate_report(self) -> None:
         """Checks that the report can be made of the records to come.
@@ -249,6 +259,7 @@ class Sweep:
 
         workdir = self._directory()
         sweep_json.warn_if_changed(self)
+        self.warn_of_few_seeds()
         storage.check_writable(workdir)
         with storage.undone_if_refused(workdir):
             sweep_json.write(self, command)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from noisegen import data
+from noisegen import _validate, data
 from noisegen.tasks.nnx_task import from_nnx
 from noisegen.training import Batch, Task
 
@@ -45,9 +45,10 @@ def autoencoding(
     References:
       Sutskever et al., On the importance of initialization and momentum in deep learning, 2013
     """
-
-    for examples in (dataset.train, dataset.test, dataset.valid or {}):
-        _check_gray_levels(dataset.name, examples)
+    _validate.text(name=name)
+    for examples in (dataset.train, dataset.test, dataset.valid):
+        if examples is not None:
+            _check_gray_levels(dataset.name, examples)
 
     def reconstruct(model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns logits and pixels, `(N, H * W * C)` each."""
@@ -88,7 +89,7 @@ def autoencoding(
 
 def _check_gray_levels(name: str, examples: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError for floats that are no gray levels, as the loss needs probabilities."""
-    image = examples.get("image", np.zeros(0, np.uint8))
+    image = examples["image"]
     if image.dtype != np.uint8 and (image.min() < 0 or image.max() > 255):
         raise ValueError(
             f"The images of {name} reach from {image.min() / 255:.4g} to {image.max() / 255:.4g}, "

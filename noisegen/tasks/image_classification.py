@@ -100,6 +100,7 @@ def image_classification(
       ...     label_smoothing=lambda hparams: hparams["label_smoothing"],
       ... )
     """
+    _validate.text(name=name)
     if not isinstance(dataset, data.Dataset):
         raise ValueError(
             f"dataset must be a data.Dataset, but it is {_validate.kind(dataset)}; "

@@ -75,6 +75,7 @@ def language_modeling(
       Zaremba, Sutskever & Vinyals, Recurrent Neural Network Regularization, 2014,
       https://arxiv.org/abs/1409.2329
     """
+    _validate.text(name=name)
     _validate.positive(batch_size=batch_size, window=window)
 
     def held_out(tokens):

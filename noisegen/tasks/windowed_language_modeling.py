@@ -68,6 +68,7 @@ def windowed_language_modeling(
       >>> task.num_examples, task.num_test_examples
       (49, 9)
     """
+    _validate.text(name=name)
     if not isinstance(text, data.Text):
         raise ValueError(
             f"text must be a data.Text, but it is {_validate.kind(text)}; data.text_from_tokens "

@@ -22,6 +22,7 @@ from noisegen._math import ceil_div
 from noisegen.training import sources
 from noisegen.training.evaluation import metric_spec
 from noisegen.training.task import Batch, PyTree, RunHparams, Task, call_with_hparams, make_key
+from noisegen.training.weighted import Weighted
 
 _HALF = 16  # examples of each half, at least
 
@@ -97,6 +98,7 @@ def _check(
     if total == 1 or half == 0:
         return  # There is no other example to exchange.
     trial = _Trial(function, model, examples, hparams, half, task.shuffle)
+    _check_weights(trial, task, name)
     # Each check relies on those before: once the mask works, a half can be called within a whole.
     if _mask_is_ignored(trial):
         raise ValueError(_message(task, name, "examples outside batch.mask", group))
@@ -187,6 +189,19 @@ class _Trial:
         data = sources.read(self._examples, indices)
         # Sent explicitly, because a user may forbid implicit transfers.
         return jax.device_get(self._function(*jax.device_put((model, data, seeds, mask))))
+
+
+def _check_weights(trial: _Trial, task: Task, name: str) -> None:
+    """Checks that no weight of an example is negative."""
+    values, _ = trial.of_all
+    named = values if isinstance(values, dict) else {"": values}
+    for metric, each in named.items():
+        if isinstance(each, Weighted) and (each.weights < 0).any():
+            what = f"The metric {metric!r}" if metric else f"The {name}"
+            raise ValueError(
+                f"{what} of task {task.name!r} has the weight {each.weights.min():g}, and weights "
+                "must be at least 0: give the sign to the values of training.Weighted."
+            )
 
 
 def _mask_is_ignored(trial: _Trial) -> bool:

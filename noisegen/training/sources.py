@@ -195,9 +195,8 @@ class HostExamples:
 
     def _check_like_first(self, examples: PyTree) -> None:
         """Checks that examples have the structure, shapes and dtypes of the first."""
-        structures = jax.tree.structure(examples), jax.tree.structure(self._first)
-        if structures[0] != structures[1]:
-            raise ValueError(f"it is a {structures[0]}, but the first example is a {structures[1]}")
+        if jax.tree.structure(examples) != jax.tree.structure(self._first):
+            raise ValueError(f"{_difference(examples, self._first)} the first example")
         jax.tree.map_with_path(_check_like, examples, self._first, self.example)
 
     def _explained(self, indices: np.ndarray, error: Exception) -> SourceError:
@@ -331,6 +330,19 @@ def _memory(devices: Sequence[jax.Device]) -> float:
 def _write(part: np.ndarray, array: np.ndarray, rows: np.ndarray) -> None:
     """Writes the rows of some indices."""
     array[part] = rows
+
+
+def _difference(these: PyTree, those: PyTree) -> str:
+    """Returns in words how the structure of a tree differs, before the name of the other one."""
+    paths = [
+        dict.fromkeys(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree))
+        for tree in (these, those)
+    ]
+    for verb, found, other in (("lacks", paths[1], paths[0]), ("has", paths[0], paths[1])):
+        names = [path for path in found if path and path not in other]
+        if names:
+            return f"it {verb} {', '.join(names)}, unlike"
+    return f"it is a {type(these).__name__} of another structure than"
 
 
 def _check_like(

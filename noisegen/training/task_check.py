@@ -51,6 +51,7 @@ class _Checked(NamedTuple):
 
     names: frozenset[str]  # of the fields that its functions read, present or not
     kinds: dict[str, tuple]  # of these fields, see `_kinds_of_fields`
+    mixing: bool  # whether its functions were called, too
 
 
 # The checks that each task has passed. Tasks are held weakly, so that their data can be freed.
@@ -93,6 +94,8 @@ def check_task(
     check_jax_config()
     passed = _checked.setdefault(task, [])
     for checked in passed:
+        if mixing and not checked.mixing:
+            continue
         if fields is None or _kinds_of_fields(checked.names, fields) == checked.kinds:
             return checked.names
     # First kinds, then shapes, then values, because each check relies on those before it.
@@ -114,14 +117,34 @@ def check_task(
     except KeyError as error:
         lacking = read - values.keys()
         if not lacking:
+            _explain_lacking_key(task, error)
             raise  # The error is of another mapping, of the user's own.
         if fields is None:
             return frozenset()  # There is nothing to check the task with.
         raise ValueError(lacking_message(task, lacking, fields)) from error
     names = frozenset(read)
-    if mixing:
-        passed.append(_Checked(names, _kinds_of_fields(names, fields or {})))
+    passed.append(_Checked(names, _kinds_of_fields(names, fields or {}), mixing))
     return names
+
+
+def _explain_lacking_key(task: Task, error: KeyError) -> None:
+    """Raises ValueError if the key is one of the data that a split lacks and another one has."""
+    keys = {split: _keys(examples) for split, examples in task.splits.items()}
+    [key] = error.args[:1] or [None]
+    having = [split for split in keys if key in keys[split]]
+    lacking = [split for split in keys if key not in keys[split]]
+    if having and lacking:
+        raise ValueError(
+            f"The {lacking[0]} set of task {task.name!r} has no {key!r}, which its functions read "
+            f"and the {having[0]} set has: give it, or let the functions for the {lacking[0]} set "
+            "do without."
+        ) from error
+
+
+def _keys(examples: PyTree) -> set[Any]:
+    """Returns the keys of a split that is a dict."""
+    example = abstract_examples(examples, 1)
+    return set(example) if isinstance(example, Mapping) else set()
 
 
 def lacking_message(task: Task, lacking: Iterable[str], names: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ def plan_runs(task: Task, runs: Sequence[Mapping[str, Value]]) -> list[Plan]:
     """
     for run in runs:
         _check_static(task, run)
+        _check_learning_rate(run)
     size = task.num_examples
     if task.batch_size is None:
         plans = [plan_of_fields(run, size) for run in runs]
@@ -79,6 +80,16 @@ def _check_static(task: Task, run: Mapping[str, Value]) -> None:
             raise ValueError(
                 f"Task {task.name!r} was made for {name}={value!r}, got a run of {found}: make a "
                 "task for each, as a sweep does with a static field."
+            )
+
+
+def _check_learning_rate(run: Mapping[str, Value]) -> None:
+    """Checks that no learning rate is negative, which would ascend the loss."""
+    for name, value in run.items():
+        if name.endswith("learning_rate") and type(value) in (int, float) and value < 0:
+            raise ValueError(
+                f"Run field {name}={value!r} is negative, and every update would increase the "
+                "loss: give a number of at least 0."
             )
 
 

@@ -24,7 +24,8 @@ class Weighted(NamedTuple):
     Attributes:
       values: ``(M, ...)``, for instance ``(M, T)`` for the losses of T tokens. Values of weight
         zero are left out, even if they are not finite.
-      weights: Numbers of at least 0, or booleans, of the same shape. They get no gradient.
+      weights: Numbers of at least 0, or booleans, of the same shape. They get no gradient. A
+        negative one among those of a few examples is refused before training.
 
     Examples:
       Sentences of different lengths, padded to T tokens:

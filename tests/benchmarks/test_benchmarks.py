@@ -10,7 +10,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.benchmarks import __main__, machine, many_records, mnist, report, streaming
+from experiments.benchmarks import (
+    __main__,
+    image_reading,
+    machine,
+    many_records,
+    mnist,
+    report,
+    streaming,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "experiments.benchmarks"]
@@ -53,6 +61,19 @@ def test_streaming_in_miniature():
     record = streaming.measure(machine.Options(quick=True, rounds=1))
     assert record["are_equal"]
     assert [name for name, _, _ in streaming.rows(record)][0].startswith("LeNet-5, time with data")
+
+
+@pytest.mark.slow
+def test_reading_images_in_miniature():
+    record = image_reading.measure(machine.Options(quick=True, rounds=1))
+    networks = ["means of colors"]
+    ways = {"threads", *(["grain"] if record["grain"] else []), *networks}
+    [measured] = record["rounds"]
+    assert measured.keys() == ways | {"peak_mib"}
+    assert all(measured[way]["rate"] > 0 for way in ways)
+    assert all(0 <= measured[name]["waiting"] < 1 for name in networks)
+    assert 50 < record["mean_file_kib"] < 200  # those of ImageNet have about 110
+    assert len(image_reading.rows(record)) == len(ways) + 3
 
 
 @pytest.mark.slow

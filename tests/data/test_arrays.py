@@ -106,3 +106,21 @@ def test_classes_may_be_given():
     assert made(label=LABEL + 1, num_classes=5).num_classes == 5
     with pytest.raises(ValueError, match="from 0 to num_classes - 1 = 1"):
         made(num_classes=2)
+
+
+@pytest.mark.parametrize("name", [None, "", 3])
+def test_a_name_must_be_text(name):
+    split = {"image": BYTES, "label": LABEL}
+    tokens = np.arange(4)
+    text = data.text_from_tokens(tokens, tokens, 4)
+    makers = [
+        lambda: data.from_arrays(name, split, split),
+        lambda: data.text_from_tokens(tokens, tokens, 4, name=name),
+        lambda: tasks.image_classification(data.load("digits"), None, None, name=name),
+        lambda: tasks.autoencoding(data.load("digits"), None, None, name=name),
+        lambda: tasks.windowed_language_modeling(text, None, None, window=2, name=name),
+        lambda: tasks.language_modeling(text, None, None, batch_size=1, window=2, name=name),
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match=f"name must be text, .* but it is {name!r}"):
+            make()

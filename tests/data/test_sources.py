@@ -3,6 +3,7 @@
 import time
 from concurrent import futures
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,6 +70,22 @@ def test_items_are_read_one_by_one_in_their_order():
             rows = source[np.array([2, 8, 0])]
             assert rows["x"].tolist() == [[2] * 3, [8] * 3, [0] * 3]
             assert rows["y"].tolist() == [2.0, 8.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "items, shapes",
+    [
+        ([{"x": np.zeros(3)}] * 2 + [{"x": np.zeros(4)}], r"{'x': \(4,\)}.* {'x': \(3,\)}"),
+        ([{"x": 1.0}] * 2 + [{"y": 1.0}], r"{'y': \(\)}.* {'x': \(\)}"),
+        ([{"x": 1.0}] * 2 + [{"x": 1.0, "y": 1.0}], r"{'x': \(\), 'y': \(\)}.* {'x': \(\)}"),
+        ([(1.0, 2.0)] * 2 + [(1.0,)], r"\(\(\),\).* \(\(\), \(\)\)"),
+    ],
+)
+def test_items_of_different_shapes_are_named_by_their_index(items, shapes):
+    source = data.one_by_one([*items, items[0]])
+    with pytest.raises(ValueError, match=f"index 2 has the shapes {shapes}: let `read` return"):
+        source[np.array([0, 1, 2, 3])]
+    assert len(jax.tree.leaves(source[np.array([0, 3])])[0]) == 2
 
 
 @pytest.mark.parametrize(

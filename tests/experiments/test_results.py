@@ -39,7 +39,13 @@ def test_one_command_makes_all_reports_anew(tmp_path, monkeypatch, capsys):
         (copied / name).unlink(missing_ok=True)
     monkeypatch.chdir(ROOT.parents[1])
     monkeypatch.setattr(results, "RESULTS", copied.parent)
-    results.main()
+    results.main([])
     assert capsys.readouterr().out == "digits/report.html\n"
     assert (copied / "table.csv").read_bytes() == (ROOT / "digits" / "table.csv").read_bytes()
     assert (copied / "report.html").exists() and (copied / "figure.png").exists()
+
+
+def test_the_command_says_what_it_does(capsys):
+    with pytest.raises(SystemExit, match="^0$"):
+        results.main(["--help"])
+    assert "Writes the report, the tables and the figure of every" in capsys.readouterr().out

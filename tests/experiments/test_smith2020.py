@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.smith2020 import (
     autoencoder,
@@ -14,6 +15,7 @@ from experiments.smith2020 import (
     lstm,
     lstm_fitted,
     optimizers,
+    resnet50,
     stability,
     table1,
     temperature,
@@ -250,3 +252,39 @@ def test_images_are_as_large_as_the_input_of_the_autoencoder(made_data):
     for module, pixels in ((autoencoder, 28), (autoencoder_fitted, 14)):
         sweep = sweep_of(module, "test")
         assert sweep.task_of(sweep.planned[0]).train["image"].shape[1:] == (pixels, pixels, 1)
+
+
+@pytest.mark.slow
+def test_resnet50_streams_jpeg_files_at_224_pixels(tmp_path):
+    random = np.random.RandomState(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                small = random.randint(0, 256, (6, 8, 3), np.uint8)
+                image = Image.fromarray(small).resize((400, 300), Image.Resampling.BICUBIC)
+                image.save(tmp_path / split / name / f"{i}.JPEG")
+    config = resnet50.get_config("streamed")
+    config.directory = str(tmp_path)
+    config.task.update(num_train=8, num_test=5, stages=(1,), ghost_size=4)
+    config.run.num_epochs = 1.0
+    config.run.num_evals = 1
+    config.grid.update(seed=(0,), batch_size=(4,), effective_learning_rate=(0.125,))
+    config.best = 1
+    sweep = resnet50.get_sweep(config)
+    task = sweep.task_of(sweep.planned[0])
+    assert task.train.example["image"].shape == (256, 256, 3)  # of which 224 are cut out
+    assert task.test.example["image"].shape == (224, 224, 3)
+    pool = training.Pool(task, training.PoolConfig(microbatch=4, eval_batch=5, data="host"))
+    # The check for mixed examples would take most of the time.
+    [result] = pool.train(training.make_runs(task, sweep.planned[:1], mixing=False))
+    assert result.status == "finished" and np.isfinite(result.metrics["test_loss"])
+    num_right = 5 * result.metrics["test_accuracy"]
+    assert num_right == pytest.approx(round(num_right), abs=1e-5)
+
+
+def test_resnet50_holds_out_no_images_that_it_streams():
+    config = resnet50.get_config("streamed")
+    config.task.validation = 100
+    with pytest.raises(ValueError, match="task.validation=100 .* give stream=False"):
+        resnet50.make_task(config)

@@ -5,8 +5,9 @@ import json
 import os
 
 import pytest
+from absl import flags
 
-from launch import cli
+from launch import cli, sweep
 from noisegen import storage
 from tests.launch.harness import last_error
 
@@ -62,6 +63,11 @@ CASES = {
         (*GOES, "--config.grid.learning_rate=(nan, 0.1)"),
         ["learning_rate", "finite number", "nan"],
     ),
+    "learning rate below 0": (
+        "sweep",
+        (*GOES, "--config.grid.learning_rate=(-0.1, 0.1)"),
+        ["learning_rate=-0.1 is negative", "at least 0"],
+    ),
     "number NaN": ("sweep", (*GOES, "--config.run.momentum=nan"), ["momentum", "finite", "nan"]),
     "horizon": (
         "sweep",
@@ -78,7 +84,7 @@ CASES = {
             "--pool.lanes=1",
             "--pool.microbatch=17",
         ),
-        ["error: --pool.microbatch=17", "multiple of batch_devices=2"],
+        ["error: --pool.microbatch=17", "multiple of --pool.batch_devices=2"],
     ),
     "devices": (
         "sweep",
@@ -156,6 +162,16 @@ CASES = {
         ("{tmp}/nothing", "--to=csv"),
         ["{tmp}/nothing", "no sweep.json"],
     ),
+    "export to a file": (
+        "export",
+        ("--workdir=experiments/results/digits", "--to=csv", "--out={tmp}/file"),
+        ["--out={tmp}/file cannot be used", "{tmp}/file is a file", "choose another directory"],
+    ),
+    "place of the data in compile": (
+        "compile",
+        (DIGITS, "--target=h100", "--pool.data=host"),
+        ["--pool.data=host: the program is compiled", "on the device. Leave the flag out"],
+    ),
     "no config": ("sweep", (), ["--config=", "experiments/digits.py"]),
     "no such experiment": (
         "sweep",
@@ -173,6 +189,21 @@ CASES = {
         "sweep",
         (*GOES, "--workers=2", "--share=1/2"),
         ["--share is for a single worker", "--workers"],
+    ),
+    "price without a dry run": (
+        "sweep",
+        (*GOES, "--target=h100"),
+        ["--target is for --dry_run"],
+    ),
+    "price of no accelerator": (
+        "sweep",
+        (DIGITS, "--dry_run", "--target=h1000"),
+        ["There is no target 'h1000'", "a100, h100 and h200"],
+    ),
+    "efficiency": (
+        "sweep",
+        (DIGITS, "--dry_run", "--target=h100", "--efficiency=30"),
+        ["--efficiency=30.0 must be above 0 and at most 1"],
     ),
     "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
     "field of slurm": (
@@ -321,3 +352,33 @@ def test_a_workdir_without_permission_is_one_line(closed, unprivileged):
             storage.read_sweep(workdir)
         with pytest.raises(PermissionError, match="choose a writable workdir"):
             storage.check_writable(workdir)
+
+
+@pytest.mark.parametrize(
+    "message, shown",
+    [
+        ("PoolConfig: lanes=0 must be", "--pool.lanes=0 must be"),
+        ("PoolConfig: data='hots' must be", "--pool.data='hots' must be"),
+        (
+            "lane_devices=2 times batch_devices=4 need 8",
+            "--pool.lane_devices=2 times --pool.batch_devices=4 need 8",
+        ),
+        (
+            "Task 't': a state needs batch_devices=1.",
+            "Task 't': a state needs --pool.batch_devices=1.",
+        ),
+        (
+            "hold it there (PoolConfig(data='device')), or",
+            "hold it there (--pool.data=device), or",
+        ),
+        ("Run field lanes='a' must be", "Run field lanes='a' must be"),
+        ("noise_microbatch=3 must be", "noise_microbatch=3 must be"),
+        ("heartbeat_timeout=nan must be", "--heartbeat_timeout=nan must be"),
+        ("a heartbeat_timeout=nan", "a heartbeat_timeout=nan"),
+    ],
+)
+def test_messages_name_the_flags_of_settings(message, shown):
+    assert "pool.lanes" in flags.FLAGS and sweep
+    with pytest.raises(cli.UsageError) as caught, cli.usage_errors():
+        raise ValueError(message)
+    assert str(caught.value) == shown

@@ -56,10 +56,11 @@ def test_runs_are_trained_batch_size_by_batch_size(call, texts, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dry_run_tells_the_cost_at_the_assumed_speed(call, texts):
-    dry = call("sweep", *FLAGS, texts, "--dry_run")
+def test_a_dry_run_prices_the_tasks_of_all_batch_sizes(call, texts):
+    flags = [flag for flag in FLAGS if "--pool" not in flag]
+    dry = call("sweep", *flags, texts, "--dry_run", "--target=h100")
     assert "4 runs, 240 training examples" in dry.stdout, dry.stderr
-    assert "GPU-hours at the 10,000 examples/s assumed" in dry.stdout
+    assert "on h100, at an efficiency of 0." in dry.stdout
 
 
 def test_an_unknown_scale_lists_those_there_are(call):

@@ -49,7 +49,15 @@ def test_the_page_is_served_and_asks_for_newer_ones(page, server):
 
 def test_nothing_else_is_served(page, server):
     server.show(page)
-    for path in ("/sweep.json", "/../sweep.json", "//etc/passwd", "/report.html"):
+    # A query, as a browser's bookmark may have, changes nothing.
+    assert ask(server.url, "/?x=1")[::2] == ask(server.url)[::2]
+    for path in (
+        "/sweep.json",
+        "/sweep.json?x=/",
+        "/../sweep.json",
+        "//etc/passwd",
+        "/report.html",
+    ):
         assert ask(server.url, path)[0] == 404
     assert ask(server.url, method="POST")[0] == 501
     # A page of elsewhere whose name was made to point to this machine.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from experiments import digits
 from noisegen import storage, sweeps, training
+from noisegen.sweeps import progress
 from tests.launch.harness import ROOT, TINY, command
 
 # Names are stable: the records of years ago stay readable.
@@ -145,6 +147,19 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path)
     assert power.startswith("With 2 seeds a difference of ")
     assert measuring.startswith("Measuring how long") and here.startswith("About 0:0")
     assert not workdir.exists()
+
+
+def test_a_dry_run_prices_a_sweep_on_an_accelerator(call):
+    flags = [flag for flag in TINY if "--pool" not in flag]
+    done = call("sweep", *flags, "--dry_run", "--target=h100", "--efficiency=1e-6")
+    *_, price, remedy = done.stdout.splitlines()
+    assert done.returncode == 0 and "Measuring" not in done.stdout
+    found = re.match(r"About ([0-9:]+) on h100, at an efficiency of 1e-06 \(assumed\)", price)
+    bound = re.search(r"convolutions, ([0-9,]+) examples/s", price)
+    examples = 6 * 64 * 67 + 6 * 256 * 16
+    seconds = examples / (1e-6 * float(bound[1].replace(",", "")))
+    assert found[1] == progress.duration(seconds) and seconds > 1
+    assert remedy.startswith("`pip install '.[aot-cuda]'`")
 
 
 def test_a_dry_run_of_a_race_gives_a_range(call, tmp_path):

@@ -1,9 +1,12 @@
 """Tests that saved parameters are loaded unchanged, or a clear error is raised."""
 
+import equinox
+import haiku
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
 from noisegen import storage
 
@@ -19,6 +22,28 @@ def test_saved_parameters_are_loaded_unchanged(tmp_path):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(half), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+def equinox_params(key):
+    return equinox.filter(equinox.nn.MLP(4, 2, 8, 2, key=key), equinox.is_inexact_array)
+
+
+def haiku_params(key):
+    return haiku.transform(lambda x: haiku.nets.MLP([8, 2])(x)).init(key, jnp.ones((1, 4)))
+
+
+def linen_params(key):
+    kernel_init = linen.with_partitioning(linen.initializers.lecun_normal(), ("a", "b"))
+    return linen.Dense(3, kernel_init=kernel_init).init(key, jnp.ones((1, 4)))["params"]
+
+
+@pytest.mark.parametrize("make", [equinox_params, haiku_params, linen_params])
+def test_parameters_of_every_library_are_kept(tmp_path, make):
+    params = make(jax.random.key(0))
+    storage.save_params(tmp_path, "9f", params)
+    found = storage.load_params(tmp_path, "9f", jax.eval_shape(make, jax.random.key(0)))
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 def test_parameters_of_another_network_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from noisegen import reports, storage, sweeps, training
 from noisegen.sweeps import progress, worker
+from noisegen.training import task_check
 
 PROTOCOL = sweeps.Protocol(max_extensions=2)
 POOL = {"lanes": 2, "microbatch": 16, "eval_batch": 64, "lane_devices": 1, "lanes_per_rare_step": 1}
@@ -619,3 +620,26 @@ def test_a_race_says_how_many_runs_it_may_take(raced):
     state = racing(None).state
     assert len(state.fewest_runs()) <= len(raced.records()) <= len(state.most_runs()) == 54
     assert state.is_race and not racing(None, GRID).state.is_race
+
+
+def test_seeds_that_the_protocol_asks_for_and_the_grid_lacks_are_a_warning(tmp_path):
+    grid = sweeps.grid(batch_size=[16, 64], learning_rate=[0.1, 0.2], seed=range(3))
+    grid = [run for run in grid if run["batch_size"] == 16 or run["seed"] < 2]
+    protocol = sweeps.Protocol(metric="test_loss", mode="min", best=2, of=3)
+    sweep = sweeps.Sweep(make_task, grid, protocol, tmp_path)
+    message = (
+        r"3 seeds .* for 2 choices, such as 2 for batch_size=64, learning_rate=0.1\. .* of=2\."
+    )
+    with pytest.warns(UserWarning, match=message), sweep.begun():
+        pass
+    two = dataclasses.replace(protocol, of=2)
+    sweep.replace(protocol=two).warn_of_few_seeds()  # A warning would be an error here.
+
+
+def test_runs_that_are_priced_only_are_not_called(monkeypatch):
+    checked = []
+    monkeypatch.setattr(task_check, "check_mixing", lambda *given: checked.append(given))
+    trainable(None).validate(mixing=False)
+    assert not checked
+    trainable(None).validate()
+    assert checked

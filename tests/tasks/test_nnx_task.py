@@ -1,5 +1,6 @@
 """Tests tasks from Flax NNX models: state, modes, random layers, training in lanes."""
 
+import dataclasses
 import functools
 import zlib
 
@@ -408,3 +409,27 @@ def test_other_objects_than_nnx_models_are_refused():
 
     with pytest.raises(ValueError, match=r"first.kernel of the model is annotated with axes"):
         make_task(Partitioned)
+
+
+def test_pretrained_layers_may_be_frozen():
+    pretrained = Plain(nnx.Rngs(3))
+    before = nnx.state(pretrained, nnx.Param)
+
+    def make_model(rngs):
+        model = Plain(rngs)
+        nnx.update(model, before)
+        return model
+
+    def make_optimizer(hparams, key):
+        def labels(params):
+            return jax.tree.map_with_path(lambda path, _: jax.tree_util.keystr(path[:1]), params)
+
+        trained = optax.sgd(hparams["learning_rate"])
+        return optax.partition({"['first']": optax.set_to_zero(), "['last']": trained}, labels)
+
+    task = dataclasses.replace(make_task(make_model), make_optimizer=make_optimizer)
+    run = {"batch_size": 8, "learning_rate": 0.05, "num_updates": 12, "seed": 0}
+    [result] = training.Pool(task, training.PoolConfig(microbatch=8)).train([run], keep_params=True)
+    for layer, is_frozen in (("first", True), ("last", False)):
+        kernels = [state[layer]["kernel"][...] for state in (before, result.params)]
+        assert np.array_equal(*kernels) == is_frozen

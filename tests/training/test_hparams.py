@@ -215,6 +215,19 @@ def test_words_of_the_optimizer_check_the_task_once(monkeypatch):
     assert len(checked) == 1
 
 
+def test_a_task_is_traced_once_and_called_only_when_asked_for(monkeypatch):
+    from noisegen.training import task_check
+
+    traced, called = [], []
+    checks = {"loss": lambda task, hparams: traced.append(1)}
+    monkeypatch.setattr(task_check, "_TRACED", checks)
+    monkeypatch.setattr(task_check, "check_mixing", lambda *given: called.append(1))
+    task = make_task(name="checked in parts")
+    for mixing, counts in ((False, (1, 0)), (False, (1, 0)), (True, (2, 1)), (False, (2, 1))):
+        task_check.check_task(task, RUNS[1], mixing=mixing)
+        assert (len(traced), len(called)) == counts
+
+
 def changed_loss(change):
     def changed(params, state, batch):
         losses, state = loss(params, state, batch)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import operator
 import warnings
 
 import jax
@@ -12,7 +13,7 @@ import optax
 import pytest
 from flax import linen
 
-from noisegen import training
+from noisegen import data, training
 
 RUN = {
     "batch_size": 12,
@@ -658,3 +659,57 @@ def test_a_run_that_diverges_beside_others_is_a_result(tanh_task, train, usual):
     assert [result.status for result in results] == ["finished", "diverged"]
     assert results[0].metrics == pytest.approx(usual, rel=1e-5)
     assert math.isnan(results[1].metrics["test_loss"])
+
+
+@pytest.mark.parametrize("as_source", [False, True])
+def test_a_key_that_a_split_lacks_is_named_with_the_split(tanh_task, as_source):
+    test = {"x": tanh_task.test["x"]}
+    if as_source:
+        test = data.one_by_one([{"x": x} for x in test["x"]])
+    with pytest.raises(
+        ValueError, match="test set of task 'tanh' has no 'y', .* and the train set has: give it"
+    ):
+        training.make_runs(dataclasses.replace(tanh_task, test=test), [RUN])
+
+
+def test_a_key_that_no_split_has_is_an_error_of_the_function(tanh_task):
+    task = dataclasses.replace(tanh_task, metrics=lambda p, s, b: {"test_loss": b.data["z"]})
+    with pytest.raises(KeyError, match="z"):
+        training.make_runs(task, [RUN])
+
+
+# Optimizers of optax with the numbers of theirs that a sweep may want to tune.
+OPTIMIZERS = {
+    "adabelief": ("b1", "b2", "eps"),
+    "adadelta": ("rho", "eps", "weight_decay"),
+    "adagrad": ("eps",),
+    "adam": ("b1", "b2", "eps"),
+    "adamax": ("b1", "b2", "eps"),
+    "adamw": ("b1", "b2", "eps", "weight_decay"),
+    "adan": ("b1", "b2", "b3", "eps", "weight_decay"),
+    "amsgrad": ("b1", "b2", "eps"),
+    "fromage": ("min_norm",),
+    "lamb": ("b1", "b2", "eps", "weight_decay"),
+    "lars": ("weight_decay", "trust_coefficient", "eps", "momentum"),
+    "lion": ("b1", "b2", "weight_decay"),
+    "nadamw": ("b1", "b2", "eps", "weight_decay"),
+    "novograd": ("b1", "b2", "eps", "weight_decay"),
+    "radam": ("b1", "b2", "eps", "threshold"),
+    "rmsprop": ("decay", "eps", "initial_scale"),
+    "sgd": ("momentum",),
+    "sm3": ("momentum",),
+    "yogi": ("b1", "b2", "eps"),
+    "contrib.muon": ("beta", "eps", "weight_decay"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_number_of_an_optimizer_may_be_traced(tanh_task, name):
+    numbers = dict.fromkeys(OPTIMIZERS[name], 0.5)
+
+    def make_optimizer(hparams, key):
+        make = operator.attrgetter(name)(optax)
+        return make(hparams["learning_rate"], **{each: hparams[each] for each in numbers})
+
+    [run] = training.make_runs(with_optimizer(tanh_task, make_optimizer), [PLAIN | numbers])
+    assert run.hparams.items() >= numbers.items()

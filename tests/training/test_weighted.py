@@ -19,6 +19,14 @@ def make_data(seed, size):
     return {"x": np.where(weights, x, 1e6).astype(np.float32), "y": y, "weights": weights}
 
 
+def negative(name):
+    """Data in which an array has a negative number."""
+    data = make_data(0, N)
+    changed = data[name].astype(np.float32)
+    changed[3, 1] = -0.5
+    return {**data, name: changed}
+
+
 def squared_error(w, data):
     return (w * data["x"] - data["y"]) ** 2
 
@@ -95,6 +103,8 @@ def test_a_batch_without_weights_changes_nothing(train):
             {"loss": lambda w, state, b: (training.Weighted(w * b.data["x"], b.mask), state)},
             r"values and weights of one shape that begins with \(M,\)",
         ),
+        ({"train": negative("weights")}, "The loss of task 'padded' has the weight -0.5, and weig"),
+        ({"test": negative("weights")}, "The metric 'test_loss' of task 'padded' has the weight -"),
         ({"noise_microbatch": 4, "shuffle": True}, "need a loss of one number per example"),
     ],
 )

@@ -1,0 +1,123 @@
+"""Products are counted as in closed forms, and bound the speed on an accelerator."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from noisegen import hardware, training
+from noisegen.hardware import pricing
+
+
+def count(function, *shapes, dtype=jnp.float32):
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    return hardware.count_products(jax.jit(function).trace(*arguments))
+
+
+def scanned(w, x):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=7)[0]
+
+
+def looped(w, x):
+    return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
+
+
+def branched(w, x):
+    return jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: (x @ w) @ w)
+
+
+@pytest.mark.parametrize(
+    "function, flops",
+    [
+        (lambda w, x: x @ w, 1),
+        (lambda w, x: jnp.tanh(x) + w.sum(), 0),
+        (scanned, 7),
+        (jax.checkpoint(scanned), 7),
+        (looped, 1),
+        (branched, 2),
+        (jax.vmap(lambda w, x: w @ x), 1 / 8),  # each of 8 products of (8,) and (8,)
+        # Of the forward pass, of the gradient of w, and of that of x in all steps but the first.
+        (jax.grad(lambda w, x: scanned(w, x).sum()), 7 + 7 + 7),
+    ],
+)
+def test_matrix_products(function, flops):
+    found = count(function, (8, 8), (8, 8))
+    assert found.get("f32", 0) == pytest.approx(flops * 2 * 8**3)
+
+
+def test_each_type_is_counted_by_itself():
+    def both(x):
+        return (x @ x.T).astype(jnp.float32) @ jnp.ones((4, 2))
+
+    assert count(both, (4, 3), dtype=jnp.bfloat16) == {"bf16": 2 * 4 * 4 * 3, "f32": 2 * 4 * 4 * 2}
+
+
+@pytest.mark.parametrize("stride, groups", [(1, 1), (2, 1), (1, 4)])
+def test_convolutions_and_their_gradients(stride, groups):
+    """A batch of 5 images of 8 x 8 x 4, a kernel of 3 x 3 to 12 channels."""
+
+    def convolve(kernel, images):
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    shapes = (3, 3, 4 // groups, 12), (5, 8, 8, 4)
+    forward = 2 * 5 * (8 // stride) ** 2 * 12 * 9 * 4 // groups
+    assert count(convolve, *shapes) == {"f32": forward}
+
+    def loss(kernel, images):
+        return (convolve(kernel, images) ** 2).sum()
+
+    assert count(jax.grad(loss, (0, 1)), *shapes) == {"f32": 3 * forward}
+
+
+@pytest.fixture
+def linear():
+    """A task of a matrix of 64 x 10, and a run of it."""
+    x, y = np.zeros((96, 64), np.float32), np.zeros((96, 10), np.float32)
+
+    def loss(w, state, batch):
+        return ((batch.data["x"] @ w - batch.data["y"]) ** 2).sum(1), state
+
+    task = training.Task(
+        name="linear",
+        train={"x": x, "y": y},
+        test={"x": x, "y": y},
+        init=lambda key: (jnp.zeros((64, 10)), ()),
+        loss=loss,
+        metrics=lambda *arguments: {"test_loss": loss(*arguments)[0]},
+        make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+    )
+    run = {"batch_size": 32, "learning_rate": 0.1, "num_updates": 3, "seed": 0}
+    return task, training.make_runs(task, [run], mixing=False)[0]
+
+
+def test_without_a_compiler_the_products_bound_the_speed(linear, monkeypatch):
+    monkeypatch.setattr(pricing, "is_installed", lambda target: False)
+    for name, fixed in (("h100", {}), ("h100:2", {}), ("h100", {"lanes": 3})):
+        target = hardware.find_target(name)
+        found = hardware.bound_speed(*linear, target, fixed)
+        # The logits and the gradient of the matrix, in float32.
+        assert found == pytest.approx(target.num_devices * 494e12 / (2 * 2 * 64 * 10))
+
+
+def test_with_a_compiler_the_kernels_bound_the_speed(linear, monkeypatch):
+    monkeypatch.setattr(pricing, "is_installed", lambda target: True)
+    compiled = types.SimpleNamespace(micro_step=types.SimpleNamespace(seconds=1e-3))
+    monkeypatch.setattr(pricing, "compile_program", lambda *_: compiled)
+    found = hardware.bound_speed(*linear, hardware.find_target("h100:2"), {"microbatch": 32})
+    assert found == pytest.approx(32 / 1e-3)  # 16 examples on each device
+
+
+def test_a_task_without_products_has_no_bound(linear, monkeypatch):
+    monkeypatch.setattr(pricing, "is_installed", lambda target: False)
+    monkeypatch.setattr(pricing, "count_products", lambda traced: {})
+    assert hardware.bound_speed(*linear, hardware.find_target("a100"), {}) == float("inf")
