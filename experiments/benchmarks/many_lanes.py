@@ -35,7 +35,7 @@ def measure(options: machine.Options) -> dict:
     ]
     settings = {name: vars(pool.config) for name, pool in pools.items()}
     return {
-        "source": dataset.source,
+        "source": dataset.description,
         "runs": {name: len(share) for name, share in shares.items()},
         "settings": settings,
         "images_per_second": rounds,

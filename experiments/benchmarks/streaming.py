@@ -34,7 +34,7 @@ def measure(options: machine.Options) -> dict:
         for _ in range(options.rounds)
     ]
     return {
-        "source": dataset.source,
+        "source": dataset.description,
         "settings": vars(settings),
         "are_equal": results["device"] == results["host"],
         "rounds": rounds,

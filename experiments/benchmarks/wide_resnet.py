@@ -64,7 +64,7 @@ def measure(options: machine.Options) -> dict:
             tried = _PYTORCH_QUICK if options.quick else _PYTORCH
             answers["PyTorch"] = _try("pytorch_wide_resnet", options.torch_python, spec, tried)
     _check(answers)
-    return {"source": dataset.source, "batch_sizes": spec["batch_sizes"], "answers": answers}
+    return {"source": dataset.description, "batch_sizes": spec["batch_sizes"], "answers": answers}
 
 
 def make_dataset(options: machine.Options) -> data.Dataset:

@@ -75,7 +75,7 @@ def main(out: str) -> None:
         "seconds_per_epoch": seconds,
         "devices": machine.devices(),
         "processor": machine.processor(),
-        "data": task.source,
+        "data": task.data_description,
         "date": datetime.date.today().isoformat(),
     }
     path = pathlib.Path(out, "devices.json")

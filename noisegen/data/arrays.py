@@ -5,7 +5,7 @@
 >>> random = np.random.default_rng(0)
 >>> split = {"image": random.random((20, 8, 8, 1)), "label": np.arange(20) % 4}
 >>> mine = data.from_arrays("mine", split, split)
->>> mine.num_classes, mine.source
+>>> mine.num_classes, mine.description
 (4, 'mine: 20 training and 20 test images of 8 x 8 x 1, given as arrays')
 """
 
@@ -87,8 +87,8 @@ def from_arrays(
         mean=mean,
         std=std,
         fingerprint=entry.fingerprint,
-        source=f"{name}: {counts['train']} training{held_out} and {counts['test']} test images of "
-        f"{' x '.join(map(str, shape))}, given as arrays",
+        description=f"{name}: {counts['train']} training{held_out} and {counts['test']} test "
+        f"images of {' x '.join(map(str, shape))}, given as arrays",
         valid=splits.get("valid"),
     )
 

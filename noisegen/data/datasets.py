@@ -35,7 +35,7 @@ class Dataset(NamedTuple):
     mean: tuple[float, ...]  # Per channel, of images scaled to [0, 1] by 1/255.
     std: tuple[float, ...]
     fingerprint: str  # 16 hexadecimal digits, equal for equal arrays whatever their encoding.
-    source: str  # One line: version and description, for example that images are lossy.
+    description: str  # One line: version and description, for example that images are lossy.
     valid: dict[str, np.ndarray] | None = None  # Like `train`, see `split_validation`.
 
 
@@ -143,12 +143,12 @@ def load(
         return _make_dataset(name, cache.in_memory(digits.load()), digits.SOURCE)
     prepared = tfds_reader.find(name, data_dir)
     entry = _cached(prepared, pixels, cache_dir)
-    source = f"{name} {prepared.version}: {prepared.description}"
+    description = f"{name} {prepared.version}: {prepared.description}"
     if pixels:
-        source += f", the middle at {pixels} x {pixels} pixels"
+        description += f", the middle at {pixels} x {pixels} pixels"
     if _SPECS[name].name:
-        source += ", split 3 : 1 in every class"
-    return _make_dataset(name, entry, source)
+        description += ", split 3 : 1 in every class"
+    return _make_dataset(name, entry, description)
 
 
 def subsample_and_downscale(
@@ -165,7 +165,7 @@ def subsample_and_downscale(
       pixels: Height and width of the new images, a divisor of the old ones.
 
     Returns:
-      A `Dataset` with its own fingerprint, and a source that describes the change. If nothing
+      A `Dataset` with its own fingerprint, and a description that names the change. If nothing
       changes, the data set itself.
 
     Raises:
@@ -209,13 +209,15 @@ def subsample_and_downscale(
         images = examples["image"][: kept[split]]
         arrays[f"{split}_image"] = _average_blocks(images, pixels)
         arrays[f"{split}_label"] = np.array(examples["label"][: kept[split]])
-    source = (
-        f"{dataset.source}; of these the first {num_train:,} training and {num_test:,} test "
+    description = (
+        f"{dataset.description}; of these the first {num_train:,} training and {num_test:,} test "
         f"images, averaged to {pixels} x {pixels} pixels"
     )
     entry = cache.in_memory(arrays)
     train, test = _by_split(entry.arrays)
-    return dataset._replace(train=train, test=test, fingerprint=entry.fingerprint, source=source)
+    return dataset._replace(
+        train=train, test=test, fingerprint=entry.fingerprint, description=description
+    )
 
 
 def split_validation(dataset: Dataset, num_examples: int) -> Dataset:
@@ -232,8 +234,8 @@ def split_validation(dataset: Dataset, num_examples: int) -> Dataset:
       num_examples: Number of training examples to hold out, at least one of each class.
 
     Returns:
-      A `Dataset` with `valid`, fewer training examples, its own fingerprint, and a source that
-      describes the split. A task of it has other run ids than one of `dataset`.
+      A `Dataset` with `valid`, fewer training examples, its own fingerprint, and a description that
+      names the split. A task of it has other run ids than one of `dataset`.
 
     Raises:
       ValueError: If a class would have no validation or no training example, or the data set has a
@@ -266,7 +268,8 @@ def split_validation(dataset: Dataset, num_examples: int) -> Dataset:
         train=train,
         valid=valid,
         fingerprint=entry.fingerprint,
-        source=f"{dataset.source}; {num_examples:,} training images held out for validation",
+        description=f"{dataset.description}; {num_examples:,} training images held out for"
+        " validation",
     )
 
 
@@ -415,12 +418,12 @@ def _decode(prepared: tfds_reader.Prepared, pixels: int | None) -> dict[str, np.
     return arrays
 
 
-def _make_dataset(name: str, entry: cache.Entry, source: str) -> Dataset:
+def _make_dataset(name: str, entry: cache.Entry, description: str) -> Dataset:
     """Returns the Dataset of the four cached arrays."""
     train, test = _by_split(entry.arrays)
     spec = _SPECS[name]
     return Dataset(
-        name, train, test, spec.num_classes, spec.mean, spec.std, entry.fingerprint, source
+        name, train, test, spec.num_classes, spec.mean, spec.std, entry.fingerprint, description
     )
 
 

@@ -76,7 +76,7 @@ def image_folder(
         mean=mean,
         std=std,
         fingerprint=digest.hexdigest()[:16],
-        source=f"image files of {len(classes):,} classes in {root.name}",
+        description=f"image files of {len(classes):,} classes in {root.name}",
     )
 
 
@@ -125,7 +125,7 @@ def stream(
         mean=spec.mean,
         std=spec.std,
         fingerprint=prepared.fingerprint,
-        source=f"{name} {prepared.version}: {prepared.description}",
+        description=f"{name} {prepared.version}: {prepared.description}",
     )
 
 
@@ -174,7 +174,7 @@ class _Chosen:
         return self._items[int(self._indices[index])]
 
 
-def _dataset(items, read, sizes, executor, *, source, fingerprint, **fields) -> Dataset:
+def _dataset(items, read, sizes, executor, *, description, fingerprint, **fields) -> Dataset:
     """Returns the data set of the items of both splits.
 
     Args:
@@ -182,7 +182,7 @@ def _dataset(items, read, sizes, executor, *, source, fingerprint, **fields) -> 
       read: Function `(item, pixels, middle) -> example`.
       sizes: Pixels of the squares, of the middle of those of the test set, and numbers of examples.
       executor: As for `one_by_one`.
-      source, fingerprint: Of the data set before its images are resized and chosen.
+      description, fingerprint: Of the data set before its images are resized and chosen.
       **fields: Other fields of the data set.
     """
     pixels, test_pixels, *numbers = sizes
@@ -203,8 +203,8 @@ def _dataset(items, read, sizes, executor, *, source, fingerprint, **fields) -> 
         **fields,
         **splits,
         fingerprint=hashlib.sha256(known).hexdigest()[:16],
-        source=f"{source}; {counts[0]:,} training and {counts[1]:,} test images, the middle at "
-        f"{pixels} x {pixels} pixels, decoded when they are read",
+        description=f"{description}; {counts[0]:,} training and {counts[1]:,} test images, the "
+        f"middle at {pixels} x {pixels} pixels, decoded when they are read",
     )
 
 

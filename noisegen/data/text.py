@@ -50,7 +50,7 @@ class Text(NamedTuple):
     test: np.ndarray  # int32 (m,)
     vocabulary: tuple[str, ...]  # Word of each token: <unk>, <eos>, then the most frequent first.
     fingerprint: str  # 16 hexadecimal digits, equal for equal tokens.
-    source: str  # One line: the files and their sizes.
+    description: str  # One line: the files and their sizes.
     valid: np.ndarray | None = None  # int32 (k,)
 
 
@@ -105,11 +105,13 @@ def load_text(
         split: np.array([token_of.get(word, unknown) for word in of_split], np.int32)
         for split, of_split in words.items()
     }
-    source = f"{paths['train'].name} ({len(tokens['train']):,} tokens, {len(vocabulary):,} words)"
+    description = (
+        f"{paths['train'].name} ({len(tokens['train']):,} tokens, {len(vocabulary):,} words)"
+    )
     for split, verb in (("test", "tested"), ("valid", "validated")):
         if split in tokens:
-            source += f", {verb} on {paths[split].name} ({len(tokens[split]):,} tokens)"
-    return _text(paths["train"].name, tokens, vocabulary, source)
+            description += f", {verb} on {paths[split].name} ({len(tokens[split]):,} tokens)"
+    return _text(paths["train"].name, tokens, vocabulary, description)
 
 
 def text_from_tokens(
@@ -143,7 +145,7 @@ def text_from_tokens(
       >>> import numpy as np
       >>> from noisegen import data
       >>> train, test = (np.frombuffer(raw, np.uint8) for raw in (b"the cat sat", b"the mat"))
-      >>> data.text_from_tokens(train, test, 256, name="cats").source
+      >>> data.text_from_tokens(train, test, 256, name="cats").description
       'cats (11 tokens of a vocabulary of 256), tested on 7 tokens'
     """
     _validate.text(name=name)
@@ -152,15 +154,15 @@ def text_from_tokens(
     if valid is not None:
         given["valid"] = valid
     tokens = {split: _tokens(split, array, len(words)) for split, array in given.items()}
-    source = f"{name} ({len(tokens['train']):,} tokens of a vocabulary of {len(words):,})"
+    description = f"{name} ({len(tokens['train']):,} tokens of a vocabulary of {len(words):,})"
     for split, verb in (("test", "tested"), ("valid", "validated")):
         if split in tokens:
-            source += f", {verb} on {len(tokens[split]):,} tokens"
-    return _text(name, tokens, words, source)
+            description += f", {verb} on {len(tokens[split]):,} tokens"
+    return _text(name, tokens, words, description)
 
 
 def _text(
-    name: str, tokens: Mapping[str, np.ndarray], vocabulary: tuple[str, ...], source: str
+    name: str, tokens: Mapping[str, np.ndarray], vocabulary: tuple[str, ...], description: str
 ) -> Text:
     """Returns a text with its fingerprint, which follows from the tokens."""
     entry = cache.in_memory({**tokens, "size": np.int32([len(vocabulary)])})
@@ -170,7 +172,7 @@ def _text(
         test=tokens["test"],
         vocabulary=vocabulary,
         fingerprint=entry.fingerprint,
-        source=source,
+        description=description,
         valid=tokens.get("valid"),
     )
 

@@ -53,7 +53,7 @@ def write(sweep: Sweep, command: str | None = None) -> None:
     content = {
         "title": sweep.title,
         "description": sweep.description,
-        "data": task.source,
+        "data": task.data_description,
         # The sampling error of a metric follows from the number of examples it is averaged over.
         "num_test_examples": task.num_test_examples,
     }

@@ -83,7 +83,7 @@ def autoencoding(
         test={"image": dataset.test["image"]},
         valid=None if dataset.valid is None else {"image": dataset.valid["image"]},
         make_optimizer=make_optimizer,
-        source=dataset.source,
+        data_description=dataset.description,
     )
 
 

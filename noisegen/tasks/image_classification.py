@@ -164,7 +164,7 @@ def image_classification(
         test=dataset.test,
         valid=dataset.valid,
         make_optimizer=make_optimizer,
-        source=dataset.source,
+        data_description=dataset.description,
         evaluation_loss=evaluation_loss,
         **fields,
     )

@@ -125,7 +125,7 @@ def language_modeling(
         make_optimizer=make_optimizer,
         only_batch_size=batch_size,
         shuffle=False,
-        source=text.source,
+        data_description=text.description,
     )
 
 

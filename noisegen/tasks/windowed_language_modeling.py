@@ -100,7 +100,7 @@ def windowed_language_modeling(
         test=held_out("test", text.test),
         valid=None if text.valid is None else held_out("validation", text.valid),
         make_optimizer=make_optimizer,
-        source=text.source,
+        data_description=text.description,
         **fields,
     )
 

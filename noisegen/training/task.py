@@ -235,7 +235,7 @@ class Task:
         `noisegen.tasks.from_nnx` supplies it for ghost batch normalization.
       joint_loss: The same as ``loss``, if ``loss`` takes one example at a time. A pool does not
         train with it, but checks with it that the model keeps examples apart.
-      source: Origin of the data in one line, for the report.
+      data_description: The data in one line, for the report.
 
     Examples:
       Two runs with a small initial weight, which differ in a penalty in the loss:
@@ -284,7 +284,7 @@ class Task:
     recompute_state: bool = False
     combine_state: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
     joint_loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]] | None = None
-    source: str = ""
+    data_description: str = ""
 
     def __post_init__(self):
         if self.ghost_size < 1:

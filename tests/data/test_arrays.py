@@ -26,7 +26,7 @@ def test_bytes_are_taken_as_they_are():
     pixels = BYTES.reshape(-1, 2) / 255
     np.testing.assert_allclose(mine.mean, pixels.mean(0))
     np.testing.assert_allclose(mine.std, pixels.std(0))
-    assert mine.source == (
+    assert mine.description == (
         "mine: 30 training, 5 validation and 30 test images of 4 x 4 x 2, given as arrays"
     )
 

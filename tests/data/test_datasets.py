@@ -86,7 +86,7 @@ class TestPrepared:
             classes = {"cifar100": 100, "imagenet": 1000}
             assert dataset.num_classes == classes.get(name.partition("_")[0], 10)
             assert len(dataset.mean) == len(dataset.std) == dataset.train["image"].shape[3]
-            assert dataset.source == f"{name} 3.0.1: Random pixels."
+            assert dataset.description == f"{name} 3.0.1: Random pixels."
         assert first.fingerprint == second.fingerprint
 
     def test_images_of_many_sizes_are_brought_to_one(self, load, write_prepared, tmp_path):
@@ -106,7 +106,7 @@ class TestPrepared:
         kernel /= kernel.sum(1, keepdims=True)
         expected = np.einsum("ah,bw,hwc->abc", kernel, kernel, whole[0])
         assert abs(four.train["image"][0] - expected).max() <= 1.01  # Pillow rounds twice
-        assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.source
+        assert four.num_classes == 1000 and "the middle at 4 x 4 pixels" in four.description
         assert four.fingerprint != six.fingerprint
 
     def test_caltech101_has_our_split_for_any_original_split(self, load, write_prepared, tmp_path):
@@ -127,7 +127,7 @@ class TestPrepared:
             images = np.concatenate([found[-1].train["image"], found[-1].test["image"]])
             assert np.sum((images == images[..., :1]).all((1, 2, 3))) == 2
         one, other = found
-        assert one.num_classes == 102 and "split 3 : 1 in every class" in one.source
+        assert one.num_classes == 102 and "split 3 : 1 in every class" in one.description
         for split in ("train", "test"):  # the images of the two differ
             labels = [getattr(dataset, split)["label"] for dataset in found]
             np.testing.assert_array_equal(*labels)

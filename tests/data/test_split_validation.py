@@ -57,7 +57,7 @@ def test_a_split_data_set_is_another_one():
     assert DIGITS.valid is None and len(split.valid["label"]) == 200
     assert split.valid["image"].shape[1:] == DIGITS.train["image"].shape[1:]
     assert split.test is DIGITS.test and (split.mean, split.std) == (DIGITS.mean, DIGITS.std)
-    assert "200 training images held out" in split.source
+    assert "200 training images held out" in split.description
     prints = [data.split_validation(DIGITS, number).fingerprint for number in (200, 200, 201)]
     assert prints[0] == prints[1] and len({DIGITS.fingerprint, *prints}) == 3
     for part in (split.train, split.valid):

@@ -17,7 +17,7 @@ def test_first_examples_averaged_over_blocks():
         mean = whole["image"][7, 2:4, 6:8].mean()
         assert abs(float(images[7, 1, 3, 0]) - mean) <= 0.5
         assert (labels == whole["label"][:size]).all()
-    assert small.fingerprint != DIGITS.fingerprint and "first 100 training" in small.source
+    assert small.fingerprint != DIGITS.fingerprint and "first 100 training" in small.description
     assert small.fingerprint == data.subsample_and_downscale(DIGITS, 100, 30, 4).fingerprint
     assert small.num_classes == 10 and small.name == "digits"
 

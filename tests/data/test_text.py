@@ -41,7 +41,9 @@ def test_words_lines_and_unknown_words(files):
     assert words(text, "test") == ["a", "<unk>", "b", "<eos>", "<eos>"]
     assert text.vocabulary == ("<unk>", "<eos>", "=", "a", "A", "b")
     assert text.train.dtype == text.test.dtype == np.int32
-    assert text.source == ("train.tokens (10 tokens, 6 words), tested on test.tokens (5 tokens)")
+    assert text.description == (
+        "train.tokens (10 tokens, 6 words), tested on test.tokens (5 tokens)"
+    )
 
 
 def test_a_smaller_vocabulary_keeps_the_frequent_words(files):
@@ -66,7 +68,7 @@ def test_a_validation_text_is_read_like_the_test_text(files, tmp_path):
     without = data.load_text(*paths)
     assert words(text, "valid") == ["b", "<unk>", "<eos>"] and text.valid.dtype == np.int32
     assert text.vocabulary == without.vocabulary and without.valid is None
-    assert text.source == f"{without.source}, validated on valid.tokens (3 tokens)"
+    assert text.description == f"{without.description}, validated on valid.tokens (3 tokens)"
     assert text.fingerprint != without.fingerprint
 
 

@@ -59,7 +59,7 @@ def test_metrics_of_validation_data_are_those_of_test_data(make_task, with_valid
 @pytest.mark.parametrize("make_task", [classify, reconstruct])
 def test_a_task_with_a_validation_split_has_other_runs(make_task):
     with_split, without = make_task(SPLIT), make_task(DIGITS)
-    assert with_split.name != without.name and with_split.source == SPLIT.source
+    assert with_split.name != without.name and with_split.data_description == SPLIT.description
     assert (with_split.num_examples, without.num_examples) == (1237, 1437)
     assert (with_split.num_valid_examples, with_split.num_test_examples) == (200, 360)
 
