@@ -305,6 +305,8 @@ def _check_price_flags():
         raise UsageError(f"--efficiency={_EFFICIENCY.value} must be above 0 and at most 1.")
     if _TARGET.value:
         hardware.find_target(_TARGET.value)
+        if _LAUNCHER.value != "local":
+            raise UsageError("--target prices the runs alone: leave --launcher out.")
 
 
 @cli.usage_errors()

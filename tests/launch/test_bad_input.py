@@ -200,6 +200,11 @@ CASES = {
         (DIGITS, "--dry_run", "--target=h1000"),
         ["There is no target 'h1000'", "a100, h100 and h200"],
     ),
+    "price of a launcher": (
+        "sweep",
+        (*GOES, "--dry_run", "--target=h100", "--launcher=slurm"),
+        ["--target prices the runs alone: leave --launcher out"],
+    ),
     "efficiency": (
         "sweep",
         (DIGITS, "--dry_run", "--target=h100", "--efficiency=30"),
