@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from noisegen._math import ceil_div
-from noisegen.training.config import PoolConfig, check_field
+from noisegen.training.config import PoolConfig, check_field, num_devices
 from noisegen.training.plan import Plan
 from noisegen.training.pool import Pool
 from noisegen.training.program import default_devices
@@ -96,7 +96,7 @@ def _candidates(
     """Yields the configs worth measuring, the likeliest first."""
     kind = "cpu" if devices[0].platform == "cpu" else "accelerator"
     num_runs = sum(plans.values())
-    # Sharing a batch costs communication, so it is never chosen here.
+    # Sharing a batch or a model costs communication, so it is never chosen here.
     batch_devices = fixed.get("batch_devices", 1)
     lane_devices = fixed.get("lane_devices") or _lane_devices(devices, num_runs, fixed)
     microbatches = _microbatches(kind, plans, task)
@@ -123,7 +123,8 @@ def _candidates(
 
 def _lane_devices(devices: Sequence[jax.Device], num_runs: int, fixed: Mapping[str, Any]) -> int:
     """Returns the most devices that the lanes can share evenly."""
-    most = max(1, min(len(devices) // fixed.get("batch_devices", 1), num_runs))
+    shared = num_devices({**fixed, "lane_devices": 1})  # of a lane
+    most = max(1, min(len(devices) // shared, num_runs))
     # Any number of devices fits if the number of lanes is free. Else it must divide it.
     fitting = [count for count in range(1, most + 1) if fixed.get("lanes", count) % count == 0]
     return fitting[-1]

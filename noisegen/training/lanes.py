@@ -40,7 +40,7 @@ from noisegen.training.data_order import (
 )
 from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
-from noisegen.training.sharding import local_positions
+from noisegen.training.sharding import any_lane, local_positions
 from noisegen.training.task import (
     PyTree,
     Task,
@@ -206,7 +206,7 @@ def advance(
     def must_continue(carry: tuple[jax.Array, Lane]) -> jax.Array:
         step, lanes = carry
         ended = (lanes.status == FINISHED) | (lanes.status == DIVERGED)
-        return (step < num_steps) & ~ended.any() & (lanes.status == TRAINING).any()
+        return (step < num_steps) & ~any_lane(ended) & any_lane(lanes.status == TRAINING)
 
     def body(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
         step, lanes = carry
@@ -255,7 +255,7 @@ def micro_step(
     complete = training & ((lanes.seen == size) | epoch_ends_batch)
     # In most micro-steps of large batches no batch is complete, and the whole update is skipped.
     update = functools.partial(_update, task, complete)
-    lanes = jax.lax.cond(complete.any(), update, lambda same: same, lanes)
+    lanes = jax.lax.cond(any_lane(complete), update, lambda same: same, lanes)
 
     def next_permutations(lane: Lane) -> jax.Array:
         # The next epoch's order moves up, and that of the epoch after it is drawn.

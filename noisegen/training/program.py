@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen.training import lanes as lanes_lib
-from noisegen.training import sources
-from noisegen.training.config import PoolConfig
+from noisegen.training import partition, sources
+from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
@@ -53,7 +53,11 @@ class Program:
         devices: Sequence[jax.Device] | None = None,
         data: PyTree | None = None,
     ):
-        self._config = config
+        self._task, self._config = task, config
+        # How devices share the parameters. It is found with the first runs if they decide it.
+        self._shares: partition.Shares | None = None
+        if config.model_devices > 1 and not takes_hparams(task.init):
+            self._shares = partition.shares_of_params(task, config.model_devices)
         self._mesh = _mesh(config, default_devices() if devices is None else devices)
         _check_state(task, config)
         _check_microbatch(task, config)
@@ -88,9 +92,8 @@ class Program:
             # It is called once a run, so a fast compilation is worth more than fast code.
             compiler_options={"xla_backend_optimization_level": 1},
         )
-        # One lane has the axes of the lanes without the first.
-        one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
         inserted = KEPT if self.window_steps else (*KEPT, "permutations")
+        one = _of_one_lane(_STATE)
         self._insert_lane = self._mapped(
             lanes_lib.insert_lane,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
@@ -107,6 +110,7 @@ class Program:
 
     def empty(self, inputs: RunInputs) -> Lane:
         """Returns idle lanes, one for each entry of the inputs."""
+        self._find_shares(inputs)
         with self._computing():
             return self._empty(self._put(inputs, _LANES))
 
@@ -117,8 +121,11 @@ class Program:
 
     def insert_lane(self, lanes: Lane, index: int, fields: dict[str, PyTree]) -> Lane:
         """Replaces some fields of the lane at `index`."""
+        one = _of_one_lane(self._lane_specs(lanes))
+        specs = {name: one[name] for name in fields}
         with self._computing():
-            return self._insert_lane(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
+            index = self._put(np.int32(index), _EVERYWHERE)
+            return self._insert_lane(lanes, index, self._put(fields, specs))
 
     def advance(
         self, lanes: Lane, num_steps: int, window: PyTree | None = None, first: int = 0
@@ -173,16 +180,12 @@ class Program:
         Nothing is put on a device, so the devices of the mesh may be mere descriptions, if `data`
         was given as `abstract_data` returns it.
         """
+        self._find_shares(inputs)
         with self._computing():
             inputs = _abstract(inputs, self._mesh, _LANES)
             lanes = jax.eval_shape(self._empty, inputs)
             # `eval_shape` drops how the lanes are sharded.
-            lanes = Lane(
-                **{
-                    name: _abstract(getattr(lanes, name), self._mesh, spec)
-                    for name, spec in _STATE._asdict().items()
-                }
-            )
+            lanes = _abstract(lanes, self._mesh, self._lane_specs(lanes))
             fresh = _abstract(np.zeros(self._config.lanes, bool), self._mesh, _LANES)
             steps = _abstract(np.int32(0), self._mesh, _EVERYWHERE)
             window = _abstract(self._blank_window(self.window_steps), self._mesh, _WINDOW)
@@ -218,10 +221,42 @@ class Program:
         # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
         # even that of a scan in the user's model.
         with_mesh = jax.shard_map(
-            function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
+            function,
+            mesh=self._mesh,
+            in_specs=inputs,
+            out_specs=outputs,
+            axis_names={"lanes", "batch"},  # The compiler itself shares work along "model".
+            check_vma=False,
         )
+        if self._config.model_devices > 1:
+            with_mesh = self._sharing_params(with_mesh)
         # The lanes are donated: the device holds the state of the runs once.
         return jax.jit(with_mesh, donate_argnums=donate, **options)
+
+    def _sharing_params(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Makes a mapped function return its lanes with the parameters shared by devices."""
+
+        def place(node: Any) -> Any:
+            if not isinstance(node, Lane):
+                return node
+            shardings = _shardings(self._mesh, self._lane_specs(node))
+            return jax.lax.with_sharding_constraint(node, shardings)
+
+        def sharing(*arguments: Any) -> Any:
+            results = function(*arguments)
+            return jax.tree.map(place, results, is_leaf=lambda node: isinstance(node, Lane))
+
+        return sharing
+
+    def _find_shares(self, inputs: RunInputs) -> None:
+        """Finds how devices share the parameters, if that is still unknown."""
+        if self._config.model_devices > 1 and self._shares is None:
+            devices = self._config.model_devices
+            self._shares = partition.shares_of_params(self._task, devices, inputs)
+
+    def _lane_specs(self, lanes: Lane) -> Lane:
+        """Returns the partition specs of lanes, over all axes of the mesh."""
+        return _STATE if self._shares is None else partition.lane_specs(self._shares, lanes)
 
     def _blank_window(self, num_steps: int) -> tuple[PyTree, ...]:
         """Returns a window of zeros, the only entry; no entry if the data are on the device."""
@@ -240,20 +275,24 @@ class Program:
                 stack.enter_context(jax.default_matmul_precision(self._config.precision))
             yield
 
-    def _put(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
-        """Sends arrays to the devices explicitly, because a user may forbid implicit transfers."""
-        sharding = NamedSharding(self._mesh, spec)
+    def _put(self, tree: PyTree, specs: PyTree) -> PyTree:
+        """Sends arrays to the devices explicitly, because a user may forbid implicit transfers.
 
-        if sharding.is_fully_addressable:  # All devices are of this process.
-            return jax.device_put(tree, sharding)
+        Args:
+          tree: The arrays.
+          specs: A partition spec for all of them, or a tree that begins as theirs does.
+        """
+        shardings = _shardings(self._mesh, specs)
+        if NamedSharding(self._mesh, _EVERYWHERE).is_fully_addressable:  # Only of this process.
+            return jax.device_put(tree, shardings)
 
         # `device_put` compares the arrays of all processes, and refuses arrays that hold NaN.
-        def put(leaf: Any) -> jax.Array:
+        def put(sharding: NamedSharding, leaf: Any) -> jax.Array:
             if not isinstance(leaf, np.ndarray):
                 return jax.device_put(leaf, sharding)
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
 
-        return jax.tree.map(put, tree)
+        return _map_prefix(put, shardings, tree)
 
 
 def abstract_data(
@@ -264,16 +303,32 @@ def abstract_data(
     return _abstract(task.splits, mesh, _EVERYWHERE)
 
 
-def _abstract(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+def _abstract(tree: PyTree, mesh: Mesh, specs: PyTree) -> PyTree:
     """Returns shapes and types in place of arrays, as they will lie on a mesh."""
-    sharding = NamedSharding(mesh, spec)
 
-    def describe(leaf: Any) -> jax.ShapeDtypeStruct:
+    def describe(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
         # Devices hold 32 bits where NumPy has 64, unless a user has asked for more.
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
-    return jax.tree.map(describe, tree)
+    return _map_prefix(describe, _shardings(mesh, specs), tree)
+
+
+def _shardings(mesh: Mesh, specs: PyTree) -> PyTree:
+    """Returns the shardings on a mesh for a tree of partition specs."""
+    return jax.tree.map(functools.partial(NamedSharding, mesh), specs)
+
+
+def _map_prefix(function: Callable[[Any, Any], Any], prefix: PyTree, tree: PyTree) -> PyTree:
+    """Maps a function over the leaves of a tree, each with the leaf of the prefix above it."""
+    return jax.tree.map(
+        lambda first, part: jax.tree.map(functools.partial(function, first), part), prefix, tree
+    )
+
+
+def _of_one_lane(specs: Lane) -> dict[str, PyTree]:
+    """Returns the partition specs of one lane by field, without the axis of lanes."""
+    return jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs)._asdict()
 
 
 def _window_steps(train: PyTree, config: PoolConfig) -> int:
@@ -296,16 +351,19 @@ def default_devices() -> list[jax.Device]:
 
 
 def _mesh(config: PoolConfig, devices: Sequence[jax.Device]) -> Mesh:
-    """Returns the mesh of the first devices, with the axes "lanes" and "batch"."""
-    wanted = config.lane_devices * config.batch_devices
+    """Returns the mesh of the first devices: "lanes", "batch" and, if they share it, "model"."""
+    wanted = num_devices(vars(config))
     if len(devices) < wanted:
         raise ValueError(
-            f"lane_devices={config.lane_devices} times batch_devices={config.batch_devices} "
-            f"is {wanted} devices; there are {len(devices)}."
+            f"{describe_devices(vars(config))} is {wanted} devices; there are {len(devices)}."
         )
-    # Devices that share a batch are neighbors in the list, and so most likely well connected.
-    grid = np.asarray(devices[:wanted]).reshape(config.lane_devices, config.batch_devices)
-    return Mesh(grid, ("lanes", "batch"))
+    axes = {"lanes": config.lane_devices, "batch": config.batch_devices}
+    if config.model_devices > 1:
+        axes["model"] = config.model_devices
+    # Devices that share a model or a batch are neighbors in the list, and so most likely well
+    # connected.
+    grid = np.asarray(devices[:wanted]).reshape(tuple(axes.values()))
+    return Mesh(grid, tuple(axes))
 
 
 def _check_state(task: Task, config: PoolConfig) -> None:

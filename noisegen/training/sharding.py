@@ -1,4 +1,4 @@
-"""Shares a batch among the devices of the mesh's batch axis."""
+"""Shares a batch among the devices of the mesh's batch axis, and keeps lanes in step."""
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,17 @@ def local_positions(size: int) -> jax.Array:
     share = size // jax.lax.axis_size("batch")
     # Consecutive, so that a ghost batch lies on one device.
     return jax.lax.axis_index("batch") * share + jnp.arange(share)
+
+
+def any_lane(due: jax.Array) -> jax.Array:
+    """Returns whether any lane is due, by which the program branches; `due` is boolean (L,).
+
+    Devices with other lanes branch for themselves. If devices share a model they branch together,
+    because some operations between devices wait for all devices of the mesh.
+    """
+    if "model" not in jax.sharding.get_abstract_mesh().axis_names:
+        return due.any()
+    return jax.lax.psum(due.any().astype(jnp.int32), "lanes") > 0
 
 
 def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
