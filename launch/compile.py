@@ -59,6 +59,7 @@ def _report(argv: list[str]) -> str:
 def describe(run: Run, compiled: hardware.Compilation) -> str:
     """Returns what a compilation found, in lines for a terminal."""
     target, step, config = compiled.target, compiled.micro_step, compiled.config
+    update = compiled.update
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in compiled.seconds.items())
     fits = "fits" if compiled.memory <= target.memory else "DOES NOT FIT"
     products = ", ".join(f"{number} of {dtype}" for dtype, number in step.products.items())
@@ -69,9 +70,11 @@ def describe(run: Run, compiled: hardware.Compilation) -> str:
         f"Compiled: {seconds}",
         f"Memory of a device: {compiled.memory / 1e9:.3g} of {target.memory / 1e9:.3g} GB, {fits}",
         f"Host callbacks: {compiled.callbacks}; 64-bit types: {_listed(compiled.wide_types)}",
-        f"Collectives in a micro-step: {_counts(step.collectives)}",
+        f"Collectives in a micro-step: {_counts(step.collectives)}; in an update:"
+        f" {_counts(update.collectives)}",
         f"A micro-step of a device: {step.examples:,} examples,"
         f" {count(step.kernels, 'kernel')}, {step.bytes / 1e9:.3g} GB",
+        f"An update: {count(update.kernels, 'kernel')}, {update.bytes / 1e9:.3g} GB",
         f"Products and convolutions: {products or 'none'}; {step.flops / step.examples:.4g} FLOP"
         f" an example ({compiled.expected_flops / step.examples:.4g} before optimization, with all"
         " other operations)",

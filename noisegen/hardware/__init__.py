@@ -3,6 +3,7 @@
 from noisegen.hardware.compilation import (
     Compilation,
     MicroStep,
+    Update,
     compile_program,
     default_config,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "Compilation",
     "MicroStep",
     "Target",
+    "Update",
     "compile_program",
     "default_config",
     "find_target",

@@ -9,7 +9,7 @@ the peak, and traffic between devices.
 import collections
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,8 +22,9 @@ from noisegen.training import Run, Task
 from noisegen.training.autotune import allowed_microbatch
 from noisegen.training.config import describe_devices
 from noisegen.training.config import num_devices as mesh_size
+from noisegen.training.lanes import MICRO_STEPS
 
-_FUNCTIONS = ("restart", "advance", "accumulate")
+FUNCTIONS = ("restart", "advance")  # of a program, those that train
 # Examples of a device by default.
 _MICROBATCH = 1024
 _EVAL_BATCH = 2000
@@ -32,6 +33,8 @@ _EVAL_BATCH = 2000
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MicroStep:
     """The kernels of a micro-step, without updates and evaluations, on one device.
+
+    The rounds of a loop within it, such as the steps of a recurrent network, are not counted.
 
     Attributes:
       examples: Examples that the device works on, over all its lanes. Devices that share a model
@@ -58,6 +61,21 @@ class MicroStep:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Update:
+    """The kernels of an update on one device, without permutations and evaluations.
+
+    Attributes:
+      bytes: Traffic with the main memory.
+      kernels: Number of kernels.
+      collectives: Number of operations between devices, by kind.
+    """
+
+    bytes: int
+    kernels: int
+    collectives: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Compilation:
     """Time, memory and speed of the compiled program of a run.
 
@@ -67,6 +85,7 @@ class Compilation:
       seconds: Time to trace, and to compile each function.
       memory: Most bytes that a device holds at once, over the functions.
       micro_step: The micro-step.
+      update: The update that follows the last micro-step of a batch.
       expected_flops: Floating-point operations of a micro-step on a device before optimization.
       callbacks: Number of calls to the host; each stops the device, so 0 is wanted.
       wide_types: Types of 64 bits among the results, which are slow; should be empty.
@@ -77,6 +96,7 @@ class Compilation:
     seconds: Mapping[str, float]
     memory: int
     micro_step: MicroStep
+    update: Update
     expected_flops: float
     callbacks: int
     wide_types: tuple[str, ...]
@@ -127,7 +147,11 @@ def default_config(
 
 
 def compile_program(
-    task: Task, run: Run | Mapping, config: training.PoolConfig, target: Target
+    task: Task,
+    run: Run | Mapping,
+    config: training.PoolConfig,
+    target: Target,
+    names: Sequence[str] = FUNCTIONS,
 ) -> Compilation:
     """Compiles the program that trains a run in every lane.
 
@@ -136,6 +160,7 @@ def compile_program(
       run: A run of the task.
       config: Performance settings, which use all devices of the target.
       target: The hardware.
+      names: Functions to compile, "advance" among them. The others count for time and memory only.
 
     Returns:
       Time, memory, and what bounds the speed of a micro-step.
@@ -145,22 +170,24 @@ def compile_program(
     """
     devices = target.devices()
     started = time.perf_counter()
-    traced = training.trace_program(task, run, config, devices)
+    traced = training.trace_program(task, run, config, devices, names)
     seconds = {"trace": time.perf_counter() - started}
     compiled = {}
-    for name in _FUNCTIONS:
+    for name in names:
         started = time.perf_counter()
         compiled[name] = _compile(traced[name], target, name)
         seconds[name] = time.perf_counter() - started
     modules = {name: hlo.parse(each.as_text()) for name, each in compiled.items()}
     instructions = [each for module in modules.values() for each in module.reached(module.entry)]
+    step, update = modules["advance"].loop(MICRO_STEPS)
     examples = config.lanes // config.lane_devices * config.microbatch // config.batch_devices
     return Compilation(
         target=target,
         config=config,
         seconds=seconds,
         memory=max(_memory(each) for each in compiled.values()),
-        micro_step=_micro_step(modules["accumulate"], target, examples),
+        micro_step=_micro_step(modules["advance"], step, target, examples),
+        update=_update(modules["advance"], update),
         expected_flops=_expected_flops(task, run, config),
         callbacks=sum("callback" in each.target for each in instructions),
         wide_types=tuple(
@@ -188,9 +215,18 @@ def _memory(compiled: jax.stages.Compiled) -> int:
     return held + stats.temp_size_in_bytes
 
 
-def _micro_step(module: hlo.Module, target: Target, examples: int) -> MicroStep:
-    """Reads the loop of micro-steps of `accumulate`."""
-    body = module.main_loop()
+def _update(module: hlo.Module, body: str) -> Update:
+    """Reads what follows the loop of micro-steps."""
+    kernels = module.kernels(body)
+    return Update(
+        bytes=sum(kernel.bytes for kernel in kernels),
+        kernels=len(kernels),
+        collectives=module.collectives(body),
+    )
+
+
+def _micro_step(module: hlo.Module, body: str, target: Target, examples: int) -> MicroStep:
+    """Reads the body of the loop of micro-steps."""
     kernels = module.kernels(body)
     contributions: dict[str, float] = collections.Counter()
     products: dict[str, int] = collections.Counter()

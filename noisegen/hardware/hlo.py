@@ -118,22 +118,20 @@ class Module:
     computations: Mapping[str, tuple[Instruction, ...]]
     entry: str
 
-    def main_loop(self) -> str:
-        """Returns the body of the loop with most floating-point operations.
+    def loop(self, name: str) -> tuple[str, str]:
+        """Finds the loop that JAX traced in `jax.named_scope(name)`.
+
+        Returns:
+          Names of its body, and of the computation that it is in.
 
         Raises:
-          ValueError: If there is no loop.
+          ValueError: If there is no such loop.
         """
-        loops = [
-            name
-            for instructions in self.computations.values()
-            for instruction in instructions
-            if instruction.op == "while"
-            for name in instruction.called
-        ]
-        if not loops:
-            raise ValueError("The program has no loop.")
-        return max(loops, key=lambda name: (self.flops(name), len(self.computations[name])))
+        for outer, instructions in self.computations.items():
+            for each in instructions:
+                if each.op == "while" and each.source.endswith(f"/{name}/while"):
+                    return each.called[0], outer
+        raise ValueError(f"The program has no loop named {name!r}.")
 
     def kernels(self, computation: str) -> list[Kernel]:
         """Returns the kernels of a computation, without those of loops and branches in it."""
@@ -177,16 +175,6 @@ class Module:
             if kind in _COLLECTIVES:
                 counts[kind] = counts.get(kind, 0) + 1
         return counts
-
-    def flops(self, computation: str) -> int:
-        """Returns the floating-point operations of a computation, each loop in it counted once."""
-        return sum(kernel.flops for kernel in self.kernels(computation)) + sum(
-            self.flops(name)
-            for each in self.computations[computation]
-            if each.op in _CONTROL
-            for name in each.called
-            if name in self.computations
-        )
 
     def _work(self, instruction: Instruction, types: Mapping[str, str]) -> tuple[int, str]:
         """Returns FLOPs and type of the elements of a kernel's products and convolutions."""

@@ -1,11 +1,16 @@
 """Chooses a pool's config by a short measurement.
 
-The measurement times microbatches and their gradients, which is nearly all the work of a sweep and
-compiles in a second or two. The config with the least predicted time for the given runs wins. On a
-CPU the likely configs come first, and no others are tried if the runs promise to end soon.
+The measurement times microbatches and their gradients, which is nearly all the work of a sweep. The
+config with the least predicted time for the given runs wins.
+
+A CPU compiles a config in a second or two. There the likely configs come first, and no others are
+tried if the runs promise to end soon. Compilers of accelerators take half a minute to several
+minutes for a convolutional network. So each number of lanes is tried with one microbatch only, the
+one that wastes the least, and the search ends when more lanes are no faster.
 """
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +30,17 @@ AUTOTUNED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "lan
 _SHORT = 60.0  # seconds. On a CPU, further measurements would cost more than they save of these.
 
 # The values to try, the likely ones first. A CPU core is busy with one small run, so there one lane
-# for each device is best. An accelerator needs many.
-_MICROBATCHES = {"cpu": (16, 32, 64), "accelerator": (64, 256, 1024)}
-_LANES = {"cpu": (1,), "accelerator": (1, 4, 16, 64, 256)}
-_EVAL_BATCH = {"cpu": 16, "accelerator": 2000}  # 16 images fit the caches of a core best
+# for each device is best. A GPU needs many lanes of small networks, and one of a large one. The
+# compiler of a TPU takes ten times as long as a GPU's, so fewer are tried.
+_MICROBATCHES = {"cpu": (16, 32, 64), "gpu": (64, 256, 1024), "tpu": (64, 256, 1024)}
+_LANES = {"cpu": (1,), "gpu": (1, 4, 16, 64, 256), "tpu": (1, 16, 256)}
+_EVAL_BATCH = {"cpu": 16, "gpu": 2000, "tpu": 2000}  # 16 images fit the caches of a core best
+
+# Examples of an accelerator in a micro-step, over its lanes: more take memory, but save no time.
+_MOST_AT_ONCE = 16_384
+# A guess of the time that a micro-step takes without examples, in examples. It is less for a large
+# network, whose kernels take long, and more for a small one.
+_OVERHEAD = 1024
 
 
 def autotune(
@@ -59,7 +71,7 @@ def autotune(
     for name, value in fixed.items():
         check_field(name, value)
     devices = default_devices() if devices is None else devices
-    on_cpu = devices[0].platform == "cpu"
+    on_cpu = _kind(devices) == "cpu"
     runs = as_runs(task, runs)
     # Runs with equal plans take equally long. There are far fewer plans than runs.
     plans = collections.Counter(run.plan for run in runs)
@@ -67,16 +79,20 @@ def autotune(
     failure: Exception | None = None
     # A dict drops repeated candidates, and keeps their order.
     for config in dict.fromkeys(_candidates(devices, plans, task, **fixed)):
+        if best is not None and config.lanes == best[0].lanes and not on_cpu:
+            continue  # It is the second choice for lanes whose first choice fits.
         try:
             step_seconds = make_pool(task, config, devices).seconds_per_step(runs[0])
         except jax.errors.JaxRuntimeError as error:  # The config does not fit the memory.
             failure = error
+            if best is not None and not on_cpu:
+                break  # More lanes take more memory still.
             continue
         seconds = _predict(plans, config, step_seconds)
-        if best is None or seconds < best[1]:
+        slower = best is not None and seconds >= best[1]
+        if not slower:
             best = (config, seconds)
-        # An accelerator is searched in full: its first candidates, with one lane, are the slowest.
-        if on_cpu and best[1] < _SHORT:
+        if best[1] < _SHORT if on_cpu else slower:
             break
     if best is None:
         raise ValueError(f"No config fits this device; the last failure was: {failure}")
@@ -90,35 +106,65 @@ def _predict(plans: Mapping[Plan, int], config: PoolConfig, step_seconds: float)
     return step_seconds * max(work / config.lanes, *steps.values())
 
 
+def _kind(devices: Sequence[jax.Device]) -> str:
+    """Returns the kind of the devices: "cpu", "gpu" or "tpu"."""
+    platform = devices[0].platform
+    # GPUs have the names of several makers.
+    return platform if platform in ("cpu", "tpu") else "gpu"
+
+
 def _candidates(
     devices: Sequence[jax.Device], plans: Mapping[Plan, int], task: Task, **fixed
 ) -> Iterator[PoolConfig]:
     """Yields the configs worth measuring, the likeliest first."""
-    kind = "cpu" if devices[0].platform == "cpu" else "accelerator"
-    num_runs = sum(plans.values())
-    # Sharing a batch or a model costs communication, so it is never chosen here.
-    batch_devices = fixed.get("batch_devices", 1)
-    lane_devices = fixed.get("lane_devices") or _lane_devices(devices, num_runs, fixed)
+    kind = _kind(devices)
     microbatches = _microbatches(kind, plans, task)
     largest_batch = max(int(plan.batch_sizes.max()) for plan in plans)
-    for microbatch in microbatches:
-        # The likeliest microbatch is tried even if no batch fills half of it.
-        if not _fits(microbatch, max(largest_batch, microbatches[0])):
-            continue
-        for lanes in _LANES[kind]:
-            # More lanes than runs would be idle from the start.
-            if lanes > 1 and not _fits(lanes * lane_devices, num_runs):
-                break
-            # The tables are for one device. The fields count over all devices.
-            chosen = {
-                "microbatch": microbatch * batch_devices,
-                "lanes": lanes * lane_devices,
-                "lane_devices": lane_devices,
-                "eval_batch": _EVAL_BATCH[kind] * batch_devices,
-            } | fixed
-            # An eighth of a device's lanes is a guess that is not measured here.
-            rare = max(1, chosen["lanes"] // chosen["lane_devices"] // 8)
-            yield PoolConfig(**{"lanes_per_rare_step": rare} | chosen)
+    # The likeliest microbatch is tried even if no batch fills half of it.
+    largest = max(largest_batch, microbatches[0])
+    microbatches = [size for size in microbatches if _fits(size, largest)]
+    num_runs = sum(plans.values())
+    lane_devices = fixed.get("lane_devices") or _lane_devices(devices, num_runs, fixed)
+    # More lanes than runs would be idle from the start.
+    all_lanes = [n for n in _LANES[kind] if n == 1 or _fits(n * lane_devices, num_runs)]
+    make = functools.partial(_make_config, kind, lane_devices, fixed)
+    if kind == "cpu":
+        yield from (make(size, lanes) for size in microbatches for lanes in all_lanes)
+        return
+    for lanes in all_lanes:
+        # A task that needs a large microbatch is trained in one lane.
+        sizes = [n for n in microbatches if lanes == 1 or lanes * n <= _MOST_AT_ONCE]
+        choices = [make(size, lanes) for size in sizes]
+        choices.sort(key=functools.partial(_relative_time, plans))
+        yield from choices[:1]
+        if lanes == 1:  # Smaller microbatches are for a network that does not fit the memory.
+            smaller = [c for c in choices[1:] if c.microbatch < choices[0].microbatch]
+            yield from sorted(smaller, key=lambda config: -config.microbatch)
+
+
+def _make_config(
+    kind: str, lane_devices: int, fixed: Mapping[str, Any], microbatch: int, lanes: int
+) -> PoolConfig:
+    """Returns the config of a microbatch and of lanes of one device."""
+    # Sharing a batch or a model costs communication, so it is never chosen here.
+    batch_devices = fixed.get("batch_devices", 1)
+    # The fields count over all devices.
+    chosen = {
+        "microbatch": microbatch * batch_devices,
+        "lanes": lanes * lane_devices,
+        "lane_devices": lane_devices,
+        "eval_batch": _EVAL_BATCH[kind] * batch_devices,
+    } | fixed
+    # An eighth of a device's lanes is a guess that is not measured here.
+    rare = max(1, chosen["lanes"] // chosen["lane_devices"] // 8)
+    return PoolConfig(**{"lanes_per_rare_step": rare} | chosen)
+
+
+def _relative_time(plans: Mapping[Plan, int], config: PoolConfig) -> float:
+    """Returns the time of all runs by a model of accelerators, in an arbitrary unit."""
+    lanes = config.lanes // config.lane_devices
+    at_once = lanes * config.microbatch // config.batch_devices
+    return _predict(plans, config, at_once + _OVERHEAD)
 
 
 def _lane_devices(devices: Sequence[jax.Device], num_runs: int, fixed: Mapping[str, Any]) -> int:

@@ -20,6 +20,7 @@ take a `lane` see one of them without that axis, under ``jax.vmap``.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,7 @@ from noisegen.training.task import (
 from noisegen.training.weighted import Weighted, example_sums
 
 IDLE, TRAINING, FINISHED, DIVERGED = range(4)
+MICRO_STEPS = "micro_steps"  # Name of their loop in compiled programs.
 
 
 class Shape(NamedTuple):
@@ -119,7 +121,10 @@ def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: Run
       fresh: Lanes to start, booleans (L,). The others stay as they are.
       inputs: Inputs of the runs, with a leading axis of L.
     """
-    start = functools.partial(_start, task, shape)
+
+    def start(inputs: RunInputs, _: Lane) -> Lane:
+        return _start(task, shape, inputs)
+
     return for_due(fresh, start, inputs, lanes, shape.lanes_per_rare_step)
 
 
@@ -209,9 +214,11 @@ def advance(
         return (step < num_steps) & ~any_lane(ended) & any_lane(lanes.status == TRAINING)
 
     def body(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
-        step, lanes = carry
-        fed = None if window is None else _of_step(window, first + step)
-        return step + 1, micro_step(task, shape, lanes, data, fed)
+        step, lanes, due = _micro_steps(task, shape, *carry, data["train"], num_steps, fed)
+        return step, _finish_batches(task, shape, lanes, due, data)
+
+    def fed(step: jax.Array) -> PyTree | None:
+        return None if window is None else _of_step(window, first + step)
 
     steps, lanes = jax.lax.while_loop(must_continue, body, (jnp.int32(0), lanes))
     return lanes, steps[None]  # An axis, along which the mesh concatenates its devices.
@@ -243,38 +250,72 @@ def _of_step(window: PyTree, step: jax.Array) -> PyTree:
     return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, step, keepdims=False), window)
 
 
-def micro_step(
-    task: Task, shape: Shape, lanes: Lane, data: dict[str, PyTree], fed: PyTree | None = None
+class Due(NamedTuple):
+    """The lanes that need more than the next microbatch, booleans (L,)."""
+
+    batch: jax.Array  # whose batch is complete
+    epoch: jax.Array  # whose epoch is over
+
+
+def _micro_steps(
+    task: Task,
+    shape: Shape,
+    step: jax.Array,
+    lanes: Lane,
+    train: PyTree,
+    num_steps: jax.Array,
+    fed: Callable[[jax.Array], PyTree | None],
+) -> tuple[jax.Array, Lane, Due]:
+    """Takes microbatches in every lane until a batch is complete, or an epoch over, in any.
+
+    A loop of its own, for a conditional in every micro-step would copy all that an update changes.
+    The parameters stay as they are meanwhile, so XLA may convert them once for all micro-steps.
+    """
+
+    def must_continue(carry: tuple[jax.Array, Lane, Due]) -> jax.Array:
+        step, _, due = carry
+        return (step < num_steps) & ~any_lane(due.batch | due.epoch)
+
+    def body(carry: tuple[jax.Array, Lane, Due]) -> tuple[jax.Array, Lane, Due]:
+        step, lanes, _ = carry
+        lanes, size = _take_and_accumulate(task, shape, lanes, train, fed(step))
+        # A batch is complete at its size or, if the plan says so, at the end of an epoch.
+        training = lanes.status == TRAINING
+        epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
+        epoch_ends_batch = epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0)
+        complete = training & ((lanes.seen == size) | epoch_ends_batch)
+        return step + 1, lanes, Due(complete, epoch_over)
+
+    none = jnp.zeros(lanes.status.shape, bool)
+    with jax.named_scope(MICRO_STEPS):
+        return jax.lax.while_loop(must_continue, body, (step, lanes, Due(none, none)))
+
+
+def _finish_batches(
+    task: Task, shape: Shape, lanes: Lane, due: Due, data: dict[str, PyTree]
 ) -> Lane:
-    """Takes a microbatch in every lane, then makes the updates and evaluations that are due."""
-    lanes, size = _take_and_accumulate(task, shape, lanes, data["train"], fed)
-    # A batch is complete at its size or, if the plan says so, at the end of an epoch.
-    training = lanes.status == TRAINING
-    epoch_over = training & (lanes.offset >= lanes.inputs.permutation_length)
-    epoch_ends_batch = epoch_over & lanes.inputs.epoch_ends_batch & (lanes.seen > 0)
-    complete = training & ((lanes.seen == size) | epoch_ends_batch)
-    # In most micro-steps of large batches no batch is complete, and the whole update is skipped.
-    update = functools.partial(_update, task, complete)
-    lanes = jax.lax.cond(any_lane(complete), update, lambda same: same, lanes)
-
-    def next_permutations(lane: Lane) -> jax.Array:
-        # The next epoch's order moves up, and that of the epoch after it is drawn.
-        current = lane.permutations[1]
-        following = permutation(task, lane.inputs, lane.epoch + 2)
-        return jnp.stack([current, following])
-
-    permutations = lanes.permutations
+    """Makes the updates and evaluations that are due, and draws the next permutations."""
+    lanes = _update(task, due.batch, lanes)
     if not shape.is_fed:
-        permutations = for_due(
-            epoch_over, next_permutations, lanes, permutations, shape.lanes_per_rare_step
-        )
+        lanes = lanes._replace(permutations=_next_permutations(task, shape, lanes, due.epoch))
     lanes = lanes._replace(
-        epoch=jnp.where(epoch_over, lanes.epoch + 1, lanes.epoch),
+        epoch=jnp.where(due.epoch, lanes.epoch + 1, lanes.epoch),
         # Not 0: the last microbatch may have reached into the next epoch.
-        offset=jnp.where(epoch_over, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
-        permutations=permutations,
+        offset=jnp.where(due.epoch, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
     )
-    return _evaluate(task, shape, lanes, complete, data)
+    return _evaluate(task, shape, lanes, due.batch, data)
+
+
+def _next_permutations(task: Task, shape: Shape, lanes: Lane, due: jax.Array) -> jax.Array:
+    """Returns the permutations, with those of the next epochs in the lanes that are due."""
+
+    def following(place: tuple[RunInputs, jax.Array], permutations: jax.Array) -> jax.Array:
+        inputs, epoch = place
+        # The next epoch's order moves up, and that of the epoch after it is drawn.
+        return jnp.stack([permutations[1], permutation(task, inputs, epoch + 2)])
+
+    place = (lanes.inputs, lanes.epoch)
+    return for_due(due, following, place, lanes.permutations, shape.lanes_per_rare_step)
 
 
 def _take_and_accumulate(
@@ -412,7 +453,7 @@ def _evaluate(
         return select_lanes(due, fields_of(written), fields_of(lanes))
 
     # The devices of a batch add up their losses here, which must not happen in every micro-step.
-    return lanes._replace(**jax.lax.cond(due.any(), write, lambda: fields_of(lanes)))
+    return lanes._replace(**jax.lax.cond(any_lane(due), write, lambda: fields_of(lanes)))
 
 
 def _measure(
@@ -430,7 +471,10 @@ def _measure(
         splits: tuple[str, ...], names: tuple[str, ...], due: jax.Array
     ) -> dict[str, jax.Array]:
         blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-        function = functools.partial(_metrics_of_lane, task, shape, data, splits)
+
+        def function(lane: Lane, _: PyTree) -> dict[str, jax.Array]:
+            return _metrics_of_lane(task, shape, data, splits, lane)
+
         return for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
 
     metrics = measure(evaluated_splits(task), (*spec.test, *spec.valid, *spec.diagnostics), due)

@@ -11,7 +11,7 @@ from noisegen.training.task import PyTree
 
 def for_due(
     due: jax.Array,
-    fn: Callable[[PyTree], PyTree],
+    fn: Callable[[PyTree, PyTree], PyTree],
     inputs: PyTree,
     outputs: PyTree,
     count: int,
@@ -22,18 +22,21 @@ def for_due(
 
     Args:
       due: Lanes that are due, booleans (L,).
-      fn: Function of one lane's entry of `inputs`, which returns its entry of `outputs`.
+      fn: Function of one lane's entries of `inputs` and `outputs`, which returns the new entry of
+        `outputs`. `inputs` should hold none of the `outputs`, which would be copied.
       inputs: Pytree with a leading axis of L.
       outputs: Pytree with a leading axis of L.
       count: Lanes to work on at a time.
 
     Returns:
-      `outputs`, with `fn(inputs)` in the lanes that are due.
+      `outputs`, with `fn(inputs, outputs)` in the lanes that are due.
     """
     if len(due) <= count:
         # No loop: its body would not depend on the step, so XLA would hoist it and always run it.
         return jax.lax.cond(
-            any_lane(due), lambda: select_lanes(due, jax.vmap(fn)(inputs), outputs), lambda: outputs
+            any_lane(due),
+            lambda: select_lanes(due, jax.vmap(fn)(inputs, outputs), outputs),
+            lambda: outputs,
         )
 
     def body(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
@@ -42,7 +45,7 @@ def for_due(
         # outputs `select_lanes` keeps.
         chosen = jnp.argsort(~due, stable=True)[:count]
         old, arguments = jax.tree.map(lambda a: a[chosen], (outputs, inputs))
-        new = select_lanes(due[chosen], jax.vmap(fn)(arguments), old)
+        new = select_lanes(due[chosen], jax.vmap(fn)(arguments, old), old)
         outputs = jax.tree.map(lambda a, n: a.at[chosen].set(n), outputs, new)
         return due.at[chosen].set(False), outputs
 

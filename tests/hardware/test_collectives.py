@@ -9,6 +9,7 @@ import pytest
 
 from noisegen import training
 from noisegen.hardware import hlo
+from noisegen.training.lanes import MICRO_STEPS
 
 RUN = {"batch_size": 32, "learning_rate": 0.1, "num_epochs": 4, "seed": 0}
 
@@ -54,13 +55,14 @@ def with_state(task):
     )
 
 
-def compiled(task, **config):
-    """Returns the compiled program that trains, and the loop of micro-steps in it."""
+def collectives(task, **config):
+    """Returns the collectives of a micro-step, of an update, and of all that follows it."""
     config = training.PoolConfig(microbatch=16, eval_batch=16, **config)
     traced = training.trace_program(task, RUN, config, names=["advance"])["advance"]
     module = hlo.parse(traced.lower().compile().as_text())
-    [loop] = [each for each in module.computations[module.entry] if each.op == "while"]
-    return module, loop.called[0]
+    step, update = module.loop(MICRO_STEPS)
+    of_all = sum(each.op in ("all-reduce", "all-gather") for each in module.reached(update))
+    return module.collectives(step), module.collectives(update), of_all
 
 
 @pytest.mark.parametrize(
@@ -68,13 +70,14 @@ def compiled(task, **config):
     [{"batch_devices": 8}, {"lanes": 8, "lane_devices": 2, "batch_devices": 4}],
     ids=["batch", "lanes and batch"],
 )
-def test_a_micro_step_waits_for_no_other_device(task, config):
-    module, step = compiled(task, **config)
-    assert module.collectives(step) == {}
-    # Gradient, losses and their number; then sums of both sets of metrics, and the training loss.
-    assert 1 <= len([each for each in module.reached(step) if each.op == "all-reduce"]) <= 12
+def test_devices_wait_for_each_other_once_an_update(task, config):
+    step, update, of_all = collectives(task, **config)
+    # XLA adds up gradient, losses and weights at once.
+    assert (step, update) == ({}, {"all-reduce": 1})
+    # An evaluation adds up the training loss, the test metrics and, at the end, those of training.
+    assert of_all == 1 + 3
 
 
-def test_a_state_that_devices_combine_is_gathered_once(task):
-    module, step = compiled(with_state(task), batch_devices=8)
-    assert module.collectives(step) == {"all-gather": 1}
+def test_a_state_that_devices_combine_is_gathered_in_every_micro_step(task):
+    step, update, _ = collectives(with_state(task), batch_devices=8)
+    assert (step, update) == ({"all-gather": 1}, {"all-reduce": 1})

@@ -27,16 +27,17 @@ metadata={op_name="jit(f)/while/body/dot_general"}, backend_config={"estimated_c
 
 ENTRY %main (a: s32[]) -> s32[] {
   %a = s32[] parameter(0)
-  %while = (s32[], f32[16,8]{1,0}, f32[8,4]{1,0}) while(%a), condition=%condition, body=%body
+  %while = (s32[], f32[16,8]{1,0}, f32[8,4]{1,0}) while(%a), condition=%condition, body=%body, \
+metadata={op_name="jit(f)/steps/while"}
   %called = f32[2]{0} custom-call(%a), custom_call_target="xla_python_gpu_callback"
   ROOT %result = s32[] get-tuple-element(%while), index=0
 }
 """
 
 
-def test_the_main_loop_is_found_with_its_kernels():
+def test_a_named_loop_is_found_with_its_kernels():
     module = hlo.parse(LOOP)
-    assert module.main_loop() == "body"
+    assert module.loop("steps") == ("body", "main")
     product, total = module.kernels("body")
     assert (product.op, product.source) == ("fusion", "jit(f)/while/body/dot_general")
     assert product.flops == 2 * 16 * 8 * 4 and product.dtype == "f32"
@@ -102,11 +103,12 @@ def test_floating_point_operations_are_those_of_the_definition(line, flops):
 
 def test_a_program_of_this_jax_is_read():
     def f(x, w):
-        return jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x @ w), x)
+        with jax.named_scope("steps"):
+            return jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x @ w), x)
 
     text = jax.jit(f).lower(jnp.ones((8, 4)), jnp.ones((4, 4))).compile().as_text()
     module = hlo.parse(text)
-    flops = sum(kernel.flops for kernel in module.kernels(module.main_loop()))
+    flops = sum(kernel.flops for kernel in module.kernels(module.loop("steps")[0]))
     # On a CPU the product may be a call of a library, whose operations are not counted.
     assert flops in (0, 2 * 8 * 4 * 4)
 
@@ -114,7 +116,5 @@ def test_a_program_of_this_jax_is_read():
 def test_other_text_is_refused():
     with pytest.raises(ValueError, match="no optimized program"):
         hlo.parse("x = 1")
-    with pytest.raises(ValueError, match="no loop"):
-        hlo.parse(
-            "ENTRY %main (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}"
-        ).main_loop()
+    with pytest.raises(ValueError, match="no loop named 'epochs'"):
+        hlo.parse(LOOP).loop("epochs")

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import pytest
 
 from noisegen import training
@@ -48,3 +49,60 @@ def test_fixed_settings_leave_nothing_to_chance(tanh_task):
         assert len(candidates) == 1
     with pytest.raises(ValueError, match="batch_devices=0 must be a whole number"):
         training.autotune(None, [RUN], batch_devices=0)
+
+
+def search(task, platform, seconds_per_step):
+    """Returns the chosen lanes on a made-up device, and those of all configs that were measured."""
+    measured = []
+
+    def make_pool(task, config, devices):
+        measured.append(config.lanes)
+        step = seconds_per_step(config.lanes)
+        if step is None:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: made up")
+        return types.SimpleNamespace(seconds_per_step=lambda run: step)
+
+    runs = [RUN | {"batch_size": 60, "seed": seed} for seed in range(1000)]
+    device = types.SimpleNamespace(platform=platform)
+    return training.autotune(task, runs, [device], make_pool)[0].lanes, measured
+
+
+@pytest.mark.parametrize(
+    ("platform", "lanes"), [("gpu", [1, 4, 16, 64, 256]), ("tpu", [1, 16, 256])]
+)
+def test_an_accelerator_compiles_one_program_for_each_number_of_lanes(tanh_task, platform, lanes):
+    # A small network: many lanes take hardly longer than few.
+    assert search(tanh_task, platform, lambda lanes: 50 + lanes) == (256, lanes)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_an_accelerator_is_done_when_more_lanes_are_no_faster(tanh_task, platform):
+    # A large network, which fills the device alone.
+    chosen, measured = search(tanh_task, platform, lambda lanes: lanes * (1 + 0.1 * (lanes > 1)))
+    assert chosen == 1 and len(measured) == 2
+
+
+def test_an_accelerator_is_done_when_more_lanes_do_not_fit(tanh_task):
+    found = search(tanh_task, "gpu", lambda lanes: 1 if lanes < 16 else None)
+    assert found == (4, [1, 4, 16])
+    with pytest.raises(ValueError, match="No config fits this device.*made up"):
+        search(tanh_task, "gpu", lambda lanes: None)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_runs", "expected"),
+    [
+        # Smaller microbatches follow, for a network that does not fit the memory.
+        (8192, 1, [(1, 1024), (1, 256), (1, 64)]),
+        (512, 15, [(1, 256), (1, 64), (16, 256)]),
+        # More examples at once would save nothing.
+        (8192, 1000, [(1, 1024), (1, 256), (1, 64), (16, 1024), (256, 64)]),
+    ],
+)
+def test_a_large_microbatch_is_preferred_if_batches_fill_it(
+    tanh_task, batch_size, num_runs, expected
+):
+    fields = {"batch_size": batch_size, "num_epochs": 1, "seed": 0}
+    plans = {training.plan(fields, 50_000): num_runs}
+    candidates = _candidates([types.SimpleNamespace(platform="tpu")], plans, tanh_task)
+    assert [(c.lanes, c.microbatch) for c in dict.fromkeys(candidates)] == expected
