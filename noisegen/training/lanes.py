@@ -41,7 +41,7 @@ from noisegen.training.data_order import (
 )
 from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
-from noisegen.training.sharding import any_lane, local_positions
+from noisegen.training.sharding import any_lane, local_positions, sum_over
 from noisegen.training.task import (
     PyTree,
     Task,
@@ -390,7 +390,7 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
     def apply(lane: Lane) -> Lane:
         # The sums over devices: once per update, not once per microbatch.
         total, value, weight, groups = jax.tree.map(
-            lambda s: jax.lax.psum(s[0], "batch"),
+            lambda s: sum_over("batch", s[0]),
             (lane.gradients, lane.batch_loss, lane.batch_weight, lane.groups),
         )
         divisor = jnp.where(weight > 0, weight, 1)  # Without any weight the sums are 0.
@@ -509,7 +509,7 @@ def _write_evaluation(
     lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
 ) -> Lane:
     """Writes the metrics of an evaluation into the lane's curve."""
-    loss, weight = jax.lax.psum((lane.loss[0], lane.weight[0]), "batch")
+    loss, weight = sum_over("batch", (lane.loss[0], lane.weight[0]))
     metrics = metrics | {"train_loss": loss / weight} | noise.metrics(lane.noise)
     return lane._replace(
         curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},

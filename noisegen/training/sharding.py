@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from noisegen import _validate
-from noisegen.training.task import Task
+from noisegen.training.task import PyTree, Task
 
 
 def local_positions(size: int) -> jax.Array:
@@ -21,6 +21,12 @@ def local_positions(size: int) -> jax.Array:
     return jax.lax.axis_index("batch") * share + jnp.arange(share)
 
 
+def sum_over(axis: str, tree: PyTree) -> PyTree:
+    """Returns the sums of arrays over the devices of an axis of the mesh."""
+    # XLA refuses a sum over one device in a program whose devices all share one model.
+    return tree if jax.lax.axis_size(axis) == 1 else jax.lax.psum(tree, axis)
+
+
 def any_lane(due: jax.Array) -> jax.Array:
     """Returns whether any lane is due, by which the program branches; `due` is boolean (L,).
 
@@ -29,7 +35,7 @@ def any_lane(due: jax.Array) -> jax.Array:
     """
     if "model" not in jax.sharding.get_abstract_mesh().axis_names:
         return due.any()
-    return jax.lax.psum(due.any().astype(jnp.int32), "lanes") > 0
+    return sum_over("lanes", due.any().astype(jnp.int32)) > 0
 
 
 def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
