@@ -1,9 +1,10 @@
 """Trains many runs at once, as the lanes of one device program.
 
 The program runs under ``jax.shard_map`` on a mesh of two axes: devices share the runs along
-``lanes``, and the batch of a run along ``batch``. Every value by which runs differ is an array with
-one entry a lane. Batch sizes, horizons and optimizer settings therefore mix freely, and one
-compilation serves all. The micro-step:
+``lanes``, and the batch of a run along ``batch``. If they share parameters, too, there is a third
+axis, ``model``, along which the compiler divides the work (see `noisegen.training.partition`).
+Every value by which runs differ is an array with one entry a lane. Batch sizes, horizons and
+optimizer settings therefore mix freely, and one compilation serves all. The micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
 2. the gradient of the masked SUM of the losses is added to the lane's accumulator;

@@ -4,7 +4,7 @@ A task has a `jax.sharding.PartitionSpec` for each parameter. It says which axes
 the devices share. The compiler shares the computations accordingly.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -48,18 +48,20 @@ def shares_of_params(task: Task, model_devices: int, inputs: RunInputs | None = 
     """
     annotated = _annotated_params(task, inputs)
     specs = (_annotations if task.partition is None else task.partition)(annotated)
+    # Also where the parameters have None, which JAX counts as no leaf.
+    specs = jax.tree.map(
+        lambda spec: PartitionSpec() if spec is None else spec, specs, is_leaf=lambda x: x is None
+    )
     try:
-        specs = jax.tree.broadcast(specs, annotated, is_leaf=_is_spec)
+        specs = jax.tree.broadcast(specs, annotated)
     except ValueError as error:
         raise ValueError(
             f"partition of task {task.name!r} must return a tree like that of the parameters, with "
             f"a PartitionSpec for each: {error}"
         ) from error
-    specs = jax.tree.leaves(specs, is_leaf=_is_spec)
     params = jax.tree.leaves_with_path(without_annotations(annotated))
     shares = {}
-    for (path, param), spec in zip(params, specs, strict=True):
-        spec = PartitionSpec() if spec is None else spec
+    for (path, param), spec in zip(params, jax.tree.leaves(specs), strict=True):
         _check(task, jax.tree_util.keystr(path), param.shape, spec, model_devices)
         shares[path] = Share(param.shape, spec)
     if not any(any(share.spec) for share in shares.values()):
@@ -120,10 +122,6 @@ def _annotations(params: PyTree) -> PyTree:
         params,
         is_leaf=is_annotated,
     )
-
-
-def _is_spec(node: Any) -> bool:
-    return node is None or isinstance(node, PartitionSpec)
 
 
 def _check(
