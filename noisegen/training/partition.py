@@ -107,6 +107,12 @@ def _spec(shares: Shares, path: tuple, shape: tuple[int, ...]) -> PartitionSpec:
     return PartitionSpec()
 
 
+def is_boxed(task: Task, inputs: RunInputs | None = None) -> bool:
+    """Returns whether parameters are annotated in the way of Flax Linen."""
+    params = jax.tree.leaves(_annotated_params(task, inputs), is_leaf=is_annotated)
+    return any(map(is_annotated, params))
+
+
 def _annotated_params(task: Task, inputs: RunInputs | None) -> PyTree:
     """Returns the shapes and dtypes of the parameters, as `init` returns them."""
     if not takes_hparams(task.init):

@@ -54,11 +54,10 @@ class Program:
         data: PyTree | None = None,
     ):
         self._task, self._config = task, config
-        # How devices share the parameters. It is found with the first runs if they decide it.
-        self._shares: partition.Shares | None = None
-        if config.model_devices > 1 and not takes_hparams(task.init):
-            self._shares = partition.shares_of_params(task, config.model_devices)
+        self._shares: partition.Shares | None = None  # How devices share the parameters.
         self._mesh = _mesh(config, default_devices() if devices is None else devices)
+        if config.model_devices > 1 and not takes_hparams(task.init):  # Else the first runs decide.
+            self._read_annotations()
         _check_state(task, config)
         _check_microbatch(task, config)
         if data is None:
@@ -110,7 +109,7 @@ class Program:
 
     def empty(self, inputs: RunInputs) -> Lane:
         """Returns idle lanes, one for each entry of the inputs."""
-        self._find_shares(inputs)
+        self._read_annotations(inputs)
         with self._computing():
             return self._empty(self._put(inputs, _LANES))
 
@@ -180,7 +179,7 @@ class Program:
         Nothing is put on a device, so the devices of the mesh may be mere descriptions, if `data`
         was given as `abstract_data` returns it.
         """
-        self._find_shares(inputs)
+        self._read_annotations(inputs)
         with self._computing():
             inputs = _abstract(inputs, self._mesh, _LANES)
             lanes = jax.eval_shape(self._empty, inputs)
@@ -217,46 +216,45 @@ class Program:
         **options: Any,
     ) -> Callable[..., Any]:
         """Maps a function over the mesh; `inputs` and `outputs` are partition specs."""
-        function = functools.partial(function, *arguments)
-        # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
-        # even that of a scan in the user's model.
-        with_mesh = jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=inputs,
-            out_specs=outputs,
-            axis_names={"lanes", "batch"},  # The compiler itself shares work along "model".
-            check_vma=False,
-        )
-        if self._config.model_devices > 1:
-            with_mesh = self._sharing_params(with_mesh)
+        name, function = function.__name__, functools.partial(function, *arguments)
+
+        def mapped(*arguments: Any) -> Any:
+            with_mesh = jax.shard_map(
+                function,
+                mesh=self._mesh,
+                in_specs=inputs,
+                out_specs=outputs,
+                axis_names={"lanes", "batch"},  # The compiler itself divides work along "model".
+                # With check_vma, the carry of every loop would have to be cast to vary over the
+                # mesh, even that of a scan in the user's model.
+                check_vma=False,
+            )
+            return jax.tree.map(self._shared, with_mesh(*arguments), is_leaf=_is_lane)
+
+        mapped.__name__ = name  # In logs of the compiler.
         # The lanes are donated: the device holds the state of the runs once.
-        return jax.jit(with_mesh, donate_argnums=donate, **options)
+        return jax.jit(mapped, donate_argnums=donate, **options)
 
-    def _sharing_params(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes a mapped function return its lanes with the parameters shared by devices."""
-
-        def place(node: Any) -> Any:
-            if not isinstance(node, Lane):
-                return node
-            shardings = _shardings(self._mesh, self._lane_specs(node))
-            return jax.lax.with_sharding_constraint(node, shardings)
-
-        def sharing(*arguments: Any) -> Any:
-            results = function(*arguments)
-            return jax.tree.map(place, results, is_leaf=lambda node: isinstance(node, Lane))
-
-        return sharing
-
-    def _find_shares(self, inputs: RunInputs) -> None:
-        """Finds how devices share the parameters, if that is still unknown."""
-        if self._config.model_devices > 1 and self._shares is None:
-            devices = self._config.model_devices
+    def _read_annotations(self, inputs: RunInputs | None = None) -> None:
+        """Reads how devices share the parameters, if that is still unknown."""
+        devices = self._config.model_devices
+        if devices > 1 and self._shares is None:
             self._shares = partition.shares_of_params(self._task, devices, inputs)
+        if "model" not in self._mesh.axis_names and partition.is_boxed(self._task, inputs):
+            # Flax Linen looks for the axis wherever it reads a parameter that is annotated with it.
+            grid = self._mesh.devices[..., None]
+            self._mesh = Mesh(grid, (*self._mesh.axis_names, "model"))
 
     def _lane_specs(self, lanes: Lane) -> Lane:
         """Returns the partition specs of lanes, over all axes of the mesh."""
         return _STATE if self._shares is None else partition.lane_specs(self._shares, lanes)
+
+    def _shared(self, result: Any) -> Any:
+        """Makes a mapped function return its lanes with the parameters shared by devices."""
+        if self._shares is None or not _is_lane(result):
+            return result
+        shardings = _shardings(self._mesh, self._lane_specs(result))
+        return jax.lax.with_sharding_constraint(result, shardings)
 
     def _blank_window(self, num_steps: int) -> tuple[PyTree, ...]:
         """Returns a window of zeros, the only entry; no entry if the data are on the device."""
@@ -324,6 +322,10 @@ def _map_prefix(function: Callable[[Any, Any], Any], prefix: PyTree, tree: PyTre
     return jax.tree.map(
         lambda first, part: jax.tree.map(functools.partial(function, first), part), prefix, tree
     )
+
+
+def _is_lane(node: Any) -> bool:
+    return isinstance(node, Lane)
 
 
 def _of_one_lane(specs: Lane) -> dict[str, PyTree]:

@@ -33,7 +33,7 @@ def any_lane(due: jax.Array) -> jax.Array:
     Devices with other lanes branch for themselves. If devices share a model they branch together,
     because some operations between devices wait for all devices of the mesh.
     """
-    if "model" not in jax.sharding.get_abstract_mesh().axis_names:
+    if jax.sharding.get_abstract_mesh().shape.get("model", 1) == 1:
         return due.any()
     return sum_over("lanes", due.any().astype(jnp.int32)) > 0
 

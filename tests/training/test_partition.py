@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 import noisegen
 from noisegen import data, models, tasks, training
-from noisegen.training import partition
+from noisegen.training import partition, sources
 from noisegen.training.host_lanes import stack
 from noisegen.training.lanes import Lane
 
@@ -59,7 +59,7 @@ def make_plain(**changes):
         }, ()
 
     def error(params, state, batch):
-        hidden = jnp.tanh(batch.data["x"] @ params["hidden"] + params["bias"])
+        hidden = jnp.tanh(batch.data["x"] @ params["hidden"] + params["bias"][None])
         return (hidden @ params["out"] + params["shift"] - batch.data["y"]) ** 2
 
     specs = {
@@ -86,7 +86,8 @@ class LinenNet(linen.Module):
         init = linen.initializers.lecun_normal()
         if self.is_annotated:
             init = linen.with_partitioning(init, (None, "model"))
-        return linen.Dense(1)(jnp.tanh(linen.Dense(WIDTH, kernel_init=init)(x)))[..., 0]
+        hidden = jnp.tanh(linen.Dense(WIDTH, kernel_init=init)(x))
+        return linen.Dense(1)(hidden)[..., 0]
 
 
 def make_linen(net=None, **changes):
@@ -269,15 +270,25 @@ def test_data_of_the_host_diagnostics_and_noise():
 
 
 def test_annotations_cost_nothing_where_no_model_is_shared():
-    """The boxes of Linen are dropped, so the program is that of a network without them."""
     texts = []
-    for is_annotated in (True, False):
-        task = make_linen(LinenNet(is_annotated))
+    for changes in ({}, {"partition": None}):
+        task = make_nnx(**changes)
         [run] = training.make_runs(task, RUNS[:1], mixing=False)
         traced = training.trace_program(task, run, training.PoolConfig(), names=["advance"])
         texts.append(traced["advance"].lower().as_text())
     assert texts[0] == texts[1]
     assert "model" not in texts[0]
+
+
+def test_boxes_of_linen_are_opened():
+    for net, axes in (
+        (LinenNet(), ("lanes", "batch", "model")),
+        (LinenNet(False), ("lanes", "batch")),
+    ):
+        pool = make_pool(make_linen(net), lanes=1)
+        [result] = pool.train(RUNS[:1], keep_params=True)
+        assert result.params["params"]["Dense_0"]["kernel"].shape == (8, WIDTH)
+        assert pool._programs[()]._mesh.axis_names == axes
 
 
 @pytest.mark.parametrize(
@@ -355,3 +366,10 @@ def test_state_of_optimizers_is_shared_as_parameters_are(make, shared):
     assert len(found) == len(jax.tree.leaves(lanes.opt_state))
     assert found.count(PartitionSpec("lanes", None, "model")) == shared
     assert set(found) <= {PartitionSpec("lanes", None, "model"), PartitionSpec("lanes")}
+
+
+def test_a_model_too_large_for_a_device_is_not_called_there(monkeypatch):
+    monkeypatch.setattr(sources, "device_memory", lambda devices: 1000.0)
+    task = make_plain(loss=lambda params, state, batch: (jnp.mean(batch.data["x"], 1) * 0, state))
+    with pytest.warns(UserWarning, match="take .* GiB, too much for half of a device's memory"):
+        training.make_runs(task, RUNS[:1])
