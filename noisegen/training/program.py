@@ -362,8 +362,7 @@ def _mesh(config: PoolConfig, devices: Sequence[jax.Device]) -> Mesh:
     axes = {"lanes": config.lane_devices, "batch": config.batch_devices}
     if config.model_devices > 1:
         axes["model"] = config.model_devices
-    # Devices that share a model or a batch are neighbors in the list, and so most likely well
-    # connected.
+    # Devices that share much are neighbors in the list, and so most likely well connected.
     grid = np.asarray(devices[:wanted]).reshape(tuple(axes.values()))
     return Mesh(grid, tuple(axes))
 

@@ -15,6 +15,7 @@ import noisegen
 from noisegen import data, models, tasks, training
 from noisegen.training import partition, sources
 from noisegen.training.host_lanes import stack
+from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
 
 WIDTH = 16
@@ -211,21 +212,20 @@ def test_every_device_holds_its_share_only(kind):
     pool._prepared([run])
     inputs = stack([pool._slot(run).inputs] * 2)
     program = pool._programs[()]
-    lanes = program.empty(inputs)
-    states = [lanes := program.restart(lanes, np.ones(2, bool), inputs)]
-    states += [
-        lanes := program.insert_lane(
-            lanes, 1, {"params": jax.tree.map(lambda a: np.asarray(a[0]), lanes.params)}
-        )
-    ]
-    states += [program.advance(lanes, 3)[0]]
-    for lanes in states:
+
+    def check(lanes):
         for tree in (lanes.params, lanes.gradients, lanes.opt_state):
-            sizes = shard_sizes(tree)
-            [shared] = [size for path, size in sizes.items() if path.endswith(NAMES[kind])]
-            assert shared == 8 * WIDTH // 8
-    whole = shard_sizes(lanes.params)
-    assert max(size for path, size in whole.items() if not path.endswith(NAMES[kind])) <= WIDTH
+            shared = [size for path, size in shard_sizes(tree).items() if NAMES[kind] in path]
+            assert shared == [8 * WIDTH // 8]
+        return lanes
+
+    lanes = check(program.restart(program.empty(inputs), np.ones(2, bool), inputs))
+    kept = {
+        name: jax.tree.map(lambda leaf: np.asarray(leaf[0]), getattr(lanes, name))
+        for name in (*KEPT, "permutations")
+    }
+    lanes = check(program.insert_lane(lanes, 1, kept))
+    check(program.advance(lanes, 3)[0])
 
 
 @pytest.mark.slow
