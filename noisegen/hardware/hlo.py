@@ -140,7 +140,7 @@ class Module:
         for each in self.computations[computation]:
             if each.op in _VALUES | _CONTROL | _ENDS:
                 continue
-            moved = _num_bytes(each.type) + sum(_num_bytes(types.get(o, "")) for o in each.operands)
+            moved = num_bytes(each.type) + sum(num_bytes(types.get(o, "")) for o in each.operands)
             flops, dtype = self._work(each, types)
             cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
             found.append(
@@ -236,7 +236,7 @@ def _closing(text: str) -> int:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _num_bytes(kind: str) -> int:
+def num_bytes(kind: str) -> int:
     """Returns the size of a type in the device's main memory."""
     total = 0
     for dtype, dimensions, layout in _ARRAY.findall(kind):

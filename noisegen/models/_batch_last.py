@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from noisegen import _validate
+from noisegen import _traced_for, _validate
 
 CONVOLUTIONS = ("auto", "patches", "lax")
-_WIDE = 64  # Number of channels from which XLA's own convolution is faster.
+_WIDE = 64  # Number of channels from which XLA's own convolution is faster on a CPU.
 _MANY = 16  # Number of channels from which arithmetic costs more than memory, see `Conv.pooled`.
 
 
@@ -77,7 +77,8 @@ class Conv(nnx.Module):
         parameters promote. Parameters are float32.
       convolution: Implementation; results agree up to rounding. "patches" is one matrix product
         over patches. It is fast for few channels, and stays one batched product under `vmap` over
-        weights. "lax" is `jax.lax.conv_general_dilated`. "auto" chooses by the number of channels.
+        weights. "lax" is `jax.lax.conv_general_dilated`. "auto" is "lax" for 64 channels or more,
+        and for fewer if an accelerator trains a single network. Else it is "patches".
       rngs: Random streams; `params` initializes weights and biases.
 
     Raises:
@@ -108,12 +109,10 @@ class Conv(nnx.Module):
             raise ValueError(
                 f"convolution={convolution!r} must be one of {', '.join(CONVOLUTIONS)}."
             )
-        if convolution == "auto":
-            convolution = "patches" if in_channels < _WIDE else "lax"
+        self.convolution = convolution
         self.padding = padding
         self.stride = stride
         self.dtype = dtype
-        self.convolve = _convolve_patches if convolution == "patches" else _convolve_lax
         # The product over patches reads the kernel as a matrix (out, C * size**2) without a copy.
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         if kernel_init is None:
@@ -130,7 +129,8 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = self._operands(x)
-        return self._add_bias(self.convolve(x, kernel, self.stride, self.padding))
+        convolve = _convolve_patches if self._takes_patches() else _convolve_lax
+        return self._add_bias(convolve(x, kernel, self.stride, self.padding))
 
     def pooled(self, x: jax.Array) -> jax.Array:
         """Returns `max_pool(self(x))` up to rounding, in about half the time for few channels.
@@ -144,11 +144,22 @@ class Conv(nnx.Module):
         _, height, width, _ = padded.shape
         # An odd filter on even sides gives even sides, which windows of 2 x 2 cover exactly.
         fits = height % 2 == 0 and width % 2 == 0 and kernel.shape[-1] % 2 == 1
-        by_patches = self.convolve is _convolve_patches and self.stride == 1
+        by_patches = self._takes_patches() and self.stride == 1
         if not fits or not by_patches or len(x) >= _MANY:
             return max_pool(self(x))
         # The bias is equal within a window, so it may follow the maximum.
         return self._add_bias(_max_first(_convolve_windows(padded, kernel)))
+
+    def _takes_patches(self) -> bool:
+        """Returns whether this call is a product over patches."""
+        if self.convolution != "auto":
+            return self.convolution == "patches"
+        devices = _traced_for.current()
+        # An accelerator's memory bounds the product, and patches move several times the bytes. But
+        # several networks make XLA's a grouped convolution, which is slow.
+        if devices.platform != "cpu" and devices.num_networks == 1:
+            return False
+        return self.kernel.shape[1] < _WIDE
 
     def _operands(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns images and the kernel, of one type."""

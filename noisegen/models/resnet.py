@@ -58,8 +58,9 @@ class WideResNet(nnx.Module):
         See `GhostBatchNorm` and `noisegen.training.Task`.
       dtype: Type of convolutions and activations. Parameters and statistics are float32.
       convolution: Implementation of convolutions; results agree up to rounding. "patches" is a
-        matrix product over patches, fast for few channels and for many runs at once. "lax" is
-        XLA's, for wide networks on an accelerator. "auto" chooses by the number of channels.
+        matrix product over patches, fast for few channels on a CPU and for many runs at once. "lax"
+        is XLA's, for one network on an accelerator. "auto" chooses by the platform, the number of
+        networks on a device and the number of channels.
       rngs: Random streams; `params` initializes all parameters.
 
     Raises:

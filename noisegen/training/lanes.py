@@ -4,11 +4,15 @@ The program runs under ``jax.shard_map`` on a mesh of two axes: devices share th
 ``lanes``, and the batch of a run along ``batch``. If they share parameters, too, there is a third
 axis, ``model``, along which the compiler divides the work (see `noisegen.training.partition`).
 Every value by which runs differ is an array with one entry a lane. Batch sizes, horizons and
-optimizer settings therefore mix freely, and one compilation serves all. The micro-step:
+optimizer settings therefore mix freely, and one compilation serves all. A micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
-2. the gradient of the masked SUM of the losses is added to the lane's accumulator;
-3. lanes whose batch is complete call the run's optax chain once, on the mean gradient.
+2. the gradient of the masked SUM of the losses is added to the lane's accumulator.
+
+Micro-steps follow each other until a batch is complete, or an epoch over, in any lane. Then:
+
+3. devices that share a batch add up their sums, and lanes whose batch is complete call the run's
+   optax chain once, on the mean gradient.
 
 Rare work (start of a run, new permutation, evaluation) is done for the lanes that need it only, a
 few at a time.

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from noisegen import _traced_for
 from noisegen.training import lanes as lanes_lib
 from noisegen.training import partition, sources
 from noisegen.training.config import PoolConfig, describe_devices, num_devices
@@ -267,7 +268,10 @@ class Program:
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         """Sets the program's own mesh and precision, in place of those of the caller."""
+        platform = self._mesh.devices.flat[0].platform
+        lanes = self._config.lanes // self._config.lane_devices
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_traced_for.devices(platform, lanes))
             stack.enter_context(jax.set_mesh(self._mesh))
             if self._config.precision is not None:
                 stack.enter_context(jax.default_matmul_precision(self._config.precision))

@@ -26,7 +26,7 @@ from noisegen.sweeps.experiment import load_experiment
 
 EXPERIMENTS = pathlib.Path(experiments.__path__[0])
 BUDGET = pathlib.Path(__file__).with_name("budget.json")
-BEFORE = BUDGET.with_name("budget_before.json")
+RECORDS = EXPERIMENTS / "results" / "benchmarks" / "compile"
 # By name: experiment, its scale, and settings of the pool.
 PROGRAMS = {
     "wide_resnet": ("smith2020/table1.py", "gpu", {}),
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the budget, measure nothing")
     arguments = parser.parse_args()
     if arguments.table:
-        print(table(read(BEFORE), read()))
+        print(table(read(RECORDS / "programs_before.json"), read()))
         return
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)

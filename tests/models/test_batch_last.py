@@ -5,12 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from noisegen import _traced_for, training
 from noisegen.models import _batch_last
 
 
@@ -126,12 +128,6 @@ def test_agree_under_vmap_over_weights():
     assert_close(*results)
 
 
-@pytest.mark.parametrize(("channels", "convolution"), [(3, "patches"), (64, "lax")])
-def test_auto_goes_by_channels(channels, convolution):
-    auto, named = (make_conv(name, channels, 1, 1, 0)[0] for name in ("auto", convolution))
-    assert auto == named
-
-
 def test_unknown_convolution():
     with pytest.raises(ValueError, match="'fft' must be one of auto, patches, lax"):
         _batch_last.Conv(1, 1, 3, convolution="fft", rngs=nnx.Rngs(0))
@@ -227,3 +223,49 @@ def test_dropout_without_keys_or_rate():
 def test_dropout_rate_out_of_range(rate):
     with pytest.raises(ValueError, match=r"rate must be a number in \[0, 1\)"):
         _batch_last.dropout(jnp.ones((3, 2)), None, rate, stream=0)
+
+
+@pytest.mark.parametrize(
+    ("platform", "num_networks", "channels", "has_patches"),
+    [
+        ("cpu", 1, 6, True),
+        ("cpu", 1, 64, False),
+        ("gpu", 1, 6, False),
+        ("tpu", 1, 6, False),
+        ("tpu", 16, 6, True),
+        ("gpu", 16, 64, False),
+    ],
+)
+def test_auto_depends_on_what_it_is_traced_for(platform, num_networks, channels, has_patches):
+    graph, params = make_conv("auto", channels, 2, 3, 1)
+    x = jnp.ones((channels, 4, 4, 2))
+    with _traced_for.devices(platform, num_networks):
+        text = str(jax.make_jaxpr(lambda params, x: nnx.merge(graph, params)(x))(params, x))
+    assert ("conv_general_dilated" not in text) == has_patches
+
+
+def test_a_program_says_what_it_is_traced_for():
+    seen = []
+
+    def init(key):
+        seen.append(_traced_for.current())
+        return jnp.zeros(1), ()
+
+    def loss(params, state, batch):
+        seen.append(_traced_for.current())
+        return batch.data * params, state
+
+    task = training.Task(
+        name="tracing",
+        train=np.ones(4, np.float32),
+        test=np.ones(4, np.float32),
+        init=init,
+        loss=loss,
+        metrics=lambda params, state, batch: {"size": batch.data * params},
+        make_optimizer=lambda hparams, key: optax.sgd(0.1),
+    )
+    run = {"batch_size": 2, "num_epochs": 1, "seed": 0}
+    config = training.PoolConfig(lanes=6, lane_devices=2, microbatch=2)
+    training.trace_program(task, run, config, names=["advance"])
+    assert seen[0] == ("cpu", 1)  # The task is checked first.
+    assert ("cpu", 3) in seen and _traced_for.current() == ("cpu", 1)

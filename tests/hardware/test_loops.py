@@ -1,4 +1,4 @@
-"""How often the devices that share a batch wait for each other: programs compiled for eight."""
+"""The loops of the compiled device program: what devices wait for, and what is copied."""
 
 import dataclasses
 
@@ -55,11 +55,16 @@ def with_state(task):
     )
 
 
-def collectives(task, **config):
-    """Returns the collectives of a micro-step, of an update, and of all that follows it."""
+def compiled(task, **config):
+    """Returns the compiled program that trains."""
     config = training.PoolConfig(microbatch=16, eval_batch=16, **config)
     traced = training.trace_program(task, RUN, config, names=["advance"])["advance"]
-    module = hlo.parse(traced.lower().compile().as_text())
+    return hlo.parse(traced.lower().compile().as_text())
+
+
+def collectives(task, **config):
+    """Returns the collectives of a micro-step, of an update, and of all that follows it."""
+    module = compiled(task, **config)
     step, update = module.loop(MICRO_STEPS)
     of_all = sum(each.op in ("all-reduce", "all-gather") for each in module.reached(update))
     return module.collectives(step), module.collectives(update), of_all
@@ -81,3 +86,14 @@ def test_devices_wait_for_each_other_once_an_update(task, config):
 def test_a_state_that_devices_combine_is_gathered_in_every_micro_step(task):
     step, update, _ = collectives(with_state(task), batch_devices=8)
     assert (step, update) == ({"all-gather": 1}, {"all-reduce": 1})
+
+
+def test_what_stays_is_not_copied(task):
+    module = compiled(task, lanes=4, lanes_per_rare_step=1)
+    of_step, of_update = (
+        {each.type.partition("{")[0] for each in module.computations[name] if each.op == "copy"}
+        for name in module.loop(MICRO_STEPS)
+    )
+    # The gradients of all lanes, and their permutations: the smallest of all large arrays.
+    assert hlo.num_bytes("f32[4,8,8]") > max(map(hlo.num_bytes, of_step), default=0)
+    assert "s32[4,2,64]" not in of_update
