@@ -17,6 +17,7 @@ from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
+from noisegen.training.sharding import map_prefix, shardings_on
 from noisegen.training.task import PyTree, Task, abstract_init, takes_hparams
 
 _EVERYWHERE = PartitionSpec()  # A copy on every device.
@@ -254,7 +255,7 @@ class Program:
         """Makes a mapped function return its lanes with the parameters shared by devices."""
         if self._shares is None or not _is_lane(result):
             return result
-        shardings = _shardings(self._mesh, self._lane_specs(result))
+        shardings = shardings_on(self._mesh, self._lane_specs(result))
         return jax.lax.with_sharding_constraint(result, shardings)
 
     def _blank_window(self, num_steps: int) -> tuple[PyTree, ...]:
@@ -284,7 +285,7 @@ class Program:
           tree: The arrays.
           specs: A partition spec for all of them, or a tree that begins as theirs does.
         """
-        shardings = _shardings(self._mesh, specs)
+        shardings = shardings_on(self._mesh, specs)
         if NamedSharding(self._mesh, _EVERYWHERE).is_fully_addressable:  # Only of this process.
             return jax.device_put(tree, shardings)
 
@@ -294,7 +295,7 @@ class Program:
                 return jax.device_put(leaf, sharding)
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
 
-        return _map_prefix(put, shardings, tree)
+        return map_prefix(put, shardings, tree)
 
 
 def abstract_data(
@@ -313,19 +314,7 @@ def _abstract(tree: PyTree, mesh: Mesh, specs: PyTree) -> PyTree:
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
-    return _map_prefix(describe, _shardings(mesh, specs), tree)
-
-
-def _shardings(mesh: Mesh, specs: PyTree) -> PyTree:
-    """Returns the shardings on a mesh for a tree of partition specs."""
-    return jax.tree.map(functools.partial(NamedSharding, mesh), specs)
-
-
-def _map_prefix(function: Callable[[Any, Any], Any], prefix: PyTree, tree: PyTree) -> PyTree:
-    """Maps a function over the leaves of a tree, each with the leaf of the prefix above it."""
-    return jax.tree.map(
-        lambda first, part: jax.tree.map(functools.partial(function, first), part), prefix, tree
-    )
+    return map_prefix(describe, shardings_on(mesh, specs), tree)
 
 
 def _is_lane(node: Any) -> bool:

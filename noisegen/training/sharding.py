@@ -1,7 +1,12 @@
-"""Shares a batch among the devices of the mesh's batch axis, and keeps lanes in step."""
+"""Places arrays on a mesh, shares a batch among its devices, and keeps their lanes in step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
 from noisegen import _validate
 from noisegen.training.task import PyTree, Task
@@ -36,6 +41,18 @@ def any_lane(due: jax.Array) -> jax.Array:
     if jax.sharding.get_abstract_mesh().shape.get("model", 1) == 1:
         return due.any()
     return sum_over("lanes", due.any().astype(jnp.int32)) > 0
+
+
+def shardings_on(mesh: Mesh, specs: PyTree) -> PyTree:
+    """Returns the shardings on a mesh for a tree of partition specs."""
+    return jax.tree.map(functools.partial(NamedSharding, mesh), specs)
+
+
+def map_prefix(function: Callable[[Any, Any], Any], prefix: PyTree, tree: PyTree) -> PyTree:
+    """Maps a function over the leaves of a tree, each with the leaf of the prefix above it."""
+    return jax.tree.map(
+        lambda first, part: jax.tree.map(functools.partial(function, first), part), prefix, tree
+    )
 
 
 def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
