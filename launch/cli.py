@@ -39,6 +39,7 @@ from noisegen._errors import one_line
 from noisegen.data import cache
 from noisegen.sweeps import Sweep, encoding, experiment_files, machine
 from noisegen.sweeps.experiment import Experiment, load_experiment
+from noisegen.training.config import describe_devices, num_devices
 
 from . import config_flags, streams
 
@@ -310,11 +311,12 @@ def check_pool(given: Mapping[str, Any], *, is_here: bool = True) -> None:
     """
     # The other settings are measured later. Here the smallest valid ones take their place.
     lanes, batch = given.get("lane_devices", 1), given.get("batch_devices", 1)
+    wanted = num_devices(given)
     training.PoolConfig(**{"lanes": lanes, "microbatch": batch, "eval_batch": batch, **given})
-    if is_here and lanes * batch > jax.device_count():
+    if is_here and wanted > jax.device_count():
         raise UsageError(
-            f"--pool.lane_devices={lanes} times --pool.batch_devices={batch} is {lanes * batch} "
-            f"devices; there are {jax.device_count()}."
+            f"{describe_devices(given, '--pool.')} is {wanted} devices; there are "
+            f"{jax.device_count()}."
         )
 
 

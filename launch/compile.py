@@ -98,7 +98,7 @@ def describe(run: Run, compiled: hardware.Compilation) -> str:
     rest = sum(part for _, part in shares[_SHOWN:])
     lines.append(f"  {100 * rest / step.seconds:4.1f} %  other kernels")
     if step.estimated_seconds:
-        rate = target.num_devices * step.examples / step.estimated_seconds
+        rate = compiled.num_groups * step.examples / step.estimated_seconds
         lines.append(f"The compiler's own estimate: {rate:,.0f} examples/s")
     return "\n".join(lines)
 

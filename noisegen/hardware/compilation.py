@@ -20,6 +20,8 @@ from noisegen.hardware import hlo
 from noisegen.hardware.targets import Target
 from noisegen.training import Run, Task
 from noisegen.training.autotune import allowed_microbatch
+from noisegen.training.config import describe_devices
+from noisegen.training.config import num_devices as mesh_size
 from noisegen.training.lanes import MICRO_STEPS
 
 FUNCTIONS = ("restart", "advance")  # of a program, those that train
@@ -35,7 +37,8 @@ class MicroStep:
     The rounds of a loop within it, such as the steps of a recurrent network, are not counted.
 
     Attributes:
-      examples: Examples that the device works on, over all its lanes.
+      examples: Examples that the device works on, over all its lanes. Devices that share a model
+        work on the same examples.
       seconds: Sum over kernels of their least time.
       estimated_seconds: The compiler's own estimate; None if it makes none.
       bytes: Traffic with the main memory.
@@ -101,7 +104,12 @@ class Compilation:
     @property
     def bound(self) -> float:
         """Upper bound of the examples per second of all devices together."""
-        return self.target.num_devices * self.micro_step.examples / self.micro_step.seconds
+        return self.num_groups * self.micro_step.examples / self.micro_step.seconds
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of devices that work on the same examples, each with a share of the model."""
+        return self.target.num_devices // self.config.model_devices
 
 
 def default_config(
@@ -119,11 +127,12 @@ def default_config(
       ValueError: If a field is out of its range, or the fields do not use all devices.
     """
     lane_devices = fixed.get("lane_devices", 1)
-    batch_devices = fixed.get("batch_devices", max(1, num_devices // lane_devices))
-    if lane_devices * batch_devices != num_devices:
+    others = mesh_size({**fixed, "batch_devices": 1})
+    batch_devices = fixed.get("batch_devices", max(1, num_devices // others))
+    mesh = {**fixed, "batch_devices": batch_devices}
+    if mesh_size(mesh) != num_devices:
         raise ValueError(
-            f"lane_devices={lane_devices} times batch_devices={batch_devices} must be the"
-            f" {num_devices} devices of the target."
+            f"{describe_devices(mesh)} must be the {num_devices} devices of the target."
         )
     largest = ceil_div(int(run.plan.batch_sizes.max()), batch_devices)
     microbatch = allowed_microbatch(task, min(_MICROBATCH, largest))
@@ -259,6 +268,7 @@ def share_of_device(config: training.PoolConfig) -> training.PoolConfig:
         eval_batch=config.eval_batch // config.batch_devices,
         lane_devices=1,
         batch_devices=1,
+        model_devices=1,
     )
 
 
@@ -267,4 +277,4 @@ def _expected_flops(task: Task, run: Run | Mapping, config: training.PoolConfig)
     # One device with its share: this process may have no more.
     share = share_of_device(config)
     lowered = training.trace_program(task, run, share, names=["accumulate"])["accumulate"].lower()
-    return lowered.cost_analysis()["flops"]
+    return lowered.cost_analysis()["flops"] / config.model_devices

@@ -9,6 +9,10 @@ from flax import nnx
 from noisegen import _validate
 from noisegen.models.dropout import Dropout
 
+# Of Flax's layers.
+_KERNEL_INIT = nnx.initializers.lecun_normal()
+_EMBED_INIT = nnx.initializers.variance_scaling(1, "fan_in", "normal", out_axis=0)
+
 
 class Transformer(nnx.Module):
     """Language model whose logits at a position follow from the tokens up to it.
@@ -24,6 +28,9 @@ class Transformer(nnx.Module):
         attention: softmax(q k^T / sqrt(d)) v over the token itself and those before it, for each
             head of d features; q and k are turned by `rotary`
         mlp: (silu(x A) * x B) C for "swiglu", gelu(x A) C for "gelu"
+
+    Parameters are annotated with the axis "model": its devices share the heads, the features inside
+    the mlp and the vocabulary, which must be multiples of their number.
 
     There are no biases. In training mode dropout applies to embeddings and to the results of
     attention and mlp. The entries of a weight matrix start from a normal distribution of variance
@@ -85,13 +92,23 @@ class Transformer(nnx.Module):
         if mlp_width is None:
             mlp_width = 4 * width if mlp == "gelu" else math.ceil(8 * width / 3)
         _validate.whole(1, mlp_width=mlp_width)
-        self.embedding = nnx.Embed(vocabulary, width, dtype=dtype, rngs=rngs)
+        embed_init = nnx.with_partitioning(_EMBED_INIT, ("model", None))
+        self.embedding = nnx.Embed(
+            vocabulary, width, embedding_init=embed_init, dtype=dtype, rngs=rngs
+        )
         shape = (width, heads, mlp, mlp_width, layers, dtype)
         self.blocks = nnx.List(_Block(*shape, rngs) for _ in range(layers))
         self.norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
-        self.head = (
-            None if tied else nnx.Linear(width, vocabulary, use_bias=False, dtype=dtype, rngs=rngs)
-        )
+        self.head = None
+        if not tied:
+            self.head = nnx.Linear(
+                width,
+                vocabulary,
+                use_bias=False,
+                kernel_init=nnx.with_partitioning(_KERNEL_INIT, (None, "model")),
+                dtype=dtype,
+                rngs=rngs,
+            )
         # Last, so that it changes no initial weight. Without dropout the model has no random
         # streams, and the examples of a batch are computed together.
         has_dropout = isinstance(dropout, jax.Array) or dropout != 0
@@ -140,6 +157,7 @@ class _Block(nnx.Module):
         last_init = nnx.initializers.variance_scaling(
             1 / (2 * layers), "fan_in", "truncated_normal"
         )
+        by_head = nnx.with_partitioning(_KERNEL_INIT, (None, "model", None))
         self.attention_norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(
             heads,
@@ -147,16 +165,29 @@ class _Block(nnx.Module):
             use_bias=False,
             decode=False,
             attention_fn=_attend,
-            out_kernel_init=last_init,
+            kernel_init=by_head,
+            out_kernel_init=nnx.with_partitioning(last_init, ("model", None, None)),
             dtype=dtype,
             rngs=rngs,
         )
         self.mlp = mlp
         self.mlp_norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
         inner = mlp_width if mlp == "gelu" else 2 * mlp_width  # A and B side by side
-        self.up = nnx.Linear(width, inner, use_bias=False, dtype=dtype, rngs=rngs)
+        self.up = nnx.Linear(
+            width,
+            inner,
+            use_bias=False,
+            kernel_init=nnx.with_partitioning(_KERNEL_INIT, (None, "model")),
+            dtype=dtype,
+            rngs=rngs,
+        )
         self.down = nnx.Linear(
-            mlp_width, width, use_bias=False, kernel_init=last_init, dtype=dtype, rngs=rngs
+            mlp_width,
+            width,
+            use_bias=False,
+            kernel_init=nnx.with_partitioning(last_init, ("model", None)),
+            dtype=dtype,
+            rngs=rngs,
         )
 
     def __call__(self, x, drop):

@@ -55,8 +55,9 @@ def from_nnx(
     `recompute_state` if it has no momentum. A pool refuses other layers that mix examples, such as
     `nnx.BatchNorm`, unless `ghost_size` and `only_batch_size` make every microbatch a whole batch.
 
-    **Devices.** A pool spreads runs and batches over devices, and no parameters. Make the model
-    without annotations of a mesh, and let its call neither reshard nor take an `out_sharding`.
+    **Devices.** The devices of `PoolConfig.model_devices` share the parameters that are annotated
+    with the axis "model", as by `nnx.with_partitioning(init, (None, "model"))`. Let the call of the
+    model neither reshard nor take an `out_sharding`.
 
     **Hyperparameters.** The functions find those of the run in `batch.hparams`. If `make_model`
     takes them, it may scale the initial weights, and the model may keep a number as an attribute,
@@ -119,6 +120,7 @@ def from_nnx(
         "ghost_size": math.lcm(*(norm.ghost_size for norm in model.norms)),
         "recompute_state": any(norm.momentum is None for norm in model.norms),
         "combine_state": model.combine_state if model.can_combine_state else None,
+        "partition": nnx.get_partition_spec,
     }
     if diagnostics is not None:
         defaults["diagnostics"] = functools.partial(
@@ -273,7 +275,7 @@ def _make_and_check(
     make_model: Callable[..., nnx.Module], rngs: nnx.Rngs, hparams: Hparams
 ) -> nnx.Module:
     """Calls `make_model`, and raises ValueError unless it returns an NNX model."""
-    with nnx.use_eager_sharding(False):  # Sharding annotations are refused below.
+    with nnx.use_eager_sharding(False):  # The pool shares parameters, and has its own mesh.
         model = call_with_hparams(make_model, rngs, hparams=hparams)
     if not isinstance(model, nnx.Module):
         is_linen = hasattr(model, "apply") and hasattr(model, "init")
@@ -365,7 +367,6 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
     # Under eval_shape no parameter is initialized, which takes seconds for a large network.
     def split(traced: jax.Array) -> tuple[Any, Any]:
         model = _make_and_check(make_model, nnx.Rngs(0), _AnyNumbers(traced))
-        _check_annotations(model)
         static["norms"] = [
             _Norm(
                 norm.ghost_size,
@@ -393,18 +394,6 @@ def _abstract_parts(make_model: Callable[..., nnx.Module]) -> tuple[Any, Any, An
             f"values, as a sweep does with a static field: {first_line(error)}"
         ) from error
     return static["graph"], streams, state, static["norms"]
-
-
-def _check_annotations(model: nnx.Module) -> None:
-    """Raises ValueError for parameters annotated with a mesh, since a pool has its own mesh."""
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Variable)):
-        names = variable.get_metadata().get("out_sharding")
-        if names is not None and any(name is not None for name in names):
-            raise ValueError(
-                f"{'.'.join(map(str, path))} of the model is annotated with axes of a mesh, "
-                f"{names}, but a pool spreads runs and batches over devices, and no parameters: "
-                "make the model without the annotation."
-            )
 
 
 def _check_arrays_are_kept(before: Any, after: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from noisegen._math import ceil_div
-from noisegen.training.config import PoolConfig, check_field
+from noisegen.training.config import PoolConfig, check_field, num_devices
 from noisegen.training.plan import Plan
 from noisegen.training.pool import Pool
 from noisegen.training.program import default_devices
@@ -146,7 +146,7 @@ def _make_config(
     kind: str, lane_devices: int, fixed: Mapping[str, Any], microbatch: int, lanes: int
 ) -> PoolConfig:
     """Returns the config of a microbatch and of lanes of one device."""
-    # Sharing a batch costs communication, so it is never chosen here.
+    # Sharing a batch or a model costs communication, so it is never chosen here.
     batch_devices = fixed.get("batch_devices", 1)
     # The fields count over all devices.
     chosen = {
@@ -169,7 +169,8 @@ def _relative_time(plans: Mapping[Plan, int], config: PoolConfig) -> float:
 
 def _lane_devices(devices: Sequence[jax.Device], num_runs: int, fixed: Mapping[str, Any]) -> int:
     """Returns the most devices that the lanes can share evenly."""
-    most = max(1, min(len(devices) // fixed.get("batch_devices", 1), num_runs))
+    shared = num_devices({**fixed, "lane_devices": 1})  # of a lane
+    most = max(1, min(len(devices) // shared, num_runs))
     # Any number of devices fits if the number of lanes is free. Else it must divide it.
     fitting = [count for count in range(1, most + 1) if fixed.get("lanes", count) % count == 0]
     return fitting[-1]

@@ -8,12 +8,16 @@ given.
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
 
 # The names that jax.default_matmul_precision takes on every platform.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
 # Where the data may be.
 PLACES = ("device", "host")
+
+# Sizes of the mesh.
+_MESH = ("lane_devices", "batch_devices", "model_devices")
 
 # Fields that must be a multiple of another: each device takes an equal share.
 _SHARED = (
@@ -33,6 +37,7 @@ class PoolConfig:
       eval_batch: Examples evaluated at once; a multiple of `batch_devices`.
       lane_devices: Devices that share the lanes.
       batch_devices: Devices that share the batch of each run.
+      model_devices: Devices that share the parameters of each run, as the task's annotations say.
       lanes_per_rare_step: Lanes of a device that do rare work (start of a run, permutation,
         evaluation) together.
       precision: Precision of matrix products, as for `jax.default_matmul_precision`. None is the
@@ -47,6 +52,7 @@ class PoolConfig:
     eval_batch: int = 500
     lane_devices: int = 1
     batch_devices: int = 1
+    model_devices: int = 1
     lanes_per_rare_step: int = 1
     precision: str | None = None
     host_sync_seconds: float = 0.5
@@ -61,6 +67,20 @@ class PoolConfig:
                     f"PoolConfig: {name}={getattr(self, name)} must be a multiple of "
                     f"{devices}={getattr(self, devices)}."
                 )
+
+
+def num_devices(fields: Mapping[str, int]) -> int:
+    """Returns the devices of the mesh that some fields of a config give, 1 by default."""
+    return math.prod(fields.get(name, 1) for name in _MESH)
+
+
+def describe_devices(fields: Mapping[str, int], prefix: str = "") -> str:
+    """Returns the product of devices that some fields give, for a message."""
+    named = {name: fields.get(name, 1) for name in _MESH}
+    # Most users share no model.
+    if named["model_devices"] == 1:
+        del named["model_devices"]
+    return " times ".join(f"{prefix}{name}={value}" for name, value in named.items())
 
 
 def check_field(name: str, value: int | float | str | None) -> None:

@@ -15,7 +15,7 @@ from noisegen.training import noise
 from noisegen.training.data_order import first_orders, recomputed_state
 from noisegen.training.run_fields import canonical_fields
 from noisegen.training.run_id import Value
-from noisegen.training.sharding import local_positions
+from noisegen.training.sharding import local_positions, sum_over
 from noisegen.training.sources import HostExamples, abstract_examples, gather, num_examples
 from noisegen.training.task import (
     NO_HPARAMS,
@@ -152,7 +152,7 @@ def evaluate(
     else:
         sums = jax.lax.fori_loop(0, num_pieces, piece, zeros)
     # Sums first, since the devices' shares of the last piece differ.
-    sums = jax.lax.psum(sums, "batch")
+    sums = sum_over("batch", sums)
     # Not always by the weights: XLA rounds a division by a constant in another way, and the results
     # of tasks without weights must keep their bits.
     return {

@@ -1,9 +1,10 @@
 """Trains many runs at once, as the lanes of one device program.
 
 The program runs under ``jax.shard_map`` on a mesh of two axes: devices share the runs along
-``lanes``, and the batch of a run along ``batch``. Every value by which runs differ is an array with
-one entry a lane. Batch sizes, horizons and optimizer settings therefore mix freely, and one
-compilation serves all. A micro-step:
+``lanes``, and the batch of a run along ``batch``. If they share parameters, too, there is a third
+axis, ``model``, along which the compiler divides the work (see `noisegen.training.partition`).
+Every value by which runs differ is an array with one entry a lane. Batch sizes, horizons and
+optimizer settings therefore mix freely, and one compilation serves all. A micro-step:
 
 1. every lane takes its next examples; a mask ends the batch exactly at its size;
 2. the gradient of the masked SUM of the losses is added to the lane's accumulator.
@@ -45,7 +46,7 @@ from noisegen.training.data_order import (
 )
 from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
-from noisegen.training.sharding import local_positions
+from noisegen.training.sharding import any_lane, local_positions, sum_over
 from noisegen.training.task import (
     PyTree,
     Task,
@@ -215,7 +216,7 @@ def advance(
     def must_continue(carry: tuple[jax.Array, Lane]) -> jax.Array:
         step, lanes = carry
         ended = (lanes.status == FINISHED) | (lanes.status == DIVERGED)
-        return (step < num_steps) & ~ended.any() & (lanes.status == TRAINING).any()
+        return (step < num_steps) & ~any_lane(ended) & any_lane(lanes.status == TRAINING)
 
     def body(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
         step, lanes, due = _micro_steps(task, shape, *carry, data["train"], num_steps, fed)
@@ -278,7 +279,7 @@ def _micro_steps(
 
     def must_continue(carry: tuple[jax.Array, Lane, Due]) -> jax.Array:
         step, _, due = carry
-        return (step < num_steps) & ~(due.batch | due.epoch).any()
+        return (step < num_steps) & ~any_lane(due.batch | due.epoch)
 
     def body(carry: tuple[jax.Array, Lane, Due]) -> tuple[jax.Array, Lane, Due]:
         step, lanes, _ = carry
@@ -394,7 +395,7 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
     def apply(lane: Lane) -> Lane:
         # The sums over devices: once per update, not once per microbatch.
         total, value, weight, groups = jax.tree.map(
-            lambda s: jax.lax.psum(s[0], "batch"),
+            lambda s: sum_over("batch", s[0]),
             (lane.gradients, lane.batch_loss, lane.batch_weight, lane.groups),
         )
         divisor = jnp.where(weight > 0, weight, 1)  # Without any weight the sums are 0.
@@ -457,7 +458,7 @@ def _evaluate(
         return select_lanes(due, fields_of(written), fields_of(lanes))
 
     # The devices of a batch add up their losses here, which must not happen in every micro-step.
-    return lanes._replace(**jax.lax.cond(due.any(), write, lambda: fields_of(lanes)))
+    return lanes._replace(**jax.lax.cond(any_lane(due), write, lambda: fields_of(lanes)))
 
 
 def _measure(
@@ -513,7 +514,7 @@ def _write_evaluation(
     lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
 ) -> Lane:
     """Writes the metrics of an evaluation into the lane's curve."""
-    loss, weight = jax.lax.psum((lane.loss[0], lane.weight[0]), "batch")
+    loss, weight = sum_over("batch", (lane.loss[0], lane.weight[0]))
     metrics = metrics | {"train_loss": loss / weight} | noise.metrics(lane.noise)
     return lane._replace(
         curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},

@@ -21,7 +21,16 @@ import numpy as np
 from noisegen._math import ceil_div
 from noisegen.training import sources
 from noisegen.training.evaluation import metric_spec
-from noisegen.training.task import Batch, PyTree, RunHparams, Task, call_with_hparams, make_key
+from noisegen.training.task import (
+    Batch,
+    PyTree,
+    RunHparams,
+    Task,
+    abstract_init,
+    call_with_hparams,
+    make_key,
+    without_annotations,
+)
 from noisegen.training.weighted import Weighted
 
 _HALF = 16  # examples of each half, at least
@@ -45,11 +54,23 @@ def check_mixing(task: Task, hparams: RunHparams) -> None:
 
     Raises:
       ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
-        depends on the number of calls is a warning.
+        depends on the number of calls is a warning, and so is a model too large for the check.
     """
+    initial = jax.tree.leaves(abstract_init(task, hparams))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in initial)
+    if size > sources.device_memory(jax.local_devices()) / 2:
+        warnings.warn(
+            f"The parameters of task {task.name!r} take {size / 2**30:.3g} GiB, too much for half "
+            "of a device's memory: it is not checked that the loss and the metrics keep examples "
+            "apart.",
+            stacklevel=2,
+        )
+        return
     # Sent explicitly, because a user may forbid implicit transfers.
     hparams = hparams.on_device()
-    init = _compiled(lambda: call_with_hparams(task.init, make_key(0), hparams=hparams))
+    init = _compiled(
+        lambda: without_annotations(call_with_hparams(task.init, make_key(0), hparams=hparams))
+    )
     params, state = init()
     model = (_moved(jax.device_get(params)), state)
 

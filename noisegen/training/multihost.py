@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from noisegen.training.autotune import autotune as autotune_pool
-from noisegen.training.config import PoolConfig
+from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.pool import Pool
 from noisegen.training.program import default_devices
 from noisegen.training.run import Run
@@ -40,10 +40,10 @@ class MultihostPool(Pool):
         super().__init__(task, config, devices)
         count = len(default_devices() if devices is None else devices)
         config = self.config
-        if config.lane_devices * config.batch_devices < count:
+        if num_devices(vars(config)) < count:
             raise ValueError(
-                f"lane_devices={config.lane_devices} times batch_devices={config.batch_devices} "
-                f"must be all of the {count} devices, as several processes share them."
+                f"{describe_devices(vars(config))} must be all of the {count} devices, as several "
+                "processes share them."
             )
 
     def _broadcast(self, value: Any) -> Any:
@@ -62,7 +62,7 @@ def autotune(
     """Chooses the fastest config for a `MultihostPool`; see `noisegen.training.autotune`."""
     devices = default_devices() if devices is None else devices
     # All devices take part, even if there are fewer runs: no process may be left out.
-    fixed.setdefault("lane_devices", len(devices) // fixed.get("batch_devices", 1))
+    fixed.setdefault("lane_devices", len(devices) // num_devices(fixed))
     return autotune_pool(task, runs, devices, make_pool=MultihostPool, **fixed)
 
 

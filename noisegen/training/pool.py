@@ -96,7 +96,7 @@ class Pool:
     Args:
       task: The task to train.
       config: Performance settings, which change results by rounding only.
-      devices: Devices of the mesh, which takes the first `lane_devices * batch_devices` of them. By
+      devices: Devices of the mesh, which takes as many from the first as the config says. By
         default `jax.devices()`, or, if `jax_default_device` is set, that device and then the others
         of its platform.
 

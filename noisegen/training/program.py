@@ -12,11 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen import _traced_for
 from noisegen.training import lanes as lanes_lib
-from noisegen.training import sources
-from noisegen.training.config import PoolConfig
+from noisegen.training import partition, sources
+from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
 from noisegen.training.lanes import Lane
+from noisegen.training.sharding import map_prefix, shardings_on
 from noisegen.training.task import PyTree, Task, abstract_init, takes_hparams
 
 _EVERYWHERE = PartitionSpec()  # A copy on every device.
@@ -54,8 +55,11 @@ class Program:
         devices: Sequence[jax.Device] | None = None,
         data: PyTree | None = None,
     ):
-        self._config = config
+        self._task, self._config = task, config
+        self._shares: partition.Shares | None = None  # How devices share the parameters.
         self._mesh = _mesh(config, default_devices() if devices is None else devices)
+        if config.model_devices > 1 and not takes_hparams(task.init):  # Else the first runs decide.
+            self._read_annotations()
         _check_state(task, config)
         _check_microbatch(task, config)
         if data is None:
@@ -89,9 +93,8 @@ class Program:
             # It is called once a run, so a fast compilation is worth more than fast code.
             compiler_options={"xla_backend_optimization_level": 1},
         )
-        # One lane has the axes of the lanes without the first.
-        one = {name: PartitionSpec(*spec[1:]) for name, spec in _STATE._asdict().items()}
         inserted = KEPT if self.window_steps else (*KEPT, "permutations")
+        one = _of_one_lane(_STATE)
         self._insert_lane = self._mapped(
             lanes_lib.insert_lane,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
@@ -108,6 +111,7 @@ class Program:
 
     def empty(self, inputs: RunInputs) -> Lane:
         """Returns idle lanes, one for each entry of the inputs."""
+        self._read_annotations(inputs)
         with self._computing():
             return self._empty(self._put(inputs, _LANES))
 
@@ -118,8 +122,11 @@ class Program:
 
     def insert_lane(self, lanes: Lane, index: int, fields: dict[str, PyTree]) -> Lane:
         """Replaces some fields of the lane at `index`."""
+        one = _of_one_lane(self._lane_specs(lanes))
+        specs = {name: one[name] for name in fields}
         with self._computing():
-            return self._insert_lane(lanes, *self._put((np.int32(index), fields), _EVERYWHERE))
+            index = self._put(np.int32(index), _EVERYWHERE)
+            return self._insert_lane(lanes, index, self._put(fields, specs))
 
     def advance(
         self, lanes: Lane, num_steps: int, window: PyTree | None = None, first: int = 0
@@ -174,16 +181,12 @@ class Program:
         Nothing is put on a device, so the devices of the mesh may be mere descriptions, if `data`
         was given as `abstract_data` returns it.
         """
+        self._read_annotations(inputs)
         with self._computing():
             inputs = _abstract(inputs, self._mesh, _LANES)
             lanes = jax.eval_shape(self._empty, inputs)
             # `eval_shape` drops how the lanes are sharded.
-            lanes = Lane(
-                **{
-                    name: _abstract(getattr(lanes, name), self._mesh, spec)
-                    for name, spec in _STATE._asdict().items()
-                }
-            )
+            lanes = _abstract(lanes, self._mesh, self._lane_specs(lanes))
             fresh = _abstract(np.zeros(self._config.lanes, bool), self._mesh, _LANES)
             steps = _abstract(np.int32(0), self._mesh, _EVERYWHERE)
             window = _abstract(self._blank_window(self.window_steps), self._mesh, _WINDOW)
@@ -215,14 +218,45 @@ class Program:
         **options: Any,
     ) -> Callable[..., Any]:
         """Maps a function over the mesh; `inputs` and `outputs` are partition specs."""
-        function = functools.partial(function, *arguments)
-        # With check_vma, the carry of every loop would have to be cast to vary over the mesh,
-        # even that of a scan in the user's model.
-        with_mesh = jax.shard_map(
-            function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False
-        )
+        name, function = function.__name__, functools.partial(function, *arguments)
+
+        def mapped(*arguments: Any) -> Any:
+            with_mesh = jax.shard_map(
+                function,
+                mesh=self._mesh,
+                in_specs=inputs,
+                out_specs=outputs,
+                axis_names={"lanes", "batch"},  # The compiler itself divides work along "model".
+                # With check_vma, the carry of every loop would have to be cast to vary over the
+                # mesh, even that of a scan in the user's model.
+                check_vma=False,
+            )
+            return jax.tree.map(self._shared, with_mesh(*arguments), is_leaf=_is_lane)
+
+        mapped.__name__ = name  # In logs of the compiler.
         # The lanes are donated: the device holds the state of the runs once.
-        return jax.jit(with_mesh, donate_argnums=donate, **options)
+        return jax.jit(mapped, donate_argnums=donate, **options)
+
+    def _read_annotations(self, inputs: RunInputs | None = None) -> None:
+        """Reads how devices share the parameters, if that is still unknown."""
+        devices = self._config.model_devices
+        if devices > 1 and self._shares is None:
+            self._shares = partition.shares_of_params(self._task, devices, inputs)
+        if "model" not in self._mesh.axis_names and partition.is_boxed(self._task, inputs):
+            # Flax Linen looks for the axis wherever it reads a parameter that is annotated with it.
+            grid = self._mesh.devices[..., None]
+            self._mesh = Mesh(grid, (*self._mesh.axis_names, "model"))
+
+    def _lane_specs(self, lanes: Lane) -> Lane:
+        """Returns the partition specs of lanes, over all axes of the mesh."""
+        return _STATE if self._shares is None else partition.lane_specs(self._shares, lanes)
+
+    def _shared(self, result: Any) -> Any:
+        """Makes a mapped function return its lanes with the parameters shared by devices."""
+        if self._shares is None or not _is_lane(result):
+            return result
+        shardings = shardings_on(self._mesh, self._lane_specs(result))
+        return jax.lax.with_sharding_constraint(result, shardings)
 
     def _blank_window(self, num_steps: int) -> tuple[PyTree, ...]:
         """Returns a window of zeros, the only entry; no entry if the data are on the device."""
@@ -244,20 +278,24 @@ class Program:
                 stack.enter_context(jax.default_matmul_precision(self._config.precision))
             yield
 
-    def _put(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
-        """Sends arrays to the devices explicitly, because a user may forbid implicit transfers."""
-        sharding = NamedSharding(self._mesh, spec)
+    def _put(self, tree: PyTree, specs: PyTree) -> PyTree:
+        """Sends arrays to the devices explicitly, because a user may forbid implicit transfers.
 
-        if sharding.is_fully_addressable:  # All devices are of this process.
-            return jax.device_put(tree, sharding)
+        Args:
+          tree: The arrays.
+          specs: A partition spec for all of them, or a tree that begins as theirs does.
+        """
+        shardings = shardings_on(self._mesh, specs)
+        if NamedSharding(self._mesh, _EVERYWHERE).is_fully_addressable:  # Only of this process.
+            return jax.device_put(tree, shardings)
 
         # `device_put` compares the arrays of all processes, and refuses arrays that hold NaN.
-        def put(leaf: Any) -> jax.Array:
+        def put(sharding: NamedSharding, leaf: Any) -> jax.Array:
             if not isinstance(leaf, np.ndarray):
                 return jax.device_put(leaf, sharding)
             return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
 
-        return jax.tree.map(put, tree)
+        return map_prefix(put, shardings, tree)
 
 
 def abstract_data(
@@ -268,16 +306,24 @@ def abstract_data(
     return _abstract(task.splits, mesh, _EVERYWHERE)
 
 
-def _abstract(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+def _abstract(tree: PyTree, mesh: Mesh, specs: PyTree) -> PyTree:
     """Returns shapes and types in place of arrays, as they will lie on a mesh."""
-    sharding = NamedSharding(mesh, spec)
 
-    def describe(leaf: Any) -> jax.ShapeDtypeStruct:
+    def describe(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
         # Devices hold 32 bits where NumPy has 64, unless a user has asked for more.
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
-    return jax.tree.map(describe, tree)
+    return map_prefix(describe, shardings_on(mesh, specs), tree)
+
+
+def _is_lane(node: Any) -> bool:
+    return isinstance(node, Lane)
+
+
+def _of_one_lane(specs: Lane) -> dict[str, PyTree]:
+    """Returns the partition specs of one lane by field, without the axis of lanes."""
+    return jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs)._asdict()
 
 
 def _window_steps(train: PyTree, config: PoolConfig) -> int:
@@ -300,16 +346,18 @@ def default_devices() -> list[jax.Device]:
 
 
 def _mesh(config: PoolConfig, devices: Sequence[jax.Device]) -> Mesh:
-    """Returns the mesh of the first devices, with the axes "lanes" and "batch"."""
-    wanted = config.lane_devices * config.batch_devices
+    """Returns the mesh of the first devices: "lanes", "batch" and, if they share it, "model"."""
+    wanted = num_devices(vars(config))
     if len(devices) < wanted:
         raise ValueError(
-            f"lane_devices={config.lane_devices} times batch_devices={config.batch_devices} "
-            f"is {wanted} devices; there are {len(devices)}."
+            f"{describe_devices(vars(config))} is {wanted} devices; there are {len(devices)}."
         )
-    # Devices that share a batch are neighbors in the list, and so most likely well connected.
-    grid = np.asarray(devices[:wanted]).reshape(config.lane_devices, config.batch_devices)
-    return Mesh(grid, ("lanes", "batch"))
+    axes = {"lanes": config.lane_devices, "batch": config.batch_devices}
+    if config.model_devices > 1:
+        axes["model"] = config.model_devices
+    # Devices that share much are neighbors in the list, and so most likely well connected.
+    grid = np.asarray(devices[:wanted]).reshape(tuple(axes.values()))
+    return Mesh(grid, tuple(axes))
 
 
 def _check_state(task: Task, config: PoolConfig) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from noisegen.training.sharding import any_lane
 from noisegen.training.task import PyTree
 
 
@@ -33,7 +34,7 @@ def for_due(
     if len(due) <= count:
         # No loop: its body would not depend on the step, so XLA would hoist it and always run it.
         return jax.lax.cond(
-            due.any(),
+            any_lane(due),
             lambda: select_lanes(due, jax.vmap(fn)(inputs, outputs), outputs),
             lambda: outputs,
         )
@@ -49,7 +50,7 @@ def for_due(
         return due.at[chosen].set(False), outputs
 
     # Each round clears `count` lanes that are due, or all that are left.
-    _, outputs = jax.lax.while_loop(lambda carry: carry[0].any(), body, (due, outputs))
+    _, outputs = jax.lax.while_loop(lambda carry: any_lane(carry[0]), body, (due, outputs))
     return outputs
 
 

@@ -307,14 +307,14 @@ def _num_bytes(examples: PyTree) -> int:
 
 def _room(devices: Sequence[jax.Device]) -> float:
     """Returns the bytes that data may take on each of some devices."""
-    room = _SHARE * _memory(devices)
+    room = _SHARE * device_memory(devices)
     if any(device.process_index != jax.process_index() for device in devices):
         # All processes must place the data alike, and their hosts may differ.
         room = float(multihost_utils.broadcast_one_to_all(np.float32(room)))
     return room
 
 
-def _memory(devices: Sequence[jax.Device]) -> float:
+def device_memory(devices: Sequence[jax.Device]) -> float:
     """Returns the bytes of memory that one of some devices has, no more than those of the host."""
     local = [device for device in devices if device.process_index == jax.process_index()]
     # None on a CPU, and on some accelerators.

@@ -98,7 +98,8 @@ def concrete_init(task: "Task", key: jax.Array, hparams: Hparams) -> tuple[PyTre
         # With an explicit type the array is strongly typed, as it is after an update.
         return jnp.asarray(leaf, jnp.result_type(leaf))
 
-    return jax.tree.map(array, call_with_hparams(task.init, key, hparams=hparams))
+    initial = call_with_hparams(task.init, key, hparams=hparams)
+    return jax.tree.map(array, without_annotations(initial))
 
 
 def abstract_init(task: "Task", hparams: Hparams = NO_HPARAMS) -> tuple[PyTree, PyTree]:
@@ -108,16 +109,36 @@ def abstract_init(task: "Task", hparams: Hparams = NO_HPARAMS) -> tuple[PyTree, 
       task: The task.
       hparams: Hyperparameters of a run, needed only if `init` takes them.
     """
+    return without_annotations(annotated_init(task, hparams))
+
+
+def annotated_init(task: "Task", hparams: Hparams = NO_HPARAMS) -> tuple[PyTree, PyTree]:
+    """Returns the shapes and dtypes as `abstract_init` does, with the annotations of Flax Linen."""
     if not takes_hparams(task.init):
-        return _abstract_init(task)
+        return _annotated_init(task)
     return jax.eval_shape(lambda: task.init(make_key(0), hparams=hparams))
 
 
 @functools.lru_cache(maxsize=2)
-def _abstract_init(task: "Task") -> tuple[PyTree, PyTree]:
+def _annotated_init(task: "Task") -> tuple[PyTree, PyTree]:
     """Returns the shapes and dtypes that `init` returns for every run."""
     # The key is made while tracing: outside, it would be sent to the device.
     return jax.eval_shape(lambda: task.init(make_key(0)))
+
+
+def is_annotated(node: Any) -> bool:
+    """Returns whether a node of a tree is an array in a box with annotations, as in Flax Linen."""
+    return hasattr(node, "unbox") and hasattr(node, "get_partition_spec")
+
+
+def without_annotations(tree: PyTree) -> PyTree:
+    """Returns a tree with the arrays in place of the boxes around them."""
+
+    def unboxed(node: Any) -> Any:
+        # Not by `unbox`, which would look for the axes in the mesh.
+        return jax.tree.leaves(node)[0] if is_annotated(node) else node
+
+    return jax.tree.map(unboxed, tree, is_leaf=is_annotated)
 
 
 class Batch(NamedTuple):
@@ -233,6 +254,12 @@ class Task:
         shared. ``parts`` holds the states that its shares left, in order, on a leading axis, each
         begun with ``state``. Without it the batch of a task with a state cannot be shared.
         `noisegen.tasks.from_nnx` supplies it for ghost batch normalization.
+      partition: ``params -> specs``, a `jax.sharding.PartitionSpec` over the axis "model" for each
+        parameter, which says what the devices of `PoolConfig.model_devices` share. It is called
+        with shapes and types as ``init`` returns them. None in place of a spec, or a spec without
+        the axis, leaves a copy on each of them. The state of the optimizer follows the parameters.
+        Without this function, the annotations of Flax Linen in ``init`` count
+        (``flax.linen.with_partitioning``). `noisegen.tasks.from_nnx` reads those of NNX.
       joint_loss: The same as ``loss``, if ``loss`` takes one example at a time. A pool does not
         train with it, but checks with it that the model keeps examples apart.
       data_description: The data in one line, for the report.
@@ -283,6 +310,7 @@ class Task:
     shuffle: bool = True
     recompute_state: bool = False
     combine_state: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
+    partition: Callable[[PyTree], PyTree] | None = None
     joint_loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, PyTree]] | None = None
     data_description: str = ""
 

@@ -428,13 +428,6 @@ def _check_init(task: Task, hparams: RunHparams) -> None:
             f"returned {_validate.kind(initial)}."
         )
     params = initial[0]
-    boxed = [leaf for leaf in jax.tree.leaves(params, is_leaf=_is_boxed) if _is_boxed(leaf)]
-    if boxed:
-        raise ValueError(
-            f"The parameters of task {task.name!r} are annotated with axes of a mesh "
-            f"({type(boxed[0]).__name__}), but a pool spreads runs and batches over devices, and "
-            "no parameters: let init return flax.linen.meta.unbox(params)."
-        )
     for path, leaf in jax.tree.leaves_with_path(params):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
@@ -489,11 +482,6 @@ def _kinds(tree: PyTree) -> tuple[Any, list[tuple]]:
     """Returns structure, shapes and dtypes."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
-
-
-def _is_boxed(node: Any) -> bool:
-    """Returns whether a node is a parameter with Flax's metadata around it."""
-    return hasattr(node, "unbox") and hasattr(node, "replace_boxed")
 
 
 def first_line(error: Exception) -> str:

@@ -401,15 +401,6 @@ def test_other_objects_than_nnx_models_are_refused():
         with pytest.raises(ValueError, match=message):
             make_task(wrong)
 
-    class Partitioned(Plain):
-        def __init__(self, rngs):
-            super().__init__(rngs)
-            init = nnx.with_partitioning(nnx.initializers.ones, (None, "model"))
-            self.first = nnx.Linear(4, 8, kernel_init=init, rngs=rngs)
-
-    with pytest.raises(ValueError, match=r"first.kernel of the model is annotated with axes"):
-        make_task(Partitioned)
-
 
 def test_pretrained_layers_may_be_frozen():
     pretrained = Plain(nnx.Rngs(3))

@@ -262,7 +262,7 @@ def test_integers_beyond_those_of_the_device_are_refused():
 def test_what_does_not_fit_stays_on_the_host(tanh_task, monkeypatch):
     splits = tanh_task.splits  # 60 and 23 examples of 20 bytes
     for room, on_host in ((4000, []), (2000, ["train"]), (800, ["test", "train"])):
-        monkeypatch.setattr(sources, "_memory", lambda devices, room=room: room)
+        monkeypatch.setattr(sources, "device_memory", lambda devices, room=room: room)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             placed = sources.place(splits, "tanh", None, jax.devices())

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen
 
 from noisegen import data, training
 
@@ -81,14 +80,6 @@ def with_optimizer(task, make_optimizer, **fields):
 def test_functions_that_return_something_else_are_named(tanh_task, changes, message):
     with pytest.raises(ValueError, match=message):
         training.make_runs(dataclasses.replace(tanh_task, **changes), [RUN])
-
-
-def test_parameters_with_axes_of_a_mesh_are_refused(tanh_task):
-    kernel_init = linen.with_partitioning(linen.initializers.ones, (None, "data"))
-    net = linen.Dense(1, kernel_init=kernel_init)
-    task = dataclasses.replace(tanh_task, init=lambda k: (net.init(k, np.ones((1, 4))), ()))
-    with pytest.raises(ValueError, match=r"annotated with axes of a mesh.*meta.unbox\(params\)"):
-        training.make_runs(task, [RUN])
 
 
 def test_a_task_without_parameters_is_measured(tanh_task):
