@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from noisegen import models
 from noisegen.models.transformer import rotary
@@ -99,6 +101,23 @@ def test_parameters():
     assert count(tied=False) == count() + 7 * 8
     assert count(mlp="gelu") == 7 * 8 + attention_and_gains + 2 * 8 * 32
     assert count(mlp_width=5) == 7 * 8 + attention_and_gains + 3 * 8 * 5
+
+
+def test_it_is_annotated_and_needs_no_mesh():
+    model = make_model(tied=False)
+    specs = nnx.get_partition_spec(nnx.state(model, nnx.Param))
+    assert specs["embedding"]["embedding"].get_value() == P("model", None)
+    assert specs["head"]["kernel"].get_value() == P(None, "model")
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    tokens = jnp.zeros((2, 3), jnp.int32)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda model: (model(tokens) ** 2).mean())(model))
+
+    before = model(tokens)
+    step(model, optimizer)
+    assert not np.array_equal(model(tokens), before)
 
 
 def test_logits_begin_near_unit_variance_at_any_depth():
