@@ -29,7 +29,7 @@ from experiments.jaiswal2020 import figure4
 from experiments.smith2020 import table1
 from experiments.smith2020.plots import regimes
 from experiments.zhang2019.plots import steps_to_target, transformer
-from noisegen import reports, statistics, sweeps
+from noisegen import reports, statistics, storage, sweeps
 from noisegen.sweeps import evidence
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -750,6 +750,28 @@ def _square_root_over_linear(*sizes):
     return differences(*pairs)
 
 
+def _warmed_up():
+    """Returns extremes of the accuracy at 4096 and 8192 with warm-up.
+
+    They are the smallest and the largest over the runs of the best accuracy in ten epochs, and the
+    largest of the worst one later.
+    """
+    curves = [
+        100 * np.array(record.curve["test_accuracy"])
+        for record in storage.read_records("experiments/results/signer2021/figure4")
+        if record.hparams["batch_size"] >= 4096
+    ]
+    best = [curve[:10].max() for curve in curves]
+    return [min(best), max(best), max(curve[10:].min() for curve in curves)]
+
+
+def _warmed_up_over_linear():
+    """Tests the rule with warm-up against that without, and returns what three seeds show."""
+    sizes = (64, 128, 256, 512, 1024, 2048)
+    pairs = [(_of_rule("figure4", size), _of_rule("figure3", size)) for size in sizes]
+    return [*differences(*pairs), *(least_of_pairs(*pair) for pair in pairs)]
+
+
 def _critical(*columns):
     """Returns columns of the table of critical batch sizes, for both targets."""
     return _quadratic()[1][list(columns)].to_numpy().ravel().tolist()
@@ -843,6 +865,11 @@ COMPUTED = {
             -number for number in _square_root_over_linear(64, 128, 256, 512, 1024)
         ],
         "prevents convergence": lambda: [12, *_of_rule("figure3", 2048).values()],
+        "which rounding separated": lambda: [
+            _of_rule(figure, 64)[0] for figure in ("figure1", "figure4")
+        ],
+        "learn at first": _warmed_up,
+        "no significant improvement": _warmed_up_over_linear,
     },
     "smith2020": {
         "at each doubling up to 128": lambda: [
