@@ -66,7 +66,7 @@ def test_streaming_in_miniature():
 @pytest.mark.slow
 def test_reading_images_in_miniature():
     record = image_reading.measure(machine.Options(quick=True, rounds=1))
-    ways = {"threads", "training", *(["grain"] if record["grain"] else [])}
+    ways = {"threads", "noisegen", "training", *(["grain"] if record["grain"] else [])}
     [measured] = record["rounds"]
     assert measured.keys() == ways | {"peak_mib"}
     assert all(measured[way]["rate"] > 0 for way in ways)
