@@ -2,8 +2,8 @@
 
 Made-up photographs of 500 x 375 pixels become squares of 256 pixels, of which 224 are cut out at
 random on the device. Each round reads all of them by a plain pool of threads, by grain if it is
-installed, and by a pool that trains on the means of the colors, which takes little time. Another
-pool trains the first block of ResNet-50 on some of them.
+installed, by a source of noisegen, and by a pool that trains on the means of the colors. On a
+processor the crops of training take the cores from the decoders.
 """
 
 import functools
@@ -12,6 +12,7 @@ import pathlib
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent import futures
 
 import numpy as np
@@ -20,7 +21,7 @@ from flax import nnx
 from PIL import Image, ImageOps
 
 from experiments.benchmarks import machine, report
-from noisegen import data, models, tasks, training
+from noisegen import data, tasks, training
 from noisegen.sweeps.machine import num_cores
 
 TITLE = "JPEG files at 224 pixels"
@@ -41,20 +42,9 @@ class _Colors(nnx.Module):
         return self.last(images.mean((1, 2)))
 
 
-NETWORKS = {
-    "means of colors": _Colors,
-    "block of ResNet-50": lambda rngs: models.ResNet50(
-        2, stages=(1,), ghost_size=_MICROBATCH, rngs=rngs
-    ),
-}
-# The block takes long on a processor.
-_MOST_UPDATES = {"means of colors": 1000, "block of ResNet-50": 2}
-
-
 def measure(options: machine.Options) -> dict:
     """Reads images in every way, `options.rounds` times in turn; compilation does not count."""
     num_images = 2 * _MICROBATCH if options.quick else 8 * _MICROBATCH
-    networks = dict([*NETWORKS.items()][: 1 if options.quick else None])
     with tempfile.TemporaryDirectory() as folder, futures.ThreadPoolExecutor(num_cores()) as pool:
         num_bytes = _write(pathlib.Path(folder), num_images)
         dataset = data.image_folder(folder, pixels=PIXELS, test_pixels=CROP, executor=pool)
@@ -62,15 +52,14 @@ def measure(options: machine.Options) -> dict:
         ways = {"threads": functools.partial(_read_by_threads, paths, pool)}
         if importlib.util.find_spec("grain"):
             ways["grain"] = functools.partial(_read_by_grain, paths)
-        for name, make_model in networks.items():
-            ways[name] = _trained(dataset, name, make_model)
+        ways["noisegen"] = functools.partial(_read_by_noisegen, dataset)
+        ways["training"] = _training(dataset)
         rounds = []
         for _ in range(options.rounds):
             rounds.append({name: way() for name, way in ways.items()})
             rounds[-1]["peak_mib"] = _peak_mib()
     return {
         "num_images": num_images,
-        "most_updates": _MOST_UPDATES,
         "mean_file_kib": num_bytes / num_images / 2**10,
         "decoded_mib": num_images * PIXELS**2 * 3 / 2**20,
         "microbatch": _MICROBATCH,
@@ -84,25 +73,16 @@ def rows(record: dict) -> list[tuple[str, str, str]]:
     rounds = record["rounds"]
     rates = [
         (f"{name}, images a second", report.spread([each[name]["rate"] for each in rounds]), "")
-        for name in ("threads", "grain", *NETWORKS)
+        for name in ("threads", "grain", "noisegen", "training")
         if name in rounds[0]
     ]
-    networks = [name for name in NETWORKS if name in rounds[0]]
-    first, *_ = networks
-    ratios = [each[first]["rate"] / each["threads"]["rate"] for each in rounds]
-    waits = [
-        (
-            f"training {name}, % of the time that the device waits",
-            report.spread([100 * each[name]["waiting"] for each in rounds]),
-            "",
-        )
-        for name in networks
-    ]
+    ratios = [each["noisegen"]["rate"] / each["threads"]["rate"] for each in rounds]
+    waiting = [100 * each["training"]["waiting"] for each in rounds]
     growth = rounds[-1]["peak_mib"] - rounds[0]["peak_mib"]
     return [
         *rates,
-        (f"training {first} / threads", report.spread(ratios), f">= {GOAL}"),
-        *waits,
+        ("noisegen / threads", report.spread(ratios), f">= {GOAL}"),
+        ("training, % of the time that the device waits", report.spread(waiting), ""),
         (
             f"growth of memory after the first round, MiB ({record['decoded_mib']:,.0f} decoded)",
             f"{growth:,.0f}",
@@ -150,28 +130,34 @@ def _read_by_grain(paths: list[str]) -> dict:
     return _rate("grain", sum(len(batch) for batch in images.batch(_MICROBATCH)), started)
 
 
-def _trained(dataset, name, make_model):
-    """Returns a function that trains a network, for an epoch at most."""
+def _read_by_noisegen(dataset: data.Dataset) -> dict:
+    """Reads every image once, as the feed of a pool does."""
+    started = time.perf_counter()
+    batches = np.arange(len(dataset.train)).reshape(-1, _MICROBATCH)
+    count = sum(len(dataset.train[indices]["label"]) for indices in batches)
+    return _rate("noisegen", count, started)
+
+
+def _training(dataset: data.Dataset) -> Callable[[], dict]:
+    """Returns a function that trains for an epoch."""
     task = tasks.image_classification(
         dataset,
-        make_model,
+        _Colors,
         lambda hparams, key: optax.sgd(hparams["learning_rate"]),
         augment=lambda key, image: data.random_resized_crop(key, image, CROP),
-        name=name,
+        name="means of colors",
     )
     settings = {"lanes": 1, "microbatch": _MICROBATCH, "eval_batch": 4, "data": "host"}
     pool = training.Pool(task, training.PoolConfig(**settings))
     fields = {"batch_size": _MICROBATCH, "learning_rate": 0.01, "seed": 0}
-    num_updates = min(_MOST_UPDATES[name], len(dataset.train) // _MICROBATCH)
-    horizons = [{"num_updates": count} for count in (1, num_updates)]
-    # The check for mixed examples would take longer than what is measured.
-    short, run = training.make_runs(task, [fields | each for each in horizons], mixing=False)
+    counts = 1, len(dataset.train) // _MICROBATCH
+    short, run = training.make_runs(task, [fields | {"num_updates": count} for count in counts])
     list(pool.train([short]))  # compiles
 
     def train() -> dict:
         started = time.perf_counter()
         [result] = pool.train([run])
-        found = _rate(name, result.num_examples, started)
+        found = _rate("training", result.num_examples, started)
         # Without reading, which on a processor also slows the network down.
         step = pool.seconds_per_step(run)
         return found | {"waiting": max(0.0, 1 - step * found["rate"] / _MICROBATCH)}
