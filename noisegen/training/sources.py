@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec
 
 from noisegen._errors import one_line
 
@@ -161,7 +162,16 @@ class HostExamples:
                     lambda leaf: np.zeros(indices.shape + leaf.shape, leaf.dtype), self.example
                 )
 
-        return jax.pure_callback(read, like, indices, vmap_method="expand_dims")
+        def ask(indices: jax.Array) -> PyTree:
+            return jax.pure_callback(read, like, indices, vmap_method="expand_dims")
+
+        if "model" in jax.sharding.get_abstract_mesh().axis_names:
+            # Each device asks for itself: JAX calls the host only if all axes are manual.
+            spec = PartitionSpec()
+            ask = jax.shard_map(
+                ask, in_specs=spec, out_specs=spec, axis_names={"model"}, check_vma=False
+            )
+        return ask(indices)
 
     def raise_error(self) -> None:
         """Raises the error that a compiled program met, if there is one."""

@@ -26,6 +26,32 @@ SHORT = (
 LANES = ("--pool.lanes=2", "--pool.lane_devices=2", "--pool.batch_devices=1")
 BATCH = ("--pool.lanes=1", "--pool.lane_devices=1", "--pool.batch_devices=2")
 
+TRANSFORMER = """
+import ml_collections
+import numpy as np
+import optax
+
+from noisegen import data, models, sweeps, tasks
+
+
+def get_config():
+    return ml_collections.ConfigDict({"seed": 0})
+
+
+def get_sweep(config):
+    tokens = np.random.default_rng(0).integers(0, 16, 400)
+    task = tasks.windowed_language_modeling(
+        data.text_from_tokens(tokens[:300], tokens[300:], 16, name="random"),
+        lambda rngs: models.Transformer(16, 16, 1, 2, mlp_width=24, rngs=rngs),
+        lambda hparams, key: optax.adam(hparams["learning_rate"]),
+        name="transformer",
+        window=6,
+    )
+    runs = sweeps.grid(batch_size=[8], learning_rate=[0.01, 0.02], seed=[config.seed])
+    protocol = sweeps.Protocol(metric="test_loss", mode="min", max_extensions=0)
+    return sweeps.Sweep(task, runs * sweeps.fixed(num_updates=5), protocol)
+"""
+
 
 @pytest.fixture
 def pair(environment):
@@ -74,6 +100,18 @@ def test_two_processes_train_what_one_with_as_many_devices_does(pair, call, tmp_
     assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
     assert tables(tmp_path / "two") == tables(tmp_path / "one")
     assert num_lines(tmp_path / "two") == 4
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_model(pair, call, tmp_path):
+    experiment = tmp_path / "transformer.py"
+    experiment.write_text(TRANSFORMER)
+    names = ("lanes", "lane_devices", "lanes_per_rare_step")
+    flags = (f"--config={experiment}", *(f"--pool.{name}=1" for name in names))
+    flags += ("--pool.model_devices=2", "--pool.microbatch=8", "--pool.eval_batch=8")
+    finish(pair(*flags, f"--workdir={tmp_path / 'two'}"))
+    call("sweep", *flags, f"--workdir={tmp_path / 'one'}")
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one") != {}
 
 
 @pytest.mark.slow
