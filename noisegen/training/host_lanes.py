@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from noisegen.training import lanes as lanes_lib
 from noisegen.training.config import PoolConfig
 from noisegen.training.data_order import RunInputs
 from noisegen.training.feed import Feed, HostOrders, Position
 from noisegen.training.lane_checkpoint import Checkpoints, from_arrays, to_arrays
-from noisegen.training.lanes import Lane
+from noisegen.training.lane_state import DIVERGED, FINISHED, Lane
 from noisegen.training.program import Program
 from noisegen.training.run import Run
 from noisegen.training.sources import SourceError
@@ -157,7 +156,7 @@ class HostLanes:
                 slot.steps_left = max(1, slot.steps_left - int(steps[i]))
                 slot.examples = int(epoch[i]) * slot.run.plan.permutation_length + int(offset[i])
         self._collect_curves(evals)
-        self._ended = (status == lanes_lib.FINISHED) | (status == lanes_lib.DIVERGED)
+        self._ended = (status == FINISHED) | (status == DIVERGED)
         if self._feed is not None and not self._ended.any():
             self._feed.check(self._positions())
         if not self._ended.any():
@@ -294,7 +293,7 @@ class HostLanes:
                 Ended(
                     run=slot.run,
                     count=int(count[i]),
-                    params_are_finite=bool(status[i] == lanes_lib.FINISHED),
+                    params_are_finite=bool(status[i] == FINISHED),
                     curve=slot.curve,
                     final={name: float(values[i]) for name, values in finals.items()},
                     seconds=now - slot.started,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from noisegen.training.lanes import SUMS, Lane
+from noisegen.training.lane_state import SUMS, Lane
 from noisegen.training.run import Run
 from noisegen.training.task import PyTree
 

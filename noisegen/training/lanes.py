@@ -31,158 +31,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
 
-from noisegen.diagnostics import RunningNoise
 from noisegen.training import noise
-from noisegen.training.data_order import (
-    RunInputs,
-    combined_state,
-    first_permutations,
-    permutation,
-    recomputed_state,
-    stream,
-    take,
+from noisegen.training.data_order import RunInputs, combined_state, permutation, stream, take
+from noisegen.training.lane_evaluation import evaluate_due
+from noisegen.training.lane_state import (
+    DIVERGED,
+    FINISHED,
+    TRAINING,
+    Lane,
+    Shape,
+    optimizer_of_run,
 )
-from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.rare_work import for_due, select_lanes
 from noisegen.training.sharding import any_lane, local_positions, sum_over
-from noisegen.training.task import (
-    PyTree,
-    Task,
-    build_optimizer,
-    call_with_hparams,
-    concrete_init,
-    eval_params,
-    update_optimizer,
-)
+from noisegen.training.task import PyTree, Task, update_optimizer
 from noisegen.training.weighted import Weighted, example_sums
 
-IDLE, TRAINING, FINISHED, DIVERGED = range(4)
 MICRO_STEPS = "micro_steps"  # Name of their loop in compiled programs.
-
-
-class Shape(NamedTuple):
-    """The sizes that the program is compiled for."""
-
-    microbatch: int  # examples, over all devices of the batch axis
-    eval_batch: int  # likewise
-    lanes_per_rare_step: int  # lanes of a device that do rare work together
-    is_fed: bool = False  # whether the host feeds the microbatches
-
-
-class Lane(NamedTuple):
-    """The state of one run in training."""
-
-    inputs: RunInputs
-    status: jax.Array  # int32: IDLE, TRAINING, FINISHED or DIVERGED
-    # Equal on all devices of the batch axis, since all make the same updates.
-    params: PyTree
-    state: PyTree
-    opt_state: optax.OptState
-    # The next epoch's too, because a microbatch may reach into it. None if the host feeds.
-    permutations: jax.Array | None  # int32 (2, N), of this epoch and the next
-    count: jax.Array  # int32, updates made
-    epoch: jax.Array  # int32, permutations used up
-    offset: jax.Array  # int32, examples taken from this epoch
-    seen: jax.Array  # int32, examples in the batch so far
-    evals: jax.Array  # int32, evaluations made
-    curve: dict[str, jax.Array]  # float32 (E,) each
-    final: dict[str, jax.Array]  # float32, the task's `train_metrics` at the end of the run
-    # Sums over this device's share of the examples; the leading axis is the mesh's batch axis.
-    gradients: PyTree  # float32 (float64 for such parameters), over the batch so far
-    batch_loss: jax.Array  # float32, likewise: the weighted losses
-    batch_weight: jax.Array  # float32, likewise: their weights, the examples if there are none
-    loss: jax.Array  # float32, over the examples since the last evaluation
-    weight: jax.Array  # float32, likewise
-    groups: noise.NoiseSums | None  # over the batch so far; None if no noise is measured
-    noise: RunningNoise | None  # over the updates since the last evaluation
-
-
-# The fields that differ between the devices of the batch axis.
-SUMS = ("gradients", "batch_loss", "batch_weight", "loss", "weight", "groups")
-LANE_SPEC = Lane(
-    **{
-        field: PartitionSpec("lanes", "batch") if field in SUMS else PartitionSpec("lanes")
-        for field in Lane._fields
-    }
-)
-
-
-def empty(task: Task, shape: Shape, inputs: RunInputs) -> Lane:
-    """Returns idle lanes, all zeros, one for each entry of the inputs."""
-    # Only the shapes of a start are needed, and IDLE is 0.
-    shapes = jax.eval_shape(jax.vmap(functools.partial(_start, task, shape)), inputs)
-    return jax.tree.map(jnp.zeros_like, shapes)
-
-
-def restart(task: Task, shape: Shape, lanes: Lane, fresh: jax.Array, inputs: RunInputs) -> Lane:
-    """Starts the runs of the inputs in the fresh lanes.
-
-    Args:
-      task: The task.
-      shape: Sizes of the program.
-      lanes: The lanes.
-      fresh: Lanes to start, booleans (L,). The others stay as they are.
-      inputs: Inputs of the runs, with a leading axis of L.
-    """
-
-    def start(inputs: RunInputs, _: Lane) -> Lane:
-        return _start(task, shape, inputs)
-
-    return for_due(fresh, start, inputs, lanes, shape.lanes_per_rare_step)
-
-
-def insert_lane(lanes: Lane, index: jax.Array, fields: dict[str, PyTree]) -> Lane:
-    """Replaces some fields of the lane at `index`, which counts the lanes of all devices."""
-    count = len(lanes.status)
-    # Each device compares the global indices of its own lanes.
-    here = jax.lax.axis_index("lanes") * count + jnp.arange(count) == index
-    replaced = {}
-    for name, value in fields.items():
-        # One lane's value, against all lanes of this device.
-        value = jax.tree.map(lambda leaf: leaf[None], value)
-        replaced[name] = select_lanes(here, value, getattr(lanes, name))
-    return lanes._replace(**replaced)
-
-
-def _start(task: Task, shape: Shape, inputs: RunInputs) -> Lane:
-    """Returns a lane at the beginning of its run."""
-    spec = metric_spec(task, inputs.hparams)
-    params, state = concrete_init(task, stream(inputs, "init"), inputs.hparams)
-    optimizer = _optimizer(task, inputs)
-    zero = jnp.int32(0)
-    # At least float32, so that a large batch of bfloat16 gradients is not rounded at every step.
-    zeros = jax.tree.map(
-        lambda p: jnp.zeros((1, *p.shape), jnp.promote_types(p.dtype, jnp.float32)), params
-    )
-    groups, running = noise.begin(task, zeros)
-    # NaN until they are measured, so that a run that diverges before shows none.
-    final = dict.fromkeys(spec.train, jnp.float32(jnp.nan))
-    curve = jnp.full(inputs.eval_updates.shape, jnp.nan, jnp.float32)
-    return Lane(
-        inputs=inputs,
-        # A horizon of zero updates stands for no run.
-        status=jnp.where(inputs.hparams["num_updates"] > 0, TRAINING, IDLE).astype(jnp.int32),
-        params=params,
-        state=state,
-        opt_state=optimizer.init(params),
-        permutations=None if shape.is_fed else first_permutations(task, inputs),
-        count=zero,
-        epoch=zero,
-        offset=zero,
-        seen=zero,
-        evals=zero,
-        curve=dict.fromkeys(spec.curve, curve),
-        final=final,
-        gradients=zeros,
-        batch_loss=jnp.zeros((1,), jnp.float32),
-        batch_weight=jnp.zeros((1,), jnp.float32),
-        loss=jnp.zeros((1,), jnp.float32),
-        weight=jnp.zeros((1,), jnp.float32),
-        groups=groups,
-        noise=running,
-    )
 
 
 def advance(
@@ -308,7 +174,7 @@ def _finish_batches(
         # Not 0: the last microbatch may have reached into the next epoch.
         offset=jnp.where(due.epoch, lanes.offset - lanes.inputs.permutation_length, lanes.offset),
     )
-    return _evaluate(task, shape, lanes, due.batch, data)
+    return evaluate_due(task, shape, lanes, due.batch, data)
 
 
 def _next_permutations(task: Task, shape: Shape, lanes: Lane, due: jax.Array) -> jax.Array:
@@ -406,7 +272,7 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
         # The noise is that of the whole batch, so the sums over devices come first.
         extra, running = noise.finish_batch(task, groups, total, lane.seen, lane.noise)
         updates, opt_state = update_optimizer(
-            _optimizer(task, lane.inputs),
+            optimizer_of_run(task, lane.inputs),
             mean,
             lane.opt_state,
             lane.params,
@@ -433,110 +299,6 @@ def _update(task: Task, complete: jax.Array, lanes: Lane) -> Lane:
     # Every lane computes an update, and lanes within a batch discard it: an update costs little
     # beside the microbatches, and gathering lanes would cost more.
     return select_lanes(complete, jax.vmap(apply)(lanes), lanes)
-
-
-# The fields that an evaluation changes.
-_EVALUATED = ("curve", "evals", "final", "status", "loss", "weight", "noise")
-
-
-def _evaluate(
-    task: Task, shape: Shape, lanes: Lane, has_updated: jax.Array, data: dict[str, PyTree]
-) -> Lane:
-    """Evaluates the lanes that have just made an update after which their plan evaluates."""
-    next_eval = jnp.take_along_axis(lanes.inputs.eval_updates, lanes.evals[:, None], 1)[:, 0]
-    # A lane whose update diverged is not evaluated.
-    due = has_updated & (lanes.count == next_eval) & (lanes.status == TRAINING)
-    # Every plan evaluates after its last update, so no run ends without an evaluation.
-    last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
-
-    def fields_of(lanes: Lane) -> dict[str, PyTree]:
-        return {name: getattr(lanes, name) for name in _EVALUATED}
-
-    def write() -> dict[str, PyTree]:
-        metrics, final = _measure(task, shape, lanes, due, last, data)
-        written = jax.vmap(_write_evaluation)(lanes, last, metrics, final)
-        return select_lanes(due, fields_of(written), fields_of(lanes))
-
-    # The devices of a batch add up their losses here, which must not happen in every micro-step.
-    return lanes._replace(**jax.lax.cond(any_lane(due), write, lambda: fields_of(lanes)))
-
-
-def _measure(
-    task: Task,
-    shape: Shape,
-    lanes: Lane,
-    due: jax.Array,
-    last: jax.Array,
-    data: dict[str, PyTree],
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Returns metrics of the lanes that are due, and the last metrics of those that end."""
-    spec = metric_spec(task)  # Found when the lanes were made.
-
-    def measure(
-        splits: tuple[str, ...], names: tuple[str, ...], due: jax.Array
-    ) -> dict[str, jax.Array]:
-        blank = {name: jnp.zeros(due.shape, jnp.float32) for name in names}
-
-        def function(lane: Lane, _: PyTree) -> dict[str, jax.Array]:
-            return _metrics_of_lane(task, shape, data, splits, lane)
-
-        return for_due(due, function, lanes, blank, shape.lanes_per_rare_step)
-
-    metrics = measure(evaluated_splits(task), (*spec.test, *spec.valid, *spec.diagnostics), due)
-    return metrics, measure(("train",), spec.train, last) if spec.train else {}
-
-
-def _metrics_of_lane(
-    task: Task, shape: Shape, data: dict[str, PyTree], splits: tuple[str, ...], lane: Lane
-) -> dict[str, jax.Array]:
-    """Returns the metrics of some splits, and the diagnostics if the test set is among them."""
-    params, state = eval_params(task, lane.opt_state, lane.params), lane.state
-    if task.recompute_state:
-        orders = (lane.inputs, lane.permutations)
-        if shape.is_fed:
-            orders = (lane.inputs, permutation(task, lane.inputs, lane.epoch)[None])
-        state = recomputed_state(task, shape.microbatch, params, orders, data["train"])
-    hparams = lane.inputs.hparams
-    metrics = evaluate_splits(task, splits, shape.eval_batch, params, state, data, hparams)
-    if "test" in splits and metric_spec(task).diagnostics:
-        train = data["train"]
-        if shape.is_fed:
-            raise ValueError(
-                f"The diagnostics of task {task.name!r} take the whole training set, but it "
-                "stays on the host: hold it on the device (PoolConfig(data='device')), or "
-                "leave them out."
-            )
-        metrics |= call_with_hparams(task.diagnostics, params, state, train, hparams=hparams)
-    return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-
-
-def _write_evaluation(
-    lane: Lane, last: jax.Array, metrics: dict[str, jax.Array], final: dict[str, jax.Array]
-) -> Lane:
-    """Writes the metrics of an evaluation into the lane's curve."""
-    loss, weight = sum_over("batch", (lane.loss[0], lane.weight[0]))
-    metrics = metrics | {"train_loss": loss / weight} | noise.metrics(lane.noise)
-    return lane._replace(
-        curve={name: lane.curve[name].at[lane.evals].set(metrics[name]) for name in lane.curve},
-        evals=lane.evals + 1,
-        final=final,
-        status=jnp.where(last, FINISHED, TRAINING),
-        # The means of the next evaluation begin anew.
-        loss=jnp.zeros_like(lane.loss),
-        weight=jnp.zeros_like(lane.weight),
-        noise=jax.tree.map(jnp.zeros_like, lane.noise),
-    )
-
-
-def params_of_lane(task: Task, lanes: Lane, index: jax.Array) -> PyTree:
-    """Returns the parameters of one lane to evaluate."""
-    opt_state, params = jax.tree.map(lambda a: a[index], (lanes.opt_state, lanes.params))
-    return eval_params(task, opt_state, params)
-
-
-def _optimizer(task: Task, inputs: RunInputs) -> optax.GradientTransformation:
-    """Builds the optimizer of a run from its traced hyperparameters."""
-    return build_optimizer(task, inputs.hparams, stream(inputs, "optimizer"))
 
 
 def _batch_size(task: Task, lane: Lane) -> jax.Array:

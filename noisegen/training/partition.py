@@ -10,7 +10,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from noisegen.training.data_order import RunInputs
-from noisegen.training.lanes import LANE_SPEC, Lane
+from noisegen.training.lane_state import LANE_SPEC, Lane
 from noisegen.training.task import (
     PyTree,
     Task,

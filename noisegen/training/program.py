@@ -11,19 +11,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from noisegen import _traced_for
+from noisegen.training import lane_evaluation, lane_state, partition, sources
 from noisegen.training import lanes as lanes_lib
-from noisegen.training import partition, sources
 from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.data_order import RunInputs, check_no_state
 from noisegen.training.lane_checkpoint import KEPT
-from noisegen.training.lanes import Lane
+from noisegen.training.lane_state import Lane
 from noisegen.training.sharding import map_prefix, shardings_on
 from noisegen.training.task import PyTree, Task, abstract_init, takes_hparams
 
 _EVERYWHERE = PartitionSpec()  # A copy on every device.
 _LANES = PartitionSpec("lanes")  # Cut along the leading axis, and copied along the batch axis.
 _WINDOW = PartitionSpec(None, "lanes", "batch")  # Micro-steps, lanes, examples of a microbatch.
-_STATE = lanes_lib.LANE_SPEC
+_STATE = lane_state.LANE_SPEC
 
 # Limits of a window of microbatches. Up to three lie on the device: long enough that the host has
 # time to read the next, and short enough to take little memory.
@@ -32,7 +32,7 @@ _WINDOW_BYTES = 2**26
 
 
 class Program:
-    """Maps the functions of `noisegen.training.lanes` over the devices and compiles each once.
+    """Maps the functions on lanes over the devices and compiles each once.
 
     Args:
       task: The task to train.
@@ -70,7 +70,7 @@ class Program:
             data = self._put(placed, _EVERYWHERE)
         self.data = data
         self.window_steps = _window_steps(data["train"], config)
-        shape = lanes_lib.Shape(
+        shape = lane_state.Shape(
             config.microbatch,
             config.eval_batch,
             config.lanes_per_rare_step,
@@ -82,10 +82,10 @@ class Program:
         steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
         fed = (_WINDOW, _EVERYWHERE) if self.window_steps else ()
         self._empty = self._mapped(
-            lanes_lib.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=()
+            lane_state.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=()
         )
         self._restart = self._mapped(
-            lanes_lib.restart,
+            lane_state.restart,
             task,
             shape,
             inputs=(_STATE, _LANES, _LANES),
@@ -96,7 +96,7 @@ class Program:
         inserted = KEPT if self.window_steps else (*KEPT, "permutations")
         one = _of_one_lane(_STATE)
         self._insert_lane = self._mapped(
-            lanes_lib.insert_lane,
+            lane_state.insert_lane,
             inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
             outputs=_STATE,
         )
@@ -107,7 +107,7 @@ class Program:
             lanes_lib.accumulate, task, shape, inputs=(*steps, *fed[:1]), outputs=_STATE
         )
         # Without the mesh: the lane may lie on any device, and XLA moves it.
-        self._params = jax.jit(functools.partial(lanes_lib.params_of_lane, task))
+        self._params = jax.jit(functools.partial(lane_evaluation.params_of_lane, task))
 
     def empty(self, inputs: RunInputs) -> Lane:
         """Returns idle lanes, one for each entry of the inputs."""

@@ -1,4 +1,4 @@
-"""Places arrays on a mesh, shares a batch among its devices, and keeps their lanes in step."""
+"""Places arrays on a mesh, and lets its devices share a batch and branch together."""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from noisegen import _validate
-from noisegen.training.task import PyTree, Task
+from noisegen.training.task import PyTree
 
 
 def local_positions(size: int) -> jax.Array:
@@ -53,36 +52,3 @@ def map_prefix(function: Callable[[Any, Any], Any], prefix: PyTree, tree: PyTree
     return jax.tree.map(
         lambda first, part: jax.tree.map(functools.partial(function, first), part), prefix, tree
     )
-
-
-def check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
-    """Checks that a function of the task returned one number per example.
-
-    A mean over the microbatch would count examples outside the mask, and could not be combined with
-    the means of other microbatches.
-
-    Args:
-      task: The task.
-      what: The function or metric, at the start of the message.
-      values: The result.
-      mask: Mask of the microbatch, `(M,)`.
-
-    Raises:
-      ValueError: If the result has any other shape.
-    """
-    if not hasattr(values, "shape"):
-        raise ValueError(
-            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
-            f"{mask.shape}, but it is {_validate.kind(values)}."
-        )
-    if values.shape != mask.shape:
-        remedy = "do not average over the batch"
-        if values.shape[:1] == mask.shape:
-            remedy = (
-                "sum or average over the other axes. Predictions of shape (M, 1) and labels of "
-                "shape (M,) give (M, M): drop the last axis of the predictions"
-            )
-        raise ValueError(
-            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
-            f"{mask.shape}, got shape {values.shape}; {remedy}."
-        )

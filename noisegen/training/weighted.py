@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from noisegen.training.sharding import check_shape
+from noisegen import _validate
 from noisegen.training.task import Task
 
 
@@ -88,7 +88,7 @@ def dtype_of(values: object) -> jnp.dtype:
 def check_values(task: Task, what: str, values: object, mask: jax.Array) -> None:
     """Checks the shapes of what a function of the task returned, see `example_sums`."""
     if not isinstance(values, Weighted):
-        check_shape(task, what, values, mask)
+        _check_shape(task, what, values, mask)
         return
     shapes = [jnp.shape(each) for each in values]
     if shapes[0] != shapes[1] or shapes[0][:1] != mask.shape:
@@ -98,3 +98,36 @@ def check_values(task: Task, what: str, values: object, mask: jax.Array) -> None
         )
     if jnp.issubdtype(jnp.result_type(values.weights), jnp.complexfloating):
         raise ValueError(f"{what} of task {task.name!r} must have real weights.")
+
+
+def _check_shape(task: Task, what: str, values: jax.Array, mask: jax.Array) -> None:
+    """Checks that a function of the task returned one number per example.
+
+    A mean over the microbatch would count examples outside the mask, and could not be combined with
+    the means of other microbatches.
+
+    Args:
+      task: The task.
+      what: The function or metric, at the start of the message.
+      values: The result.
+      mask: Mask of the microbatch, `(M,)`.
+
+    Raises:
+      ValueError: If the result has any other shape.
+    """
+    if not hasattr(values, "shape"):
+        raise ValueError(
+            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
+            f"{mask.shape}, but it is {_validate.kind(values)}."
+        )
+    if values.shape != mask.shape:
+        remedy = "do not average over the batch"
+        if values.shape[:1] == mask.shape:
+            remedy = (
+                "sum or average over the other axes. Predictions of shape (M, 1) and labels of "
+                "shape (M,) give (M, M): drop the last axis of the predictions"
+            )
+        raise ValueError(
+            f"{what} of task {task.name!r} must be one number per example, of shape (M,) = "
+            f"{mask.shape}, got shape {values.shape}; {remedy}."
+        )

@@ -11,7 +11,7 @@ import pytest
 
 import noisegen
 from noisegen import training
-from noisegen.training import data_order
+from noisegen.training import data_order, lane_state
 from noisegen.training import lanes as lanes_lib
 from noisegen.training import run as run_lib
 
@@ -225,18 +225,18 @@ def test_device_step_runs_under_pmap(tanh_task, train, assert_agrees):
     made = training.make_runs(tanh_task, runs)
     numbers = [run_lib.run_inputs(run, 60, 1) for run in made]
     numbers = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
-    shape = lanes_lib.Shape(microbatch=8, eval_batch=8, lanes_per_rare_step=2)
+    shape = lane_state.Shape(microbatch=8, eval_batch=8, lanes_per_rare_step=2)
     data = jax.tree.map(jnp.asarray, {"train": tanh_task.train, "test": tanh_task.test})
 
     @functools.partial(jax.pmap, axis_name="batch")
     def trained(numbers):
-        lanes = lanes_lib.empty(tanh_task, shape, numbers)
-        lanes = lanes_lib.restart(tanh_task, shape, lanes, jnp.ones(2, bool), numbers)
+        lanes = lane_state.empty(tanh_task, shape, numbers)
+        lanes = lane_state.restart(tanh_task, shape, lanes, jnp.ones(2, bool), numbers)
         return lanes_lib.advance(tanh_task, shape, lanes, data, jnp.int32(1000))
 
     lanes, steps = trained(jax.tree.map(lambda a: np.stack([a] * 4), numbers))
     assert steps.tolist() == [[made[0].plan.micro_steps(8)]] * 4
-    assert (lanes.status == lanes_lib.FINISHED).all()
+    assert (lanes.status == lane_state.FINISHED).all()
     for i, result in enumerate(train(tanh_task, runs, lanes=2, microbatch=8)):
         for name, values in lanes.curve.items():
             np.testing.assert_allclose(

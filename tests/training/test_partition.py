@@ -16,7 +16,7 @@ from noisegen import data, models, tasks, training
 from noisegen.training import partition, sources
 from noisegen.training.host_lanes import stack
 from noisegen.training.lane_checkpoint import KEPT
-from noisegen.training.lanes import Lane
+from noisegen.training.lane_state import Lane
 
 WIDTH = 16
 RUNS = [
