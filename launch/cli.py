@@ -15,6 +15,7 @@ With NOISEGEN_TRACEBACK=1 in the environment, their tracebacks come first.
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import gc
@@ -62,10 +63,8 @@ _OPTION = re.compile(r"(\w+)=")
 # A performance setting anywhere in a message, such as "PoolConfig: lanes=0 must be ..." or "must be
 # a multiple of batch_devices=2". A run may have a field of the same name. Words as common as `data`
 # are settings only after "PoolConfig".
-_SETTING = re.compile(
-    r"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])"
-    r"(lanes|microbatch|eval_batch|lane_devices|batch_devices|lanes_per_rare_step|host_sync_seconds)="
-)
+_SETTINGS = {each.name for each in dataclasses.fields(training.PoolConfig)} - {"data", "precision"}
+_SETTING = re.compile(rf"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])({'|'.join(sorted(_SETTINGS))})=")
 _SETTING_IN_PYTHON = re.compile(r"PoolConfig\((\w+)='(\w+)'\)")
 
 

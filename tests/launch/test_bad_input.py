@@ -190,20 +190,20 @@ CASES = {
         (*GOES, "--workers=2", "--share=1/2"),
         ["--share is for a single worker", "--workers"],
     ),
-    "price without a dry run": (
+    "target without a dry run": (
         "sweep",
         (*GOES, "--target=h100"),
         ["--target is for --dry_run"],
     ),
-    "price of no accelerator": (
+    "target that is no accelerator": (
         "sweep",
         (DIGITS, "--dry_run", "--target=h1000"),
         ["There is no target 'h1000'", "a100, h100 and h200"],
     ),
-    "price of a launcher": (
+    "target with a launcher": (
         "sweep",
         (*GOES, "--dry_run", "--target=h100", "--launcher=slurm"),
-        ["--target prices the runs alone: leave --launcher out"],
+        ["--target starts no workers: leave --launcher out"],
     ),
     "efficiency": (
         "sweep",
@@ -371,6 +371,10 @@ def test_a_workdir_without_permission_is_one_line(closed, unprivileged):
         (
             "Task 't': a state needs batch_devices=1.",
             "Task 't': a state needs --pool.batch_devices=1.",
+        ),
+        (
+            "10 is not a multiple of model_devices=4.",
+            "10 is not a multiple of --pool.model_devices=4.",
         ),
         (
             "hold it there (PoolConfig(data='device')), or",
