@@ -52,7 +52,7 @@ def _report(argv: list[str]) -> str:
         )
     task = sweep.task_of(sweep.planned[_RUN.value])
     _check_place(task, _pool().get("data"))
-    # Nothing is trained, and this processor would take long to call a large network.
+    # Nothing is trained, and a CPU takes minutes to call a large network.
     [run] = training.make_runs(task, [sweep.planned[_RUN.value]], mixing=False)
     pool = hardware.default_config(task, run, target.num_devices, _pool())
     return describe(run, hardware.compile_program(task, run, pool, target))

@@ -32,7 +32,7 @@ _DRY_RUN = flags.DEFINE_bool(
 _TARGET = flags.DEFINE_string(
     "target",
     None,
-    "Accelerator on which --dry_run prices the sweep, such as h100, h100:8 or v5e:2x4.",
+    "Accelerator for which --dry_run estimates the time, such as h100, h100:8 or v5e:2x4.",
 )
 _EFFICIENCY = flags.DEFINE_float(
     "efficiency",
@@ -121,7 +121,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
         print(_slurm_array(_command(sweep, options)).describe())
         return
     target = _TARGET.value and hardware.find_target(_TARGET.value)
-    # A processor takes minutes to call a large network, which is checked when it is trained.
+    # A CPU takes minutes to call a large network, which is checked before it is trained.
     sweep.validate(mixing=False)
     todo = sweep.state.todo()
     if not todo:
@@ -144,7 +144,7 @@ def dry_run(sweep: Sweep, options: WorkerOptions) -> None:
     sweep.warn_of_few_seeds()
     _print_power(sweep)
     if target:
-        _print_price(sweep, target, options)
+        _print_bounded_duration(sweep, target, options)
         return
     if _LAUNCHER.value == "ray":
         executor = _ray_executor(_command(sweep, options))
@@ -183,8 +183,8 @@ def _num_examples(runs):
     return sum(run.plan.num_examples for run in runs.values())
 
 
-def _print_price(sweep, target, options):
-    """Prints the time that a sweep takes on an accelerator at a share of the bound of its speed.
+def _print_bounded_duration(sweep, target, options):
+    """Prints the time that a sweep takes on an accelerator at a share of its greatest speed.
 
     Args:
       sweep: The sweep.
@@ -212,7 +212,7 @@ def _print_price(sweep, target, options):
     )
     if not is_compiled:
         print(
-            f"`pip install '.[{hardware.extra(target)}]'`, in an environment of its own, gives a"
+            f"`{hardware.install_command(target)}`, in an environment of its own, gives a"
             " tighter bound: that of the compiled program."
         )
 
@@ -275,7 +275,7 @@ def _starts_workers():
 
 def _prepare_jax():
     """Refuses flags that exclude each other, then chooses the devices of this process."""
-    _check_price_flags()
+    _check_target_flags()
     if _WORKERS.value is not None:
         local.parse_workers(_WORKERS.value)
     if _starts_workers():
@@ -296,8 +296,8 @@ def _prepare_jax():
         cli.check_devices()
 
 
-def _check_price_flags():
-    """Refuses flags of the price of a dry run without one, or out of their range."""
+def _check_target_flags():
+    """Refuses --target and --efficiency without a dry run, or out of their range."""
     for flag in (_TARGET, _EFFICIENCY):
         if flag.value is not None and not _DRY_RUN.value:
             raise UsageError(f"--{flag.name} is for --dry_run: give both, or neither.")
@@ -306,7 +306,7 @@ def _check_price_flags():
     if _TARGET.value:
         hardware.find_target(_TARGET.value)
         if _LAUNCHER.value != "local":
-            raise UsageError("--target prices the runs alone: leave --launcher out.")
+            raise UsageError("--target starts no workers: leave --launcher out.")
 
 
 @cli.usage_errors()

@@ -7,8 +7,8 @@ from noisegen.hardware.compilation import (
     compile_program,
     default_config,
 )
-from noisegen.hardware.pricing import EFFICIENCY, bound_speed, count_products
-from noisegen.hardware.targets import Target, extra, find_target, is_installed
+from noisegen.hardware.speed_bound import EFFICIENCY, bound_speed
+from noisegen.hardware.targets import Target, find_target, install_command, is_installed
 
 __all__ = [
     "EFFICIENCY",
@@ -18,9 +18,8 @@ __all__ = [
     "Update",
     "bound_speed",
     "compile_program",
-    "count_products",
     "default_config",
-    "extra",
     "find_target",
+    "install_command",
     "is_installed",
 ]

@@ -1,8 +1,8 @@
-"""Bounds the speed of a task on an accelerator, within seconds or by its compiler.
+"""Bounds the speed of a task on an accelerator, by its compiler or, if that is absent, without it.
 
-The bound without a compiler follows from the products of a micro-step alone: matrix products and
-convolutions take at least the time that they need at the peak of the device. It ignores the
-traffic with the memory, and so is further from the truth than that of the compiled program.
+The bound without a compiler takes seconds. It follows from the products of a micro-step alone:
+matrix products and convolutions take at least the time that they need at the peak of the device.
+It ignores the traffic with the memory, so it is looser than the bound of the compiled program.
 """
 
 import collections
@@ -38,16 +38,16 @@ def bound_speed(task: Task, run: Run, target: Target, fixed: Mapping[str, Any]) 
       ValueError: If the fields do not use all devices, or the program does not fit them.
     """
     config = default_config(task, run, target.num_devices, fixed)
-    share = share_of_device(config)
     if is_installed(target):
-        seconds = compile_program(task, run, config, target, ["advance"]).micro_step.seconds
-    else:
-        traced = training.trace_program(task, run, share, names=["accumulate"])["accumulate"]
-        products = count_products(traced)
-        seconds = sum(target.seconds(flops, dtype, 0) for dtype, flops in products.items())
-    # Without a product there is no bound.
-    rate = share.lanes * share.microbatch / seconds if seconds else math.inf
-    return target.num_devices * rate
+        return compile_program(task, run, config, target, ["advance"]).bound
+    share = share_of_device(config)
+    traced = training.trace_program(task, run, share, names=["accumulate"])["accumulate"]
+    products = count_products(traced)
+    seconds = sum(target.seconds(flops, dtype, 0) for dtype, flops in products.items())
+    if seconds == 0:
+        return math.inf
+    # These are the products of the whole model, which `model_devices` devices divide.
+    return target.num_devices * share.lanes * share.microbatch / seconds
 
 
 def count_products(traced: jax.stages.Traced) -> dict[str, float]:

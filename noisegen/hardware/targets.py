@@ -139,9 +139,10 @@ def is_installed(target: Target) -> bool:
     return importlib.util.find_spec(_package(target)) is not None
 
 
-def extra(target: Target) -> str:
-    """Returns the extra of noisegen that installs the compiler of a target."""
-    return "aot-cuda" if target.is_gpu else "aot-tpu"
+def install_command(target: Target) -> str:
+    """Returns the command that installs the compiler of a target, in the clone of noisegen."""
+    extra = "aot-cuda" if target.is_gpu else "aot-tpu"
+    return f"pip install '.[{extra}]'"
 
 
 def _package(target: Target) -> str:
@@ -154,8 +155,8 @@ def _check_installed(target: Target) -> None:
     package = _package(target).replace("_", "-")
     if not is_installed(target):
         raise ValueError(
-            f"Compiling for {target.name} needs the package {package}: run `pip install "
-            f"'.[{extra(target)}]'` in the clone of noisegen, in an environment of its own."
+            f"Compiling for {target.name} needs the package {package}: run "
+            f"`{install_command(target)}` in the clone of noisegen, in an environment of its own."
         )
 
 

@@ -209,8 +209,8 @@ class Sweep:
 
         Args:
           mixing: Whether to call the task's functions on a few examples to see whether they mix
-            any, which takes minutes for a large network on a CPU. Without this check the runs are
-            to be priced, not trained.
+            any, which takes minutes for a large network on a CPU. Only runs that are not trained
+            need no such check.
 
         Raises:
           ValueError: If a run cannot be trained, or will lack a metric that a protocol reads.

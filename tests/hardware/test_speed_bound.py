@@ -1,7 +1,5 @@
 """Products are counted as in closed forms, and bound the speed on an accelerator."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +7,12 @@ import optax
 import pytest
 
 from noisegen import hardware, training
-from noisegen.hardware import pricing
+from noisegen.hardware import compilation, speed_bound
 
 
 def count(function, *shapes, dtype=jnp.float32):
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    return hardware.count_products(jax.jit(function).trace(*arguments))
+    return speed_bound.count_products(jax.jit(function).trace(*arguments))
 
 
 def scanned(w, x):
@@ -101,7 +99,7 @@ def linear():
 
 
 def test_without_a_compiler_the_products_bound_the_speed(linear, monkeypatch):
-    monkeypatch.setattr(pricing, "is_installed", lambda target: False)
+    monkeypatch.setattr(speed_bound, "is_installed", lambda target: False)
     for name, fixed in (("h100", {}), ("h100:2", {}), ("h100", {"lanes": 3})):
         target = hardware.find_target(name)
         found = hardware.bound_speed(*linear, target, fixed)
@@ -109,15 +107,44 @@ def test_without_a_compiler_the_products_bound_the_speed(linear, monkeypatch):
         assert found == pytest.approx(target.num_devices * 494e12 / (2 * 2 * 64 * 10))
 
 
-def test_with_a_compiler_the_kernels_bound_the_speed(linear, monkeypatch):
-    monkeypatch.setattr(pricing, "is_installed", lambda target: True)
-    compiled = types.SimpleNamespace(micro_step=types.SimpleNamespace(seconds=1e-3))
-    monkeypatch.setattr(pricing, "compile_program", lambda *_: compiled)
-    found = hardware.bound_speed(*linear, hardware.find_target("h100:2"), {"microbatch": 32})
-    assert found == pytest.approx(32 / 1e-3)  # 16 examples on each device
+def compiled_in_a_millisecond(task, run, config, target, names):
+    """Takes the place of `compile_program`: a device needs 1 ms for its micro-step."""
+    share = compilation.share_of_device(config)
+    step = hardware.MicroStep(
+        examples=share.lanes * share.microbatch,
+        seconds=1e-3,
+        estimated_seconds=None,
+        bytes=0,
+        flops=0,
+        products={},
+        kernels=0,
+        contributions={},
+        collectives={},
+    )
+    return hardware.Compilation(
+        target=target,
+        config=config,
+        seconds={},
+        memory=0,
+        micro_step=step,
+        update=hardware.Update(bytes=0, kernels=0, collectives={}),
+        expected_flops=0,
+        callbacks=0,
+        wide_types=(),
+    )
+
+
+# A micro-step has 32 examples. Devices that share a model work on the same of them.
+@pytest.mark.parametrize("name, fixed", [("h100:2", {}), ("h100:4", {"model_devices": 2})])
+def test_with_a_compiler_the_kernels_bound_the_speed(linear, monkeypatch, name, fixed):
+    monkeypatch.setattr(speed_bound, "is_installed", lambda target: True)
+    monkeypatch.setattr(speed_bound, "compile_program", compiled_in_a_millisecond)
+    target = hardware.find_target(name)
+    found = hardware.bound_speed(*linear, target, {"microbatch": 32, **fixed})
+    assert found == pytest.approx(32 / 1e-3)
 
 
 def test_a_task_without_products_has_no_bound(linear, monkeypatch):
-    monkeypatch.setattr(pricing, "is_installed", lambda target: False)
-    monkeypatch.setattr(pricing, "count_products", lambda traced: {})
+    monkeypatch.setattr(speed_bound, "is_installed", lambda target: False)
+    monkeypatch.setattr(speed_bound, "count_products", lambda traced: {})
     assert hardware.bound_speed(*linear, hardware.find_target("a100"), {}) == float("inf")

@@ -56,7 +56,7 @@ def test_runs_are_trained_batch_size_by_batch_size(call, texts, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dry_run_prices_the_tasks_of_all_batch_sizes(call, texts):
+def test_a_dry_run_estimates_the_time_of_the_tasks_of_all_batch_sizes(call, texts):
     flags = [flag for flag in FLAGS if "--pool" not in flag]
     dry = call("sweep", *flags, texts, "--dry_run", "--target=h100")
     assert "4 runs, 240 training examples" in dry.stdout, dry.stderr

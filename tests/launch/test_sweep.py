@@ -149,13 +149,13 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path)
     assert not workdir.exists()
 
 
-def test_a_dry_run_prices_a_sweep_on_an_accelerator(call):
+def test_a_dry_run_estimates_the_time_on_an_accelerator(call):
     flags = [flag for flag in TINY if "--pool" not in flag]
     done = call("sweep", *flags, "--dry_run", "--target=h100", "--efficiency=1e-6")
-    *_, price, remedy = done.stdout.splitlines()
+    *_, estimate, remedy = done.stdout.splitlines()
     assert done.returncode == 0 and "Measuring" not in done.stdout
-    found = re.match(r"About ([0-9:]+) on h100, at an efficiency of 1e-06 \(assumed\)", price)
-    bound = re.search(r"convolutions, ([0-9,]+) examples/s", price)
+    found = re.match(r"About ([0-9:]+) on h100, at an efficiency of 1e-06 \(assumed\)", estimate)
+    bound = re.search(r"convolutions, ([0-9,]+) examples/s", estimate)
     examples = 6 * 64 * 67 + 6 * 256 * 16
     seconds = examples / (1e-6 * float(bound[1].replace(",", "")))
     assert found[1] == progress.duration(seconds) and seconds > 1

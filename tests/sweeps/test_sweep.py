@@ -636,7 +636,7 @@ def test_seeds_that_the_protocol_asks_for_and_the_grid_lacks_are_a_warning(tmp_p
     sweep.replace(protocol=two).warn_of_few_seeds()  # A warning would be an error here.
 
 
-def test_runs_that_are_priced_only_are_not_called(monkeypatch):
+def test_a_task_of_runs_that_are_not_trained_is_not_called(monkeypatch):
     checked = []
     monkeypatch.setattr(task_check, "check_mixing", lambda *given: checked.append(given))
     trainable(None).validate(mixing=False)
