@@ -64,7 +64,9 @@ _OPTION = re.compile(r"(\w+)=")
 # a multiple of batch_devices=2". A run may have a field of the same name. Words as common as `data`
 # are settings only after "PoolConfig".
 _SETTINGS = {each.name for each in dataclasses.fields(training.PoolConfig)} - {"data", "precision"}
-_SETTING = re.compile(rf"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])({'|'.join(sorted(_SETTINGS))})=")
+_SETTING = re.compile(
+    rf"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])({'|'.join(sorted(_SETTINGS))})="
+)
 _SETTING_IN_PYTHON = re.compile(r"PoolConfig\((\w+)='(\w+)'\)")
 
 

@@ -2,7 +2,7 @@
 
     python -m tests.hardware.programs --write              # measures all, and writes the budget
     python -m tests.hardware.programs --write lstm/h100    # only one
-    python -m tests.hardware.programs --table              # the budget beside the numbers before
+    python -m tests.hardware.programs --table              # the budget, and an earlier record
 
 The data are black images and one sentence: what is compiled depends on their shapes only. The
 compilers are extras of noisegen, `aot-cuda` and `aot-tpu`.
@@ -10,7 +10,6 @@ compilers are extras of noisegen, `aot-cuda` and `aot-tpu`.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import pathlib
 import tempfile
@@ -102,12 +101,6 @@ def targets_of(program: str) -> tuple[str, str]:
     return ("h100:8", "v5e:2x4") if program.endswith("_8_devices") else ("h100", "v5e:1")
 
 
-def is_installed(target: str) -> bool:
-    """Returns whether the compiler of an accelerator is there."""
-    package = "jax_cuda12_plugin" if hardware.find_target(target).is_gpu else "libtpu"
-    return importlib.util.find_spec(package) is not None
-
-
 def measure(program: str, target: str) -> dict[str, float]:
     """Compiles a program and returns its numbers: of one device, without evaluations."""
     path, scale, fixed = PROGRAMS[program]
@@ -132,7 +125,7 @@ def measure(program: str, target: str) -> dict[str, float]:
     }
 
 
-# These may fall only. The others follow from them, or are times of a shared machine.
+# Numbers that are compared. The others follow from them, or are times of a shared machine.
 LIMITED = (
     "kernels",
     "bytes_per_example",
@@ -180,7 +173,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="such as lstm/h100; all by default")
     parser.add_argument("--write", action="store_true", help="write the budget")
-    parser.add_argument("--table", action="store_true", help="print the budget, measure nothing")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="print the budget beside an earlier record, measure nothing",
+    )
     arguments = parser.parse_args()
     if arguments.table:
         print(table(read(RECORDS / "programs_before.json"), read()))

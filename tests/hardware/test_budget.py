@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 
+from noisegen import hardware
 from tests.hardware import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,8 +22,8 @@ def faults(name, budget, found):
         allowed, now = budget[number], found[number]
         if now > (1 + TOLERANCE) * allowed:
             yield (
-                f"{name}: {number} rose from {allowed} to {now}. Mend the program, or say what is "
-                f"better for this price and write a new budget: {command}"
+                f"{name}: {number} rose from {allowed} to {now}. Fix the program, or say what it "
+                f"gains and write a new budget: {command}"
             )
         elif now < (1 - TOLERANCE) * allowed:
             yield f"{name}: {number} fell from {allowed} to {now}. Lower the budget: {command}"
@@ -43,7 +44,7 @@ def test_a_number_may_only_fall():
 @pytest.mark.parametrize("name", sorted(programs.read()))
 def test_a_program_keeps_its_budget(name):
     target, budget = name.partition("/")[2], programs.read()[name]
-    if not programs.is_installed(target):
+    if not hardware.is_installed(hardware.find_target(target)):
         pytest.skip(f"The compiler for {target} is not installed, see launch/README.md.")
     if budget["jax"] != jax.__version__:
         pytest.skip(f"The budget is of JAX {budget['jax']}, and another compiles differently.")
