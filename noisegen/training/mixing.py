@@ -56,12 +56,11 @@ def check_mixing(task: Task, hparams: RunHparams) -> None:
       ValueError: If the loss or a metric of an example depends on unrelated examples. A state that
         depends on the number of calls is a warning, and so is a model too large for the check.
     """
-    initial = jax.tree.leaves(abstract_init(task, hparams))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in initial)
+    size = _model_size(task, hparams)
     if size > sources.device_memory(jax.local_devices()) / 2:
         warnings.warn(
-            f"The parameters of task {task.name!r} take {size / 2**30:.3g} GiB, too much for half "
-            "of a device's memory: it is not checked that the loss and the metrics keep examples "
+            f"The parameters of task {task.name!r} take {size / 2**30:.3g} GiB, more than half of "
+            "a device's memory, so it is not checked that the loss and the metrics keep examples "
             "apart.",
             stacklevel=2,
         )
@@ -88,6 +87,12 @@ def check_mixing(task: Task, hparams: RunHparams) -> None:
     _check(task, "metrics", metrics, model, task.test, hparams, 1)
     if metric_spec(task).train:
         _check(task, "train_metrics", train_metrics, model, task.train, hparams, 1)
+
+
+def _model_size(task: Task, hparams: RunHparams) -> int:
+    """Returns the bytes of a task's parameters and state."""
+    initial = jax.tree.leaves(abstract_init(task, hparams))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in initial)
 
 
 def _check(

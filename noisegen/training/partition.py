@@ -1,7 +1,7 @@
-"""Shares the parameters of a run among the devices of the mesh's model axis.
+"""Partitions the parameters of a run over the devices of the mesh's model axis.
 
 A task has a `jax.sharding.PartitionSpec` for each parameter. It says which axes of the parameter
-the devices share. The compiler shares the computations accordingly.
+the devices divide among them. The compiler divides the computations accordingly.
 """
 
 from typing import NamedTuple
@@ -25,17 +25,19 @@ from noisegen.training.task import (
 _LIKE_PARAMS = ("params", "opt_state", "gradients", "groups")
 
 
-class Share(NamedTuple):
+class ParamPartition(NamedTuple):
     """How devices share a parameter."""
 
     shape: tuple[int, ...]
     spec: PartitionSpec
 
 
-Shares = dict[tuple, Share]  # By the path of the parameter.
+ParamPartitions = dict[tuple, ParamPartition]  # By the path of the parameter.
 
 
-def shares_of_params(task: Task, model_devices: int, inputs: RunInputs | None = None) -> Shares:
+def param_partitions(
+    task: Task, model_devices: int, inputs: RunInputs | None = None
+) -> ParamPartitions:
     """Returns how the devices of the model axis share the parameters of a run.
 
     Args:
@@ -60,27 +62,27 @@ def shares_of_params(task: Task, model_devices: int, inputs: RunInputs | None = 
             f"a PartitionSpec for each: {error}"
         ) from error
     params = jax.tree.leaves_with_path(without_annotations(annotated))
-    shares = {}
+    partitions = {}
     for (path, param), spec in zip(params, jax.tree.leaves(specs), strict=True):
         _check(task, jax.tree_util.keystr(path), param.shape, spec, model_devices)
-        shares[path] = Share(param.shape, spec)
-    if not any(any(share.spec) for share in shares.values()):
+        partitions[path] = ParamPartition(param.shape, spec)
+    if not any(any(found.spec) for found in partitions.values()):
         raise ValueError(
             f"Devices cannot share the parameters of task {task.name!r}, because none is annotated "
             'with the axis "model": use with_partitioning of Flax, or give the task a partition, '
             f"or leave model_devices={model_devices} at 1."
         )
-    return shares
+    return partitions
 
 
-def lane_specs(shares: Shares, lanes: Lane) -> Lane:
+def lane_specs(partitions: ParamPartitions, lanes: Lane) -> Lane:
     """Returns the partition specs of lanes, over all axes of the mesh.
 
     An array of the optimizer's state is shared as a parameter is if its path ends in that of the
     parameter, and its shape is the same. Other arrays are copied to all devices of the model axis.
 
     Args:
-      shares: How devices share the parameters.
+      partitions: How devices share the parameters.
       lanes: The lanes, of which only shapes are read.
     """
 
@@ -90,20 +92,20 @@ def lane_specs(shares: Shares, lanes: Lane) -> Lane:
             return lead
 
         def spec(path: tuple, leaf: jax.Array) -> PartitionSpec:
-            return PartitionSpec(*lead, *_spec(shares, path, leaf.shape[len(lead) :]))
+            return PartitionSpec(*lead, *_spec(partitions, path, leaf.shape[len(lead) :]))
 
         return jax.tree_util.tree_map_with_path(spec, getattr(lanes, field))
 
     return Lane(**{field: specs(field) for field in Lane._fields})
 
 
-def _spec(shares: Shares, path: tuple, shape: tuple[int, ...]) -> PartitionSpec:
+def _spec(partitions: ParamPartitions, path: tuple, shape: tuple[int, ...]) -> PartitionSpec:
     """Returns the spec of the parameter whose path an array's path ends in."""
     # The longest path first, as one may end in another.
     for start in range(len(path) + 1):
-        share = shares.get(path[start:])
-        if share is not None and share.shape == shape:
-            return share.spec
+        found = partitions.get(path[start:])
+        if found is not None and found.shape == shape:
+            return found.spec
     return PartitionSpec()
 
 

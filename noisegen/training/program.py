@@ -56,7 +56,7 @@ class Program:
         data: PyTree | None = None,
     ):
         self._task, self._config = task, config
-        self._shares: partition.Shares | None = None  # How devices share the parameters.
+        self._partitions: partition.ParamPartitions | None = None
         self._mesh = _mesh(config, default_devices() if devices is None else devices)
         if config.model_devices > 1 and not takes_hparams(task.init):  # Else the first runs decide.
             self._read_annotations()
@@ -70,44 +70,7 @@ class Program:
             data = self._put(placed, _EVERYWHERE)
         self.data = data
         self.window_steps = _window_steps(data["train"], config)
-        shape = lane_state.Shape(
-            config.microbatch,
-            config.eval_batch,
-            config.lanes_per_rare_step,
-            is_fed=self.window_steps > 0,
-        )
-
-        # Nothing is compiled before the first call. The number of steps is an argument, so that a
-        # program serves every number.
-        steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
-        fed = (_WINDOW, _EVERYWHERE) if self.window_steps else ()
-        self._empty = self._mapped(
-            lane_state.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=()
-        )
-        self._restart = self._mapped(
-            lane_state.restart,
-            task,
-            shape,
-            inputs=(_STATE, _LANES, _LANES),
-            outputs=_STATE,
-            # It is called once a run, so a fast compilation is worth more than fast code.
-            compiler_options={"xla_backend_optimization_level": 1},
-        )
-        inserted = KEPT if self.window_steps else (*KEPT, "permutations")
-        one = _of_one_lane(_STATE)
-        self._insert_lane = self._mapped(
-            lane_state.insert_lane,
-            inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
-            outputs=_STATE,
-        )
-        self._advance = self._mapped(
-            lanes_lib.advance, task, shape, inputs=(*steps, *fed), outputs=(_STATE, _LANES)
-        )
-        self._accumulate = self._mapped(
-            lanes_lib.accumulate, task, shape, inputs=(*steps, *fed[:1]), outputs=_STATE
-        )
-        # Without the mesh: the lane may lie on any device, and XLA moves it.
-        self._params = jax.jit(functools.partial(lane_evaluation.params_of_lane, task))
+        self._map_functions()
 
     def empty(self, inputs: RunInputs) -> Lane:
         """Returns idle lanes, one for each entry of the inputs."""
@@ -208,6 +171,47 @@ class Program:
             if isinstance(examples, sources.HostExamples):
                 examples.raise_error()
 
+    def _map_functions(self) -> None:
+        """Maps the functions on lanes; nothing is compiled before the first call of each."""
+        task, config = self._task, self._config
+        shape = lane_state.Shape(
+            config.microbatch,
+            config.eval_batch,
+            config.lanes_per_rare_step,
+            is_fed=self.window_steps > 0,
+        )
+
+        # The number of steps is an argument, so that a program serves every number.
+        steps = (_STATE, _EVERYWHERE, _EVERYWHERE)
+        fed = (_WINDOW, _EVERYWHERE) if self.window_steps else ()
+        self._empty = self._mapped(
+            lane_state.empty, task, shape, inputs=_LANES, outputs=_STATE, donate=()
+        )
+        self._restart = self._mapped(
+            lane_state.restart,
+            task,
+            shape,
+            inputs=(_STATE, _LANES, _LANES),
+            outputs=_STATE,
+            # It is called once a run, so a fast compilation is worth more than fast code.
+            compiler_options={"xla_backend_optimization_level": 1},
+        )
+        inserted = KEPT if self.window_steps else (*KEPT, "permutations")
+        one = _of_one_lane(_STATE)
+        self._insert_lane = self._mapped(
+            lane_state.insert_lane,
+            inputs=(_STATE, _EVERYWHERE, {name: one[name] for name in inserted}),
+            outputs=_STATE,
+        )
+        self._advance = self._mapped(
+            lanes_lib.advance, task, shape, inputs=(*steps, *fed), outputs=(_STATE, _LANES)
+        )
+        self._accumulate = self._mapped(
+            lanes_lib.accumulate, task, shape, inputs=(*steps, *fed[:1]), outputs=_STATE
+        )
+        # Without the mesh: the lane may lie on any device, and XLA moves it.
+        self._params = jax.jit(functools.partial(lane_evaluation.params_of_lane, task))
+
     def _mapped(
         self,
         function: Callable[..., Any],
@@ -231,7 +235,7 @@ class Program:
                 # mesh, even that of a scan in the user's model.
                 check_vma=False,
             )
-            return jax.tree.map(self._shared, with_mesh(*arguments), is_leaf=_is_lane)
+            return jax.tree.map(self._constrained, with_mesh(*arguments), is_leaf=_is_lane)
 
         mapped.__name__ = name  # In logs of the compiler.
         # The lanes are donated: the device holds the state of the runs once.
@@ -240,8 +244,8 @@ class Program:
     def _read_annotations(self, inputs: RunInputs | None = None) -> None:
         """Reads how devices share the parameters, if that is still unknown."""
         devices = self._config.model_devices
-        if devices > 1 and self._shares is None:
-            self._shares = partition.shares_of_params(self._task, devices, inputs)
+        if devices > 1 and self._partitions is None:
+            self._partitions = partition.param_partitions(self._task, devices, inputs)
         if "model" not in self._mesh.axis_names and partition.is_boxed(self._task, inputs):
             # Flax Linen looks for the axis wherever it reads a parameter that is annotated with it.
             grid = self._mesh.devices[..., None]
@@ -249,11 +253,11 @@ class Program:
 
     def _lane_specs(self, lanes: Lane) -> Lane:
         """Returns the partition specs of lanes, over all axes of the mesh."""
-        return _STATE if self._shares is None else partition.lane_specs(self._shares, lanes)
+        return _STATE if self._partitions is None else partition.lane_specs(self._partitions, lanes)
 
-    def _shared(self, result: Any) -> Any:
-        """Makes a mapped function return its lanes with the parameters shared by devices."""
-        if self._shares is None or not _is_lane(result):
+    def _constrained(self, result: Any) -> Any:
+        """Makes a mapped function return its lanes with the parameters partitioned."""
+        if self._partitions is None or not _is_lane(result):
             return result
         shardings = shardings_on(self._mesh, self._lane_specs(result))
         return jax.lax.with_sharding_constraint(result, shardings)

@@ -335,11 +335,11 @@ def test_logical_names_of_linen_are_translated():
         Logical(),
         partition=lambda params: linen.logical_to_mesh(linen.get_partition_spec(params), rules),
     )
-    shares = partition.shares_of_params(task, 8)
-    specs = {jax.tree_util.keystr(path): share.spec for path, share in shares.items()}
+    partitions = partition.param_partitions(task, 8)
+    specs = {jax.tree_util.keystr(path): found.spec for path, found in partitions.items()}
     assert specs["['params']['Dense_0']['kernel']"] == SHARED
     with pytest.raises(ValueError, match="rename 'embed', or translate the names"):
-        partition.shares_of_params(dataclasses.replace(task, partition=None), 8)
+        partition.param_partitions(dataclasses.replace(task, partition=None), 8)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_state_of_optimizers_is_shared_as_parameters_are(make, shared):
     params = jax.tree.map(lambda leaf: jnp.zeros((3, *leaf.shape)), task.init(None)[0])
     lanes = Lane(**dict.fromkeys(Lane._fields))
     lanes = lanes._replace(params=params, opt_state=jax.vmap(make().init)(params))
-    specs = partition.lane_specs(partition.shares_of_params(task, 8), lanes)
+    specs = partition.lane_specs(partition.param_partitions(task, 8), lanes)
     found = jax.tree.leaves(specs.opt_state)
     assert len(found) == len(jax.tree.leaves(lanes.opt_state))
     assert found.count(PartitionSpec("lanes", None, "model")) == shared
@@ -370,5 +370,5 @@ def test_state_of_optimizers_is_shared_as_parameters_are(make, shared):
 def test_a_model_too_large_for_a_device_is_not_called_there(monkeypatch):
     monkeypatch.setattr(sources, "device_memory", lambda devices: 1000.0)
     task = make_plain(loss=lambda params, state, batch: (jnp.mean(batch.data["x"], 1) * 0, state))
-    with pytest.warns(UserWarning, match="take .* GiB, too much for half of a device's memory"):
+    with pytest.warns(UserWarning, match="take .* GiB, more than half of a device's memory"):
         training.make_runs(task, RUNS[:1])
