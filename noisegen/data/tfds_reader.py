@@ -1,7 +1,7 @@
 """Finds and reads array_record data prepared by tensorflow-datasets, without TensorFlow.
 
 `find` looks at the files only, so that starts from the cache do not import tensorflow-datasets.
-`decode` reads every image.
+`decode` decodes every image, and `encoded` reads images without decoding them.
 """
 
 import contextlib
@@ -115,6 +115,37 @@ def decode(
     return arrays
 
 
+def encoded(prepared: Prepared, split: str) -> Sequence[Mapping[str, Any]]:
+    """Returns the examples of a split by index, with their images as the bytes of their files.
+
+    Args:
+      prepared: Data set on disk.
+      split: Its split on disk.
+
+    Raises:
+      ImportError: If tensorflow-datasets is missing.
+      OSError: If the files cannot be read; the message holds the remedy.
+    """
+    with _explained(prepared), quiet():
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(prepared.directory)
+        _check_shards(builder.info.splits[split])
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def square(image: Any, pixels: int) -> np.ndarray:
+    """Returns the middle of an image of PIL, after its shorter side is resized to `pixels`."""
+    from PIL import Image
+
+    width, height = image.size
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Cutting out and resizing in one step, so that half a pixel is not lost to rounding.
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((pixels, pixels), Image.Resampling.BILINEAR, box))
+
+
 def prepare_command(name: str, data_dir: str | os.PathLike[str]) -> str:
     """Returns the shell command that prepares a data set."""
     directory = shlex.quote(os.fspath(data_dir))
@@ -153,25 +184,6 @@ def _decode_splits(
         return {
             ours: _decode_split(source[theirs], pixels, name) for ours, theirs in splits.items()
         }
-
-
-def encoded(prepared: Prepared, split: str) -> Sequence[Mapping[str, Any]]:
-    """Returns the examples of a split by index, with their images as the bytes of their files.
-
-    Args:
-      prepared: Data set on disk.
-      split: Its split on disk.
-
-    Raises:
-      ImportError: If tensorflow-datasets is missing.
-      OSError: If the files cannot be read; the message holds the remedy.
-    """
-    with _explained(prepared), quiet():
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(prepared.directory)
-        _check_shards(builder.info.splits[split])
-        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 @contextlib.contextmanager
@@ -248,18 +260,6 @@ def _decode_split(
     if name:
         arrays["name"] = np.array(names, bytes)
     return arrays
-
-
-def square(image: Any, pixels: int) -> np.ndarray:
-    """Returns the middle of an image of PIL, after its shorter side is resized to `pixels`."""
-    from PIL import Image
-
-    width, height = image.size
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    # Cutting out and resizing in one step, so that half a pixel is not lost to rounding.
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((pixels, pixels), Image.Resampling.BILINEAR, box))
 
 
 def _read_info(name: str, directory: pathlib.Path) -> dict[str, Any]:
