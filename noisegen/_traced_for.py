@@ -1,4 +1,4 @@
-"""Says what a program is traced for, so that a layer can choose how it computes.
+"""Holds the devices that a program is traced for, so that a layer can choose how it computes.
 
 >>> from noisegen import _traced_for
 >>> with _traced_for.devices("tpu", num_networks=4):
@@ -15,7 +15,7 @@ import jax
 
 
 class Devices(NamedTuple):
-    """What a program is traced for."""
+    """The devices that a program is traced for."""
 
     platform: str  # "cpu", "gpu" or "tpu"; JAX names some GPUs by their maker
     num_networks: int  # that a device trains at once, under `jax.vmap` over their parameters
@@ -26,7 +26,7 @@ _current: contextvars.ContextVar[Devices | None] = contextvars.ContextVar("devic
 
 @contextlib.contextmanager
 def devices(platform: str, num_networks: int) -> Iterator[None]:
-    """Says what programs are traced for in this context."""
+    """Sets the devices that programs are traced for in this context."""
     token = _current.set(Devices(platform, num_networks))
     try:
         yield
@@ -35,5 +35,5 @@ def devices(platform: str, num_networks: int) -> Iterator[None]:
 
 
 def current() -> Devices:
-    """Returns what is traced for, by default one network on JAX's default platform."""
+    """Returns the devices that are set, by default one network on JAX's default platform."""
     return _current.get() or Devices(jax.default_backend(), 1)

@@ -69,7 +69,7 @@ def measure(options: machine.Options) -> dict:
     found = {}
     for name in names:
         found[name] = compare(name, WORKLOADS[name])
-        machine.say(f"  {name}: {_predicted(found[name])}, truly {_true(found[name])}")
+        machine.say(f"  {name}: {_predicted(found[name])}, in the full sweep {_true(found[name])}")
     return {
         "workloads": {name: each | _from_the_others(name, found) for name, each in found.items()}
     }
@@ -119,9 +119,9 @@ def compare(name: str, workload: Workload) -> dict:
 
 
 def _growth(measured, truth) -> float:
-    """Returns with which exponent the largest batch grew from short runs to the full sweep.
+    """Returns the exponent with which the largest batch grew from short runs to the full sweep.
 
-    nan if the full sweep or all short runs name no batch size.
+    It is NaN if the full sweep or all short runs name no batch size.
     """
     if truth.flags or all(each.flags for each in measured.values()):
         return math.nan
@@ -130,9 +130,9 @@ def _growth(measured, truth) -> float:
 
 def _from_the_others(name: str, found: Mapping[str, dict]) -> dict:
     """Predicts a workload with the mean growth of the other ones."""
-    others = [each["truth_growth"] for other, each in found.items() if other != name]
-    others = [growth for growth in others if not math.isnan(growth)]
-    growth = statistics.mean(others) if others else largest_batch.GROWTH
+    known = [each["truth_growth"] for other, each in found.items() if other != name]
+    known = [growth for growth in known if not math.isnan(growth)]
+    growth = statistics.mean(known) if known else largest_batch.GROWTH
     measured = {
         float(fraction): largest_batch.LargestBatch(**each)
         for fraction, each in found[name]["measured"].items()
@@ -140,8 +140,8 @@ def _from_the_others(name: str, found: Mapping[str, dict]) -> dict:
     prediction = largest_batch.extrapolate(measured, growth=(growth, largest_batch.GROWTH_ERROR))
     size = prediction.batch_size
     flags = found[name]["flags"] or list(prediction.flags)
-    others = {"predicted": size.value, "low": size.low, "high": size.high, "flags": flags}
-    return {"others_growth": growth, "from_the_others": others}
+    predicted = {"predicted": size.value, "low": size.low, "high": size.high, "flags": flags}
+    return {"others_growth": growth, "from_the_others": predicted}
 
 
 def rows(record: dict) -> list[tuple[str, str, str]]:

@@ -2,8 +2,8 @@
 
 Made-up photographs of 500 x 375 pixels become squares of 256 pixels, of which 224 are cut out at
 random on the device. Each round reads all of them by a plain pool of threads, by grain if it is
-installed, by a source of noisegen, and by a pool that trains on the means of the colors. On a
-processor the crops of training take the cores from the decoders.
+installed, by a source of noisegen, and by a pool that trains on the means of the colors. On a CPU
+the decoders and the crops of training share the cores.
 """
 
 import functools
@@ -158,7 +158,7 @@ def _training(dataset: data.Dataset) -> Callable[[], dict]:
         started = time.perf_counter()
         [result] = pool.train([run])
         found = _rate("training", result.num_examples, started)
-        # Without reading, which on a processor also slows the network down.
+        # Without reading, which on a CPU also slows the network down.
         step = pool.seconds_per_step(run)
         return found | {"waiting": max(0.0, 1 - step * found["rate"] / _MICROBATCH)}
 

@@ -18,8 +18,8 @@ import ml_collections
 import numpy as np
 from ml_collections import config_dict
 
-# Fields that experiments had once. They meant nothing to the runs, and are ignored.
-_FORMER = ("gpu_examples_per_second",)
+# Fields that experiments no longer have, which affect no run. Stored configs may still hold them.
+_REMOVED = ("gpu_examples_per_second",)
 
 LISTS = (tuple, list, set, frozenset)
 PLAIN = (bool, int, float, str)
@@ -169,7 +169,7 @@ def _restore(config, stored, group) -> None:
     for name, value in stored.items():
         full_name = f"{group}.{name}"
         if name not in config:
-            if name in _FORMER:
+            if name in _REMOVED:
                 continue
             raise KeyError(f"{full_name} is not there any more")
         default = _default(config, name)
