@@ -92,23 +92,18 @@ class Transformer(nnx.Module):
         if mlp_width is None:
             mlp_width = 4 * width if mlp == "gelu" else math.ceil(8 * width / 3)
         _validate.whole(1, mlp_width=mlp_width)
-        embed_init = nnx.with_partitioning(_EMBED_INIT, ("model", None))
-        self.embedding = nnx.Embed(
-            vocabulary, width, embedding_init=embed_init, dtype=dtype, rngs=rngs
-        )
-        shape = (width, heads, mlp, mlp_width, layers, dtype)
-        self.blocks = nnx.List(_Block(*shape, rngs) for _ in range(layers))
-        self.norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
-        self.head = None
-        if not tied:
-            self.head = nnx.Linear(
-                width,
-                vocabulary,
-                use_bias=False,
-                kernel_init=nnx.with_partitioning(_KERNEL_INIT, (None, "model")),
-                dtype=dtype,
-                rngs=rngs,
+        # Annotations are for a pool to read. Without this, Flax would look for a mesh at once.
+        with nnx.use_eager_sharding(False):
+            embed_init = nnx.with_partitioning(_EMBED_INIT, ("model", None))
+            self.embedding = nnx.Embed(
+                vocabulary, width, embedding_init=embed_init, dtype=dtype, rngs=rngs
             )
+            shape = (width, heads, mlp, mlp_width, layers, dtype)
+            self.blocks = nnx.List(_Block(*shape, rngs) for _ in range(layers))
+            self.norm = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
+            init = nnx.with_partitioning(_KERNEL_INIT, (None, "model"))
+            options = {"use_bias": False, "kernel_init": init, "dtype": dtype, "rngs": rngs}
+            self.head = None if tied else nnx.Linear(width, vocabulary, **options)
         # Last, so that it changes no initial weight. Without dropout the model has no random
         # streams, and the examples of a batch are computed together.
         has_dropout = isinstance(dropout, jax.Array) or dropout != 0
