@@ -39,7 +39,7 @@ class Dataset(NamedTuple):
     valid: dict[str, np.ndarray] | None = None  # Like `train`, see `split_validation`.
 
 
-class _Spec(NamedTuple):
+class Spec(NamedTuple):
     """Facts about a data set that its files do not state."""
 
     num_classes: int
@@ -50,17 +50,17 @@ class _Spec(NamedTuple):
     name: str | None = None  # Field of the images' names, if we make the split ourselves.
 
 
-_IMAGENET = _Spec(1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "validation")
+_IMAGENET = Spec(1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "validation")
 _SPECS = {
     # Of the 1437 training images.
-    "digits": _Spec(10, (0.3059,), (0.3762,)),
+    "digits": Spec(10, (0.3059,), (0.3762,)),
     # Of the training images, as in the PyTorch example.
-    "mnist": _Spec(10, (0.1307,), (0.3081,)),
-    "fashion_mnist": _Spec(10, (0.2860,), (0.3530,)),
+    "mnist": Spec(10, (0.1307,), (0.3081,)),
+    "fashion_mnist": Spec(10, (0.2860,), (0.3530,)),
     # The values in common use. The standard deviation is the mean over images of each image's own.
     # Over all pixels it is (0.2470, 0.2435, 0.2616).
-    "cifar10": _Spec(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": _Spec(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": Spec(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": Spec(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     # The values in common use at any resolution.
     "imagenet2012": _IMAGENET._replace(varied=True),
     "imagenet_resized/32x32": _IMAGENET,
@@ -74,8 +74,8 @@ _SPECS = {
 NAMES = tuple(_SPECS)
 
 
-def facts(name: str) -> _Spec:
-    """Returns what is known of a named data set beside its files.
+def spec_of(name: str) -> Spec:
+    """Returns the facts about a named data set that its files do not state.
 
     Raises:
       ValueError: If there is no such data set.
@@ -137,7 +137,7 @@ def load(
       >>> abs(float(x.mean())) < 1e-3, abs(float(x.std()) - 1) < 1e-3
       (True, True)
     """
-    facts(name)
+    spec = spec_of(name)
     _check_pixels(name, pixels)
     if name == "digits":
         return _make_dataset(name, cache.in_memory(digits.load()), digits.SOURCE)
@@ -146,7 +146,7 @@ def load(
     description = f"{name} {prepared.version}: {prepared.description}"
     if pixels:
         description += f", the middle at {pixels} x {pixels} pixels"
-    if _SPECS[name].name:
+    if spec.name:
         description += ", split 3 : 1 in every class"
     return _make_dataset(name, entry, description)
 

@@ -10,20 +10,20 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from noisegen import _validate
 from noisegen.data import cache, tfds_reader
-from noisegen.data.datasets import Dataset, facts
+from noisegen.data.datasets import Dataset, spec_of
 from noisegen.data.sources import OneByOne, one_by_one
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _TEST_FOLDERS = ("test", "val", "validation")
-_IMAGENET = facts("imagenet2012")
+_IMAGENET = spec_of("imagenet2012")
 
 
 def image_folder(
@@ -69,7 +69,7 @@ def image_folder(
     return _dataset(
         files,
         _read_file,
-        (pixels, test_pixels, num_train, num_test),
+        _Sizes(pixels, test_pixels, num_train, num_test),
         executor,
         name=root.name,
         num_classes=len(classes),
@@ -107,7 +107,7 @@ def stream(
       ValueError: If there is no such data set, its images are not in color, or a number makes no
         sense.
     """
-    spec = facts(name)
+    spec = spec_of(name)
     if len(spec.mean) != 3 or spec.name:
         raise ValueError(f"{name} cannot be decoded when it is read: use data.load.")
     prepared = tfds_reader.find(name, data_dir)
@@ -118,7 +118,7 @@ def stream(
     return _dataset(
         records,
         _read_record,
-        (pixels, test_pixels, num_train, num_test),
+        _Sizes(pixels, test_pixels, num_train, num_test),
         executor,
         name=name,
         num_classes=spec.num_classes,
@@ -127,6 +127,15 @@ def stream(
         fingerprint=prepared.fingerprint,
         description=f"{name} {prepared.version}: {prepared.description}",
     )
+
+
+class _Sizes(NamedTuple):
+    """Sizes of the images and of the splits, as `image_folder` takes them."""
+
+    pixels: int
+    test_pixels: int | None
+    num_train: int | None
+    num_test: int | None
 
 
 class _Files:
@@ -174,25 +183,34 @@ class _Chosen:
         return self._items[int(self._indices[index])]
 
 
-def _dataset(items, read, sizes, executor, *, description, fingerprint, **fields) -> Dataset:
+def _dataset(
+    items: Mapping[str, Sequence[Any]],
+    read: Callable[..., dict[str, np.ndarray]],
+    sizes: _Sizes,
+    executor: futures.Executor | None,
+    *,
+    description: str,
+    fingerprint: str,
+    **fields: Any,
+) -> Dataset:
     """Returns the data set of the items of both splits.
 
     Args:
       items: Items by split.
       read: Function `(item, pixels, middle) -> example`.
-      sizes: Pixels of the squares, of the middle of those of the test set, and numbers of examples.
+      sizes: Sizes of the images and of the splits.
       executor: As for `one_by_one`.
       description, fingerprint: Of the data set before its images are resized and chosen.
       **fields: Other fields of the data set.
     """
-    pixels, test_pixels, *numbers = sizes
-    [pixels] = _validate.whole(1, pixels=pixels)
-    [test_pixels] = _validate.whole(1, test_pixels=pixels if test_pixels is None else test_pixels)
+    [pixels] = _validate.whole(1, pixels=sizes.pixels)
+    test_pixels = pixels if sizes.test_pixels is None else sizes.test_pixels
+    [test_pixels] = _validate.whole(1, test_pixels=test_pixels)
     if test_pixels > pixels:
         raise ValueError(f"test_pixels={test_pixels} must be at most pixels={pixels}.")
     executor = executor or futures.ThreadPoolExecutor()
     splits: dict[str, OneByOne] = {}
-    for split, number in zip(("train", "test"), numbers, strict=True):
+    for split, number in (("train", sizes.num_train), ("test", sizes.num_test)):
         middle = test_pixels if split == "test" else pixels
         chosen = _choose(items[split], split, number)
         reader = functools.partial(read, pixels=pixels, middle=middle)

@@ -231,7 +231,7 @@ def test_every_device_holds_its_share_only(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [((1, 2, 2), (1, 1, 1)), ((1, 1, 1), (1, 1, 8))])
 def test_a_run_is_resumed_by_other_devices(before, after):
-    class Shelf:
+    class LastCheckpoint:
         kept = None
 
         def due(self):
@@ -244,12 +244,12 @@ def test_a_run_is_resumed_by_other_devices(before, after):
         def load(self, run):
             return [] if self.kept is None else [dict(self.kept)]
 
-    shelf = Shelf()
+    checkpoint = LastCheckpoint()
     run = RUNS[0]
     first = make_pool(task_of("nnx"), before, lanes=1, host_sync_seconds=1e-9)
-    list(first.train([run], checkpoints=shelf))
-    assert shelf.kept["['count']"] < run["num_updates"]
-    found = list(make_pool(task_of("nnx"), after, lanes=1).train([run], checkpoints=shelf))
+    list(first.train([run], checkpoints=checkpoint))
+    assert checkpoint.kept["['count']"] < run["num_updates"]
+    found = list(make_pool(task_of("nnx"), after, lanes=1).train([run], checkpoints=checkpoint))
     assert_close(found, alone("nnx")[:1])
 
 
