@@ -84,6 +84,18 @@ def test_a_file_that_is_named_exists(path):
     assert (ROOT / path).exists()
 
 
+def num_cells(row):
+    """Returns the cells of a row of a table; bars in code do not separate cells."""
+    return re.sub(r"`[^`]*`", "", row).strip().strip("|").count("|") + 1
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_row_of_a_table_has_the_cells_of_its_header(name):
+    for table in re.findall(r"(?:^\|.*\n)+", TEXTS[name], re.MULTILINE):
+        header, *rows = table.splitlines()
+        assert [row for row in rows if num_cells(row) != num_cells(header)] == []
+
+
 @pytest.mark.parametrize("name", ["digits_noise"])
 def test_a_table_is_the_one_that_its_records_give(name, monkeypatch):
     monkeypatch.chdir(ROOT)
