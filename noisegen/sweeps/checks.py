@@ -133,10 +133,11 @@ def check_points(runs: Iterable[Mapping], protocol) -> None:
 
 def _check_seeds(runs, protocol) -> None:
     """Checks that every point of a race has as many planned seeds as the protocol asks for."""
-    for found in _points_of_few_seeds(runs, protocol):
+    few = _points_of_few_seeds(runs, protocol)
+    if few:
         raise ValueError(
             f"a race with of={protocol.of} needs {protocol.of} seeds for each choice of the"
-            f" tuned fields, but {_named(found, protocol)} has {len(found)}; add seeds to the"
+            f" tuned fields, but {_named(few[0], protocol)} has {len(few[0])}; add seeds to the"
             " grid, or lower of."
         )
 
