@@ -15,7 +15,8 @@ Micro-steps follow each other until a batch is complete, or an epoch over, in an
    optax chain once, on the mean gradient.
 
 Rare work (start of a run, new permutation, evaluation) is done for the lanes that need it only, a
-few at a time.
+few at a time. Lanes and their start are in `noisegen.training.lane_state`, evaluations in
+`noisegen.training.lane_evaluation`.
 
 If the training set stays on the host, lanes hold no orders of the examples. The host computes the
 same orders, and feeds the microbatches of a number of micro-steps at once, as a window.
