@@ -49,7 +49,13 @@ def param_partitions(
       ValueError: If an annotation does not fit its parameter or the mesh, or there is none.
     """
     annotated = _annotated_params(task, inputs)
-    specs = (_annotations if task.partition is None else task.partition)(annotated)
+    partition = _annotations if task.partition is None else task.partition
+    if not callable(partition):
+        raise ValueError(
+            f"partition of task {task.name!r} must be a function, but it is {partition!r:.80}: "
+            "give a function from the parameters to their specs."
+        )
+    specs = partition(annotated)
     # Also where the parameters have None, which JAX counts as no leaf.
     specs = jax.tree.map(
         lambda spec: PartitionSpec() if spec is None else spec, specs, is_leaf=lambda x: x is None

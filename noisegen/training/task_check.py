@@ -65,6 +65,7 @@ _OPTIONAL = (
     "batch_size",
     "check_run",
     "combine_state",
+    "partition",
     "joint_loss",
 )
 

@@ -295,6 +295,7 @@ def test_boxes_of_linen_are_opened():
     [
         ({"partition": None}, 'none is annotated with the axis "model".*model_devices=8 at 1'),
         ({"partition": lambda p: PartitionSpec()}, "none is annotated"),
+        ({"partition": {"hidden": SHARED}}, "must be a function, but it is {'hidden'.*from the pa"),
         ({"partition": lambda p: p | {"hidden": PartitionSpec("data")}}, "PartitionSpec or None"),
         ({"partition": lambda p: {"hidden": SHARED}}, "must return a tree like that of the param"),
         (

@@ -69,6 +69,7 @@ def with_optimizer(task, make_optimizer, **fields):
         ({"diagnostics": lambda p, s, t: {"d": jnp.sum(p["out"]) * 1j}}, "diagnostic 'd' .* real"),
         ({"diagnostics": lambda p, s, t: {1: 0.0}}, "diagnostics .* must be a dictionary"),
         ({"init": None}, "init of task 'tanh' must be a function, but it is None"),
+        ({"partition": {}}, "partition of task 'tanh' must be a function, but it is {}"),
         (
             {"make_optimizer": lambda h, key: None},
             "optax transformation, .*NoneType; is there a ret",
