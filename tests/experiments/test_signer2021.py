@@ -308,7 +308,7 @@ def test_time_on_more_devices_is_beside_that_on_one(monkeypatch, tmp_path):
 
 
 class Task:
-    source = "nothing"
+    data_description = "nothing"
 
 
 @pytest.mark.slow
