@@ -18,9 +18,6 @@ import ml_collections
 import numpy as np
 from ml_collections import config_dict
 
-# Fields that experiments no longer have, which affect no run. Stored configs may still hold them.
-_REMOVED = ("gpu_examples_per_second",)
-
 LISTS = (tuple, list, set, frozenset)
 PLAIN = (bool, int, float, str)
 _TEXTS = (enum.Enum, pathlib.PurePath, datetime.date, datetime.time)  # Stored as text.
@@ -169,8 +166,6 @@ def _restore(config, stored, group) -> None:
     for name, value in stored.items():
         full_name = f"{group}.{name}"
         if name not in config:
-            if name in _REMOVED:
-                continue
             raise KeyError(f"{full_name} is not there any more")
         default = _default(config, name)
         if isinstance(default, ml_collections.ConfigDict):
