@@ -57,7 +57,7 @@ def shares_of_params(task: Task, model_devices: int, inputs: RunInputs | None = 
     except ValueError as error:
         raise ValueError(
             f"partition of task {task.name!r} must return a tree like that of the parameters, with "
-            f"a PartitionSpec for each: {error}"
+            f"a PartitionSpec for each, but it returned {jax.tree.structure(specs)!s:.200}."
         ) from error
     params = jax.tree.leaves_with_path(without_annotations(annotated))
     shares = {}
@@ -139,6 +139,7 @@ def _check(
         raise ValueError(f"{where}, which must be a PartitionSpec or None.")
     if len(spec) > len(shape):
         raise ValueError(f"{where}, which has more axes than it.")
+    num_shared = sum(names not in (None, ()) for names in spec)
     for size, names in zip(shape, spec, strict=False):
         if names in (None, ()):
             continue
@@ -147,6 +148,8 @@ def _check(
                 f'{where}, but the only axis for parameters is "model": rename {names!r}, or '
                 "translate the names in the task's partition."
             )
+        if num_shared > 1:
+            raise ValueError(f'{where}, but devices can share one axis only: name "model" once.')
         if size % model_devices:
             raise ValueError(
                 f"{where}, and {size} is not a multiple of model_devices={model_devices}."

@@ -66,6 +66,7 @@ _OPTIONAL = (
     "check_run",
     "combine_state",
     "joint_loss",
+    "partition",
 )
 
 
