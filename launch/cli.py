@@ -64,7 +64,8 @@ _OPTION = re.compile(r"(\w+)=")
 # are settings only after "PoolConfig".
 _SETTING = re.compile(
     r"PoolConfig: (\w+)=|(?<!Run field )(?<![\w.])"
-    r"(lanes|microbatch|eval_batch|lane_devices|batch_devices|lanes_per_rare_step|host_sync_seconds)="
+    r"(lanes|microbatch|eval_batch|lane_devices|batch_devices|model_devices|lanes_per_rare_step|"
+    r"host_sync_seconds)="
 )
 _SETTING_IN_PYTHON = re.compile(r"PoolConfig\((\w+)='(\w+)'\)")
 
