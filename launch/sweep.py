@@ -301,6 +301,8 @@ def _check_target_flags():
     for flag in (_TARGET, _EFFICIENCY):
         if flag.value is not None and not _DRY_RUN.value:
             raise UsageError(f"--{flag.name} is for --dry_run: give both, or neither.")
+    if _EFFICIENCY.value is not None and not _TARGET.value:
+        raise UsageError("--efficiency is for --target: give both, or neither.")
     if _EFFICIENCY.value is not None and not 0 < _EFFICIENCY.value <= 1:
         raise UsageError(f"--efficiency={_EFFICIENCY.value} must be above 0 and at most 1.")
     if _TARGET.value:

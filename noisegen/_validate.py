@@ -76,9 +76,9 @@ def whole(low: int, **values: Any) -> list[int]:
 
 
 def text(**values: Any) -> None:
-    """Checks that every value is text, at least one character."""
+    """Checks that every value is text, and not blanks alone."""
     for name, value in values.items():
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name} must be text, such as 'mine', but it is {_shown(value)}.")
 
 

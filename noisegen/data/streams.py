@@ -40,8 +40,9 @@ def image_folder(
     """Returns a data set of image files, decoded when they are read.
 
     The directory holds `train/CLASS/FILE` and `test/CLASS/FILE` (or `val/...`), as those of
-    ImageNet are usually unpacked. Class k is the k-th folder of `train` by name. The fingerprint
-    follows from the names of classes and files.
+    ImageNet are usually unpacked. Class k is the k-th folder of `train` by name. Folders and files
+    whose names begin with a dot are left out, as `.ipynb_checkpoints` is. The fingerprint follows
+    from the names of classes and files.
 
     Args:
       directory: The directory, whose name becomes that of the data set.
@@ -59,12 +60,20 @@ def image_folder(
 
     Raises:
       FileNotFoundError: If there is no such directory, or no images in it.
-      ValueError: If a number makes no sense, or a class of the test set is not in `train`.
+      ValueError: If a number makes no sense, a class of `train` has no images, or a class of the
+        test set is not in `train`.
     """
+    _check_moments(mean, std)
     root = cache.in_home(os.fspath(directory))
     folders = {"train": root / "train", "test": _test_folder(root)}
-    classes = sorted(path.name for path in folders["train"].iterdir() if path.is_dir())
+    classes = _folders(folders["train"])
     files = {split: _Files(folder, classes) for split, folder in folders.items()}
+    lacking = sorted(set(range(len(classes))) - set(files["train"].labels))
+    if lacking:
+        raise ValueError(
+            f"The class {classes[lacking[0]]} has no images in {folders['train']}: remove the "
+            "folder, or put images into it."
+        )
     digest = hashlib.sha256(repr([each.names for each in files.values()]).encode())
     return _dataset(
         files,
@@ -142,7 +151,7 @@ class _Files:
     """The files of a split: item i is a path and its label."""
 
     def __init__(self, folder: pathlib.Path, classes: Sequence[str]):
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        found = _folders(folder)
         unknown = sorted(set(found) - set(classes))
         if unknown:
             raise ValueError(
@@ -155,7 +164,7 @@ class _Files:
             images = sorted(
                 f"{name}/{file}"
                 for file in os.listdir(folder / name)
-                if file.lower().endswith(_SUFFIXES)
+                if file.lower().endswith(_SUFFIXES) and not file.startswith(".")
             )
             self.names += images
             self.labels += [classes.index(name)] * len(images)
@@ -228,9 +237,12 @@ def _dataset(
 
 def _choose(items: Sequence[Any], split: str, number: int | None) -> Sequence[Any]:
     """Returns as many of the items as are asked for."""
-    if number is None or number == len(items):
+    if number is None:
         return items
-    if not 1 <= number <= len(items):
+    [number] = _validate.whole(1, **{f"num_{split}": number})
+    if number == len(items):
+        return items
+    if number > len(items):
         raise ValueError(
             f"num_{split}={number} must be between 1 and the {len(items):,} images there are."
         )
@@ -260,12 +272,30 @@ def _example(
     except (OSError, SyntaxError) as error:  # PIL raises both for damaged files.
         if isinstance(error, FileNotFoundError):
             raise
-        raise OSError(f"{name} cannot be decoded: {error}") from error
+        raise OSError(f"{name} cannot be decoded: {error}; replace it") from error
     edge = (pixels - middle) // 2
     return {
         "image": square[edge : edge + middle, edge : edge + middle],
         "label": np.int32(label),
     }
+
+
+def _folders(path: pathlib.Path) -> list[str]:
+    """Returns the names of the folders in a folder, sorted, without hidden ones."""
+    return sorted(
+        entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _check_moments(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Checks the mean and the standard deviation of three channels."""
+    for name, values in (("mean", mean), ("std", std)):
+        if np.shape(values) != (3,):
+            raise ValueError(
+                f"{name} must be three numbers, one for each channel, but it is {values!r}."
+            )
+    _validate.finite(mean=mean)
+    _validate.positive(std=std)
 
 
 def _test_folder(root: pathlib.Path) -> pathlib.Path:

@@ -65,7 +65,7 @@ def param_partitions(
     except ValueError as error:
         raise ValueError(
             f"partition of task {task.name!r} must return a tree like that of the parameters, with "
-            f"a PartitionSpec for each: {error}"
+            f"a PartitionSpec for each, but it returned {jax.tree.structure(specs)!s:.200}."
         ) from error
     params = jax.tree.leaves_with_path(without_annotations(annotated))
     partitions = {}
@@ -147,6 +147,7 @@ def _check(
         raise ValueError(f"{where}, which must be a PartitionSpec or None.")
     if len(spec) > len(shape):
         raise ValueError(f"{where}, which has more axes than it.")
+    num_shared = sum(names not in (None, ()) for names in spec)
     for size, names in zip(shape, spec, strict=False):
         if names in (None, ()):
             continue
@@ -155,6 +156,8 @@ def _check(
                 f'{where}, but the only axis for parameters is "model": rename {names!r}, or '
                 "translate the names in the task's partition."
             )
+        if num_shared > 1:
+            raise ValueError(f'{where}, but devices can share one axis only: name "model" once.')
         if size % model_devices:
             raise ValueError(
                 f"{where}, and {size} is not a multiple of model_devices={model_devices}."

@@ -67,6 +67,7 @@ _OPTIONAL = (
     "combine_state",
     "partition",
     "joint_loss",
+    "partition",
 )
 
 

@@ -108,7 +108,7 @@ def test_classes_may_be_given():
         made(num_classes=2)
 
 
-@pytest.mark.parametrize("name", [None, "", 3])
+@pytest.mark.parametrize("name", [None, "", " ", 3])
 def test_a_name_must_be_text(name):
     split = {"image": BYTES, "label": LABEL}
     tokens = np.arange(4)

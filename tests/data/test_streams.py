@@ -68,6 +68,16 @@ def test_the_fingerprint_follows_from_files_and_sizes(folder):
     assert len({first, *others, fingerprint()}) == 5
 
 
+def test_hidden_folders_and_files_are_left_out(folder):
+    before = data.image_folder(folder, pixels=8)
+    for path in ("train/.checkpoints/0.JPEG", "val/.checkpoints/0.JPEG", "train/ant/._0.JPEG"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(b"no image")
+    after = data.image_folder(folder, pixels=8)
+    assert after.num_classes == 2 and after.fingerprint == before.fingerprint
+    np.testing.assert_array_equal(read_all(after.train)["label"], read_all(before.train)["label"])
+
+
 def test_a_part_is_a_random_choice_that_stays(folder):
     [first, second] = [
         read_all(data.image_folder(folder, pixels=8, num_train=4, num_test=2).train)
@@ -98,7 +108,9 @@ def test_damaged_files_are_named(folder):
     task = training.Task(
         name="t", train=dataset.train, test=dataset.test, **dict.fromkeys(FUNCTIONS, print)
     )
-    with pytest.raises(training.SourceError, match="index 8: OSError: .*bee/3.JPEG cannot be deco"):
+    with pytest.raises(
+        training.SourceError, match="index 8: OSError: .*bee/3.JPEG cannot be deco.*; replace"
+    ):
         task.train[np.arange(10)]
 
 
@@ -120,6 +132,11 @@ FUNCTIONS = ("init", "loss", "metrics", "make_optimizer")
             FileNotFoundError,
             "no images in .*val/CLASS/",
         ),
+        (
+            lambda folder: (folder / "train" / "cat").mkdir(),
+            ValueError,
+            "The class cat has no images in .*train: remove the folder",
+        ),
     ],
 )
 def test_folders_of_another_kind_are_refused(folder, change, error, message):
@@ -133,6 +150,11 @@ def test_folders_of_another_kind_are_refused(folder, change, error, message):
     [
         (lambda d: data.image_folder(d, pixels=0), "pixels must be a whole number >= 1"),
         (lambda d: data.image_folder(d, pixels=8, test_pixels=9), "test_pixels=9 must be at most"),
+        (lambda d: data.image_folder(d, pixels=8, num_train=1.5), "num_train must be a whole"),
+        (lambda d: data.image_folder(d, pixels=8, num_test="3"), "num_test must be a whole"),
+        (lambda d: data.image_folder(d, pixels=8, mean=(0.5,)), "mean must be three numbers"),
+        (lambda d: data.image_folder(d, pixels=8, std="abc"), "std must be three numbers"),
+        (lambda d: data.image_folder(d, pixels=8, std=(0.2, 0.2, 0)), "std must be a.*number"),
         (lambda d: data.stream("imagenet", pixels=8), "unknown data set 'imagenet'"),
         (lambda d: data.stream("mnist", pixels=8), "mnist cannot be decoded when it is read"),
     ],

@@ -210,6 +210,11 @@ CASES = {
         (DIGITS, "--dry_run", "--target=h100", "--efficiency=30"),
         ["--efficiency=30.0 must be above 0 and at most 1"],
     ),
+    "efficiency of no accelerator": (
+        "sweep",
+        (DIGITS, "--dry_run", "--efficiency=0.3"),
+        ["--efficiency is for --target: give both, or neither"],
+    ),
     "launcher": ("sweep", (*GOES, "--launcher=slrm"), ["--launcher=slrm", "local|slurm"]),
     "field of slurm": (
         "sweep",

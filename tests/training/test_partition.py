@@ -297,7 +297,10 @@ def test_boxes_of_linen_are_opened():
         ({"partition": lambda p: PartitionSpec()}, "none is annotated"),
         ({"partition": {"hidden": SHARED}}, "must be a function, but it is {'hidden'.*from the pa"),
         ({"partition": lambda p: p | {"hidden": PartitionSpec("data")}}, "PartitionSpec or None"),
-        ({"partition": lambda p: {"hidden": SHARED}}, "must return a tree like that of the param"),
+        (
+            {"partition": lambda p: {"hidden": SHARED}},
+            r"must return a tree like .* but it returned PyTreeDef\({'hidden': \*}\)",
+        ),
         (
             {"partition": lambda p: dict.fromkeys(p) | {"hidden": PartitionSpec(None, "data")}},
             r"\['hidden'\] .*\(8, 16\).* the only axis for parameters is \"model\": rename 'data'",
@@ -305,6 +308,10 @@ def test_boxes_of_linen_are_opened():
         (
             {"partition": lambda p: dict.fromkeys(p) | {"bias": PartitionSpec(None, "model")}},
             r"\['bias'\] .*has more axes than it",
+        ),
+        (
+            {"partition": lambda p: dict.fromkeys(p) | {"hidden": PartitionSpec("model", "model")}},
+            r"\['hidden'\] .*devices can share one axis only",
         ),
     ],
 )

@@ -68,6 +68,7 @@ def with_optimizer(task, make_optimizer, **fields):
         ({"init": lambda key: (jnp.zeros(3) + 0j, ())}, "is complex64, .*real and its imaginary"),
         ({"diagnostics": lambda p, s, t: {"d": jnp.sum(p["out"]) * 1j}}, "diagnostic 'd' .* real"),
         ({"diagnostics": lambda p, s, t: {1: 0.0}}, "diagnostics .* must be a dictionary"),
+        ({"partition": {}}, "partition of task 'tanh' must be a function, but it is {}"),
         ({"init": None}, "init of task 'tanh' must be a function, but it is None"),
         ({"partition": {}}, "partition of task 'tanh' must be a function, but it is {}"),
         (
