@@ -43,9 +43,8 @@ def main(argv: list[str]) -> None:
         )
     except KeyboardInterrupt:
         cli.stopped("Stopped; exported runs are kept.")
-    others = len(sweep.records()) - total
-    known = f" ({others:,} were there)" if others else ""
-    cli.show(f"Exported {count(total, 'run')}{known} to {out}.")
+    found = count(len(sweep.records()), "run")
+    cli.show(f"Exported {count(total, 'run')} to {out}; {found} of the sweep have a record.")
     if _TO.value in _NEXT:
         cli.show(f"To look at them:\n  {_NEXT[_TO.value].format(out=out)}")
 

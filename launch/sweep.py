@@ -168,7 +168,8 @@ def _race_range(sweep):
 
 def _print_power(sweep):
     """Prints the least difference between two rows that the seeds will show."""
-    seeds = min(protocol.of for protocol in sweep.protocols)
+    planned = len({run.get("seed", 0) for run in sweep.planned})
+    seeds = min(planned, *(protocol.of for protocol in sweep.protocols))
     if seeds < 2:
         print("One seed shows no noise, so no difference can be told from chance.")
         return

@@ -149,6 +149,21 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_trains_none(call, tmp_path)
     assert not workdir.exists()
 
 
+def test_a_dry_run_does_not_count_seeds_that_are_not_planned(call, tmp_path):
+    experiment = tmp_path / "few_seeds.py"
+    experiment.write_text(
+        "from experiments import digits\n"
+        "from noisegen import sweeps\n"
+        "get_config = digits.get_config\n"
+        "def get_sweep(config):\n"
+        "    sweep = digits.get_sweep(config)\n"
+        "    return sweep.replace(protocol=sweeps.Protocol(best=2, of=5))\n"
+    )
+    done = call("sweep", f"--config={experiment}", *TINY[1:], "--dry_run")
+    assert done.returncode == 0 and "With 2 seeds a difference of " in done.stdout
+    assert "asks for 5 seeds" in done.stderr
+
+
 def test_a_dry_run_estimates_the_time_on_an_accelerator(call):
     flags = [flag for flag in TINY if "--pool" not in flag]
     done = call("sweep", *flags, "--dry_run", "--target=h100", "--efficiency=1e-6")
