@@ -1,9 +1,12 @@
 """Runs on sources end as runs on the same arrays held on the device, to the last bit."""
 
 import dataclasses
+import pathlib
+import resource
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -313,3 +316,47 @@ def test_a_source_without_arrays_or_length_is_refused():
 def test_what_is_neither_arrays_nor_a_source_is_refused(tanh_task):
     with pytest.raises(ValueError, match=r"'train' has no arrays. Give a dict of arrays, or an"):
         dataclasses.replace(tanh_task, train={})
+
+
+class Growing:
+    """A source of 1 GiB that is made when it is read, and notes how much memory the process has."""
+
+    def __init__(self, count):
+        self.count, self.held = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, indices):
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        self.held.append(pages * resource.getpagesize() / 2**20)
+        x = np.ones((len(indices), 4096), np.float32)
+        return {"x": x * indices[:, None] % 7, "y": x[:, 0]}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory is read on Linux")
+def test_an_epoch_of_a_large_source_takes_no_more_memory_than_a_part_of_it():
+    source, test = Growing(2**16), {"x": np.ones((4, 4096), np.float32), "y": np.ones(4)}
+
+    def loss(params, state, batch):
+        return (batch.data["x"] @ params - batch.data["y"]) ** 2, state
+
+    task = training.Task(
+        name="large",
+        train=source,
+        test=test,
+        init=lambda key: (jnp.zeros(4096), None),
+        loss=loss,
+        metrics=lambda params, state, batch: {"test_loss": loss(params, state, batch)[0]},
+        make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+    )
+    pool = training.Pool(task, training.PoolConfig(microbatch=512, eval_batch=4, data="host"))
+    run = {"batch_size": 512, "learning_rate": 1e-6, "seed": 0}
+    held = []
+    for num_epochs in (0.25, 1):
+        source.held.clear()
+        list(pool.train([run | {"num_epochs": num_epochs}]))
+        held.append(max(source.held))
+    # A quarter of the source is 256 MiB, and three windows of 64 MiB are held at most.
+    assert held[1] - held[0] < 192
