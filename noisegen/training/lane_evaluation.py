@@ -12,11 +12,8 @@ from noisegen.training.data_order import permutation, recomputed_state
 from noisegen.training.evaluation import evaluate_splits, evaluated_splits, metric_spec
 from noisegen.training.lane_state import FINISHED, TRAINING, Lane, Shape
 from noisegen.training.rare_work import for_due, select_lanes
-from noisegen.training.sharding import any_lane, sum_over
+from noisegen.training.sharding import sum_over
 from noisegen.training.task import PyTree, Task, call_with_hparams, eval_params
-
-# The fields that an evaluation changes.
-_EVALUATED = ("curve", "evals", "final", "status", "loss", "weight", "noise")
 
 
 def evaluate_due(
@@ -29,16 +26,10 @@ def evaluate_due(
     # Every plan evaluates after its last update, so no run ends without an evaluation.
     last = due & (lanes.count == lanes.inputs.hparams["num_updates"])
 
-    def fields_of(lanes: Lane) -> dict[str, PyTree]:
-        return {name: getattr(lanes, name) for name in _EVALUATED}
-
-    def write() -> dict[str, PyTree]:
-        metrics, final = _measure(task, shape, lanes, due, last, data)
-        written = jax.vmap(_write_evaluation)(lanes, last, metrics, final)
-        return select_lanes(due, fields_of(written), fields_of(lanes))
-
-    # The devices of a batch add up their losses here, which must not happen in every micro-step.
-    return lanes._replace(**jax.lax.cond(any_lane(due), write, lambda: fields_of(lanes)))
+    metrics, final = _measure(task, shape, lanes, due, last, data)
+    # Not under a conditional: XLA then adds up the losses over devices together with the gradients,
+    # and jaxlib 0.10.2 crashes on CPUs if they are added up in a branch with loops.
+    return select_lanes(due, jax.vmap(_write_evaluation)(lanes, last, metrics, final), lanes)
 
 
 def _measure(
