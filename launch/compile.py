@@ -59,7 +59,7 @@ def _report(argv: list[str]) -> str:
 
 
 def _check_place(task: training.Task, place: str | None) -> None:
-    """Refuses another place of the data than the one that is compiled for."""
+    """Refuses a place of the data for which the program is not compiled."""
     compiled = "host" if is_source(task.train) else "device"
     if place not in (None, compiled):
         raise cli.UsageError(

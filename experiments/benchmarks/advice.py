@@ -8,9 +8,9 @@ have a fixed number of updates.
 
 The largest batch size without loss of a full sweep is found as in the short ones
 (`noisegen.sweeps.largest_batch`), and has an error of its own. The command knows beforehand how the
-batch size grows with the horizon, from these very workloads. A prediction of each is therefore
-made a second time, with the mean growth of the other workloads instead, and it is the one that is
-judged. The baseline is the recipe of Smith, Elsen & De (2020), section 8: the largest stable
+batch size grows with the horizon, from these very workloads. Each prediction is therefore made a
+second time, with the mean growth of the other workloads. The goal is for this second one. The
+baseline is the recipe of Smith, Elsen & De (2020), section 8: the largest stable
 learning rate of short runs over the best temperature, which here may even see the full sweep.
 """
 
@@ -167,8 +167,7 @@ def _count_right(predictions, workloads) -> str:
     right = 0
     for each, full in zip(predictions, workloads, strict=True):
         same_flags = list(each["flags"]) == list(full["truth_flags"])
-        is_number = not full["truth_flags"]
-        right += same_flags and (not is_number or _within(each["predicted"], full))
+        right += same_flags and bool(full["truth_flags"] or _within(each["predicted"], full))
     return f"{right} of {len(workloads)}"
 
 

@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Writes the reports. Experiments are looked for below the current directory.
 
     Args:
-      words: The words of the command line, of which only --help means anything.
+      words: The words of the command line. Only --help has a meaning.
     """
     description = __doc__.split("\n")[0]
     argparse.ArgumentParser("experiments.results", description=description).parse_args(words)

@@ -7,12 +7,11 @@ the L2 coefficient of 1e-4 on all parameters are our choice.
 
 Images of 224 pixels do not fit an accelerator's memory: at the scale paper training crops and the
 middle of the test images have 128 of 146 pixels (84 GB in all). At the scale streamed they have 224
-of 256 pixels. There images are decoded when they are needed: those that tensorflow-datasets has
-prepared, or with `--config.directory=DIR` the files `DIR/train/CLASS/FILE` and
-`DIR/val/CLASS/FILE`. The scale gpu takes a tenth of
-the training images at 64 pixels (`imagenet_resized/64x64`). The scale cpu, for machines without
-ImageNet, has a ResNet of two blocks and a few CIFAR-10 images. It shows only that the experiment
-runs.
+of 256 pixels, and every image is decoded when it is needed. Images are those that
+tensorflow-datasets has prepared. With `--config.directory=DIR` they are the files
+`DIR/train/CLASS/FILE` and `DIR/val/CLASS/FILE`. The scale gpu takes a tenth of the training images
+at 64 pixels (`imagenet_resized/64x64`). The scale cpu, for machines without ImageNet, has a ResNet
+of two blocks and a few CIFAR-10 images. It shows only that the experiment runs.
 """
 
 import ml_collections
