@@ -65,14 +65,18 @@ class Update:
     """The kernels of an update on one device, without permutations and evaluations.
 
     Attributes:
+      seconds: Sum over kernels of their least time, without traffic between devices.
       bytes: Traffic with the main memory.
       kernels: Number of kernels.
       collectives: Number of operations between devices, by kind.
+      collective_bytes: Size of their results on one device.
     """
 
+    seconds: float
     bytes: int
     kernels: int
     collectives: Mapping[str, int]
+    collective_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +192,7 @@ def compile_program(
         seconds=seconds,
         memory=max(_memory(each) for each in compiled.values()),
         micro_step=_micro_step(modules["advance"], step, target, examples),
-        update=_update(modules["advance"], update),
+        update=_update(modules["advance"], update, target),
         expected_flops=_expected_flops(task, run, config),
         callbacks=sum("callback" in each.target for each in instructions),
         wide_types=tuple(
@@ -216,13 +220,15 @@ def _memory(compiled: jax.stages.Compiled) -> int:
     return held + stats.temp_size_in_bytes
 
 
-def _update(module: hlo.Module, body: str) -> Update:
+def _update(module: hlo.Module, body: str, target: Target) -> Update:
     """Reads what follows the loop of micro-steps."""
     kernels = module.kernels(body)
     return Update(
+        seconds=sum(_least_seconds(kernel, target) for kernel in kernels),
         bytes=sum(kernel.bytes for kernel in kernels),
         kernels=len(kernels),
         collectives=module.collectives(body),
+        collective_bytes=module.collective_bytes(body),
     )
 
 
@@ -232,8 +238,7 @@ def _micro_step(module: hlo.Module, body: str, target: Target, examples: int) ->
     contributions: dict[str, float] = collections.Counter()
     products: dict[str, int] = collections.Counter()
     for kernel in kernels:
-        least = target.seconds(kernel.flops, kernel.dtype, kernel.bytes)
-        contributions[_kind(kernel)] += least
+        contributions[_kind(kernel)] += _least_seconds(kernel, target)
         if kernel.flops:
             products[kernel.dtype] += 1
     return MicroStep(
@@ -247,6 +252,10 @@ def _micro_step(module: hlo.Module, body: str, target: Target, examples: int) ->
         contributions=dict(sorted(contributions.items(), key=lambda item: -item[1])),
         collectives=module.collectives(body),
     )
+
+
+def _least_seconds(kernel: hlo.Kernel, target: Target) -> float:
+    return target.seconds(kernel.flops, kernel.dtype, kernel.bytes)
 
 
 def _kind(kernel: hlo.Kernel) -> str:

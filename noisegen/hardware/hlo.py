@@ -43,6 +43,8 @@ _VALUES |= {"partition-id", "replica-id", "opt-barrier"}
 _CONTROL = {"while", "conditional", "call"}
 # The second half of what another instruction has begun.
 _ENDS = {"copy-done", "all-reduce-done", "all-gather-done", "async-done", "async-update"}
+# These read no more of their first operand than their result has.
+_PARTS = {"slice", "dynamic-slice", "gather"}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -54,7 +56,7 @@ class Instruction:
       name: Its name, unique in its computation.
       type: Type of its result.
       op: Its operation, such as "fusion".
-      operands: Names of its operands.
+      operands: Names of its operands; of a parameter its index.
       attributes: The text after the operands.
     """
 
@@ -92,7 +94,7 @@ class Kernel:
     Attributes:
       op: Its operation; of a custom call the function called.
       source: The path of JAX's operation that it comes from.
-      bytes: Size of its operands and its result in the device's main memory.
+      bytes: Size of its result and of what it reads of its operands, in the device's main memory.
       flops: Floating-point operations of its products and convolutions.
       dtype: Type of the elements that those multiply, or ''.
       cycles: The compiler's own estimate of its time, in clock cycles; only a TPU's gives one.
@@ -140,7 +142,7 @@ class Module:
         for each in self.computations[computation]:
             if each.op in _VALUES | _CONTROL | _ENDS:
                 continue
-            moved = num_bytes(each.type) + sum(num_bytes(types.get(o, "")) for o in each.operands)
+            moved = num_bytes(each.type) + sum(self._bytes_read(each, types))
             flops, dtype = self._work(each, types)
             cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
             found.append(
@@ -175,6 +177,46 @@ class Module:
             if kind in _COLLECTIVES:
                 counts[kind] = counts.get(kind, 0) + 1
         return counts
+
+    def collective_bytes(self, computation: str) -> int:
+        """Returns the size of what the operations between devices of a computation result in."""
+        return sum(
+            num_bytes(each.type)
+            for each in self.computations[computation]
+            if each.op.removesuffix("-start") in _COLLECTIVES
+        )
+
+    def _bytes_read(self, instruction: Instruction, types: Mapping[str, str]) -> Iterator[int]:
+        """Yields how many bytes a kernel reads of each operand."""
+        for index, operand in enumerate(instruction.operands):
+            size = num_bytes(types.get(operand, ""))
+            if instruction.op in _PARTS and index == 0:
+                size = min(size, num_bytes(instruction.type))
+            elif instruction.op == "fusion":
+                [fused] = instruction.called
+                size = min(size, self._bytes_read_of_parameter(fused, index, size))
+            yield size
+
+    def _bytes_read_of_parameter(self, fused: str, index: int, size: int) -> int:
+        """Returns how many bytes a fusion reads of its parameter, which has `size` bytes."""
+        instructions = self.computations[fused]
+        names = {
+            each.name
+            for each in instructions
+            if each.op == "parameter" and each.operands == (str(index),)
+        }
+        total = 0
+        # Instructions follow their operands.
+        for each in instructions:
+            if names.isdisjoint(each.operands):
+                continue
+            if each.op == "bitcast":
+                names.add(each.name)
+            elif each.op in _PARTS and names.isdisjoint(each.operands[1:]):
+                total += num_bytes(each.type)
+            else:
+                return size
+        return total
 
     def _work(self, instruction: Instruction, types: Mapping[str, str]) -> tuple[int, str]:
         """Returns FLOPs and type of the elements of a kernel's products and convolutions."""
@@ -221,7 +263,8 @@ def _instruction(name: str, text: str) -> Instruction:
     kind, rest = text[:end], text[end:].lstrip()
     op, _, rest = rest.partition("(")
     end = _closing("(" + rest) - 1
-    operands = tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
+    inside = rest[:end]
+    operands = (inside,) if op == "parameter" else tuple(re.findall(r"%([\w.\-]+)", inside))
     return Instruction(name, kind, op, operands, rest[end + 1 :])
 
 

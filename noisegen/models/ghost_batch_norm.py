@@ -353,9 +353,12 @@ def _normalize(
 
 
 def _normalize_forward(x, scale, bias, mask, axes, epsilon, relu):
-    # Centered twice: by `shift` up to rounding, then by the small mean that is left.
-    shift, centered = _center(x.astype(_validate.wide(x.dtype)), axes, mask)
-    mean, var = _moments(centered, axes, mask)
+    # Centered twice: by `shift`, then by the mean that is left. So one pass gives both moments.
+    shift = _shift(x, axes, mask)
+    centered = x.astype(shift.dtype) - axes.expand(shift, x.ndim)
+    # A product with the mask would not do, because zero times NaN is not zero.
+    mean, var = _moments(_where(mask, centered, 0.0), axes, mask)
+    centered = _where(mask, centered, axes.expand(mean, x.ndim))
     factor = jax.lax.rsqrt(var + epsilon)
     y = _affine(centered, mean, factor, scale, bias, axes).astype(x.dtype)
     if relu:
@@ -370,6 +373,9 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
     """
     x, scale, bias, mask, shift, mean, factor = residuals
     dy = cotangents[0]
+    # Without the barriers here and below, XLA would keep what two passes compute. To write a number
+    # and read it back takes longer than to compute it twice.
+    x = jax.lax.optimization_barrier(x)
 
     def read(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns z, and the part of dy that the ReLU passes on, 0 outside the mask."""
@@ -378,21 +384,18 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
         z = (z - axes.expand(mean, x.ndim)) * axes.expand(factor, x.ndim)
         dy = dy.astype(shift.dtype)
         if relu:
-            ones = jnp.ones_like(factor)
-            dy = jnp.where(_affine(z, jnp.zeros_like(mean), ones, scale, bias, axes) > 0, dy, 0.0)
-        if mask is not None:
-            z, dy = jnp.where(mask, z, 0.0), jnp.where(mask, dy, 0.0)
-        return z, dy
+            y = _affine(z, jnp.zeros_like(mean), jnp.ones_like(factor), scale, bias, axes)
+            # 1 or 0. XLA for GPUs would write a Boolean to memory.
+            dy = dy * jnp.maximum(jnp.sign(y), 0.0)
+        return _where(mask, z, 0.0), _where(mask, dy, 0.0)
 
     z, passed = read(x, dy)
     mean_dy, mean_dyz = _mean(passed, axes, mask), _mean(passed * z, axes, mask)
-    # Without the barrier, XLA would keep what both passes compute, and move more than it saves.
     x, dy, mean_dy, mean_dyz = jax.lax.optimization_barrier((x, dy, mean_dy, mean_dyz))
     z, passed = read(x, dy)
     dx = passed - axes.expand(mean_dy, x.ndim) - z * axes.expand(mean_dyz, x.ndim)
     dx = dx * axes.expand(factor * scale.astype(factor.dtype)[None], x.ndim)
-    if mask is not None:
-        dx = jnp.where(mask, dx, 0.0)
+    dx = _where(mask, dx, 0.0)
     count = _count_elements(x, axes, mask)
     dbias = (mean_dy * count).sum(0).astype(bias.dtype)
     dscale = (mean_dyz * count).sum(0).astype(scale.dtype)
@@ -402,32 +405,47 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
 _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-def _center(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Returns the means of groups `(K, C)` up to rounding, and `x` minus them, 0 outside the mask.
+def _where(mask: jax.Array | None, x: jax.Array, otherwise: jax.Array | float) -> jax.Array:
+    """Returns `x` with other values outside the mask, if there is one."""
+    return x if mask is None else jnp.where(mask, x, otherwise)
 
-    No gradient passes through these means, since the normalized values do not depend on them.
+
+def _shift(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
+    """Returns the mean `(K, C)` of the first example of each group that is in the mask.
+
+    It is at most sqrt(G) standard deviations of the group from the group's mean, with G examples:
+    their variance is at least that of one example, divided by G. So the variance of values minus
+    this shift loses at most the log2(G + 1) last bits, however large the values are.
     """
-    # A product with the mask would not do, because zero times NaN is not zero.
-    kept = x if mask is None else jnp.where(mask, x, 0.0)
-    shift = jax.lax.stop_gradient(_mean(kept, axes, mask))
-    centered = x - axes.expand(shift, x.ndim)
-    if mask is not None:
-        centered = jnp.where(mask, centered, 0.0)
-    return shift, centered
+    axis = axes.groups + 1
+    if mask is None:
+        first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+    else:
+        first = jnp.take_along_axis(x, mask.argmax(axis, keepdims=True), axis)
+        # A group without examples may hold NaN.
+        first = jnp.where(mask.any(axis, keepdims=True), first, 0.0)
+    others = tuple(axis for axis in range(x.ndim) if axis not in axes)
+    return axes.squeeze(first.mean(others, keepdims=True, dtype=_validate.wide(x.dtype)))
 
 
 def _moments(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and variance `(K, C)` of centered values, whose difference does not cancel."""
-    mean = _mean(x, axes, mask)
-    square = _mean(x * x, axes, mask)
+    """Returns mean and variance `(K, C)` of values near 0, 0 outside the mask."""
+    mean, square = _mean(x, axes, mask), _mean(x * x, axes, mask)
     # Rounding may take a variance of zero below it.
     return mean, jnp.maximum(square - mean * mean, 0.0)
 
 
 def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     """Returns the mean `(K, C)` over positions and masked-in examples; x is 0 at all others."""
-    others = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    return axes.squeeze(x.sum(others, keepdims=True)) / _count_elements(x, axes, mask)
+    examples = axes.groups + 1
+    positions = tuple(axis for axis in range(x.ndim) if axis not in (*axes, examples))
+    if all(x.shape[axis] == 1 for axis in positions):
+        sums = x.sum((examples, *positions), keepdims=True)
+    else:
+        # XLA for GPUs would merge both sums, and if they are short, write to memory what it sums.
+        sums = jax.lax.optimization_barrier(x.sum(positions, keepdims=True))
+        sums = sums.sum(examples, keepdims=True)
+    return axes.squeeze(sums) / _count_elements(x, axes, mask)
 
 
 def _count_elements(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array | float:

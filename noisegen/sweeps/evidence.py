@@ -211,14 +211,16 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     values = [point.values[name] for point in optimum.points]
     if len(protocol.tune) > 1 or min(values) <= 0:
         return None
-    best = optimum.points.index(optimum.point)
-    around = optimum.points[max(0, best - 1) : best + 2]
-    deviation, freedom = _pooled(around)
-    means, errors = [], []
-    for point in optimum.points:
-        # The score of a diverged run is unknown, and so is the mean of its point.
-        means.append(math.nan if point.diverged else protocol.sign * np.mean(point.scores))
-        errors.append(deviation / math.sqrt(point.tried))
+    # The score of a diverged run is unknown, and so is the mean of its point.
+    means = [
+        math.nan if point.diverged else protocol.sign * np.mean(point.scores)
+        for point in optimum.points
+    ]
+    # The parabola is around the largest mean of all seeds. The protocol chooses by that of the best
+    # seeds, which may be at another point.
+    best = int(np.argmax(np.nan_to_num(means, nan=-math.inf)))
+    deviation, freedom = _pooled(optimum.points[max(0, best - 1) : best + 2])
+    errors = [deviation / math.sqrt(point.tried) for point in optimum.points]
     found = statistics.parabola_optimum(
         np.log2(values), means, errors, degrees_of_freedom=freedom, level=level
     )

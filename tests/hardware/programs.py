@@ -24,19 +24,24 @@ from noisegen import data, hardware, training
 from noisegen.sweeps.experiment import load_experiment
 
 EXPERIMENTS = pathlib.Path(experiments.__path__[0])
-BUDGET = pathlib.Path(__file__).with_name("budget.json")
 RECORDS = EXPERIMENTS / "results" / "benchmarks" / "compile"
-# By name: experiment, its scale, and settings of the pool.
+BUDGET = RECORDS / "budget.json"
+# By name: experiment, its scale, fields of its task, and settings of the pool.
+_IMAGENET = {"decoded": 256, "pixels": 256, "crop": 224, "dtype": "bfloat16"}
 PROGRAMS = {
-    "wide_resnet": ("smith2020/table1.py", "gpu", {}),
-    "resnet50": ("smith2020/resnet50.py", "gpu", {}),
-    "lstm": ("smith2020/lstm.py", "gpu", {}),
+    "wide_resnet": ("smith2020/table1.py", "gpu", {}, {}),
+    "resnet50": ("smith2020/resnet50.py", "gpu", {}, {}),
+    "lstm": ("smith2020/lstm.py", "gpu", {}, {}),
     "lenet5_256_lanes": (
-        "signer2021/figure1.py",
-        "paper",
+        *("signer2021/figure1.py", "paper", {}),
         {"lanes": 256, "microbatch": 64, "lanes_per_rare_step": 32},
     ),
-    "lenet5_8_devices": ("signer2021/figure1.py", "paper", {"microbatch": 512}),
+    "lenet5_8_devices": ("signer2021/figure1.py", "paper", {}, {"microbatch": 512}),
+    "wide_resnet_8_devices": ("smith2020/table1.py", "gpu", {}, {"microbatch": 8192}),
+    "resnet50_224_8_devices": (
+        *("smith2020/resnet50.py", "paper", _IMAGENET),
+        {"microbatch": 2048, "eval_batch": 2048},
+    ),
 }
 # At the least effort a TPU's compiler takes a quarter of the time.
 TPU_EFFORT = -1.0
@@ -52,15 +57,23 @@ _SHAPES = {
 
 
 def make_run(
-    path: pathlib.Path | str, scale: str, folder: pathlib.Path
+    path: pathlib.Path | str, scale: str, folder: pathlib.Path, fields: Mapping | None = None
 ) -> tuple[training.Task, training.Run]:
-    """Returns the task and the first run of an experiment, with made-up data from a folder."""
+    """Returns the task and the first run of an experiment, with made-up data from a folder.
+
+    Args:
+      path: The experiment's file.
+      scale: Its scale.
+      folder: Directory for the data.
+      fields: Fields of the task to override.
+    """
     with mock.patch.object(data, "load", _blank_images), _working_in(folder):
         experiment = load_experiment(f"{path}:{scale}")
         config = experiment.get_config()
         if "imagenet" in config.task.get("dataset", ""):
             # All of ImageNet would not fit, and its size changes no shape.
             config.task.update(num_train=4096, num_test=500)
+        config.task.update(fields or {})
         sweep = experiment.get_sweep(config)
         task = sweep.task_of(sweep.planned[0])
         [run] = training.make_runs(task, [sweep.planned[0]], mixing=False)
@@ -103,21 +116,24 @@ def targets_of(program: str) -> tuple[str, str]:
 
 def measure(program: str, target: str) -> dict[str, float]:
     """Compiles a program and returns its numbers: of one device, without evaluations."""
-    path, scale, fixed = PROGRAMS[program]
+    path, scale, fields, fixed = PROGRAMS[program]
     found = hardware.find_target(target)
     with tempfile.TemporaryDirectory() as folder:
-        task, run = make_run(EXPERIMENTS / path, scale, pathlib.Path(folder))
+        task, run = make_run(EXPERIMENTS / path, scale, pathlib.Path(folder), fields)
     config = hardware.default_config(task, run, found.num_devices, fixed)
     jax.config.update("jax_exec_time_optimization_effort", 0.0 if found.is_gpu else TPU_EFFORT)
     compiled = hardware.compile_program(task, run, config, found, ["advance"])
     step, update = compiled.micro_step, compiled.update
     return {
+        "examples": compiled.num_groups * step.examples,
         "kernels": step.kernels,
         "bytes_per_example": round(step.bytes / step.examples),
         "collectives": sum(step.collectives.values()),
         "kernels_per_update": update.kernels,
         "bytes_per_update": update.bytes,
         "collectives_per_update": sum(update.collectives.values()),
+        "collective_bytes_per_update": update.collective_bytes,
+        "seconds_per_update_at_least": update.seconds,
         "peak_memory": compiled.memory,
         "examples_per_second_at_most": round(compiled.bound),
         "compile_seconds": round(compiled.seconds["advance"]),
@@ -133,6 +149,7 @@ LIMITED = (
     "kernels_per_update",
     "bytes_per_update",
     "collectives_per_update",
+    "collective_bytes_per_update",
     "peak_memory",
 )
 

@@ -46,6 +46,7 @@ def test_a_named_loop_is_found_with_its_kernels():
     assert product.cycles == 70
     assert (total.op, total.flops, total.bytes) == ("all-reduce", 0, 2 * 4 * 16 * 4)
     assert module.collectives("body") == {"all-reduce": 1}
+    assert module.collective_bytes("body") == 4 * 16 * 4
 
 
 def test_calls_of_the_host_are_reached_from_the_entry():

@@ -127,7 +127,7 @@ def compiled_in_a_millisecond(task, run, config, target, names):
         seconds={},
         memory=0,
         micro_step=step,
-        update=hardware.Update(bytes=0, kernels=0, collectives={}),
+        update=hardware.Update(seconds=0.0, bytes=0, kernels=0, collectives={}, collective_bytes=0),
         expected_flops=0,
         callbacks=0,
         wide_types=(),

@@ -144,6 +144,20 @@ def test_beside_a_cliff_there_is_no_parabola():
     assert reason(0.90, 0.80, 0.70) == "edge"
 
 
+@pytest.mark.parametrize("chosen", [1 / 8, 1 / 2])
+def test_the_parabola_is_around_the_best_mean_of_all_seeds(chosen):
+    """The two best seeds choose a value at the edge, whose third seed is bad."""
+    scores = {rate: [0.80, 0.81, 0.82] for rate in (1 / 8, 1 / 2)} | {1 / 4: [0.89, 0.90, 0.91]}
+    row, optimum = row_of(scores | {chosen: [0.99, 0.98, 0.60]}, protocol_of(3, best=2))
+    assert optimum.values["learning_rate"] == chosen
+    assert row.between.reason == "" and 1 / 8 < 2**row.between.value < 1 / 2
+
+
+def test_a_row_in_which_every_value_has_a_diverged_run_has_no_parabola():
+    row, _ = row_of({0.1: [0.5, 0.6, None], 0.2: [0.7, 0.8, None]}, protocol_of(3, best=2))
+    assert row.between.reason == "no_neighbor" and math.isnan(row.between.value)
+
+
 def test_several_tuned_fields_or_values_that_are_not_positive_have_no_parabola():
     row, _ = row_of({0.0: [0.5, 0.6], 0.1: [0.7, 0.8]}, protocol_of(2))
     assert row.between is None
