@@ -27,6 +27,22 @@ def test_features_far_from_zero_are_normalized_as_exactly_as_others(mean, masked
     np.testing.assert_allclose(norm.mean[...], groups[1].mean((0, 1)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("distance", [1e2, 1e5])
+def test_an_example_far_from_the_others_costs_few_digits(distance, masked):
+    """The first example that counts is the shift. At most log2(G + 1) = 6 of 24 bits are lost."""
+    x = np.random.default_rng(0).normal(size=(64, 4, 2)).astype(np.float32)
+    x[8] += distance
+    mask = np.arange(64) >= 8 if masked else None
+    if not masked:
+        x = np.roll(x, -8, axis=0)
+    counted = x[mask] if masked else x
+    norm = make_norm(2, 64, momentum=0.0)
+    norm(x, mask=mask)
+    np.testing.assert_allclose(norm.var[...], counted.astype(np.float64).var((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(norm.mean[...], counted.astype(np.float64).mean((0, 1)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 3e38])
 @pytest.mark.parametrize("counted", [12, 8, 5, 0])
 @pytest.mark.parametrize("evaluates", [False, True])
