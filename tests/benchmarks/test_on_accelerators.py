@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -77,21 +78,30 @@ def test_command_leaves_them_out_on_a_processor(monkeypatch):
 
 
 @pytest.mark.slow
-def test_command_measures_those_that_are_named(tmp_path):
-    command = [sys.executable, "-m", "experiments.benchmarks", "--quick", f"--out={tmp_path}"]
-    env = os.environ | {"NOISEGEN_CACHE_DIR": str(tmp_path / "cache")}
-    parts = "--parts=device_agreement,many_lanes"
-    done = subprocess.run([*command, parts], cwd=ROOT, env=env, check=True, capture_output=True)
-    assert {path.name for path in tmp_path.glob("*.json")} == {
+def test_the_script_for_a_gpu_measures_all_from_a_fresh_directory(tmp_path):
+    code = tmp_path / "code"
+    for folder in ("noisegen", "launch", "experiments"):
+        skipped = shutil.ignore_patterns("results", "__pycache__")
+        shutil.copytree(ROOT / folder, code / folder, ignore=skipped)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"PATH": f"{pathlib.Path(sys.executable).parent}:{env['PATH']}", "QUICK": "1"}
+    env |= {"NOISEGEN_CACHE_DIR": str(tmp_path / "cache")}
+    command = [code / "experiments/benchmarks/on_gpu.sh", "../out"]
+    done = subprocess.run(command, cwd=tmp_path / "code", env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "exit code" not in done.stdout, done.stdout + done.stderr
+    benchmarks = tmp_path / "out" / "benchmarks"
+    assert {path.name for path in benchmarks.glob("*.json")} == {
         "device_agreement.json",
+        "wide_resnet.json",
         "many_lanes.json",
     }
-    many = json.loads((tmp_path / "many_lanes.json").read_text())
+    many = json.loads((benchmarks / "many_lanes.json").read_text())
     assert many["settings"]["lanes"]["lanes"] == 4 and many["settings"]["one"]["lanes"] == 1
     assert many["images_per_second"][0].keys() == {"lanes", "one"}
-    table = done.stdout.decode()
+    table = (benchmarks / "README.md").read_text()
     assert "CNN, float32, largest difference in loss, processor and processor" in table
     assert "images/s, 4 lanes / 1" in table
+    assert (tmp_path / "out" / "table1" / "table.csv").exists()
 
 
 @pytest.mark.slow
