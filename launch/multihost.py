@@ -82,10 +82,10 @@ class MultihostWorker(Worker):
         return _LeaderPool(task, config)
 
     @cli.usage_errors()
-    def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
+    def choose_config(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
         hparams = [dict(run.hparams) for run in runs]
-        multihost.broadcast_json({"runs": hparams, "autotune": dict(self.options.pool)})
-        return multihost.autotune(task, runs, **self.options.pool)[0]
+        multihost.broadcast_json({"runs": hparams, "choose": dict(self.options.pool)})
+        return multihost.choose_config(task, runs, **self.options.pool)
 
     def check_stop(self, stop: bool) -> None:
         super().check_stop(multihost.broadcast_json(stop))
@@ -135,9 +135,9 @@ def follow(sweep: Sweep, options: WorkerOptions) -> None:
         pool = None
         while (order := multihost.broadcast_json(None)) is not None:
             task = sweep.task_of(order["runs"][0])
-            if "autotune" in order:
+            if "choose" in order:
                 pool = None  # frees the device for measurements
-                multihost.autotune(task, order["runs"], **order["autotune"])
+                multihost.choose_config(task, order["runs"], **order["choose"])
                 continue
             if "config" in order:
                 pool = None

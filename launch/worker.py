@@ -72,7 +72,7 @@ class _Worker(Worker):
     """A worker that shows in one line if settings of the pool do not suit the task."""
 
     make_pool = cli.usage_errors()(Worker.make_pool)
-    autotune = cli.usage_errors()(Worker.autotune)
+    choose_config = cli.usage_errors()(Worker.choose_config)
 
 
 def _exit_with_stdin():

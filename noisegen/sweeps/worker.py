@@ -132,9 +132,9 @@ class Worker:
         """Returns the pool that trains."""
         return training.Pool(task, config)
 
-    def autotune(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
-        """Measures the fastest settings for some runs."""
-        return training.autotune(task, runs, **self.options.pool)[0]
+    def choose_config(self, task: training.Task, runs: Sequence[Run]) -> training.PoolConfig:
+        """Chooses fast settings for some runs."""
+        return training.choose_config(task, runs, **self.options.pool)
 
     def check_stop(self, stop: bool) -> None:
         """Raises KeyboardInterrupt if the worker is to stop."""
@@ -267,12 +267,12 @@ class Worker:
         if shared:
             with contextlib.suppress(TypeError, ValueError):  # fields of another version
                 return training.PoolConfig(**shared)
-        self._say("measuring what is fastest here")
+        self._say("choosing fast settings")
         if self.state.is_race:
             # A race begins with few runs, of small batches only. The settings are for all of it.
             runs = list(self.state.by_task(self.state.most_runs())[task].values())
         # More lanes than this worker's share of the runs would stay idle.
-        config = self.autotune(task, runs[: math.ceil(len(runs) / count)])
+        config = self.choose_config(task, runs[: math.ceil(len(runs) / count)])
         self.claims.share_settings(key, vars(config))
         return config
 

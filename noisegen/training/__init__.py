@@ -1,6 +1,6 @@
 """Trains many runs at once: tasks, runs and their plans, the pool and its config."""
 
-from noisegen.training.autotune import AUTOTUNED, autotune
+from noisegen.training.autotune import AUTOTUNED, autotune, choose_config
 from noisegen.training.config import PRECISIONS, PoolConfig
 from noisegen.training.evaluation import MetricSpec, evaluate_params, metric_spec
 from noisegen.training.lane_checkpoint import Checkpoints
@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "Weighted",
     "autotune",
+    "choose_config",
     "by_constants",
     "constants",
     "evaluate_params",

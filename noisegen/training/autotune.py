@@ -20,14 +20,19 @@ from noisegen._math import ceil_div
 from noisegen.training.config import PoolConfig, check_field, num_devices
 from noisegen.training.plan import Plan
 from noisegen.training.pool import Pool
+from noisegen.training.products import count_products
 from noisegen.training.program import default_devices
 from noisegen.training.run import Run, as_runs
 from noisegen.training.task import Task
+from noisegen.training.tracing import trace_program
 
 # The fields of `PoolConfig` that are chosen unless they are given.
 AUTOTUNED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "lanes_per_rare_step"})
 
-_SHORT = 60.0  # seconds. On a CPU, further measurements would cost more than they save of these.
+# Seconds of runs on a CPU of which measurements would cost more than they save.
+_SHORT = 60.0
+# Operations of products in a second that any core reaches: a tenth to a half of what is measured.
+_LEAST_FLOPS = 20e9
 
 # The values to try, the likely ones first. A CPU core is busy with one small run, so there one lane
 # for each device is best. A GPU needs many lanes of small networks, and one of a large one. The
@@ -41,6 +46,56 @@ _MOST_AT_ONCE = 16_384
 # A guess of the time that a micro-step takes without examples, in examples. It is less for a large
 # network, whose kernels take long, and more for a small one.
 _OVERHEAD = 1024
+
+
+def choose_config(
+    task: Task,
+    runs: Sequence[Run | Mapping[str, Any]],
+    devices: Sequence[jax.Device] | None = None,
+    make_pool: Callable[..., Pool] = Pool,
+    **fixed,
+) -> PoolConfig:
+    """Chooses a fast config for some runs: by `autotune`, unless they are short.
+
+    On a CPU, a measurement takes some seconds. It is not worth them if all products of the runs
+    take less than a minute at 20 GFLOP/s a core. Then the config is the likeliest one.
+
+    Args:
+      task: The task to train.
+      runs: Runs as for `Pool.train`, at least one.
+      devices: Devices that may be used, by default as for `Pool`.
+      make_pool: Makes the pool to measure, from task, config and devices.
+      **fixed: Fields of `PoolConfig` that are not to be chosen.
+
+    Returns:
+      The config.
+
+    Raises:
+      ValueError: As `autotune`.
+    """
+    devices = default_devices() if devices is None else devices
+    if runs and _kind(devices) == "cpu":
+        for name, value in fixed.items():
+            check_field(name, value)
+        runs = as_runs(task, runs)
+        config = _config_of_short_runs(task, runs, devices, fixed)
+        if config is not None:
+            return config
+    return autotune(task, runs, devices, make_pool, **fixed)[0]
+
+
+def _config_of_short_runs(
+    task: Task, runs: Sequence[Run], devices: Sequence[jax.Device], fixed: Mapping[str, Any]
+) -> PoolConfig | None:
+    """Returns the likeliest config if the runs are short on a CPU, else None."""
+    plans = collections.Counter(run.plan for run in runs)
+    config = next(_candidates(devices, plans, task, **fixed))
+    traced = trace_program(task, runs[0], config, devices, ["accumulate"])["accumulate"]
+    flops = sum(count_products(traced).values())
+    # Nothing is known of a task without products.
+    if flops and _predict(plans, config, flops / _LEAST_FLOPS) < _SHORT:
+        return config
+    return None
 
 
 def autotune(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from noisegen.training.autotune import autotune as autotune_pool
+from noisegen.training.autotune import choose_config as choose_pool_config
 from noisegen.training.config import PoolConfig, describe_devices, num_devices
 from noisegen.training.pool import Pool
 from noisegen.training.program import default_devices
@@ -53,17 +53,17 @@ class MultihostPool(Pool):
         return gather(tree)
 
 
-def autotune(
+def choose_config(
     task: Task,
     runs: Sequence[Run | Mapping[str, Any]],
     devices: Sequence[jax.Device] | None = None,
     **fixed,
-) -> tuple[PoolConfig, float]:
-    """Chooses the fastest config for a `MultihostPool`; see `noisegen.training.autotune`."""
+) -> PoolConfig:
+    """Chooses a fast config for a `MultihostPool`; see `noisegen.training.choose_config`."""
     devices = default_devices() if devices is None else devices
     # All devices take part, even if there are fewer runs: no process may be left out.
     fixed.setdefault("lane_devices", len(devices) // num_devices(fixed))
-    return autotune_pool(task, runs, devices, make_pool=MultihostPool, **fixed)
+    return choose_pool_config(task, runs, devices, make_pool=MultihostPool, **fixed)
 
 
 def broadcast_json(value: Any) -> Any:

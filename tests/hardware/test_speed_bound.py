@@ -8,11 +8,12 @@ import pytest
 
 from noisegen import hardware, training
 from noisegen.hardware import compilation, speed_bound
+from noisegen.training import products
 
 
 def count(function, *shapes, dtype=jnp.float32):
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    return speed_bound.count_products(jax.jit(function).trace(*arguments))
+    return products.count_products(jax.jit(function).trace(*arguments))
 
 
 def scanned(w, x):

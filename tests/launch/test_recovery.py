@@ -103,7 +103,7 @@ def test_a_terminal_shows_a_panel(ordeal):
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ordeal.stopped.shown)
     panels = shown.split("╭")
     assert "How large can the batch be?" in panels[1]
-    assert "0/12 runs, measuring what is fastest here" in shown
+    assert "0/12 runs, choosing fast settings" in shown
     assert "0/12 runs, compiling for 2 lanes, microbatch 16" in shown
     assert re.search(r"\d+/12 runs, [\d,]+ examples/s, \d:\d\d left", panels[-1])
     assert re.search(r"batch size +test accuracy \(%\) +(best )?learning rate", panels[-1])

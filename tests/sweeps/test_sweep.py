@@ -544,15 +544,15 @@ def test_a_race_trains_a_part_of_the_runs_and_finds_the_optima_of_the_grid(raced
 
 
 def test_the_settings_of_a_race_are_chosen_for_all_of_its_batch_sizes(tmp_path, monkeypatch):
-    measured = []
+    given = []
 
-    def autotune(task, runs, **fixed):
-        measured.extend(run.hparams["batch_size"] for run in runs)
-        return training.PoolConfig(**POOL), 1.0
+    def choose_config(task, runs, **fixed):
+        given.extend(run.hparams["batch_size"] for run in runs)
+        return training.PoolConfig(**POOL)
 
-    monkeypatch.setattr(training, "autotune", autotune)
+    monkeypatch.setattr(training, "choose_config", choose_config)
     racing(tmp_path).run(progress=False)
-    assert len(measured) == 54 and set(measured) == {16, 64}
+    assert len(given) == 54 and set(given) == {16, 64}
 
 
 def test_a_race_that_is_run_again_trains_the_same_runs(raced, tmp_path):

@@ -1,8 +1,12 @@
 """Autotuning offers configs that work and leaves alone what is fixed."""
 
+import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from noisegen import training
@@ -30,6 +34,65 @@ def test_fixed_lanes_need_no_fixed_devices(tanh_task):
     runs = [RUN | {"batch_size": 4, "seed": seed} for seed in range(8)]
     settings, _ = training.autotune(tanh_task, runs, lanes=3, microbatch=8)
     assert (settings.lanes, settings.lane_devices) == (3, 3)
+
+
+def layer(width):
+    """A task whose gradient takes 4 width^2 operations of products an example."""
+    return training.Task(
+        name="layer",
+        train=np.ones((64, width), np.float32),
+        test=np.ones((2, width), np.float32),
+        init=lambda key: (jnp.zeros((width, width)), ()),
+        loss=lambda params, state, batch: (((batch.data @ params) ** 2).sum(1), state),
+        metrics=lambda params, state, batch: {"error": (batch.data @ params).sum(1)},
+        make_optimizer=lambda hparams, key: optax.sgd(hparams["learning_rate"]),
+    )
+
+
+@pytest.mark.parametrize("seconds, measured", [(50, 0), (70, 1)])
+def test_short_runs_are_not_measured(seconds, measured):
+    """All products take so many seconds at 20 GFLOP/s on each of two cores, one lane a core."""
+    task = layer(64)
+    epochs = seconds * 2 * 20e9 / (4 * 64**2) / 64 / 10
+    runs = [
+        {"batch_size": 64, "learning_rate": 0.1, "num_epochs": epochs, "seed": seed}
+        for seed in range(10)
+    ]
+    pools = []
+
+    def make_pool(task, config, devices):
+        pools.append(config)
+        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
+
+    devices = jax.devices()[:2]
+    config = training.choose_config(task, runs, devices, make_pool, precision="highest")
+    assert (config.lanes, config.microbatch, config.precision) == (2, 32, "highest")
+    assert len(pools) == measured
+
+
+def test_runs_without_products_are_measured():
+    def loss(params, state, batch):
+        return ((batch.data * params[0]) ** 2).sum(1), state
+
+    pools = []
+
+    def make_pool(task, config, devices):
+        pools.append(config)
+        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
+
+    run = {"batch_size": 4, "learning_rate": 0.1, "num_epochs": 1, "seed": 0}
+    training.choose_config(dataclasses.replace(layer(4), loss=loss), [run], None, make_pool)
+    assert len(pools) == 1
+
+
+def test_bad_runs_and_settings_are_refused_without_a_measurement():
+    run = {"batch_size": 4, "learning_rate": 0.1, "num_epochs": 1, "seed": 0}
+    with pytest.raises(ValueError, match="batch_size=0 must be"):
+        training.choose_config(layer(4), [run | {"batch_size": 0}])
+    with pytest.raises(ValueError, match="at least one run"):
+        training.choose_config(layer(4), [])
+    with pytest.raises(ValueError, match="lanes=0 must be"):
+        training.choose_config(layer(4), [run], lanes=0)
 
 
 def test_bad_runs_are_refused(tanh_task):
