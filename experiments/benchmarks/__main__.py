@@ -23,6 +23,7 @@ from experiments.benchmarks import (
     device_agreement,
     devices,
     false_sentences,
+    few_runs,
     first_record,
     host_overhead,
     image_reading,
@@ -49,6 +50,7 @@ ON_ACCELERATORS = {
 }
 ANYWHERE = {
     "mnist": mnist,
+    "few_runs": few_runs,
     "first_record": first_record,
     "host_overhead": host_overhead,
     "streaming": streaming,

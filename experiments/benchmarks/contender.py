@@ -3,13 +3,20 @@
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 
 from experiments.benchmarks import machine
 from noisegen.sweeps.machine import num_cores
 
 
 def train(
-    python: str, program: str, processes: int, spec: dict, *, accelerator: bool = False
+    python: str,
+    program: str,
+    processes: int,
+    spec: dict,
+    *,
+    accelerator: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> dict:
     """Trains the runs of the spec in some processes, which share them.
 
@@ -19,6 +26,7 @@ def train(
       processes: Number of processes, among which `spec["runs"]` are divided.
       spec: What to train, see `contenders.exchange.read_spec`.
       accelerator: Whether the processes may use an accelerator if there is one.
+      variables: Environment variables of the processes, besides those of this one.
 
     Returns:
       The first process's answer with the `runs` of all, and `seconds` from the start to the end of
@@ -30,7 +38,9 @@ def train(
     started = time.time()
     spec = spec | {"threads": num_cores() // processes, "started": started}
     shares = [spec | {"runs": spec["runs"][k::processes]} for k in range(processes)]
-    children = [_start(python, program, share, accelerator) for share in shares]
+    platforms = {} if accelerator else {"JAX_PLATFORMS": "cpu"}
+    changes = {"JAX_ENABLE_COMPILATION_CACHE": "false", **platforms, **(variables or {})}
+    children = [_start(python, program, share, changes) for share in shares]
     try:
         answers = [_answer(child, program) for child in children]
     finally:
@@ -41,11 +51,10 @@ def train(
     return answers[0] | {"runs": runs, "seconds": round(seconds, 3)}
 
 
-def _start(python, program, spec, accelerator):
+def _start(python, program, spec, changes):
     name = f"experiments.benchmarks.contenders.{program}"
-    platforms = {} if accelerator else {"JAX_PLATFORMS": "cpu"}
-    environment = machine.environment(JAX_ENABLE_COMPILATION_CACHE="false", **platforms)
     command = [python, "-m", name, json.dumps(spec)]
+    environment = machine.environment(**changes)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -12,7 +12,9 @@ from absl.testing import flagsaver
 
 from experiments.benchmarks import (
     __main__,
+    few_runs,
     image_reading,
+    images,
     machine,
     many_records,
     mnist,
@@ -123,6 +125,35 @@ def test_ratios_take_the_better_pytorch():
     assert rows["runs per hour, noisegen / PyTorch"] == "3"
     assert rows["runs per hour, noisegen / Flax NNX"] == "8"
     assert rows["noisegen, images/s, fastest / slowest batch size"] == "1.1"
+
+
+def test_few_runs_are_measured_with_each_width_of_vectors(monkeypatch):
+    """PyTorch trains several runs in a process or in two, and the better of both counts."""
+    asked = []
+
+    def train(python, program, processes, spec, *, variables):
+        asked.append((program, processes, len(spec["runs"]), variables.get("ATEN_CPU_CAPABILITY")))
+        return {"seconds": {"noisegen_pool": 10.0, "pytorch_loop": 30.0 / processes}[program]}
+
+    monkeypatch.setattr(few_runs.contender, "train", train)
+    monkeypatch.setattr(few_runs.machine, "vector_bits", lambda: 512)
+    monkeypatch.setattr(few_runs, "num_cores", lambda: 2)
+    monkeypatch.setattr(few_runs.data, "load", lambda name: images.noise(8, 4, 28, 1))
+    record = few_runs.measure(machine.Options(rounds=2, torch_python="torch/bin/python"))
+    one_round = [
+        (program, processes, count, limit)
+        for limit in (None, "avx2")
+        for count in (1, 6, 32)
+        for program, processes in (("noisegen_pool", 1), ("pytorch_loop", 1), ("pytorch_loop", 2))
+        if processes <= count
+    ]
+    assert asked == 2 * one_round
+    rows = {what: value for what, value, _ in few_runs.rows(record)}
+    assert rows["PyTorch / noisegen, 1 run, vectors of 256 bits"] == "3 (3 to 3)"
+    assert rows["PyTorch / noisegen, 32 runs, vectors of 512 bits"] == "1.5 (1.5 to 1.5)"
+    monkeypatch.setattr(few_runs.machine, "vector_bits", lambda: None)
+    record = few_runs.measure(machine.Options(quick=True, rounds=1))
+    assert few_runs.rows(record) == [("noisegen, 1 run, seconds", "10", "")]
 
 
 def test_without_pytorch_says_so():

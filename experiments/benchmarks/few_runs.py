@@ -1,0 +1,96 @@
+"""Measures the seconds of the first few runs of LeNet-5 on MNIST, against PyTorch.
+
+The grid of the part `mnist`, or a small part of it, where imports, choice of settings and
+compilation weigh most. As there, everything from the start of the process to the end of the last
+run counts, nothing compiled is kept, and the better of PyTorch's two ways counts. Where the
+processor has vectors of 512 bits, both are measured a second time with vectors of 256 bits only, as
+on a processor with AVX2.
+"""
+
+import sys
+import tempfile
+
+from experiments.benchmarks import contender, images, machine, mnist, report
+from noisegen import data
+from noisegen.sweeps.machine import num_cores
+
+TITLE = "The first runs of LeNet-5 on MNIST, against PyTorch"
+GRIDS = {
+    1: ((128,), (0.1,)),
+    6: ((64, 256, 1024), (0.05, 0.1)),
+    32: (mnist.BATCH_SIZES, mnist.LEARNING_RATES),
+}
+# Environments that keep XLA and PyTorch to the vectors of a width.
+_VECTORS = {
+    512: {},
+    256: {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+}
+
+
+def measure(options: machine.Options) -> dict:
+    """Lets both train each grid, `options.rounds` times in turn."""
+    grids = {1: ((64,), (0.1,))} if options.quick else GRIDS
+    dataset = images.noise(512, 256, 28, 1) if options.quick else data.load("mnist")
+    rounds = []
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"images": f"{folder}/images.npz", "momentum": 0.5}
+        images.save(spec["images"], dataset)
+        for seed in range(options.rounds):
+            for bits in _widths():
+                for count, (sizes, rates) in grids.items():
+                    runs = [(size, rate) for size in sizes for rate in rates]
+                    seconds = _seconds(spec | {"runs": runs, "seed": seed}, bits, options)
+                    rounds.append({"runs": count, "vector_bits": bits, "seconds": seconds})
+                    machine.say(f"  {count} runs, {bits} bits: {seconds}")
+    return {"measured": rounds}
+
+
+def rows(record: dict) -> list[tuple[str, str, str]]:
+    """Returns the seconds of both, and their ratio."""
+    found: dict[tuple[int, int], dict[str, list[float]]] = {}
+    for each in record["measured"]:
+        seconds = each["seconds"]
+        by_name = found.setdefault((each["vector_bits"], each["runs"]), {})
+        by_name.setdefault("noisegen", []).append(seconds["noisegen"])
+        rivals = [value for name, value in seconds.items() if name != "noisegen"]
+        if rivals:
+            by_name.setdefault("PyTorch", []).append(min(rivals))
+    table = []
+    for (bits, count), by_name in found.items():
+        runs = "1 run" if count == 1 else f"{count} runs"
+        what = f"{runs}, vectors of {bits} bits" if bits else runs
+        for name, seconds in by_name.items():
+            table.append((f"{name}, {what}, seconds", report.spread(seconds), ""))
+        if "PyTorch" in by_name:
+            pairs = zip(by_name["PyTorch"], by_name["noisegen"], strict=True)
+            ratios = report.spread([theirs / ours for theirs, ours in pairs])
+            table.append((f"PyTorch / noisegen, {what}", ratios, ">= 2.5" if count > 6 else ">= 1"))
+    return table
+
+
+def _widths() -> list[int | None]:
+    """Returns the vector widths to measure, in bits."""
+    most = machine.vector_bits()
+    return [bits for bits in _VECTORS if most and bits <= most] or [most]
+
+
+def _seconds(spec: dict, bits: int | None, options: machine.Options) -> dict[str, float]:
+    """Returns the seconds of each contender."""
+    # The machine's own vectors need no limit.
+    limits = {} if bits == machine.vector_bits() else _VECTORS[bits]
+
+    def train(python: str, program: str, processes: int) -> float:
+        return contender.train(python, program, processes, spec, variables=limits)["seconds"]
+
+    seconds = {"noisegen": train(sys.executable, "noisegen_pool", 1)}
+    if options.torch_python:
+        # A single run has work for one process only.
+        for processes in {1, min(num_cores(), len(spec["runs"]))}:
+            name = f"PyTorch, processes: {processes}"
+            seconds[name] = train(options.torch_python, "pytorch_loop", processes)
+    return seconds
