@@ -356,6 +356,9 @@ def no_devices(said: str) -> str:
     )
 
 
+_JAX_KEEPS_FROM = 1.0  # seconds of compilation, JAX's default
+
+
 def prepare_devices() -> None:
     """Makes each processor core a device, and sets the directory of compiled programs.
 
@@ -367,6 +370,9 @@ def prepare_devices() -> None:
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", _compilation_cache())
+    # JAX keeps what took a second. The checks of a task are several programs of tenths of a second.
+    if jax.config.jax_persistent_cache_min_compile_time_secs == _JAX_KEEPS_FROM:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _check_current_directory() -> None:
