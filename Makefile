@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: sweep test test-all lint help
+.PHONY: sweep test test-all test-commands lint help
 
 sweep: $(VENV)/installed  ## trains the embedded sweep and writes its report: about a minute on two cores
 	$(RUN) -m launch.sweep --config=experiments/digits_noise.py --workdir=sweeps/digits_noise
@@ -15,6 +15,9 @@ test: $(VENV)/installed  ## the specification, each behavior in its smallest for
 
 test-all: test  ## also real Slurm and Ray, kill -9, the wheel, 100,000 records, all experiments: half an hour or more
 	$(PYTEST) -m slow
+
+test-commands: $(VENV)/installed  ## the slow tests of clusters, killed workers and commands
+	$(PYTEST) -m slow tests/launch tests/test_readme.py -k "not many_more_workers"
 
 lint: $(VENV)/installed  ## format and style
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check .

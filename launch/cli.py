@@ -363,14 +363,15 @@ def prepare_devices() -> None:
     """Makes each processor core a device, and sets the directory of compiled programs.
 
     Must come before JAX is first used. Settings in JAX_NUM_CPU_DEVICES and
-    JAX_COMPILATION_CACHE_DIR have precedence.
+    JAX_COMPILATION_CACHE_DIR have precedence. Programs are kept if they took 0.1 seconds to
+    compile, unless JAX's limit of a second was changed.
     """
     # Small batches leave most cores of one device idle, so the lanes spread over several.
     if jax.config.jax_num_cpu_devices < 0:  # JAX's default
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", _compilation_cache())
-    # JAX keeps what took a second. The checks of a task are several programs of tenths of a second.
+    # The checks of a task are several programs of tenths of a second.
     if jax.config.jax_persistent_cache_min_compile_time_secs == _JAX_KEEPS_FROM:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

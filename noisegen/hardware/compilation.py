@@ -69,14 +69,14 @@ class Update:
       bytes: Traffic with the main memory.
       kernels: Number of kernels.
       collectives: Number of operations between devices, by kind.
-      collective_bytes: Size of their results on one device.
+      summed_bytes: Size of what is summed over devices, on one device.
     """
 
     seconds: float
     bytes: int
     kernels: int
     collectives: Mapping[str, int]
-    collective_bytes: int
+    summed_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,7 @@ def _update(module: hlo.Module, body: str, target: Target) -> Update:
         bytes=sum(kernel.bytes for kernel in kernels),
         kernels=len(kernels),
         collectives=module.collectives(body),
-        collective_bytes=module.collective_bytes(body),
+        summed_bytes=module.summed_bytes(body),
     )
 
 

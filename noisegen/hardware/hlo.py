@@ -95,6 +95,7 @@ class Kernel:
       op: Its operation; of a custom call the function called.
       source: The path of JAX's operation that it comes from.
       bytes: Size of its result and of what it reads of its operands, in the device's main memory.
+        An update of a part in place is counted as if it read and wrote the whole array.
       flops: Floating-point operations of its products and convolutions.
       dtype: Type of the elements that those multiply, or ''.
       cycles: The compiler's own estimate of its time, in clock cycles; only a TPU's gives one.
@@ -178,12 +179,12 @@ class Module:
                 counts[kind] = counts.get(kind, 0) + 1
         return counts
 
-    def collective_bytes(self, computation: str) -> int:
-        """Returns the size of what the operations between devices of a computation result in."""
+    def summed_bytes(self, computation: str) -> int:
+        """Returns the size of what a computation sums over devices, on one device."""
         return sum(
             num_bytes(each.type)
             for each in self.computations[computation]
-            if each.op.removesuffix("-start") in _COLLECTIVES
+            if each.op in ("all-reduce", "all-reduce-start")
         )
 
     def _bytes_read(self, instruction: Instruction, types: Mapping[str, str]) -> Iterator[int]:
@@ -193,18 +194,20 @@ class Module:
             if instruction.op in _PARTS and index == 0:
                 size = min(size, num_bytes(instruction.type))
             elif instruction.op == "fusion":
-                [fused] = instruction.called
-                size = min(size, self._bytes_read_of_parameter(fused, index, size))
+                for fused in instruction.called:
+                    size = min(size, self._bytes_read_of_parameter(fused, index, size))
             yield size
 
     def _bytes_read_of_parameter(self, fused: str, index: int, size: int) -> int:
         """Returns how many bytes a fusion reads of its parameter, which has `size` bytes."""
-        instructions = self.computations[fused]
+        instructions = self.computations.get(fused, ())
         names = {
             each.name
             for each in instructions
             if each.op == "parameter" and each.operands == (str(index),)
         }
+        if not names:
+            return size
         total = 0
         # Instructions follow their operands.
         for each in instructions:

@@ -30,8 +30,9 @@ class GhostBatchNorm(nnx.Module):
     The last groups of a batch weigh most, as they would in as many small batches.
 
     Statistics are calculated in float32 (float64 if `x` is float64). The output has the type of
-    `x`. Variances are biased (divided by n), and calculated from deviations, so that features with
-    a large mean and a small deviation lose no digits.
+    `x`. Variances are biased (divided by n), and calculated from deviations from the mean of an
+    example, so that a large mean costs no digits. If that example is far from all others, the
+    variance loses up to log2(ghost_size + 1) bits.
 
     Args:
       num_features: Size of the feature axis.
@@ -373,8 +374,8 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
     """
     x, scale, bias, mask, shift, mean, factor = residuals
     dy = cotangents[0]
-    # Without the barriers here and below, XLA would keep what two passes compute. To write a number
-    # and read it back takes longer than to compute it twice.
+    # Without the barriers here and below, XLA stores values that two passes need. To compute them
+    # twice is faster than to write and read them.
     x = jax.lax.optimization_barrier(x)
 
     def read(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -385,7 +386,8 @@ def _normalize_backward(axes, epsilon, relu, residuals, cotangents):
         dy = dy.astype(shift.dtype)
         if relu:
             y = _affine(z, jnp.zeros_like(mean), jnp.ones_like(factor), scale, bias, axes)
-            # 1 or 0. XLA for GPUs would write a Boolean to memory.
+            # 1 or 0: XLA for GPUs would write a Boolean to memory. Unlike in `jax.nn.relu`, a
+            # gradient that is not finite gives NaN also where y is not positive.
             dy = dy * jnp.maximum(jnp.sign(y), 0.0)
         return _where(mask, z, 0.0), _where(mask, dy, 0.0)
 
@@ -413,9 +415,9 @@ def _where(mask: jax.Array | None, x: jax.Array, otherwise: jax.Array | float) -
 def _shift(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     """Returns the mean `(K, C)` of the first example of each group that is in the mask.
 
-    It is at most sqrt(G) standard deviations of the group from the group's mean, with G examples:
-    their variance is at least that of one example, divided by G. So the variance of values minus
-    this shift loses at most the log2(G + 1) last bits, however large the values are.
+    The variance of a group of G examples is at least (shift - mean)^2 / G. So the variance of
+    values minus the shift loses at most the last log2(G + 1) bits, however far the values are from
+    zero.
     """
     axis = axes.groups + 1
     if mask is None:
@@ -442,7 +444,8 @@ def _mean(x: jax.Array, axes: _Axes, mask: jax.Array | None) -> jax.Array:
     if all(x.shape[axis] == 1 for axis in positions):
         sums = x.sum((examples, *positions), keepdims=True)
     else:
-        # XLA for GPUs would merge both sums, and if they are short, write to memory what it sums.
+        # Without the barrier, XLA for GPUs merges both sums. The numbers of short sums it then
+        # stores in float32.
         sums = jax.lax.optimization_barrier(x.sum(positions, keepdims=True))
         sums = sums.sum(examples, keepdims=True)
     return axes.squeeze(sums) / _count_elements(x, axes, mask)

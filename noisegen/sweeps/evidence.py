@@ -216,8 +216,8 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
         math.nan if point.diverged else protocol.sign * np.mean(point.scores)
         for point in optimum.points
     ]
-    # The parabola is around the largest mean of all seeds. The protocol chooses by that of the best
-    # seeds, which may be at another point.
+    # The parabola is around the largest mean over all seeds. The protocol chooses by the mean of
+    # the best seeds, and may choose another point.
     best = int(np.argmax(np.nan_to_num(means, nan=-math.inf)))
     deviation, freedom = _pooled(optimum.points[max(0, best - 1) : best + 2])
     errors = [deviation / math.sqrt(point.tried) for point in optimum.points]

@@ -1,4 +1,4 @@
-"""Chooses a pool's config by a short measurement.
+"""Chooses a pool's config by a short measurement, or without one if the runs are short on a CPU.
 
 The measurement times microbatches and their gradients, which is nearly all the work of a sweep. The
 config with the least predicted time for the given runs wins.
@@ -29,10 +29,13 @@ from noisegen.training.tracing import trace_program
 # The fields of `PoolConfig` that are chosen unless they are given.
 AUTOTUNED = frozenset({"lanes", "microbatch", "eval_batch", "lane_devices", "lanes_per_rare_step"})
 
-# Seconds of runs on a CPU of which measurements would cost more than they save.
+# On a CPU, runs that take less than this, in seconds, are not measured further: it would cost more
+# than it saves.
 _SHORT = 60.0
-# Operations of products in a second that any core reaches: a tenth to a half of what is measured.
-_LEAST_FLOPS = 20e9
+# Assumed of a device of a CPU that is not measured: the operations of products in a second, and the
+# seconds of a micro-step without any.
+_FLOPS = 20e9
+_STEP_SECONDS = 1e-4
 
 # The values to try, the likely ones first. A CPU core is busy with one small run, so there one lane
 # for each device is best. A GPU needs many lanes of small networks, and one of a large one. The
@@ -57,8 +60,9 @@ def choose_config(
 ) -> PoolConfig:
     """Chooses a fast config for some runs: by `autotune`, unless they are short.
 
-    On a CPU, a measurement takes some seconds. It is not worth them if all products of the runs
-    take less than a minute at 20 GFLOP/s a core. Then the config is the likeliest one.
+    On a CPU, a measurement takes some seconds. It is not worth them if the runs take less than a
+    minute, at 20 GFLOP/s of products on each device of JAX and 0.1 milliseconds at least for a
+    micro-step. Then the config is the likeliest one.
 
     Args:
       task: The task to train.
@@ -91,11 +95,8 @@ def _config_of_short_runs(
     plans = collections.Counter(run.plan for run in runs)
     config = next(_candidates(devices, plans, task, **fixed))
     traced = trace_program(task, runs[0], config, devices, ["accumulate"])["accumulate"]
-    flops = sum(count_products(traced).values())
-    # Nothing is known of a task without products.
-    if flops and _predict(plans, config, flops / _LEAST_FLOPS) < _SHORT:
-        return config
-    return None
+    step_seconds = max(_STEP_SECONDS, sum(count_products(traced).values()) / _FLOPS)
+    return config if _predict(plans, config, step_seconds) < _SHORT else None
 
 
 def autotune(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from noisegen._math import ceil_div
 from noisegen.training import sources
@@ -130,9 +131,24 @@ def combined_state(task: Task, params: PyTree, before: PyTree, after: PyTree) ->
         # Reached only if `init` takes hyperparameters: `Program` refuses all other tasks earlier.
         check_no_state(task, after, jax.lax.axis_size("batch"))
         return after
-    # A leading axis of devices, in the order of their shares of the microbatch.
-    parts = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, "batch"), after)
-    return task.combine_state(params, before, parts)
+    return task.combine_state(params, before, _gather_parts(after))
+
+
+def _gather_parts(tree: PyTree) -> PyTree:
+    """Gathers the arrays of all batch devices: a leading axis, in the order of their shares.
+
+    Arrays of one type take one operation together, because XLA for TPUs may combine no operations.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    gathered = list(leaves)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
+        chosen = [index for index, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        flat = jnp.concatenate([leaves[index].reshape(-1) for index in chosen])
+        parts = jax.lax.all_gather(flat, "batch")
+        ends = np.cumsum([leaves[index].size for index in chosen])
+        for index, part in zip(chosen, jnp.split(parts, ends[:-1], axis=1), strict=True):
+            gathered[index] = part.reshape(len(parts), *leaves[index].shape)
+    return jax.tree.unflatten(structure, gathered)
 
 
 def recomputed_state(

@@ -46,7 +46,46 @@ def test_a_named_loop_is_found_with_its_kernels():
     assert product.cycles == 70
     assert (total.op, total.flops, total.bytes) == ("all-reduce", 0, 2 * 4 * 16 * 4)
     assert module.collectives("body") == {"all-reduce": 1}
-    assert module.collective_bytes("body") == 4 * 16 * 4
+    assert module.summed_bytes("body") == 4 * 16 * 4
+
+
+FUSED = """HloModule made_up, is_scheduled=true
+
+%fused (p0: f32[64,8], p1: s32[]) -> f32[1,8] {{
+  %p1 = s32[] parameter(1)
+  %p0 = f32[64,8]{{1,0}} parameter(0)
+{lines}
+}}
+
+ENTRY %main (a: f32[64,8], i: s32[]) -> f32[1,8] {{
+  %a = f32[64,8]{{1,0}} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %result = f32[1,8]{{1,0}} fusion(%a, %i), kind=kLoop, calls=%fused
+}}
+"""
+SLICE = "  %s = f32[1,8]{1,0} dynamic-slice(%p0, %p1, %p1), dynamic_slice_sizes={1,8}"
+
+
+@pytest.mark.parametrize(
+    "lines, elements",
+    [
+        (SLICE, 8),
+        ("  %b = f32[64,8]{1,0} bitcast(%p0)\n" + SLICE.replace("%p0", "%b"), 8),
+        ("  %s = f32[1,8]{1,0} gather(%p0, %p1), slice_sizes={1,8}", 8),
+        (SLICE + "\n" + SLICE.replace("%s", "%t"), 2 * 8),
+        (SLICE + "\n  %n = f32[64,8]{1,0} negate(%p0)", 64 * 8),
+        (SLICE.replace("(%p0, %p1, %p1)", "(%p0, %p1, %p0)"), 64 * 8),
+    ],
+)
+def test_of_a_parameter_that_is_only_sliced_the_slices_count(lines, elements):
+    [kernel] = hlo.parse(FUSED.format(lines=lines)).kernels("main")
+    assert kernel.bytes == 4 * (elements + 1 + 8)  # read, the index, and written
+
+
+def test_a_slice_by_itself_reads_what_it_results_in():
+    text = FUSED.format(lines=SLICE).replace("fusion(%a", "dynamic-slice(%a")
+    [kernel] = hlo.parse(text).kernels("main")
+    assert kernel.bytes == 4 * (8 + 1 + 8)
 
 
 def test_calls_of_the_host_are_reached_from_the_entry():

@@ -32,6 +32,7 @@ def test_features_far_from_zero_are_normalized_as_exactly_as_others(mean, masked
 def test_an_example_far_from_the_others_costs_few_digits(distance, masked):
     """The first example that counts is the shift. At most log2(G + 1) = 6 of 24 bits are lost."""
     x = np.random.default_rng(0).normal(size=(64, 4, 2)).astype(np.float32)
+    x += 1e3
     x[8] += distance
     mask = np.arange(64) >= 8 if masked else None
     if not masked:
@@ -42,6 +43,27 @@ def test_an_example_far_from_the_others_costs_few_digits(distance, masked):
     norm(x, mask=mask)
     np.testing.assert_allclose(norm.var[...], var, rtol=1e-4)
     np.testing.assert_array_less(np.abs(norm.mean[...] - mean), 1e-5 * np.sqrt(var))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(16, 3), (16, 4, 4, 3)])
+def test_a_relu_in_the_layer_is_one_after_it(shape, masked):
+    x = jax.random.normal(jax.random.key(0), shape)
+    mask = jnp.arange(16) < 13 if masked else None
+    graph, params, statistics = nnx.split(make_norm(3, 8), nnx.Param, ...)
+    params = jax.tree.map(lambda leaf: leaf + jnp.linspace(-0.5, 0.5, 3), params)
+
+    def loss(inside):
+        def of(params, x):
+            norm = nnx.merge(graph, params, statistics, copy=True)
+            y = norm(x, mask=mask, relu=inside)
+            y = y if inside else jax.nn.relu(y)
+            return jnp.sin(y).sum(), y
+
+        return jax.grad(of, argnums=(0, 1), has_aux=True)(params, x)
+
+    for a, b in zip(*map(jax.tree.leaves, (loss(True), loss(False))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 3e38])

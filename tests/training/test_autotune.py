@@ -1,6 +1,5 @@
 """Autotuning offers configs that work and leaves alone what is fixed."""
 
-import dataclasses
 import types
 
 import jax
@@ -52,8 +51,8 @@ def layer(width):
 @pytest.mark.parametrize("seconds, measured", [(50, 0), (70, 1)])
 def test_short_runs_are_not_measured(seconds, measured):
     """All products take so many seconds at 20 GFLOP/s on each of two cores, one lane a core."""
-    task = layer(64)
-    epochs = seconds * 2 * 20e9 / (4 * 64**2) / 64 / 10
+    task = layer(256)
+    epochs = seconds * 2 * 20e9 / (4 * 256**2) / 64 / 10
     runs = [
         {"batch_size": 64, "learning_rate": 0.1, "num_epochs": epochs, "seed": seed}
         for seed in range(10)
@@ -70,19 +69,38 @@ def test_short_runs_are_not_measured(seconds, measured):
     assert len(pools) == measured
 
 
-def test_runs_without_products_are_measured():
-    def loss(params, state, batch):
-        return ((batch.data * params[:1]) ** 2).sum(1), state
-
+@pytest.mark.parametrize("updates, measured", [(400_000, 0), (800_000, 1)])
+def test_a_micro_step_of_few_operations_takes_a_tenth_of_a_millisecond(updates, measured):
     pools = []
 
     def make_pool(task, config, devices):
         pools.append(config)
         return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
 
-    run = {"batch_size": 4, "learning_rate": 0.1, "num_epochs": 1, "seed": 0}
-    training.choose_config(dataclasses.replace(layer(4), loss=loss), [run], None, make_pool)
-    assert len(pools) == 1
+    run = {"batch_size": 4, "learning_rate": 0.1, "num_updates": updates, "seed": 0}
+    training.choose_config(layer(2), [run], None, make_pool)
+    assert len(pools) == measured
+
+
+def test_short_runs_keep_what_is_fixed():
+    runs = [
+        {"batch_size": 64, "learning_rate": 0.1, "num_epochs": 1, "seed": seed} for seed in range(8)
+    ]
+    fixed = {"lanes": 6, "lane_devices": 2, "microbatch": 24}
+    config = training.choose_config(layer(4), runs, jax.devices()[:2], None, **fixed)
+    assert {name: getattr(config, name) for name in fixed} == fixed
+
+
+def test_on_an_accelerator_short_runs_are_measured_too(tanh_task):
+    pools = []
+
+    def make_pool(task, config, devices):
+        pools.append(config)
+        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
+
+    device = types.SimpleNamespace(platform="gpu")
+    training.choose_config(tanh_task, [RUN | {"batch_size": 4}], [device], make_pool)
+    assert pools
 
 
 def test_bad_runs_and_settings_are_refused_without_a_measurement():
