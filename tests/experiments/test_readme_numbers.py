@@ -750,6 +750,47 @@ def _square_root_over_linear(*sizes):
     return differences(*pairs)
 
 
+def _curves(figure, size, **fields):
+    """Returns the test accuracy of each run at a batch size, by epoch and in percent."""
+    return [
+        100 * np.array(record.curve["test_accuracy"])
+        for record in storage.read_records(f"{RESULTS}signer2021/{figure}")
+        if record.hparams.items() >= {"batch_size": size, **fields}.items()
+    ]
+
+
+def _epochs_to_95(figure, *sizes, **fields):
+    """Returns the epochs to a test accuracy of 95 %, with 31 for more than 30."""
+    curves = [curve for size in sizes for curve in _curves(figure, size, **fields)]
+    return [int(np.argmax([*(curve >= 95), True])) + 1 for curve in curves]
+
+
+def _square_root_over_fixed():
+    """Tests how much more the square-root rule adds at 8192 than at 128."""
+
+    def gain(size):
+        fixed = _of_rule("figure1", size)
+        return {seed: score - fixed[seed] for seed, score in _of_rule("figure2", size).items()}
+
+    return differences((gain(8192), gain(128)))
+
+
+def _momentum_is_earlier():
+    """Returns epochs to 95 % with and without momentum at 64, and with it at 8192.
+
+    Nothing if at some batch size a run with momentum is not earlier than all runs without.
+    """
+    for size in (64, 128, 256, 512, 1024, 2048, 4096, 8192):
+        if max(_epochs_to_95("figure5", size)) >= min(_epochs_to_95("figure1", size)):
+            return []
+    return [*_epochs_to_95("figure5", 64, 8192), *_epochs_to_95("figure1", 64)]
+
+
+def _largest_falls(figure, **fields):
+    """Returns the largest fall of the accuracy at 8192 in an epoch after the fifth, of each run."""
+    return [-np.diff(curve)[4:].min() for curve in _curves(figure, 8192, **fields)]
+
+
 def _warmed_up():
     """Returns extremes of the accuracy at 4096 and 8192 with warm-up.
 
@@ -856,6 +897,29 @@ COMPUTED = {
         "as few values to choose from": _equal_choices,
     },
     "signer2021": {
+        "converge more slowly": lambda: [
+            *_epochs_to_95("figure1", 64, 512, 1024),
+            *[30] * (min(_epochs_to_95("figure1", 2048, 4096, 8192)) == 31),
+            *differences((_of_rule("figure1", 64), _of_rule("figure1", 8192))),
+        ],
+        "helps large batches most": _square_root_over_fixed,
+        "improves convergence whatever": _momentum_is_earlier,
+        "improves on Figure 5": lambda: [
+            *_epochs_to_95("figure6", 4096),
+            *_epochs_to_95("figure5", 4096),
+            *differences(
+                (
+                    accuracies("signer2021/figure6", 4096, "learning rate scaled"),
+                    _of_rule("figure5", 4096),
+                )
+            ),
+        ],
+        "is faster but unstable": lambda: [
+            *_epochs_to_95("figure6", 8192, momentum=0.929),
+            *_epochs_to_95("figure5", 8192),
+            *_largest_falls("figure6", momentum=0.929),
+            max(_largest_falls("figure5")),
+        ],
         "does better than the linear": lambda: [
             *_square_root_over_linear(4096, 8192),
             *_of_rule("figure2", 4096).values(),
