@@ -65,11 +65,7 @@ def choose_config(
     micro-step. Then the config is the likeliest one.
 
     Args:
-      task: The task to train.
-      runs: Runs as for `Pool.train`, at least one.
-      devices: Devices that may be used, by default as for `Pool`.
-      make_pool: Makes the pool to measure, from task, config and devices.
-      **fixed: Fields of `PoolConfig` that are not to be chosen.
+      task, runs, devices, make_pool, **fixed: As for `autotune`.
 
     Returns:
       The config.
@@ -77,11 +73,10 @@ def choose_config(
     Raises:
       ValueError: As `autotune`.
     """
+    _check_arguments(runs, fixed)
     devices = default_devices() if devices is None else devices
-    if runs and _kind(devices) == "cpu":
-        for name, value in fixed.items():
-            check_field(name, value)
-        runs = as_runs(task, runs)
+    runs = as_runs(task, runs)
+    if _kind(devices) == "cpu":
         config = _config_of_short_runs(task, runs, devices, fixed)
         if config is not None:
             return config
@@ -122,10 +117,7 @@ def autotune(
       ValueError: If a field of a run or a fixed field is out of its range, or no config fits the
         device's memory.
     """
-    if not runs:
-        raise ValueError("A config is chosen for given runs: there must be at least one run.")
-    for name, value in fixed.items():
-        check_field(name, value)
+    _check_arguments(runs, fixed)
     devices = default_devices() if devices is None else devices
     on_cpu = _kind(devices) == "cpu"
     runs = as_runs(task, runs)
@@ -153,6 +145,14 @@ def autotune(
     if best is None:
         raise ValueError(f"No config fits this device; the last failure was: {failure}")
     return best
+
+
+def _check_arguments(runs: Sequence[Any], fixed: Mapping[str, Any]) -> None:
+    """Checks that there are runs, and that the fields that are given are in their ranges."""
+    if not runs:
+        raise ValueError("A config is chosen for given runs: there must be at least one run.")
+    for name, value in fixed.items():
+        check_field(name, value)
 
 
 def _predict(plans: Mapping[Plan, int], config: PoolConfig, step_seconds: float) -> float:

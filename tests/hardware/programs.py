@@ -30,7 +30,7 @@ BUDGET = RECORDS / "budget.json"
 
 
 class Program(NamedTuple):
-    """What is compiled."""
+    """An experiment whose program is compiled, with its settings."""
 
     experiment: str
     scale: str

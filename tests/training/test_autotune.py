@@ -48,6 +48,17 @@ def layer(width):
     )
 
 
+def instant_pools():
+    """Returns a list of the configs that are measured, and a function that makes pools for it."""
+    pools = []
+
+    def make_pool(task, config, devices):
+        pools.append(config)
+        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
+
+    return pools, make_pool
+
+
 @pytest.mark.parametrize("seconds, measured", [(50, 0), (70, 1)])
 def test_short_runs_are_not_measured(seconds, measured):
     """All products take so many seconds at 20 GFLOP/s on each of two cores, one lane a core."""
@@ -57,12 +68,7 @@ def test_short_runs_are_not_measured(seconds, measured):
         {"batch_size": 64, "learning_rate": 0.1, "num_epochs": epochs, "seed": seed}
         for seed in range(10)
     ]
-    pools = []
-
-    def make_pool(task, config, devices):
-        pools.append(config)
-        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
-
+    pools, make_pool = instant_pools()
     devices = jax.devices()[:2]
     config = training.choose_config(task, runs, devices, make_pool, precision="highest")
     assert (config.lanes, config.microbatch, config.precision) == (2, 32, "highest")
@@ -71,12 +77,7 @@ def test_short_runs_are_not_measured(seconds, measured):
 
 @pytest.mark.parametrize("updates, measured", [(400_000, 0), (800_000, 1)])
 def test_a_micro_step_of_few_operations_takes_a_tenth_of_a_millisecond(updates, measured):
-    pools = []
-
-    def make_pool(task, config, devices):
-        pools.append(config)
-        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
-
+    pools, make_pool = instant_pools()
     run = {"batch_size": 4, "learning_rate": 0.1, "num_updates": updates, "seed": 0}
     training.choose_config(layer(2), [run], None, make_pool)
     assert len(pools) == measured
@@ -92,12 +93,7 @@ def test_short_runs_keep_what_is_fixed():
 
 
 def test_on_an_accelerator_short_runs_are_measured_too(tanh_task):
-    pools = []
-
-    def make_pool(task, config, devices):
-        pools.append(config)
-        return types.SimpleNamespace(seconds_per_step=lambda run: 1e-9)
-
+    pools, make_pool = instant_pools()
     device = types.SimpleNamespace(platform="gpu")
     training.choose_config(tanh_task, [RUN | {"batch_size": 4}], [device], make_pool)
     assert pools
