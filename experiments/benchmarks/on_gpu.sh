@@ -3,8 +3,8 @@
 #
 #     experiments/benchmarks/on_gpu.sh OUT [MINUTES] [TORCH_PYTHON]
 #
-# OUT gets the record of each part as soon as it ends, and the decisive rows of Table 1 with the
-# minutes that are left. The same command again skips parts that ended and resumes the sweep.
+# OUT gets the record of each part as soon as it ends. The minutes that are left go to the decisive
+# rows of Table 1. The same command again skips parts that ended and resumes the sweep.
 # QUICK=1 measures miniatures, on any machine, and shows only that everything runs.
 set -u
 usage="usage: $0 OUT [MINUTES] [TORCH_PYTHON]"
