@@ -147,6 +147,8 @@ class Display(Observer):
         if doing != self._doing:
             self._doing = doing
             self._print(self.line())
+            if self._live:
+                self._live.refresh()  # or what lasts less than a quarter of a second is not seen
 
     def note(self, text: str) -> None:
         if self._live:
