@@ -129,14 +129,15 @@ class Program:
         steps = self._put(np.int32(0), _EVERYWHERE)
         window = self._put(self._blank_window(self.window_steps), _WINDOW)
         fed = (*window, steps) if window else ()
-        with self._computing():
-            lowered = (
-                self._restart.lower(lanes, *self._put((fresh, inputs), _LANES)),
-                self._advance.lower(lanes, self.data, steps, *fed),
-            )
-            # XLA compiles without Python's lock, so threads are enough. `list` raises their errors.
-            with futures.ThreadPoolExecutor() as executor:
-                list(executor.map(lambda program: program.compile(), lowered))
+        # XLA compiles without Python's lock, so threads are enough. The program that takes longest
+        # comes first, and is compiled while the other is traced.
+        with self._computing(), futures.ThreadPoolExecutor() as executor:
+            advance = self._advance.lower(lanes, self.data, steps, *fed)
+            compiled = [executor.submit(advance.compile)]
+            restart = self._restart.lower(lanes, *self._put((fresh, inputs), _LANES))
+            compiled.append(executor.submit(restart.compile))
+            for each in compiled:
+                each.result()  # raises its error
 
     def trace(self, inputs: RunInputs, names: Sequence[str]) -> dict[str, jax.stages.Traced]:
         """Traces some of `restart`, `advance` and `accumulate` for lanes with these inputs.
