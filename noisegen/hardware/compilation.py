@@ -136,7 +136,7 @@ def default_config(
     mesh = {**fixed, "batch_devices": batch_devices}
     if mesh_size(mesh) != num_devices:
         raise ValueError(
-            f"{describe_devices(mesh)} must be the {num_devices} devices of the target."
+            f"{describe_devices(mesh)} must be {num_devices}, the devices of the target."
         )
     largest = ceil_div(int(run.plan.batch_sizes.max()), batch_devices)
     microbatch = allowed_microbatch(task, min(_MICROBATCH, largest))

@@ -74,7 +74,7 @@ def test_devices_share_the_batch_unless_told_otherwise(num_devices, fixed, expec
 def test_every_device_must_be_used():
     task = make_task()
     [run] = training.make_runs(task, [RUN])
-    with pytest.raises(ValueError, match="must be the 4 devices"):
+    with pytest.raises(ValueError, match="must be 4, the devices"):
         hardware.default_config(task, run, 4, {"lane_devices": 3})
 
 
