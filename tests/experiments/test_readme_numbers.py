@@ -813,6 +813,18 @@ def _warmed_up_over_linear():
     return [*differences(*pairs), *(least_of_pairs(*pair) for pair in pairs)]
 
 
+def _of_base_rate(learning_rate):
+    """Returns the test accuracy of every seed at a learning rate and batch size 64."""
+    return accuracies("signer2021/base_rate", 64, "", learning_rate=learning_rate)
+
+
+def _gradual_over_constant():
+    """Tests gradual against constant warm-up up to 4096, and returns what three seeds show."""
+    sizes = (64, 128, 256, 512, 1024, 2048, 4096)
+    pairs = [(_of_rule("figure4", size), _of_rule("constant_warmup", size)) for size in sizes]
+    return [*differences(*pairs), *(least_of_pairs(*pair) for pair in pairs)]
+
+
 def _critical(*columns):
     """Returns columns of the table of critical batch sizes, for both targets."""
     return _quadratic()[1][list(columns)].to_numpy().ravel().tolist()
@@ -934,6 +946,11 @@ COMPUTED = {
         ],
         "learn at first": _warmed_up,
         "no significant improvement": _warmed_up_over_linear,
+        "is the learning rate of best": lambda: [
+            *differences((_of_base_rate(0.08), _of_base_rate(0.01))),
+            least_of_pairs(_of_base_rate(0.08), _of_base_rate(0.01)),
+        ],
+        "worse than a gradual one": _gradual_over_constant,
     },
     "smith2020": {
         "at each doubling up to 128": lambda: [

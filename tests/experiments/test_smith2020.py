@@ -81,6 +81,13 @@ def test_table_1_is_the_published_one():
     assert sweep_of(table1, "gpu").published == {}  # fewer seeds
 
 
+def test_the_decisive_rows_of_table_1_fit_a_quarter_of_an_hour_of_an_h100():
+    runs = runs_of(table1, "gpu")
+    assert [run["batch_size"] for run in runs] == 3 * [2048, 16384]  # seed by seed
+    images = sum(run["batch_size"] * run["num_updates"] for run in runs)
+    assert images < 15 * 60 * 80_000  # images/s, less than half of the bound of an H100
+
+
 def test_published_optima_lie_inside_the_grid_of_table_1():
     rates = values(runs_of(table1, "paper"), "effective_learning_rate")
     for row in sweep_of(table1, "paper").published.values():
