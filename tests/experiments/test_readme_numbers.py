@@ -1146,6 +1146,23 @@ def test_verdicts_are_those_of_the_rule_and_counted_in_the_index(name):
     assert judged == set(index)
 
 
+def test_the_main_readme_has_rows_of_the_index():
+    shown, index = _rows_by_command("README.md"), _rows_by_command("experiments/README.md")
+    assert len(shown) > 10
+    assert shown.items() <= index.items()
+
+
+def _rows_by_command(path):
+    """Returns what was run and the verdict of each row of a table of reproductions."""
+    found = {}
+    for section in sections((ROOT / path).read_text(), str(pathlib.Path(path).parent)):
+        for row in (row for table in section.tables for row in table):
+            command = re.search(r"`(\w+/\w+\.py[:\w]*)`", "|".join(row))
+            if command:
+                found[command[1]] = tuple(row[-2:])
+    return found
+
+
 def _counts(cell):
     """Returns the counts of verdicts in a cell of the index, such as `holds 3, not tested 1`."""
     counts = {}
