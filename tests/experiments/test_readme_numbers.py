@@ -965,6 +965,10 @@ COMPUTED = {
             least_of_pairs(_of_base_rate(0.08), _of_base_rate(0.01)),
         ],
         "worse than a gradual one": _gradual_over_constant,
+        "cures the instability": lambda: [
+            *accuracies("signer2021/decay", 8192, "linear").values(),
+            *accuracies("signer2021/decay", 4096, "linear").values(),
+        ],
     },
     "smith2020": {
         "at each doubling up to 128": lambda: [
