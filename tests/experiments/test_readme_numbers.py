@@ -965,6 +965,11 @@ COMPUTED = {
             least_of_pairs(_of_base_rate(0.08), _of_base_rate(0.01)),
         ],
         "worse than a gradual one": _gradual_over_constant,
+        "The linear rule holds for Adam": lambda: [
+            accuracy
+            for size in (2048, 4096, 8192)
+            for accuracy in accuracies("signer2021/adam", size, "linear").values()
+        ],
         "cures the instability": lambda: [
             *accuracies("signer2021/decay", 8192, "linear").values(),
             *accuracies("signer2021/decay", 4096, "linear").values(),
