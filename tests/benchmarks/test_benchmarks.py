@@ -128,33 +128,45 @@ def test_ratios_take_the_better_pytorch():
 
 
 def test_few_runs_are_measured_with_each_width_of_vectors(monkeypatch):
-    """PyTorch trains several runs in a process or in two, and the better of both counts."""
+    """PyTorch trains several runs in a process or in two, and the better of both counts.
+
+    Noisegen trains them twice, and finds its compiled programs the second time.
+    """
     asked = []
+    caches = []
 
     def train(python, program, processes, spec, *, variables):
         asked.append((program, processes, len(spec["runs"]), variables.get("ATEN_CPU_CAPABILITY")))
-        seconds = {"noisegen_pool": 10.0, "pytorch_loop": 30.0 / processes}[program]
-        return {"seconds": seconds, "runs": []}
+        if program == "pytorch_loop":
+            return {"seconds": 30.0 / processes, "runs": []}
+        caches.append(variables["JAX_COMPILATION_CACHE_DIR"])
+        return {"seconds": 5.0 if caches.count(caches[-1]) == 2 else 10.0, "runs": []}
 
     monkeypatch.setattr(few_runs.contender, "train", train)
     monkeypatch.setattr(few_runs.machine, "vector_bits", lambda: 512)
     monkeypatch.setattr(few_runs, "num_cores", lambda: 2)
     monkeypatch.setattr(few_runs.data, "load", lambda name: images.noise(8, 4, 28, 1))
     record = few_runs.measure(machine.Options(rounds=2, torch_python="torch/bin/python"))
+    ours = 2 * [("noisegen_pool", 1)]
     one_round = [
         (program, processes, count, limit)
         for limit in (None, "avx2")
         for count in (1, 6, 32)
-        for program, processes in (("noisegen_pool", 1), ("pytorch_loop", 1), ("pytorch_loop", 2))
+        for program, processes in (*ours, ("pytorch_loop", 1), ("pytorch_loop", 2))
         if processes <= count
     ]
     assert asked == 2 * one_round
+    assert len(set(caches)) == len(caches) / 2
     rows = {what: value for what, value, _ in few_runs.rows(record)}
     assert rows["PyTorch / noisegen, 1 run, vectors of 256 bits"] == "3 (3 to 3)"
     assert rows["PyTorch / noisegen, 32 runs, vectors of 512 bits"] == "1.5 (1.5 to 1.5)"
+    assert rows["PyTorch / noisegen, compiled before, 32 runs, vectors of 512 bits"] == "3 (3 to 3)"
     monkeypatch.setattr(few_runs.machine, "vector_bits", lambda: None)
     record = few_runs.measure(machine.Options(quick=True, rounds=1))
-    assert few_runs.rows(record) == [("noisegen, 1 run, seconds", "10", "")]
+    assert few_runs.rows(record) == [
+        ("noisegen, 1 run, seconds", "10", ""),
+        ("noisegen, compiled before, 1 run, seconds", "5", ""),
+    ]
 
 
 def test_without_pytorch_says_so():
