@@ -157,12 +157,17 @@ class MLflow(Tracker):
 
     def exported(self) -> Collection[str]:
         self._connect()
-        runs = list(self._runs())
-        # Those of an export that was interrupted. Another export at work would lose them, too.
-        for run in runs:
-            if run.info.status != "FINISHED":
+        # Another sweep whose directory has this name exports to the same experiment.
+        own = {record.run_id for record in self._sweep.records()}
+        finished = set()
+        for run in list(self._runs()):
+            name = run.data.tags[self._TAG]
+            if run.info.status == "FINISHED":
+                finished.add(name)
+            elif name in own:
+                # Of an export that was interrupted. One that is still at work would lose it, too.
                 self._client.delete_run(run.info.run_id)
-        return {run.data.tags[self._TAG] for run in runs if run.info.status == "FINISHED"}
+        return finished
 
     def add(self, run: TrackedRun) -> None:
         entities = self._library.entities

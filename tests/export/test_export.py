@@ -172,8 +172,13 @@ def test_mlflow_gets_a_run_anew_that_was_left_unfinished(sweep, tmp_path):
     experiment = client.get_experiment_by_name("slopes").experiment_id
     client.create_run(experiment, tags={"noisegen.run_id": NAMES[2]})
     add_last(sweep)
+    client.create_run(experiment, tags={"noisegen.run_id": "of another sweep"})
     assert export.export(sweep, "mlflow", tmp_path) == 1
-    assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED"}
+    runs = client.search_runs([experiment])
+    unfinished = [run for run in runs if run.info.status != "FINISHED"]
+    # Another sweep's export is perhaps at work.
+    assert [run.data.tags["noisegen.run_id"] for run in unfinished] == ["of another sweep"]
+    assert len(runs) == 4
 
 
 @pytest.mark.filterwarnings("ignore")  # of wandb about itself
