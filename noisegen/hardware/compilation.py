@@ -194,7 +194,7 @@ def compile_program(
         micro_step=_micro_step(modules["advance"], step, target, examples),
         update=_update(modules["advance"], update, target),
         expected_flops=_expected_flops(task, run, config),
-        callbacks=sum("callback" in each.target for each in instructions),
+        callbacks=sum(each.calls_host for each in instructions),
         wide_types=tuple(
             sorted({hlo.element_type(each.type) for each in instructions} & {"f64", "s64"})
         ),

@@ -41,10 +41,13 @@ _CALLED = re.compile(
 _VALUES = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 _VALUES |= {"partition-id", "replica-id", "opt-barrier"}
 _CONTROL = {"while", "conditional", "call"}
-# The second half of what another instruction has begun.
-_ENDS = {"copy-done", "all-reduce-done", "all-gather-done", "async-done", "async-update"}
+# What runs beside other instructions is begun by one, such as "copy-start", and counts there. Other
+# instructions wait for it.
+_START, _WAITS = "-start", ("-update", "-done")
 # These read no more of their first operand than their result has.
 _PARTS = {"slice", "dynamic-slice", "gather"}
+# Writes its second operand over a part of the first, in place; a copy is an instruction of its own.
+_UPDATE = "dynamic-update-slice"
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -67,6 +70,22 @@ class Instruction:
     attributes: str
 
     @property
+    def operation(self) -> str:
+        """Its operation, without "-start" if other instructions wait for the result."""
+        return self.op.removesuffix(_START)
+
+    @property
+    def result(self) -> str:
+        """Type of what it computes: its type without its operands and without scratch memory."""
+        parts = _elements(self.type)
+        if self.op.endswith(_START) and self.operation != "all-reduce" and len(parts) > 1:
+            # (copy, original, context), but (operands, result, context) of all others.
+            return parts[0] if self.operation == "copy" else parts[1]
+        if self.target.startswith(("__cublas$", "__cudnn$")) and len(parts) > 1:
+            return ", ".join(parts[:-1])
+        return self.type
+
+    @property
     def called(self) -> tuple[str, ...]:
         """Names of the computations that it runs."""
         names = []
@@ -86,6 +105,11 @@ class Instruction:
         match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
+    @property
+    def calls_host(self) -> bool:
+        """Whether it calls a function of the host, or sends it what a callback on a TPU takes."""
+        return "callback" in self.target or "is_host_transfer=true" in self.attributes
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
@@ -95,7 +119,7 @@ class Kernel:
       op: Its operation; of a custom call the function called.
       source: The path of JAX's operation that it comes from.
       bytes: Size of its result and of what it reads of its operands, in the device's main memory.
-        An update of a part in place is counted as if it read and wrote the whole array.
+        Of an array that is updated in place, only the part that is written counts.
       flops: Floating-point operations of its products and convolutions.
       dtype: Type of the elements that those multiply, or ''.
       cycles: The compiler's own estimate of its time, in clock cycles; only a TPU's gives one.
@@ -141,9 +165,9 @@ class Module:
         types = {each.name: each.type for each in self.computations[computation]}
         found = []
         for each in self.computations[computation]:
-            if each.op in _VALUES | _CONTROL | _ENDS:
+            if each.op in _VALUES | _CONTROL or each.op.endswith(_WAITS):
                 continue
-            moved = num_bytes(each.type) + sum(self._bytes_read(each, types))
+            moved = self._bytes_written(each, types) + sum(self._bytes_read(each, types))
             flops, dtype = self._work(each, types)
             cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
             found.append(
@@ -174,9 +198,8 @@ class Module:
         """Counts the operations between devices of a computation, by kind."""
         counts: dict[str, int] = {}
         for each in self.computations[computation]:
-            kind = each.op.removesuffix("-start")
-            if kind in _COLLECTIVES:
-                counts[kind] = counts.get(kind, 0) + 1
+            if each.operation in _COLLECTIVES:
+                counts[each.operation] = counts.get(each.operation, 0) + 1
         return counts
 
     def summed_bytes(self, computation: str) -> int:
@@ -184,22 +207,40 @@ class Module:
         return sum(
             num_bytes(each.type)
             for each in self.computations[computation]
-            if each.op in ("all-reduce", "all-reduce-start")
+            if each.operation == "all-reduce"
         )
+
+    def _bytes_written(self, instruction: Instruction, types: Mapping[str, str]) -> int:
+        """Returns how many bytes a kernel writes."""
+        if instruction.op == _UPDATE:
+            return num_bytes(types.get(instruction.operands[1], ""))
+        whole = num_bytes(instruction.result)
+        if instruction.operation == "fusion":
+            for name in instruction.called:
+                fused = self.computations.get(name, ())
+                if fused and fused[-1].op == _UPDATE:
+                    inner = {each.name: each.type for each in fused}
+                    return num_bytes(inner.get(fused[-1].operands[1], ""))
+        return whole
 
     def _bytes_read(self, instruction: Instruction, types: Mapping[str, str]) -> Iterator[int]:
         """Yields how many bytes a kernel reads of each operand."""
         for index, operand in enumerate(instruction.operands):
             size = num_bytes(types.get(operand, ""))
-            if instruction.op in _PARTS and index == 0:
-                size = min(size, num_bytes(instruction.type))
-            elif instruction.op == "fusion":
-                for fused in instruction.called:
-                    size = min(size, self._bytes_read_of_parameter(fused, index, size))
+            if index == 0 and instruction.op == _UPDATE:
+                size = 0
+            elif index == 0 and instruction.operation in _PARTS:
+                size = min(size, num_bytes(instruction.result, on_chip=True))
+            elif instruction.operation in ("fusion", "async"):
+                for name in instruction.called:
+                    size = min(size, self._bytes_read_of_parameter(name, index, size))
             yield size
 
     def _bytes_read_of_parameter(self, fused: str, index: int, size: int) -> int:
-        """Returns how many bytes a fusion reads of its parameter, which has `size` bytes."""
+        """Returns how many bytes a fusion reads of its parameter, which has `size` bytes.
+
+        Its result, the last instruction, may be this parameter with a part written over.
+        """
         instructions = self.computations.get(fused, ())
         names = {
             each.name
@@ -215,9 +256,11 @@ class Module:
                 continue
             if each.op == "bitcast":
                 names.add(each.name)
-            elif each.op in _PARTS and names.isdisjoint(each.operands[1:]):
-                total += num_bytes(each.type)
-            else:
+            elif not names.isdisjoint(each.operands[1:]):
+                return size
+            elif each.op in _PARTS:
+                total += num_bytes(each.type, on_chip=True)
+            elif each.op != _UPDATE or each is not instructions[-1]:
                 return size
         return total
 
@@ -227,7 +270,7 @@ class Module:
         if flops:
             return flops, element_type(types.get(instruction.operands[0], ""))
         dtype = ""
-        if instruction.op in ("fusion", "async-start", "custom-call"):
+        if instruction.operation in ("fusion", "async", "custom-call"):
             for name in instruction.called:
                 inner = {each.name: each.type for each in self.computations.get(name, ())}
                 for each in self.computations.get(name, ()):
@@ -271,6 +314,20 @@ def _instruction(name: str, text: str) -> Instruction:
     return Instruction(name, kind, op, operands, rest[end + 1 :])
 
 
+def _elements(kind: str) -> list[str]:
+    """Returns the types in a tuple, or the type itself."""
+    if not kind.startswith("("):
+        return [kind]
+    elements, depth = [""], 0
+    for character in kind[1:-1]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            elements.append("")
+        else:
+            elements[-1] += character
+    return [each.strip() for each in elements]
+
+
 def _closing(text: str) -> int:
     """Returns the index of the parenthesis that closes the first one."""
     depth = 0
@@ -282,12 +339,17 @@ def _closing(text: str) -> int:
 
 
 @functools.lru_cache(maxsize=100_000)
-def num_bytes(kind: str) -> int:
-    """Returns the size of a type in the device's main memory."""
+def num_bytes(kind: str, on_chip: bool = False) -> int:
+    """Returns the size of a type in the device's main memory.
+
+    Args:
+      kind: The type.
+      on_chip: Whether to count arrays in the memory on the chip of a TPU as well.
+    """
     total = 0
     for dtype, dimensions, layout in _ARRAY.findall(kind):
-        # S(1) is the memory on the chip of a TPU.
-        if "S(1)" not in layout:
+        # S(1) is the memory on the chip.
+        if on_chip or "S(1)" not in layout:
             total += _BYTES[dtype] * math.prod(map(int, filter(None, dimensions.split(","))))
     return total
 
@@ -308,7 +370,7 @@ def _flops(instruction: Instruction, types: Mapping[str, str]) -> int:
     """Returns the floating-point operations of a product or a convolution; else 0."""
     op, attributes, target = instruction.op, instruction.attributes, instruction.target
     shapes = [_shape(types.get(name, "")) for name in instruction.operands]
-    result = _shape(instruction.type)
+    result = _shape(instruction.result)
     if op == "dot" or target.startswith("__cublas$"):
         match = re.search(r'lhs_contracting_dim(?:s|ensions)"?[=:][{\[]([^}\]]*)', attributes)
         contracted = [int(index) for index in re.findall(r"\d+", match[1])] if match else []

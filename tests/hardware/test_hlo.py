@@ -88,11 +88,97 @@ def test_a_slice_by_itself_reads_what_it_results_in():
     assert kernel.bytes == 4 * (8 + 1 + 8)
 
 
+UPDATE = "  ROOT %u = f32[64,8]{1,0} dynamic-update-slice(%p0, %r, %p1, %p1)"
+ROW = "  %r = f32[1,8]{1,0} constant({...})\n"
+
+
+@pytest.mark.parametrize(
+    "lines, read",
+    [
+        (ROW + UPDATE, 0),
+        (SLICE.replace("%s", "%r") + "\n" + UPDATE, 8),
+        ("  %n = f32[64,8]{1,0} negate(%p0)\n" + ROW + UPDATE, 64 * 8),
+    ],
+)
+def test_of_an_array_that_is_updated_in_place_the_part_that_is_written_counts(lines, read):
+    text = FUSED.format(lines=lines).replace("%result = f32[1,8]", "%result = f32[64,8]")
+    [kernel] = hlo.parse(text).kernels("main")
+    assert kernel.bytes == 4 * (read + 1 + 8)  # read, the index, and written
+
+
+@pytest.mark.parametrize(
+    ("lines", "moved"),
+    [
+        ("%d = f32[1024]{0} collective-permute(%a)", 2 * 4096),
+        (
+            "%s = (f32[1024]{0}, f32[1024]{0}, u32[]{:S(2)}, u32[]{:S(2)}) "
+            "collective-permute-start(%a)\n  %d = f32[1024]{0} collective-permute-done(%s)",
+            2 * 4096,
+        ),
+        (
+            "%s = (f32[1024]{0:T(1024)S(1)}, f32[1024]{0}, u32[]{:S(2)}) copy-start(%a)\n"
+            "  %d = f32[1024]{0:T(1024)S(1)} copy-done(%s)",
+            4096,
+        ),
+        (
+            "%s = ((f32[1024]{0}), f32[16]{0:T(128)S(1)}, u32[]{:S(2)}) slice-start(%a)\n"
+            "  %d = f32[16]{0:T(128)S(1)} slice-done(%s)",
+            64,
+        ),
+        (
+            "%s = (f32[1024]{0}, f32[8192]{0}) all-gather-start(%a)\n"
+            "  %d = f32[8192]{0} all-gather-done(%s)",
+            9 * 4096,
+        ),
+        (
+            "%s = f32[1024]{0} all-reduce-start(%a), to_apply=%add\n"
+            "  %d = f32[1024]{0} all-reduce-done(%s)",
+            2 * 4096,
+        ),
+        (
+            "%s = ((f32[1024]{0}), f32[1024]{0}, u32[]) async-start(%a), calls=%wrapped\n"
+            "  %t = ((f32[1024]{0}), f32[1024]{0}, u32[]) async-update(%s)\n"
+            "  %d = f32[1024]{0} async-done(%t)",
+            2 * 4096,
+        ),
+        # The last result is scratch memory.
+        (
+            "%d = (f32[64,64]{1,0}, s8[33554432]{0}) custom-call(%b, %b), "
+            'custom_call_target="__cublas$gemm"',
+            3 * 4 * 64 * 64,
+        ),
+    ],
+    ids=["permute", "begun permute", "copy", "slice", "gather", "reduce", "async", "scratch"],
+)
+def test_an_operation_that_is_begun_and_awaited_counts_once(lines, moved):
+    text = f"""ENTRY %main (a: f32[1024], b: f32[64,64]) -> f32[] {{
+  %a = f32[1024]{{0}} parameter(0)
+  %b = f32[64,64]{{1,0}} parameter(1)
+  {lines}
+  ROOT %zero = f32[] constant(0)
+}}"""
+    [kernel] = hlo.parse(text).kernels("main")
+    assert kernel.bytes == moved
+
+
+def test_products_of_a_fusion_that_is_begun_count():
+    begun = LOOP.replace(
+        "%product = f32[16,4]{1,0} fusion(",
+        "%begun = ((f32[16,8]{1,0}, f32[8,4]{1,0}), f32[16,4]{1,0}, u32[]) fusion-start(",
+    )
+    kernel = hlo.parse(begun).kernels("body")[0]
+    assert kernel.flops == 2 * 16 * 8 * 4 and kernel.bytes == 4 * (16 * 8 + 16 * 4)
+
+
 def test_calls_of_the_host_are_reached_from_the_entry():
-    module = hlo.parse(LOOP)
-    assert [each.target for each in module.reached("main") if each.target] == [
-        "xla_python_gpu_callback"
-    ]
+    [call] = [each for each in hlo.parse(LOOP).reached("main") if each.calls_host]
+    assert call.target == "xla_python_gpu_callback"
+
+
+def test_what_a_tpu_sends_to_the_host_is_a_call():
+    line = "%s = (f32[], u32[], token[]) send(%a, %t), channel_id=1, is_host_transfer=true"
+    text = LOOP.replace("  %called = ", f"  {line}\n  %called = ")
+    assert sum(each.calls_host for each in hlo.parse(text).reached("main")) == 2
 
 
 @pytest.mark.parametrize(
@@ -148,9 +234,11 @@ def test_a_program_of_this_jax_is_read():
 
     text = jax.jit(f).lower(jnp.ones((8, 4)), jnp.ones((4, 4))).compile().as_text()
     module = hlo.parse(text)
-    flops = sum(kernel.flops for kernel in module.kernels(module.loop("steps")[0]))
+    loop, _ = module.loop("steps")
+    flops = sum(kernel.flops for kernel in module.kernels(loop))
     # On a CPU the product may be a call of a library, whose operations are not counted.
     assert flops in (0, 2 * 8 * 4 * 4)
+    assert sum(kernel.bytes for kernel in module.kernels(loop)) >= 4 * (2 * 8 * 4 + 4 * 4)
 
 
 def test_other_text_is_refused():
