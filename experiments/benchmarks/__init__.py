@@ -6,6 +6,7 @@ Each part is a module with `TITLE`, `measure(options) -> record` and `rows(recor
 table`:
 
 - `mnist`: runs per hour of a grid, against loops written in PyTorch and in Flax NNX;
+- `few_runs`: seconds of the first runs of that grid, against PyTorch;
 - `first_record`: seconds from the command to the first record;
 - `host_overhead`: share of the time in which the device waits for the host;
 - `streaming`: what data on the host cost, against data on the device;
@@ -13,6 +14,9 @@ table`:
 - `many_records`: seconds that 100,000 records take to load, and 100,000 runs to plan;
 - `many_workers`: cost of claiming and recording 10,000 tiny runs over 4 workers;
 - `devices`: LeNet-5 on two devices against one;
+- `interval_coverage`: how often intervals of known truth hold it;
+- `race_replay`: full grids of the results, replayed as races;
+- `false_sentences`: how often a report finds an effect where there is none;
 - `advice`: the largest batch without loss, predicted from short runs, beside full sweeps;
 
 and before all others, if there is an accelerator or `--parts` names them:

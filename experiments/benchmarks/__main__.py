@@ -16,6 +16,7 @@ import pathlib
 import shlex
 import sys
 
+import jax
 from absl import flags
 
 from experiments.benchmarks import (
@@ -99,7 +100,10 @@ def main(argv: list[str]) -> None:
 
 def default_parts() -> list[str]:
     """Returns the parts that apply to this machine."""
-    return list(PARTS if machine.has_accelerator() else ANYWHERE)
+    parts = list(PARTS if machine.has_accelerator() else ANYWHERE)
+    if len(jax.devices()) < 2:
+        parts.remove("devices")
+    return parts
 
 
 def _measure(name, options, path):

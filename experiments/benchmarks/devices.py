@@ -8,6 +8,7 @@ import jax
 
 from experiments.benchmarks import images, machine, many_lanes, report
 from experiments.benchmarks.contenders import noisegen_pool
+from launch import cli
 from noisegen import training
 
 TITLE = "LeNet-5 on MNIST: one device and two"
@@ -17,7 +18,7 @@ _SIZES = (64, 1024, 8192)
 def measure(options: machine.Options) -> dict:
     """Trains runs of each batch size on one device, and in both ways on two, in turn."""
     if len(jax.devices()) < 2:
-        raise ValueError("The part devices needs two devices or more.")
+        raise cli.UsageError("--parts=devices: needs two devices or more.")
     quick = options.quick
     sizes = _SIZES[:1] if quick else _SIZES
     task = noisegen_pool.lenet5_task(

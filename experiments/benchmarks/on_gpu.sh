@@ -10,6 +10,10 @@ set -u
 usage="usage: $0 OUT [MINUTES] [TORCH_PYTHON]"
 mkdir -p "${1:?$usage}" && out=$(cd "$1" && pwd) || exit
 ends=$(($(date +%s) + 60 * ${2:-14}))
+if [ -n "${3:-}" ] && ! command -v "$3" >/dev/null; then
+  echo "$0: there is no program $3" >&2
+  exit 1
+fi
 torch=${3:+$(command -v "$3" | xargs realpath --no-symlinks)}
 cd "$(dirname "$0")/../.." || exit
 if [ -z "${QUICK:-}" ]; then

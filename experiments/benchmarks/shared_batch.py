@@ -60,8 +60,8 @@ NETWORKS = {
     # DGX H100: NVLink in a host, 400 Gbit/s a GPU between hosts. Rings of 8 GPUs, then of hosts.
     "h100:8": Network(8, 450e9, 50e9, {8: 7, 16: 8, 32: 10, 64: 14, 128: 22}),
     # Cloud TPU v5e: 51.2 TB/s for sums over the 256 chips of a pod. A message goes along both sides
-    # of 2 x 4, 4 x 4, 8 x 8 or 16 x 16 chips.
-    "v5e:2x4": Network(256, 200e9, 200e9, {8: 4, 16: 6, 64: 14, 256: 30}),
+    # of 2 x 4, 4 x 4, 4 x 8, 8 x 8 or 16 x 16 chips.
+    "v5e:2x4": Network(256, 200e9, 200e9, {8: 4, 16: 6, 32: 10, 64: 14, 256: 30}),
 }
 # By name: the compiled program, and the examples of a ghost batch.
 PROGRAMS = {

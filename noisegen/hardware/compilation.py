@@ -20,7 +20,7 @@ from noisegen.hardware import hlo
 from noisegen.hardware.targets import Target
 from noisegen.training import Run, Task
 from noisegen.training.autotune import allowed_microbatch
-from noisegen.training.config import describe_devices
+from noisegen.training.config import check_field, describe_devices
 from noisegen.training.config import num_devices as mesh_size
 from noisegen.training.lanes import MICRO_STEPS
 
@@ -130,6 +130,8 @@ def default_config(
     Raises:
       ValueError: If a field is out of its range, or the fields do not use all devices.
     """
+    for name, value in fixed.items():
+        check_field(name, value)
     lane_devices = fixed.get("lane_devices", 1)
     others = mesh_size({**fixed, "batch_devices": 1})
     batch_devices = fixed.get("batch_devices", max(1, num_devices // others))

@@ -69,6 +69,9 @@ def record():
 
 def test_command_leaves_them_out_on_a_processor(monkeypatch):
     assert __main__.default_parts() == list(__main__.ANYWHERE)
+    with monkeypatch.context() as one_device:
+        one_device.setattr(__main__.jax, "devices", lambda: ["a core"])
+        assert set(__main__.ANYWHERE) - set(__main__.default_parts()) == {"devices"}
     monkeypatch.setattr(machine, "has_accelerator", lambda: True)
     parts = __main__.default_parts()
     assert parts[0] == "device_agreement" and set(parts) == {

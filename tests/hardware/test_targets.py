@@ -76,6 +76,8 @@ def test_every_device_must_be_used():
     [run] = training.make_runs(task, [RUN])
     with pytest.raises(ValueError, match="must be 4, the devices"):
         hardware.default_config(task, run, 4, {"lane_devices": 3})
+    with pytest.raises(ValueError, match="model_devices=0 must be"):
+        hardware.default_config(task, run, 4, {"model_devices": 0})
 
 
 def test_a_traced_program_is_lowered_for_other_platforms():
