@@ -30,6 +30,15 @@ class TrackedRun:
     summary: Mapping[str, float]
     points: Mapping[int, Mapping[str, float]]
 
+    @property
+    def ended_without(self) -> set[str]:
+        """Metrics that were evaluated but have no final value, because the run diverged.
+
+        Tools take the last evaluation for the final value unless they are told otherwise.
+        """
+        evaluated = {name for values in self.points.values() for name in values}
+        return evaluated - self.summary.keys() - {"epoch"}
+
     def series(self) -> Iterator[tuple[str, int, float]]:
         """Yields the name of a metric, the update and the value, for every value."""
         for update, values in self.points.items():

@@ -6,6 +6,7 @@ A run that a tool has is left alone. One that an interrupted export left unfinis
 import abc
 import contextlib
 import logging
+import math
 import os
 import pathlib
 import re
@@ -95,7 +96,8 @@ class TensorBoard(Tracker):
 
     def add(self, run: TrackedRun) -> None:
         # A run gets its name once it is whole. Beside `out`, TensorBoard does not see it before.
-        partial = self._out.with_name(f"{self._out.name}.partial")
+        out = self._out.resolve()
+        partial = out.with_name(f"{out.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         with self._library.SummaryWriter(str(partial), filename_suffix=".series") as writer:
             for name, update, value in run.series():
@@ -133,7 +135,8 @@ class WandB(Tracker):
         ) as begun:
             for update, values in run.points.items():
                 begun.log(dict(values), step=update)
-            begun.summary.update({**run.summary, "status": run.status})
+            missing = dict.fromkeys(run.ended_without, math.nan)
+            begun.summary.update({**run.summary, **missing, "status": run.status})
         with self._ledger.open("a") as ledger:
             ledger.write(f"{run.run_id}\n")
 
@@ -187,6 +190,10 @@ class MLflow(Tracker):
             entities.Metric(key, value, now, last)
             for key, value in run.summary.items()
             if shown.get(key) != value
+        ]
+        ended = max(last, int(run.summary["num_updates"]))
+        metrics += [
+            entities.Metric(key, math.nan, now + 1, ended) for key in sorted(run.ended_without)
         ]
         for start in range(0, len(params), self._MOST_PARAMS):
             part = params[start : start + self._MOST_PARAMS]

@@ -184,15 +184,18 @@ def estimated_difference(a: Estimate, b: Estimate, level: float = 0.95) -> Diffe
     return _difference(a.value - b.value, errors[0, 1], freedom[0, 1], min(a.n, b.n), level)
 
 
-def estimate(values: ArrayLike) -> Estimate:
+def estimate(values: ArrayLike, scale: float | None = None) -> Estimate:
     """Returns the mean of a sample with its standard error s / sqrt(n).
 
     Args:
       values: Scores, of shape (N,). The error is nan for fewer than two.
+      scale: Size of the numbers that the scores were computed from, by default their own. What they
+        differ by through the rounding of such numbers is no difference.
     """
     values = _checks.sample("values", values)
     n = len(values)
-    error = _std(values, np.abs(values).max(initial=0)) / math.sqrt(max(n, 1))
+    scale = np.abs(values).max(initial=0) if scale is None else scale
+    error = _std(values, scale) / math.sqrt(max(n, 1))
     return Estimate(mean_or_nan(values), error, n - 1, n)
 
 

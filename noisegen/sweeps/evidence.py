@@ -126,8 +126,9 @@ def held_out(
 ) -> statistics.HeldOutScore:
     """Returns the score of an optimum at values chosen without the seed that is scored.
 
-    If a single value was tried, every seed is scored there. The scores are those of the seeds of
-    the best point, in the metric itself. See `statistics.selected_without_seed`.
+    If a single value was tried, every seed is scored there, but for one without another that
+    survived. The scores are those of the seeds of the best point, in the metric itself. See
+    `statistics.selected_without_seed`.
 
     Args:
       optimum: The optimum.
@@ -136,9 +137,7 @@ def held_out(
       num_values: Number of values to choose from, if fewer than were tried. The scores are then
         means over random choices of so many values, and no points are named.
     """
-    table = protocol.sign * np.array([optimum.point.scores], float)
-    if len(optimum.points) > 1:
-        table = score_table(optimum, protocol)
+    table = score_table(optimum, protocol)
     if num_values is None or num_values >= len(table):
         found = statistics.selected_without_seed(table, best_k=protocol.best, level=level)
     else:
@@ -168,13 +167,14 @@ def _held_out_of_fewer(table, num_values, protocol, level) -> statistics.HeldOut
     is_scored = np.isfinite(scores).any(0)
     means = np.full(scores.shape[1], np.nan)
     means[is_scored] = np.nanmean(scores[:, is_scored], axis=0)
+    optimisms = [each.optimism for each in chosen if math.isfinite(each.optimism)]
     return dataclasses.replace(
         chosen[0],
         interval=statistics.mean_interval(means[is_scored], level),
         scores=tuple(means.tolist()),
         points=(),
         num_diverged=int((~is_scored).sum()),
-        optimism=float(np.nanmean([each.optimism for each in chosen])),
+        optimism=float(np.mean(optimisms)) if optimisms else math.nan,
     )
 
 
@@ -224,7 +224,7 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     found = statistics.parabola_optimum(
         np.log2(values), means, errors, degrees_of_freedom=freedom, level=level
     )
-    if not found.reason and _is_cliff(means[best - 1 : best + 2]):
+    if not found.reason and _is_cliff(means[best - 1 : best + 2], deviation):
         nan = math.nan
         found = dataclasses.replace(
             found, value=nan, low=nan, high=nan, standard_error=nan, reason="cliff"
@@ -232,14 +232,15 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     return found
 
 
-def _is_cliff(means: Sequence[float]) -> bool:
+def _is_cliff(means: Sequence[float], deviation: float) -> bool:
     """Returns whether the score falls so much more on one side of the best that it is no parabola.
 
-    Beyond the largest stable learning rate, for example, the score drops to that of guessing.
+    Beyond the largest stable learning rate, for example, the score drops to that of guessing. A
+    drop on the other side of less than a run's standard deviation may be none.
     """
     before, best, after = means
     drops = sorted((best - before, best - after))
-    return drops[1] > _STEEPEST * drops[0]
+    return drops[1] > _STEEPEST * max(drops[0], deviation)
 
 
 def _pooled(points: Sequence[Point]) -> statistics.PooledDeviation:
@@ -420,12 +421,16 @@ def noise(optimum: Optimum) -> float:
 
 
 def _in_bar(optimum) -> list[Point]:
-    """Returns the points in the error bar whose runs all survived, the best one in any case."""
+    """Returns the points in the error bar whose runs all survived, the best one in any case.
+
+    The bar is one of the first tuned field. The others have their best values.
+    """
     found = [optimum.point]
     first = next(iter(optimum.values))
     for point in optimum.points:
         in_bar = optimum.low <= point.values[first] <= optimum.high
-        if in_bar and not point.diverged and point is not found[0]:
+        along_bar = {**point.values, first: None} == {**optimum.values, first: None}
+        if in_bar and along_bar and not point.diverged and point is not found[0]:
             found.append(point)
     return found
 
@@ -443,7 +448,8 @@ def _difference(optimum, other, protocol, level, equalize) -> statistics.Differe
         estimates = [estimate(each, protocol, num_values=number) for each in (optimum, other)]
         difference = statistics.estimated_difference(*estimates, level)
         return difference if protocol.sign == 1 else _negated(difference)
-    found = statistics.estimate(a - b)
+    # Differences are as coarse as the scores that they are of.
+    found = statistics.estimate(a - b, scale=np.abs([a, b]).max())
     optimism = math.hypot(*(score.optimism for score in scores))
     found = dataclasses.replace(found, error=math.hypot(found.error, optimism))
     nothing = statistics.Estimate(0.0, 0.0, found.freedom, found.n)

@@ -284,11 +284,13 @@ def join_rows(groups: dict[tuple, Any], row: str, join: Callable[[Any, Any], Any
 
 def optimum(series: str, row: float, records: Iterable[Record], protocol: Protocol) -> Optimum:
     """Selects the optimum of one series and row from their records, see `select`."""
+    records = list(records)
     points = _points(records, protocol)
     alive = [point for point in points if point.counted]
     if not alive:
-        # A run that ended well may lack a derived metric, such as the time to a target.
-        flag = "no_value" if protocol.metric.derive else "all_diverged"
+        # A run that ended well may lack a value, such as the time to a target.
+        finished = any(record.status == "finished" for record in records)
+        flag = "no_value" if finished else "all_diverged"
         return Optimum(series=series, row=row, flags=(flag,), points=points)
     most = max(len(point.counted) for point in alive)
     candidates = [point for point in alive if len(point.counted) == most]
@@ -303,9 +305,8 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         is_unsettled = bool(race_rule.more_seeds(_race_points(points, protocol)))
     else:
         compared = candidates
-        rivals = [
-            point for point in alive if len(point.counted) < most and point.tried < protocol.of
-        ]
+        # Further seeds may raise the mean of the best ones.
+        rivals = [point for point in alive if point is not best and point.tried < protocol.of]
         is_unsettled = any(sign * point.mean >= least for point in rivals)
     bar = [point.values[first] for point in compared if sign * point.mean >= least]
     bar.append(best.values[first])

@@ -279,7 +279,7 @@ def _naming_missing_hparams(task: Task, function: str, hparams: Hparams) -> Iter
     try:
         yield RunHparams(hparams, read)
     except KeyError as error:
-        lacking = sorted(read - hparams.keys())
+        lacking = sorted((read - hparams.keys()).intersection(error.args))
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
         raise ValueError(

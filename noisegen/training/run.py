@@ -291,7 +291,7 @@ def _names_read(
     try:
         jax.eval_shape(build, numbers, jax.ShapeDtypeStruct((), jnp.int32))
     except KeyError as error:
-        lacking = read - given
+        lacking = (read - given).intersection(error.args)
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
         raise ValueError(lacking_message(task, lacking, names)) from error

@@ -65,7 +65,6 @@ _OPTIONAL = (
     "batch_size",
     "check_run",
     "combine_state",
-    "partition",
     "joint_loss",
     "partition",
 )
@@ -101,8 +100,9 @@ def check_task(
         if fields is None or _kinds_of_fields(checked.names, fields) == checked.kinds:
             return checked.names
     # First kinds, then shapes, then values, because each check relies on those before it.
-    _check_functions(task)
-    _check_arrays(task)
+    if not passed:
+        _check_functions(task)
+        _check_arrays(task)
     values = _example_values(task, fields or {})
     read: set[str] = set()
     try:
@@ -117,7 +117,8 @@ def check_task(
             "self.rate = hparams['rate'], or read it from batch.hparams."
         ) from error
     except KeyError as error:
-        lacking = read - values.keys()
+        # Other names that the run lacks may have been asked for by `get`, with a default.
+        lacking = (read - values.keys()).intersection(error.args)
         if not lacking:
             _explain_lacking_key(task, error)
             raise  # The error is of another mapping, of the user's own.
@@ -236,10 +237,10 @@ def _check_metrics(task: Task, hparams: RunHparams) -> None:
     spec = trace_metrics(task, hparams)
     known = metric_spec(task)
     if spec != known:
-        odd = sorted(set(spec.names) ^ set(known.names))
+        odd = set(spec.names) ^ set(known.names) or set(spec.weighted) ^ set(known.weighted)
         raise ValueError(
-            f"Task {task.name!r} measures {', '.join(odd)} with some booleans or words of the runs "
-            "and not with others: make a task for each."
+            f"Task {task.name!r} measures {', '.join(sorted(odd))} with some booleans or words of "
+            "the runs and not with others, or with other weights: make a task for each."
         )
 
 

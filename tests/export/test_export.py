@@ -38,6 +38,12 @@ def make_record(name, **fields):
     return storage.Record(run_id=name, hparams=run, **finished | fields)
 
 
+def diverged(name):
+    """A record whose loss was finite at its first evaluation only."""
+    curve = {"epoch": [1.0, 2.0], "update": [10, 20], "test_loss": [0.25, math.nan]}
+    return make_record(name, status="diverged", metrics={"test_loss": math.nan}, curve=curve)
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """A sweep with one run, one that diverged, and one that is missing."""
@@ -120,6 +126,30 @@ def test_wandb_has_config_summary_and_history(sweep, tmp_path):
     assert losses == [(10, 0.25), (20, 0.5)]
     assert config["learning_rate"] == 0.1 and summary["lowest_loss"] == 0.25
     assert summary["status"] == "finished" and "odd" not in history[-1]
+    assert summary["odd"] is None and summary["test_loss"] == 0.5  # None is how it writes NaN
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries about themselves
+@pytest.mark.parametrize("to", ["wandb", "mlflow"])
+def test_a_run_that_diverged_ends_without_the_value_of_an_earlier_evaluation(sweep, tmp_path, to):
+    pytest.importorskip(to)
+    with storage.RecordWriter(sweep.workdir) as writer:
+        writer.append(diverged(NAMES[2]))
+    assert export.export(sweep, to, tmp_path) == 3
+    if to == "mlflow":
+        client = sys.modules[to].MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.get_experiment_by_name("slopes").experiment_id
+        [run] = client.search_runs([experiment], f"tags.`noisegen.run_id` = '{NAMES[2]}'")
+        assert math.isnan(run.data.metrics["test_loss"])
+        return
+    [path] = tmp_path.glob(f"wandb/offline-run-*-{NAMES[2]}/run-{NAMES[2]}.wandb")
+    values = [
+        json.loads(item.value_json)
+        for record in wandb_records(path)
+        for item in record.summary.update
+        if (item.key or item.nested_key[0]) == "test_loss"
+    ]
+    assert values[-1] is None
 
 
 def wandb_records(path):

@@ -268,7 +268,7 @@ def changed_loss(change):
         (
             {"metrics": lambda p, s, b: {b.hparams["named"]: metrics(p, s, b)["test_state"]}},
             {"named": "b"},
-            "measures a, b with some booleans or words of the runs and not with others",
+            "measures a, b with some booleans or words of the runs and not with others, or with ",
         ),
     ],
 )
