@@ -142,6 +142,7 @@ def test_beside_a_cliff_there_is_no_parabola():
     assert reason(0.80, 0.90, 0.09) == "cliff"  # 8.1 times
     assert reason(0.09, 0.90, 0.80) == "cliff"
     assert reason(0.90, 0.80, 0.70) == "edge"
+    assert reason(0.8999, 0.90, 0.8999) == reason(0.8991, 0.90, 0.8999) == ""  # within the noise
 
 
 @pytest.mark.parametrize("chosen", [1 / 8, 1 / 2])
@@ -190,6 +191,14 @@ def test_the_error_of_an_estimate_is_pooled_over_the_error_bar():
     assert negated.error == pytest.approx(found.error)
 
 
+def test_values_of_another_field_than_that_of_the_error_bar_are_not_pooled():
+    good, poor = records_of({0.1: [0.90, 0.92, 0.94]}, eta=0.0), records_of({0.1: A[:3]}, eta=1.0)
+    protocol = protocol_of(3, tune=("learning_rate", "eta"))
+    [optimum] = sweeps.select(good + poor, protocol)
+    assert optimum.values == {"learning_rate": 0.1, "eta": 0.0}
+    assert evidence.noise(optimum) == pytest.approx(0.02)
+
+
 def compared(scores_by_label, seeds, baseline=None, level=0.95, **fields):
     """Comparisons of series with a value each: from label to a row's scores, or to rows of them."""
     protocol = protocol_of(
@@ -216,6 +225,15 @@ def test_five_common_seeds_are_compared_in_pairs():
     assert found.difference.value == pytest.approx(differences.mean())
     assert (found.difference.low, found.difference.high) == pytest.approx(student(differences))
     assert found.adjusted_p == pytest.approx(scipy.stats.ttest_rel(B, A).pvalue)
+
+
+def test_pairs_that_differ_equally_up_to_rounding_show_no_noise():
+    """Every second run has one example more of 100."""
+    a, b = ([float(np.float32(k / 100)) for k in range(n, n + 5)] for n in (90, 91))
+    [found] = compared({"a": {64: a}, "b": {64: b}}, 5)
+    assert found.difference.value == pytest.approx(0.01)
+    assert math.isnan(found.adjusted_p) and math.isnan(found.difference.low)
+    assert math.isnan(statistics.paired_difference(b, a).p_value)
 
 
 def test_fewer_seeds_are_compared_as_independent_samples():

@@ -112,6 +112,9 @@ def test_too_few_runs_are_flagged_and_do_not_win():
     single = make({0.1: [0.5], 0.2: [0.6], 0.4: [0.2]})
     assert one(single, best=2, of=2).flags == ("few_runs",)
     assert one(single, best=2, of=2).n == 1
+    # A third of .99 would make .4 the best.
+    two = make({0.1: [0.1] * 3, 0.2: [0.90, 0.94, 0.5], 0.4: [0.91, 0.91], 0.8: [0.0] * 3})
+    assert one(two, best=2, of=3).flags == ("unsettled",)
     partly = make({0.1: [0.5, 0.5], 0.2: [0.6, 0.6], 0.4: [0.2, 0.2]})
     assert one(partly, best=2, of=3).flags == ("few_runs",)
 
@@ -121,6 +124,11 @@ def test_all_diverged():
     assert optimum.flags == ("all_diverged",) and optimum.values == {} and optimum.n == 0
     assert math.isnan(optimum.mean) and math.isnan(optimum.low)
     assert len(optimum.points) == 2
+
+
+def test_runs_that_finished_without_a_value_have_not_diverged():
+    records = make({0.1: [math.nan], 0.2: [None]})
+    assert one(records).flags == ("no_value",)
 
 
 @pytest.mark.parametrize(

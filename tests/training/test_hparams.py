@@ -236,6 +236,15 @@ def changed_loss(change):
     return {"loss": changed}
 
 
+def test_a_key_that_the_data_lack_is_not_taken_for_a_number_with_a_default():
+    def penalty(batch):
+        return batch.hparams.get("penalty", 0.0) * batch.data["wieght"]
+
+    task = dataclasses.replace(make_task(), **changed_loss(penalty))
+    with pytest.raises(KeyError, match="wieght"):
+        training.make_runs(task, [RUNS[1]])
+
+
 @pytest.mark.parametrize(
     "changes, run, message",
     [
