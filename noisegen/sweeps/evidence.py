@@ -224,7 +224,7 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     found = statistics.parabola_optimum(
         np.log2(values), means, errors, degrees_of_freedom=freedom, level=level
     )
-    if not found.reason and _is_cliff(means[best - 1 : best + 2], deviation):
+    if not found.reason and _is_cliff(means[best - 1 : best + 2]):
         nan = math.nan
         found = dataclasses.replace(
             found, value=nan, low=nan, high=nan, standard_error=nan, reason="cliff"
@@ -232,15 +232,16 @@ def _between(optimum, protocol, level) -> statistics.ParabolaOptimum | None:
     return found
 
 
-def _is_cliff(means: Sequence[float], deviation: float) -> bool:
+def _is_cliff(means: Sequence[float]) -> bool:
     """Returns whether the score falls so much more on one side of the best that it is no parabola.
 
     Beyond the largest stable learning rate, for example, the score drops to that of guessing. A
-    drop on the other side of less than a run's standard deviation may be none.
+    parabola whose top is within .11 steps of the middle between two values looks the same,
+    and so do two equal values at the top. The best value tried is then the better estimate.
     """
     before, best, after = means
     drops = sorted((best - before, best - after))
-    return drops[1] > _STEEPEST * max(drops[0], deviation)
+    return drops[1] > _STEEPEST * drops[0]
 
 
 def _pooled(points: Sequence[Point]) -> statistics.PooledDeviation:
