@@ -623,6 +623,24 @@ def _largest_published():
     )
 
 
+def _etas(best, others, rates):
+    """Returns the least and the largest lead of an eta over others, and the least p value."""
+
+    def of_eta(size, eta, rate):
+        return accuracies("additive_noise/table1", size, "noise", eta=eta, learning_rate=rate)
+
+    found = differences(
+        *(
+            (of_eta(size, best, rate), of_eta(size, eta, rate))
+            for size, rate in rates.items()
+            for eta in others
+        )
+    )
+    # Each is a difference, the ends of its interval, and its p value.
+    leads, p_values = found[::4], found[3::4]
+    return [best, *others, min(leads), max(leads), min(p_values)]
+
+
 def _fixed_sizes():
     decaying = accuracies("additive_noise/table1", 32768, "noise")
     fixed = [
@@ -880,6 +898,10 @@ COMPUTED = {
         ),
         "by as much as 10 %": _largest_published,
         "noise of fixed size": _fixed_sizes,
+        "large ones a large eta": lambda: [
+            *_etas(0.3, (0.1, 0.01, 0.005), {32768: 0.05, 45000: 0.05}),
+            *_etas(0.03, (0.01, 0.005), {2048: 0.1, 4096: 0.1, 8192: 0.2}),
+        ],
         "published (one run)": lambda: [
             50,
             *(number for eta in (0, 0.3) for number in _oscillations(eta)[0]),
