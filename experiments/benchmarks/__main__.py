@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     for name in PARTS:
         if name in chosen:
             _measure(name, options, out / f"{name}.json")
-    text = report.markdown(PARTS, {name: _read(out / f"{name}.json") for name in PARTS})
+    text = tables(out)
     storage.write_file(out / "README.md", text)
     print(text, end="")
 
@@ -106,6 +106,16 @@ def default_parts() -> list[str]:
     return parts
 
 
+def tables(out: pathlib.Path) -> str:
+    """Returns the tables of the records in a directory, as Markdown."""
+    paths = {name: out / f"{name}.json" for name in PARTS}
+    records = {
+        name: json.loads(path.read_text()) if path.exists() else None
+        for name, path in paths.items()
+    }
+    return report.markdown(PARTS, records)
+
+
 def _measure(name, options, path):
     """Measures one part, unless its record exists."""
     if path.exists():
@@ -115,10 +125,6 @@ def _measure(name, options, path):
     record = machine.describe(shlex.join(["python", *sys.orig_argv[1:]]), options)
     record |= PARTS[name].measure(options)
     storage.write_file(path, json.dumps(record, indent=1) + "\n")
-
-
-def _read(path):
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 if __name__ == "__main__":

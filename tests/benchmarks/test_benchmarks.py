@@ -205,3 +205,8 @@ def test_many_records_counts_what_it_times():
 def test_spread():
     assert report.spread([3.0, 1.0, 2000.0]) == "3 (1 to 2,000)"
     assert report.spread([0.01234]) == "0.0123"
+
+
+def test_the_committed_tables_are_those_of_the_committed_records():
+    results = ROOT / "experiments" / "results" / "benchmarks"
+    assert __main__.tables(results) == (results / "README.md").read_text()

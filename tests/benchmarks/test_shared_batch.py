@@ -68,4 +68,4 @@ def test_recorded_sums_have_the_size_of_the_parameters():
 
 def test_the_readme_has_the_rows_of_the_record():
     rows = report.table((), shared_batch.rows(recorded())).splitlines()[2:]
-    assert len(rows) == 18 and set(rows) <= set(README.read_text().splitlines())
+    assert len(rows) == 20 and set(rows) <= set(README.read_text().splitlines())
