@@ -3,7 +3,8 @@
     python -m experiments.benchmarks --out=experiments/results/benchmarks \
         --torch_python=DIRECTORY/bin/python
 
-Parts about accelerators are measured if there is one, or if --parts names them.
+Parts about accelerators are measured if there is one, `devices` if there are two devices, or if
+--parts names them.
 
 PyTorch stays out of the project's environment: --torch_python is the interpreter of another one
 that has torch and numpy. Without it the comparison leaves PyTorch out. To measure a part again,

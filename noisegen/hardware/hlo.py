@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 _BYTES = {
     **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
@@ -48,6 +48,7 @@ _START, _WAITS = "-start", ("-update", "-done")
 _PARTS = {"slice", "dynamic-slice", "gather"}
 # Writes its second operand over a part of the first, in place; a copy is an instruction of its own.
 _UPDATE = "dynamic-update-slice"
+_NEW_MEMORY = "AllocateBuffer"  # a custom call of TPUs that writes nothing
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -108,7 +109,8 @@ class Instruction:
     @property
     def calls_host(self) -> bool:
         """Whether it calls a function of the host, or sends it what a callback on a TPU takes."""
-        return "callback" in self.target or "is_host_transfer=true" in self.attributes
+        is_sent = self.op == "send" and "is_host_transfer=true" in self.attributes
+        return is_sent or "callback" in self.target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Kernel:
       op: Its operation; of a custom call the function called.
       source: The path of JAX's operation that it comes from.
       bytes: Size of its result and of what it reads of its operands, in the device's main memory.
-        Of an array that is updated in place, only the part that is written counts.
+        Of an array that is updated in place, only the part that is written counts, if it is the
+        kernel's only result.
       flops: Floating-point operations of its products and convolutions.
       dtype: Type of the elements that those multiply, or ''.
       cycles: The compiler's own estimate of its time, in clock cycles; only a TPU's gives one.
@@ -212,22 +215,21 @@ class Module:
 
     def _bytes_written(self, instruction: Instruction, types: Mapping[str, str]) -> int:
         """Returns how many bytes a kernel writes."""
-        if instruction.op == _UPDATE:
+        if instruction.operation == _UPDATE:
             return num_bytes(types.get(instruction.operands[1], ""))
-        whole = num_bytes(instruction.result)
-        if instruction.operation == "fusion":
+        if instruction.operation in ("fusion", "async"):
             for name in instruction.called:
                 fused = self.computations.get(name, ())
-                if fused and fused[-1].op == _UPDATE:
+                if _updates_in_place(fused):
                     inner = {each.name: each.type for each in fused}
                     return num_bytes(inner.get(fused[-1].operands[1], ""))
-        return whole
+        return num_bytes(instruction.result)
 
     def _bytes_read(self, instruction: Instruction, types: Mapping[str, str]) -> Iterator[int]:
         """Yields how many bytes a kernel reads of each operand."""
         for index, operand in enumerate(instruction.operands):
             size = num_bytes(types.get(operand, ""))
-            if index == 0 and instruction.op == _UPDATE:
+            if index == 0 and instruction.operation == _UPDATE:
                 size = 0
             elif index == 0 and instruction.operation in _PARTS:
                 size = min(size, num_bytes(instruction.result, on_chip=True))
@@ -260,7 +262,7 @@ class Module:
                 return size
             elif each.op in _PARTS:
                 total += num_bytes(each.type, on_chip=True)
-            elif each.op != _UPDATE or each is not instructions[-1]:
+            elif each is not instructions[-1] or not _updates_in_place(instructions):
                 return size
         return total
 
@@ -277,6 +279,17 @@ class Module:
                     more, inner_dtype = self._work(each, inner)
                     flops, dtype = flops + more, inner_dtype or dtype
         return flops, dtype
+
+
+def _updates_in_place(fused: Sequence[Instruction]) -> bool:
+    """Returns whether the result of a fusion is a parameter, or new memory, with a part written."""
+    if not fused or fused[-1].op != _UPDATE:
+        return False
+    by_name = {each.name: each for each in fused}
+    changed = by_name.get(fused[-1].operands[0])
+    while changed is not None and changed.op == "bitcast":
+        changed = by_name.get(changed.operands[0])
+    return changed is not None and (changed.op == "parameter" or changed.target == _NEW_MEMORY)
 
 
 def parse(text: str) -> Module:

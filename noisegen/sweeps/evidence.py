@@ -126,8 +126,8 @@ def held_out(
 ) -> statistics.HeldOutScore:
     """Returns the score of an optimum at values chosen without the seed that is scored.
 
-    If a single value was tried, every seed is scored there, but for one without another that
-    survived. The scores are those of the seeds of the best point, in the metric itself. See
+    If a single value was tried, every seed is scored there, unless no other seed survived. The
+    scores are those of the seeds of the best point, in the metric itself. See
     `statistics.selected_without_seed`.
 
     Args:
@@ -424,14 +424,16 @@ def noise(optimum: Optimum) -> float:
 def _in_bar(optimum) -> list[Point]:
     """Returns the points in the error bar whose runs all survived, the best one in any case.
 
-    The bar is one of the first tuned field. The others have their best values.
+    Between the ends of the bar there may also be points whose mean is outside of it, if other
+    fields are tuned, too. They are left out.
     """
-    found = [optimum.point]
+    best = optimum.point
+    found = [best]
     first = next(iter(optimum.values))
     for point in optimum.points:
-        in_bar = optimum.low <= point.values[first] <= optimum.high
-        along_bar = {**point.values, first: None} == {**optimum.values, first: None}
-        if in_bar and along_bar and not point.diverged and point is not found[0]:
+        is_between = optimum.low <= point.values[first] <= optimum.high
+        is_as_good = abs(point.mean - optimum.mean) <= optimum.std
+        if point is not best and is_between and is_as_good and not point.diverged:
             found.append(point)
     return found
 

@@ -26,6 +26,7 @@ from noisegen.training.task import (
     Task,
     abstract_init,
     call_with_hparams,
+    lacking_names,
     make_key,
 )
 from noisegen.training.task_plans import device_fields, plan_runs
@@ -279,7 +280,7 @@ def _naming_missing_hparams(task: Task, function: str, hparams: Hparams) -> Iter
     try:
         yield RunHparams(hparams, read)
     except KeyError as error:
-        lacking = sorted((read - hparams.keys()).intersection(error.args))
+        lacking = sorted(lacking_names(error, read, hparams))
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
         raise ValueError(

@@ -21,6 +21,7 @@ from noisegen.training.task import (
     RunHparams,
     Task,
     build_optimizer,
+    lacking_names,
     make_key,
     takes_hparams,
 )
@@ -291,7 +292,7 @@ def _names_read(
     try:
         jax.eval_shape(build, numbers, jax.ShapeDtypeStruct((), jnp.int32))
     except KeyError as error:
-        lacking = (read - given).intersection(error.args)
+        lacking = lacking_names(error, read, given)
         if not lacking:
             raise  # The error is of another mapping, of the user's own.
         raise ValueError(lacking_message(task, lacking, names)) from error

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +67,17 @@ class RunHparams(Mapping):
     # Compared by identity, because traced values can be neither compared nor hashed.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+
+def lacking_names(error: KeyError, read: Collection[str], given: Collection[str]) -> set[str]:
+    """Returns the hyperparameter that an error is about; none if it is about another mapping.
+
+    Args:
+      error: Raised by a function of a task.
+      read: Names that the function has read, those included that it asked for with a default.
+      given: Names of the run.
+    """
+    return {name for name in read if name not in given and name in error.args}
 
 
 NO_HPARAMS = RunHparams({})

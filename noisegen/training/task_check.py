@@ -29,6 +29,7 @@ from noisegen.training.task import (
     RunHparams,
     Task,
     abstract_init,
+    lacking_names,
     make_key,
     update_optimizer,
 )
@@ -117,8 +118,7 @@ def check_task(
             "self.rate = hparams['rate'], or read it from batch.hparams."
         ) from error
     except KeyError as error:
-        # Other names that the run lacks may have been asked for by `get`, with a default.
-        lacking = (read - values.keys()).intersection(error.args)
+        lacking = lacking_names(error, read, values)
         if not lacking:
             _explain_lacking_key(task, error)
             raise  # The error is of another mapping, of the user's own.

@@ -93,17 +93,32 @@ ROW = "  %r = f32[1,8]{1,0} constant({...})\n"
 
 
 @pytest.mark.parametrize(
-    "lines, read",
+    "lines, read, written",
     [
-        (ROW + UPDATE, 0),
-        (SLICE.replace("%s", "%r") + "\n" + UPDATE, 8),
-        ("  %n = f32[64,8]{1,0} negate(%p0)\n" + ROW + UPDATE, 64 * 8),
+        (ROW + UPDATE, 0, 8),
+        ("  %b = f32[64,8]{1,0} bitcast(%p0)\n" + ROW + UPDATE.replace("(%p0", "(%b"), 0, 8),
+        (SLICE.replace("%s", "%r") + "\n" + UPDATE, 8, 8),
+        ("  %n = f32[64,8]{1,0} negate(%p0)\n" + ROW + UPDATE, 64 * 8, 8),
+        (
+            '  %n = f32[64,8]{1,0} custom-call(), custom_call_target="AllocateBuffer"\n'
+            + SLICE.replace("%s", "%r")
+            + "\n"
+            + UPDATE.replace("(%p0", "(%n"),
+            8,
+            8,
+        ),
+        # Of another array than the parameter: all of it is written.
+        (
+            "  %n = f32[64,8]{1,0} negate(%p0)\n" + ROW + UPDATE.replace("(%p0", "(%n"),
+            64 * 8,
+            64 * 8,
+        ),
     ],
 )
-def test_of_an_array_that_is_updated_in_place_the_part_that_is_written_counts(lines, read):
+def test_of_an_array_that_is_updated_in_place_the_part_that_is_written_counts(lines, read, written):
     text = FUSED.format(lines=lines).replace("%result = f32[1,8]", "%result = f32[64,8]")
     [kernel] = hlo.parse(text).kernels("main")
-    assert kernel.bytes == 4 * (read + 1 + 8)  # read, the index, and written
+    assert kernel.bytes == 4 * (read + 1 + written)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +191,14 @@ def test_calls_of_the_host_are_reached_from_the_entry():
 
 
 def test_what_a_tpu_sends_to_the_host_is_a_call():
-    line = "%s = (f32[], u32[], token[]) send(%a, %t), channel_id=1, is_host_transfer=true"
-    text = LOOP.replace("  %called = ", f"  {line}\n  %called = ")
+    transfers = [
+        "%s = (f32[], u32[], token[]) send(%a, %t), channel_id=1, is_host_transfer=true",
+        "%u = token[] send-done(%s), channel_id=1, is_host_transfer=true",
+        "%r = (f32[], u32[], token[]) recv(%u), channel_id=2, is_host_transfer=true",
+    ]
+    text = LOOP.replace(
+        "  %called = ", "\n".join(f"  {each}" for each in transfers) + "\n  %called = "
+    )
     assert sum(each.calls_host for each in hlo.parse(text).reached("main")) == 2
 
 

@@ -190,8 +190,9 @@ def test_the_error_of_an_estimate_is_pooled_over_the_error_bar():
     assert negated.error == pytest.approx(found.error)
 
 
-def test_values_of_another_field_than_that_of_the_error_bar_are_not_pooled():
-    good, poor = records_of({0.1: [0.90, 0.92, 0.94]}, eta=0.0), records_of({0.1: A[:3]}, eta=1.0)
+def test_poor_values_of_another_field_are_not_pooled():
+    good = records_of({0.1: [0.90, 0.92, 0.94]}, eta=0.0)
+    poor = records_of({0.1: [0.1, 0.5, 0.9]}, eta=1.0)
     protocol = protocol_of(3, tune=("learning_rate", "eta"))
     [optimum] = sweeps.select(good + poor, protocol)
     assert optimum.values == {"learning_rate": 0.1, "eta": 0.0}
