@@ -305,8 +305,12 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         is_unsettled = bool(race_rule.more_seeds(_race_points(points, protocol)))
     else:
         compared = candidates
-        # Further seeds may raise the mean of the best ones.
-        rivals = [point for point in alive if point is not best and point.tried < protocol.of]
+        # Seeds that the best value has, and others lack, may raise the mean of their best ones.
+        rivals = [
+            point
+            for point in alive
+            if point.tried < protocol.of and (len(point.counted) < most or point.tried < best.tried)
+        ]
         is_unsettled = any(sign * point.mean >= least for point in rivals)
     bar = [point.values[first] for point in compared if sign * point.mean >= least]
     bar.append(best.values[first])
