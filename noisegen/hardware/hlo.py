@@ -108,7 +108,10 @@ class Instruction:
 
     @property
     def calls_host(self) -> bool:
-        """Whether it calls a function of the host, or sends it what a callback on a TPU takes."""
+        """Whether the host runs a function for it.
+
+        On a GPU this is a custom call. On a TPU the program sends the function's arguments.
+        """
         is_sent = self.op == "send" and "is_host_transfer=true" in self.attributes
         return is_sent or "callback" in self.target
 

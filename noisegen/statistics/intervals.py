@@ -189,8 +189,8 @@ def estimate(values: ArrayLike, scale: float | None = None) -> Estimate:
 
     Args:
       values: Scores, of shape (N,). The error is nan for fewer than two.
-      scale: Size of the numbers that the scores were computed from, by default their own. What they
-        differ by through the rounding of such numbers is no difference.
+      scale: Size of the numbers that the scores were computed from, by default their own. Scores
+        that differ by no more than the rounding of such numbers count as equal.
     """
     values = _checks.sample("values", values)
     n = len(values)

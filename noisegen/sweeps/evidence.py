@@ -236,8 +236,8 @@ def _is_cliff(means: Sequence[float]) -> bool:
     """Returns whether the score falls so much more on one side of the best that it is no parabola.
 
     Beyond the largest stable learning rate, for example, the score drops to that of guessing. A
-    parabola whose top is within .11 steps of the middle between two values looks the same,
-    and so do two equal values at the top. The best value tried is then the better estimate.
+    parabola whose top is within .11 steps of the middle between two values looks the same, and so
+    do two equal values at the top. In these cases the best value tried is kept as the estimate.
     """
     before, best, after = means
     drops = sorted((best - before, best - after))

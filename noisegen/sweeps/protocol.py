@@ -305,7 +305,7 @@ def optimum(series: str, row: float, records: Iterable[Record], protocol: Protoc
         is_unsettled = bool(race_rule.more_seeds(_race_points(points, protocol)))
     else:
         compared = candidates
-        # Seeds that the best value has, and others lack, may raise the mean of their best ones.
+        # A value that lacks seeds may prove better once it has them.
         rivals = [
             point
             for point in alive

@@ -228,7 +228,7 @@ def test_five_common_seeds_are_compared_in_pairs():
 
 
 def test_pairs_that_differ_equally_up_to_rounding_show_no_noise():
-    """Every second run has one example more of 100."""
+    """In each pair the second run classifies one example of 100 more."""
     a, b = ([float(np.float32(k / 100)) for k in range(n, n + 5)] for n in (90, 91))
     [found] = compared({"a": {64: a}, "b": {64: b}}, 5)
     assert found.difference.value == pytest.approx(0.01)
